@@ -1,0 +1,317 @@
+"""The words of the engine as data: what is asked, what ended, what was decided.
+
+Invariant: plain frozen values. No record holds a user's object, a connection or
+a lock, so each can be stored as columns, sent to a view, or compared in a test.
+Digests are 16 bytes; times are seconds since the epoch (UTC); durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a step ended: the tag of an outcome."""
+
+    VALUE = "value"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+class RunStatus(StrEnum):
+    """What became of a run; its last execution tells."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    DIED = "died"
+
+
+class Why(StrEnum):
+    """Why a step ran, or that it did not have to."""
+
+    NEW = "new"
+    REPLAYED = "replayed"
+    CODE_CHANGED = "code changed"
+    ARGUMENT_CHANGED = "argument changed"
+    UPSTREAM_CHANGED = "upstream changed"
+    ERROR_RETRIED = "error retried"
+    UNFINISHED = "unfinished"
+    NOT_SAVED = "not saved"
+    REDO = "redo"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked for: identity without the code (CONTRACT section 3).
+
+    ``namespace`` is the parent step's call id, or the run's id as bytes.
+    """
+
+    namespace: bytes
+    name: str
+    arguments: bytes
+    occurrence: int
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which code, fed by which upstream outcomes, a call stands for."""
+
+    code: bytes
+    upstream: bytes
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """An encoded value or error: bytes to store, and their digest."""
+
+    data: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One captured piece of output: a stream's text or a display's MIME bundle.
+
+    ``kind`` is ``stdout``, ``stderr`` or ``display``; ``data`` the text, or the
+    JSON text of ``{"data": ..., "metadata": ...}``.
+    """
+
+    kind: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a step that did not become its checkpoint, or is still in flight."""
+
+    call: bytes
+    version: bytes
+    number: int
+    execution: int
+    started: float
+    ended: float | None
+    ending: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The stored outcome of one call and version.
+
+    ``number`` is its place in the commit order of its run. ``arguments`` is one
+    text of ``parameter=digest`` pairs, by which `why` names what changed.
+    """
+
+    call: bytes
+    version: bytes
+    code: bytes
+    namespace: bytes
+    number: int
+    execution: int
+    kind: Kind
+    name: str
+    label: str
+    arguments: str
+    attempt: int
+    started: float
+    seconds: float
+    payload: bytes
+    output: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The stored result of a select: the lowest number among its branches.
+
+    ``branches`` holds the (call, version) of every step below the branches,
+    sorted; ``winner`` is the identity of the winning branch.
+    """
+
+    key: bytes
+    branches: tuple[tuple[bytes, bytes], ...]
+    winner: bytes
+    number: int
+    execution: int
+    losers: tuple[tuple[bytes, bytes], ...]
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often an attempt that raised is tried again, and after what wait.
+
+    ``retries`` counts tries after the first. ``backoff`` is the first wait and
+    doubles up to ``max_backoff``, both in seconds.
+    """
+
+    retries: int = 0
+    backoff: float = 0.1
+    max_backoff: float = 5.0
+    retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], bool] = (Exception,)
+
+    def accepts(self, error: BaseException) -> bool:
+        """Tell whether an attempt that ended with ``error`` is worth another."""
+        if isinstance(self.retry_on, tuple):
+            return isinstance(error, self.retry_on)
+        return bool(self.retry_on(error))
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line about a stored run, for lists and for the notice at load."""
+
+    id: str
+    name: str
+    status: RunStatus
+    created: float
+    executions: int
+    last_started: float
+    last_ended: float | None
+    saved: int
+    in_flight: int
+
+
+# --- Events: what the run tells the view, in the order it happened -------------
+#
+# ``step`` is the handle's place in `go` order within one execution, from 0; it
+# names a row of the view and nothing else. Combinators and timers take places
+# in the same sequence.
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """An execution began; ``saved`` outcomes of the run are at hand."""
+
+    name: str
+    run: str
+    execution: int
+    saved: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepCreated:
+    """A step, timer or combinator has a handle.
+
+    ``kind`` is ``step``, ``timer``, or the combinator's name; ``branches`` are
+    the places of a combinator's branches (empty for a step); ``parent`` is the
+    place of the step whose body started this one.
+    """
+
+    step: int
+    kind: str
+    name: str
+    label: str
+    at: float
+    parent: int | None = None
+    branches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepReplayed:
+    """The outcome came from the store; ``seconds`` is what it took when it ran."""
+
+    step: int
+    kind: Kind
+    number: int
+    seconds: float
+    attempts: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepDeferred:
+    """A decided select's loser without a checkpoint: not started until asked for."""
+
+    step: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A body is about to run; ``reason`` adds the detail to ``why``."""
+
+    step: int
+    attempt: int
+    why: Why
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt raised and the policy grants another after ``wait`` seconds."""
+
+    step: int
+    attempt: int
+    error: str
+    wait: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
+
+    step: int
+    kind: Kind
+    number: int
+    seconds: float
+    saved: bool
+    error: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A combinator's outcome is committed; ``winner`` is the place of the winning branch.
+
+    ``winner`` is None for a gather. ``replayed`` marks a decision from the store.
+    """
+
+    step: int
+    winner: int | None
+    kind: Kind
+    number: int
+    replayed: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepLetGo:
+    """The execution ended before this step did; ``reason`` says what became of it."""
+
+    step: int
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The execution ended; ``notes`` are lines for the person at the screen."""
+
+    status: RunStatus
+    at: float
+    notes: tuple[str, ...] = field(default=())
+
+
+Event = (
+    RunStarted
+    | StepCreated
+    | StepReplayed
+    | StepDeferred
+    | AttemptStarted
+    | AttemptFailed
+    | StepFinished
+    | Decided
+    | StepLetGo
+    | RunFinished
+)
