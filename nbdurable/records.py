@@ -295,6 +295,14 @@ class StepLetGo:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """A line for the person at the screen, said while the run goes on."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The execution ended; ``notes`` are lines for the person at the screen."""
 
@@ -313,5 +321,6 @@ Event = (
     | StepFinished
     | Decided
     | StepLetGo
+    | Noticed
     | RunFinished
 )

@@ -1,0 +1,119 @@
+"""Durable computation for Jupyter notebooks.
+
+Concurrent steps are checkpointed into DuckDB as they finish; a race that was
+decided stays decided; a notebook whose kernel died is run again from the top,
+and only what was still in flight runs. In a notebook ::
+
+    %load_ext nbdurable
+
+    %%durable quotes
+    fast = quote.go("alpha")
+    slow = quote.go("beta")
+    first = select(fast, slow)
+
+and without one ``with nbdurable.workflow("quotes"): ...``.
+
+Architecture
+------------
+
+A module imports lower floors only (``tests/test_architecture.py`` holds it).
+
+====== ======================== ==================================================
+floor  module                   duty
+====== ======================== ==================================================
+0      `errors`, `records`      the exception tree; calls, outcomes, events as data
+1      `codec`                  value <-> payload, buffers, signature
+1      `fingerprint`            code and arguments -> digests
+1      `progress`               events -> what a view shows
+2      `store`                  DuckDB: schema, group commit, replay index
+2      `executors`              runs opaque callables: threads, loop, processes
+3      `step`                   one step: find, attempt, commit, emit
+4      `run`                    program order, handles, select, the end of a run
+5      `session`                joins the parts; `workflow`, `configure`
+6      `widget`                 the live view
+6      `cell`                   a cell's source -> its source inside a run
+7      `magic`, `kernel`, `cli` a line is parsed, the session called, the view shown
+====== ======================== ==================================================
+
+The way of a value: cell text -> `cell` -> `session` -> `run` (the call, in
+program order, at `go`) -> `step` -> `executors` -> `codec` (in the worker) ->
+`store` (group commit) -> handle resolved -> event -> `progress` -> `widget`.
+There is no way back: the view reads neither store nor run, and "done" is told
+only after the commit, so a screen never shows what a crash can undo.
+
+Importing this package imports no IPython, no widget library and no DuckDB.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .api import after, gather, go, select, sleep, step
+from .errors import (
+    CodecError,
+    DecodeError,
+    DurableError,
+    EncodeError,
+    FingerprintError,
+    InputMovedError,
+    NotInRunError,
+    RetriesExhaustedError,
+    StepCancelledError,
+    StepError,
+    StepTimeoutError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreVersionError,
+    UntrustedCheckpointError,
+    UsageError,
+    WaitTimeoutError,
+)
+from .session import configure, workflow
+
+__all__ = [
+    "CodecError",
+    "DecodeError",
+    "DurableError",
+    "EncodeError",
+    "FingerprintError",
+    "InputMovedError",
+    "NotInRunError",
+    "RetriesExhaustedError",
+    "StepCancelledError",
+    "StepError",
+    "StepTimeoutError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreVersionError",
+    "UntrustedCheckpointError",
+    "UsageError",
+    "WaitTimeoutError",
+    "after",
+    "configure",
+    "gather",
+    "go",
+    "select",
+    "sleep",
+    "step",
+    "workflow",
+]
+
+__version__ = "0.1.0"
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Load the magics: what ``%load_ext nbdurable`` calls."""
+    from .magic import load  # noqa: PLC0415 - IPython only where IPython asks for it
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the magics out again: what ``%unload_ext nbdurable`` calls."""
+    from .magic import unload  # noqa: PLC0415
+
+    unload(shell)

@@ -1,0 +1,225 @@
+"""Values to payloads and back, and the signature over what is stored.
+
+Invariant: the only module that pickles or unpickles. It never decides whether a
+payload may be unpickled: callers verify the signature first (CONTRACT section 8).
+Values are cloudpickle, protocol 5; notebook classes are stored by reference, so
+that ``isinstance`` holds in the next kernel. An error is stored as its type,
+arguments and attributes, because an exception's own reduction fails for classes
+whose ``__init__`` wants other arguments than ``args``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import pickle
+import sys
+import traceback
+import types
+from typing import Any
+
+import cloudpickle
+
+from .errors import DecodeError, EncodeError
+from .records import Payload
+
+# Immutable, without references, pickled the same by C: what an ordinary step returns.
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_PROTOCOL = 5
+_dumps = pickle.dumps
+
+
+def encode(value: object) -> Payload:
+    """Encode ``value`` for the store.
+
+    Raises:
+        EncodeError: The value, or something in it, can't be pickled.
+    """
+    data = _dumps(value, _PROTOCOL) if type(value) in _ATOMS else _pickle(value)
+    return Payload(data, hashlib.blake2b(data, digest_size=16).digest())
+
+
+def decode(data: bytes) -> Any:
+    """Decode what `encode` gave. The caller has verified the signature.
+
+    Raises:
+        DecodeError: A class or module is gone or changed; says what to run.
+    """
+    try:
+        return pickle.loads(data)
+    except DecodeError:
+        raise
+    except Exception as error:
+        message = f"the saved value can't be restored here: {type(error).__name__}: {error}"
+        raise DecodeError(message) from error
+
+
+def settle_value(value: object) -> tuple[Payload, Any]:
+    """Encode ``value`` and give the payload with what replay will give for it.
+
+    Raises:
+        EncodeError: The value can't be pickled, or not restored from its pickle.
+    """
+    payload = encode(value)
+    if type(value) in _ATOMS:
+        return payload, value
+    try:
+        return payload, decode(payload.data)
+    except DecodeError as error:
+        raise EncodeError(f"{_type_name(value)} pickles but does not unpickle: {error}") from error
+
+
+def encode_error(error: BaseException) -> Payload:
+    """Encode an exception as type, arguments, attributes, notes and traceback text.
+
+    An attribute that can't be pickled is replaced by its repr: the type, the
+    message and everything else of the error are worth keeping without it.
+
+    Raises:
+        EncodeError: The exception's class or arguments can't be pickled.
+    """
+    state = {name: _or_repr(part) for name, part in vars(error).items() if name != "__notes__"}
+    fields = {
+        "type": type(error),
+        "args": error.args,
+        "state": state,
+        "slots": _c_state(error),
+        "notes": tuple(getattr(error, "__notes__", ())),
+        "traceback": "".join(traceback.format_exception(error)),
+        "errors": tuple(error.exceptions) if isinstance(error, BaseExceptionGroup) else (),
+    }
+    payload = encode(fields)
+    try:
+        decode_error(payload.data)
+    except DecodeError as failure:
+        raise EncodeError(f"{type(error).__name__} can't be restored: {failure}") from failure
+    return payload
+
+
+def decode_error(data: bytes) -> BaseException:
+    """Restore an exception that `encode_error` stored.
+
+    Raises:
+        DecodeError: Its class is gone, or can't be made without its ``__init__``.
+    """
+    fields = decode(data)
+    kind: type[BaseException] = fields["type"]
+    try:
+        if issubclass(kind, BaseExceptionGroup):
+            error: BaseException = kind(fields["args"][0], list(fields["errors"]))
+        else:
+            error = kind.__new__(kind, *fields["args"])
+        error.args = fields["args"]
+        vars(error).update(fields["state"])
+        for name, value in fields["slots"].items():
+            setattr(error, name, value)
+    except Exception as failure:
+        message = f"the saved {kind.__name__} can't be restored: {failure}"
+        raise DecodeError(message) from failure
+    for note in fields["notes"]:
+        error.add_note(note)
+    return error
+
+
+def traceback_text(data: bytes) -> str:
+    """Give the traceback, as text, of an error that `encode_error` stored."""
+    text: str = decode(data)["traceback"]
+    return text
+
+
+def sign(key: bytes, *fields: bytes | str | float) -> bytes:
+    """Give the HMAC-SHA256 (RFC 2104) of ``fields``, each with its length before it."""
+    message = b"".join(
+        [
+            b"%d:%b" % (len(part), part)
+            for part in [
+                field if type(field) is bytes else repr(field).encode("utf-8", "surrogatepass")
+                for field in fields
+            ]
+        ]
+    )
+    return hmac.digest(key, message, "sha256")
+
+
+def signature_holds(key: bytes, signature: bytes, *fields: bytes | str | float) -> bool:
+    """Tell whether ``signature`` is that of ``fields``, in constant time."""
+    return hmac.compare_digest(sign(key, *fields), signature)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
+    """cloudpickle, but a class that the notebook can look up is stored by reference."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) and obj.__module__ == "__main__":
+            if _lookup_main(obj.__qualname__) is obj:
+                return _notebook_class, (obj.__qualname__,)
+        elif hasattr(type(obj), "__nbdurable_identity__"):
+            raise EncodeError("a handle can't be stored; return its .result() instead")
+        elif isinstance(obj, types.GeneratorType | types.CoroutineType):
+            raise EncodeError(f"a {type(obj).__name__} can't be stored; return a list instead")
+        return super().reducer_override(obj)
+
+
+def _pickle(value: object) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        _Pickler(buffer, protocol=_PROTOCOL).dump(value)
+    except EncodeError:
+        raise
+    except Exception as error:
+        message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
+        raise EncodeError(message) from error
+    return buffer.getvalue()
+
+
+def _lookup_main(qualname: str) -> object:
+    found: object = sys.modules.get("__main__")
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _notebook_class(qualname: str) -> object:
+    """Look a notebook class up when a saved instance is restored."""
+    found = _lookup_main(qualname)
+    if found is None:
+        raise DecodeError(
+            f"class `{qualname}` is not defined in this notebook: run the cell that defines it, "
+            f"then this one"
+        )
+    return found
+
+
+def _c_state(error: BaseException) -> dict[str, object]:
+    """Give what C exceptions keep outside ``args`` and ``__dict__`` and let be set."""
+    names: tuple[str, ...] = ()
+    if isinstance(error, OSError):
+        names = ("errno", "strerror", "filename", "filename2")
+    elif isinstance(error, SyntaxError):
+        names = ("msg", "filename", "lineno", "offset", "text")
+    elif isinstance(error, UnicodeError):
+        names = ("encoding", "object", "start", "end", "reason")
+    elif isinstance(error, ImportError):
+        names = ("name", "path", "msg")
+    elif isinstance(error, StopIteration):
+        names = ("value",)
+    elif isinstance(error, NameError):
+        names = ("name",)
+    found = {name: getattr(error, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _or_repr(value: object) -> object:
+    try:
+        settle_value(value)
+    except EncodeError:
+        return repr(value)
+    return value
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else (
+        f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -1,0 +1,229 @@
+"""Where callables run: daemon threads, event loops, a clock. Knows no steps.
+
+Invariant: nothing here keeps a process alive. Every thread is a daemon, so a
+kernel's restart never waits for a body; that is why `concurrent.futures`, whose
+threads are joined at exit, does not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextvars import Context
+
+
+class Clock(Protocol):
+    """Wall time and timers; `nbdurable.testing.ManualClock` is the other one."""
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback` once, in any thread, after `seconds`; give what cancels it."""
+
+
+class Threads:
+    """Runs callables on at most `limit` daemon threads, first come first served.
+
+    A callable that waits for others says so with `blocked()`: its slot goes to
+    somebody else meanwhile, so waiting can't use up the limit.
+    """
+
+    def __init__(self, limit: int, name: str = "nbdurable-step") -> None:
+        self._limit = limit
+        self._name = name
+        self._lock = threading.Lock()
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._threads = 0
+        self._given_up = 0
+        self._mine = threading.local()
+        self._closed = False
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Run `work` as soon as a slot is free; it must not raise."""
+        self._work.put(work)
+        if self._threads < self._limit + self._given_up:
+            self._grow()
+
+    @contextlib.contextmanager
+    def blocked(self) -> Iterator[None]:
+        """Give this thread's slot away while it waits (nothing outside our threads)."""
+        if not getattr(self._mine, "working", False):
+            yield
+            return
+        with self._lock:
+            self._given_up += 1
+        if not self._work.empty():
+            self._grow()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._given_up -= 1
+
+    def let_go(self) -> None:
+        """A thread will not come back soon: another may take its slot."""
+        with self._lock:
+            self._given_up += 1
+        self._grow()
+
+    def close(self) -> None:
+        """Start nothing more; threads end after what they are running."""
+        self._closed = True
+        with contextlib.suppress(Exception):
+            while True:
+                self._work.get_nowait()
+        for _ in range(self._threads):
+            self._work.put(None)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._closed or self._threads >= self._limit + self._given_up:
+                return
+            self._threads += 1
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        self._mine.working = True
+        while True:
+            work = self._work.get()
+            if work is None:
+                return
+            work()
+            if self._threads > self._limit + self._given_up:
+                with self._lock:
+                    if self._threads > self._limit + self._given_up:
+                        self._threads -= 1
+                        return
+
+
+class LoopThread:
+    """An event loop on a daemon thread, started when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        if self._loop is None:
+            with self._lock:
+                if self._loop is None:
+                    loop = asyncio.new_event_loop()
+                    threading.Thread(target=loop.run_forever, name=self._name, daemon=True).start()
+                    self._loop = loop
+        return self._loop
+
+
+class SystemClock:
+    """The real clock; its timers are those of an event loop of its own."""
+
+    def __init__(self) -> None:
+        # Not the loop of the async steps: a body that blocks it would hold up every timer.
+        self._thread = LoopThread("nbdurable-clock")
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+        return time.time()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback` on the clock's thread after `seconds`; give what cancels it."""
+        loop = self._thread.loop
+        due = loop.time() + max(0.0, seconds)
+        timers: list[asyncio.TimerHandle] = []
+        cancelled = threading.Event()
+
+        def arm() -> None:
+            if not cancelled.is_set():
+                timers.append(loop.call_at(due, callback))
+
+        def disarm() -> None:
+            for timer in timers:
+                timer.cancel()
+
+        def cancel() -> None:
+            cancelled.set()
+            loop.call_soon_threadsafe(disarm)
+
+        loop.call_soon_threadsafe(arm)
+        return cancel
+
+
+class Coroutines:
+    """Runs at most `limit` coroutines at once on one event loop, first come first served."""
+
+    def __init__(self, loop: Callable[[], asyncio.AbstractEventLoop], limit: int) -> None:
+        self._get_loop = loop
+        self._limit = limit
+        self._waiting: deque[tuple[Callable[[], Coroutine[Any, Any, None]], Context]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._blocked = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
+        """Run ``work()`` in `context` as soon as a slot is free; it must not raise."""
+        self._waiting.append((work, context))
+        loop = self._get_loop()
+        if running_loop() is loop:
+            self._pump()
+        else:
+            loop.call_soon_threadsafe(self._pump)
+
+    @contextlib.contextmanager
+    def blocked(self) -> Iterator[None]:
+        """Give the slot of a coroutine away while it waits for others."""
+        task = asyncio.current_task()
+        if task not in self._tasks:
+            yield
+            return
+        self._blocked += 1
+        self._pump()
+        try:
+            yield
+        finally:
+            self._blocked -= 1
+
+    def close(self) -> None:
+        """Start nothing more and cancel what runs."""
+        self._closed = True
+        self._waiting.clear()
+        if self._tasks:
+            self._get_loop().call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _pump(self) -> None:
+        loop = self._get_loop()
+        while (
+            self._waiting
+            and not self._closed
+            and len(self._tasks) - self._blocked < self._limit
+        ):
+            work, context = self._waiting.popleft()
+            task = loop.create_task(work(), context=context)
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._pump()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Give the loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

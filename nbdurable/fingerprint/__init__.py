@@ -1,0 +1,13 @@
+"""Code and arguments to digests, and what could not be fingerprinted.
+
+Invariant: equal values and equal code give equal digests in every process; unequal ones never
+do. Nothing here is imported that the user did not import, and nothing is changed by looking.
+"""
+
+from __future__ import annotations
+
+from nbdurable.fingerprint.contain import contains
+from nbdurable.fingerprint.fingerprinter import Fingerprinter
+from nbdurable.fingerprint.prints import Note, Print
+
+__all__ = ["Fingerprinter", "Note", "Print", "contains"]

@@ -1,0 +1,336 @@
+"""Standard library values to canonical bytes.
+
+Invariant: a type here is encoded by what makes two of its values equal, never by an address,
+a cache or the order of a hash table.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import fractions
+import functools
+import os
+import pathlib
+import random
+import re
+import types
+import typing
+import uuid
+from array import array
+from collections import OrderedDict, defaultdict, deque
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from nbdurable.fingerprint.values import (
+    EXACT,
+    LEAVES,
+    Encoder,
+    Walk,
+    bytes_of,
+    mapping,
+    qualified,
+    sequence,
+    text_of,
+    unordered,
+)
+
+STEP = "__nbdurable_step__"
+_GENERIC_ALIAS = type(typing.List[int])  # noqa: UP006
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
+
+
+def is_step(value: object) -> bool:
+    """Whether ``value`` is a decorated step of ours."""
+    if hasattr(type(value), STEP):
+        return True
+    state = getattr(value, "__dict__", None) if type(value) is types.FunctionType else None
+    return bool(state) and STEP in typing.cast("dict[str, object]", state)
+
+
+def tagged(walk: Walk, name: str, *fields: object) -> bytes:
+    """Encode a value by the name of its type and the fields that make it."""
+    return b"o" + text_of(name) + sequence(walk, b"t", fields)
+
+
+def _fields(name: str, read: typing.Callable[[Any], tuple[object, ...]]) -> Encoder:
+    """Make an encoder for an immutable type."""
+    return lambda walk, v: walk.within(lambda: tagged(walk, name, *read(v)))
+
+
+def _clock(v: Any) -> tuple[object, ...]:
+    return (v.hour, v.minute, v.second, v.microsecond, v.fold, v.tzinfo)
+
+
+def _partial(walk: Walk, v: functools.partial[Any]) -> bytes:
+    walk.mutable = True
+    return walk.within(
+        lambda: walk.node(
+            v, lambda w, p: tagged(w, "functools.partial", p.func, p.args, dict(p.keywords))
+        )
+    )
+
+
+def _deque(walk: Walk, v: deque[Any]) -> bytes:
+    walk.mutable = True
+    return walk.within(
+        lambda: walk.node(v, lambda w, d: b"q" + w.encode(d.maxlen) + sequence(w, b"l", list(d)))
+    )
+
+
+def _ordered(walk: Walk, v: OrderedDict[Any, Any]) -> bytes:
+    walk.mutable = True
+    return walk.within(
+        lambda: walk.node(v, lambda w, d: sequence(w, b"O", [x for kv in d.items() for x in kv]))
+    )
+
+
+def _default(walk: Walk, v: defaultdict[Any, Any]) -> bytes:
+    walk.mutable = True
+    return walk.within(
+        lambda: walk.node(
+            v,
+            lambda w, d: b"D" + w.encode(d.default_factory) + mapping(w, b"d", list(d.items())),
+        )
+    )
+
+
+def _proxy(walk: Walk, v: types.MappingProxyType[Any, Any]) -> bytes:
+    walk.mutable = True
+    return walk.within(lambda: walk.node(v, lambda w, d: mapping(w, b"P", list(d.items()))))
+
+
+def _memoryview(walk: Walk, v: memoryview) -> bytes:
+    walk.mutable = walk.mutable or not v.readonly
+    return tagged(walk, "memoryview", v.format, v.shape, v.tobytes())
+
+
+def _array(walk: Walk, v: array[Any]) -> bytes:
+    walk.mutable = True
+    return tagged(walk, "array", v.typecode, v.tobytes())
+
+
+def _random(walk: Walk, v: random.Random) -> bytes:
+    walk.mutable = True
+    return tagged(walk, "random.Random", v.getstate())
+
+
+def _method(walk: Walk, v: types.MethodType) -> bytes:
+    return walk.within(lambda: tagged(walk, "method", v.__func__, v.__self__))
+
+
+def _builtin(walk: Walk, v: Any) -> bytes:
+    bound = getattr(v, "__self__", None)
+    if bound is None or isinstance(bound, types.ModuleType):
+        return b"x" + text_of(qualified(v))
+    return walk.within(lambda: tagged(walk, "builtin", v.__name__, bound))
+
+
+def named(_: Walk, v: Any) -> bytes:
+    """Encode what counts by its qualified name only."""
+    return b"x" + text_of(qualified(v))
+
+
+def _descriptor(walk: Walk, v: Any) -> bytes:
+    owner = getattr(v, "__objclass__", None)
+    return b"x" + text_of(f"{qualified(owner) if owner else ''}.{getattr(v, '__name__', '')}")
+
+
+def function(walk: Walk, v: types.FunctionType) -> bytes:
+    """Encode a function: the project's by code, others by name and what they wrap."""
+    if is_step(v):
+        return walk.encode(v.__wrapped__)  # type: ignore[attr-defined]
+    if walk.owner.is_project_function(v):
+        return walk.unit(v)
+    return walk.within(lambda: walk.node(v, _installed))
+
+
+def _installed(walk: Walk, v: types.FunctionType) -> bytes:
+    """Encode an installed package's function, and the project's functions that it holds."""
+    home = str(v.__globals__.get("__name__", ""))
+    parts: list[object] = [home, getattr(v.__code__, "co_qualname", v.__code__.co_name)]
+    if "__wrapped__" in v.__dict__:
+        parts.append(v.__dict__["__wrapped__"])
+    registry = v.__dict__.get("registry")
+    if isinstance(registry, types.MappingProxyType):
+        parts += sorted(registry.values(), key=qualified)
+    for cell in v.__closure__ or ():
+        try:
+            held = cell.cell_contents
+        except ValueError:
+            continue
+        if isinstance(held, _FUNCTIONS) or type(held) in LEAVES:
+            parts.append(held)
+    return b"x" + sequence(walk, b"t", parts)
+
+
+def klass(walk: Walk, v: type) -> bytes:
+    """Encode a class: the project's by code, others by name."""
+    if walk.owner.is_project_class(v):
+        return walk.unit(v)
+    return b"x" + text_of(qualified(v))
+
+
+def _alias(walk: Walk, v: Any) -> bytes:
+    return walk.within(
+        lambda: walk.node(
+            v,
+            lambda w, a: tagged(
+                w,
+                "alias",
+                getattr(a, "__origin__", None),
+                getattr(a, "__args__", ()),
+                getattr(a, "__metadata__", ()),
+            ),
+        )
+    )
+
+
+def _wrapper(name: str, *attributes: str) -> Encoder:
+    """Make an encoder for a descriptor that holds functions."""
+
+    def encode(walk: Walk, v: Any) -> bytes:
+        held = [getattr(v, a, None) for a in attributes]
+        return walk.within(lambda: walk.node(v, lambda w, _: tagged(w, name, *held)))
+
+    return encode
+
+
+def _path(walk: Walk, v: pathlib.PurePath) -> bytes:
+    return tagged(walk, type(v).__name__, os.fspath(v))
+
+
+def _member(walk: Walk, v: enum.Enum) -> bytes:
+    def body() -> bytes:
+        return b"E" + walk.encode(type(v)) + walk.encode(v._name_) + walk.encode(v._value_)
+
+    return walk.within(body)
+
+
+def _named_tuple(walk: Walk, v: tuple[Any, ...]) -> bytes:
+    return walk.within(
+        lambda: walk.node(
+            v, lambda w, t: b"p" + w.encode(type(t)) + sequence(w, b"t", tuple.__iter__(t) and list(t))
+        )
+    )
+
+
+EXACT.update(
+    {
+        range: _fields("range", lambda v: (v.start, v.stop, v.step)),
+        slice: _fields("slice", lambda v: (v.start, v.stop, v.step)),
+        decimal.Decimal: _fields("Decimal", lambda v: (str(v),)),
+        fractions.Fraction: _fields("Fraction", lambda v: (v.numerator, v.denominator)),
+        uuid.UUID: _fields("UUID", lambda v: (v.int,)),
+        dt.datetime: _fields("datetime", lambda v: (v.toordinal(), *_clock(v))),
+        dt.date: _fields("date", lambda v: (v.toordinal(),)),
+        dt.time: _fields("time", _clock),
+        dt.timedelta: _fields("timedelta", lambda v: (v.days, v.seconds, v.microseconds)),
+        dt.timezone: _fields("timezone", lambda v: (v.utcoffset(None), v.tzname(None))),
+        ZoneInfo: _fields("ZoneInfo", lambda v: (v.key,)),
+        re.Pattern: _fields("Pattern", lambda v: (v.pattern, v.flags)),
+        functools.partial: _partial,
+        deque: _deque,
+        OrderedDict: _ordered,
+        defaultdict: _default,
+        types.MappingProxyType: _proxy,
+        memoryview: _memoryview,
+        array: _array,
+        random.Random: _random,
+        types.ModuleType: lambda _, v: b"m" + text_of(v.__name__),
+        types.MethodType: _method,
+        types.BuiltinFunctionType: _builtin,
+        types.FunctionType: function,
+        types.MethodWrapperType: _builtin,
+        types.WrapperDescriptorType: _descriptor,
+        types.MethodDescriptorType: _descriptor,
+        types.ClassMethodDescriptorType: _descriptor,
+        types.GetSetDescriptorType: _descriptor,
+        types.MemberDescriptorType: _descriptor,
+        types.GenericAlias: _alias,
+        types.UnionType: _alias,
+        _GENERIC_ALIAS: _alias,
+        type(typing.Optional[int]): _alias,
+        type(typing.Annotated[int, 1]): _alias,
+        type(typing.Callable[[], int]): _alias,
+        type(typing.Literal[1]): _alias,
+        property: _wrapper("property", "fget", "fset", "fdel"),
+        staticmethod: _wrapper("staticmethod", "__func__"),
+        classmethod: _wrapper("classmethod", "__func__"),
+        functools.cached_property: _wrapper("cached_property", "func"),
+        type(functools.lru_cache(print)): _wrapper("lru_cache", "__wrapped__"),
+    }
+)
+
+
+def _builtin_subclass(walk: Walk, v: Any) -> bytes:
+    """Encode a subclass of a builtin container or leaf: class, content, own attributes."""
+    base = next(b for b in _BASES if isinstance(v, b))
+    walk.mutable = walk.mutable or base in _CHANGEABLE
+
+    def body(w: Walk, v: Any) -> bytes:
+        content = _CONTENT[base](w, v)
+        state = getattr(v, "__dict__", None)
+        return b"u" + w.encode(type(v)) + content + (w.encode(dict(state)) if state else b"0")
+
+    mutable = walk.mutable
+    text = walk.within(lambda: walk.node(v, body))
+    if base not in _CHANGEABLE and not getattr(v, "__dict__", None):
+        walk.mutable = mutable or walk.mutable and _holds(v)
+    return text
+
+
+def _holds(v: Any) -> bool:
+    return isinstance(v, (tuple, frozenset))
+
+
+_CONTENT: dict[type, Encoder] = {
+    OrderedDict: lambda w, v: sequence(w, b"O", [x for kv in v.items() for x in kv]),
+    defaultdict: lambda w, v: w.encode(v.default_factory) + mapping(w, b"d", list(dict.items(v))),
+    dict: lambda w, v: mapping(w, b"d", list(dict.items(v))),
+    list: lambda w, v: sequence(w, b"l", list(list.__iter__(v))),
+    tuple: lambda w, v: sequence(w, b"t", list(tuple.__iter__(v))),
+    set: lambda w, v: unordered(w, b"S", set.__iter__(v)),
+    frozenset: lambda w, v: unordered(w, b"Z", frozenset.__iter__(v)),
+    deque: lambda w, v: w.encode(v.maxlen) + sequence(w, b"l", list(deque.__iter__(v))),
+    str: lambda _, v: text_of(str.__str__(v)),
+    bytes: lambda _, v: bytes_of(b"b", bytes.__getitem__(v, slice(None))),
+    bytearray: lambda _, v: bytes_of(b"y", bytes(bytearray.__getitem__(v, slice(None)))),
+    int: lambda w, v: LEAVES[int](w, int.__int__(v)),
+    float: lambda w, v: LEAVES[float](w, float.__float__(v)),
+    complex: lambda w, v: LEAVES[complex](w, complex.__add__(v, 0j)),
+}
+_BASES = tuple(_CONTENT)
+_CHANGEABLE = frozenset({OrderedDict, defaultdict, dict, list, set, deque, bytearray})
+
+
+def resolve(cls: type) -> Encoder | None:
+    """Find the encoder for a class by what it is derived from."""
+    if issubclass(cls, type):
+        return klass
+    if hasattr(cls, STEP):
+        return lambda walk, v: walk.encode(v.__wrapped__)
+    if issubclass(cls, enum.Enum):
+        return _member
+    if issubclass(cls, pathlib.PurePath):
+        return _path if cls.__module__.startswith("pathlib") else None
+    if issubclass(cls, _BASES) and not _reduces(cls):
+        return _builtin_subclass
+    if issubclass(cls, (types.ModuleType, types.FunctionType)):
+        return EXACT[types.ModuleType]
+    if cls.__module__ == "typing" or issubclass(cls, typing.TypeVar):
+        return _typing
+    return None
+
+
+def _reduces(cls: type) -> bool:
+    """Whether the class says itself how it is pickled."""
+    base = next(b for b in _BASES if issubclass(cls, b))
+    return cls.__reduce_ex__ is not base.__reduce_ex__ or cls.__reduce__ is not base.__reduce__
+
+
+def _typing(_: Walk, v: object) -> bytes:
+    return b"x" + text_of(repr(v))
+
+

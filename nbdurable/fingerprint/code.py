@@ -1,0 +1,411 @@
+"""Code to a digest: a function, and all project code and global data that it reaches.
+
+Invariant: what a step writes is no input, wherever in the reached code the write is found.
+Functions that call each other are a graph: each gets a digest of its own text and of what it
+holds, then twice one of itself and what its names stand for, and the whole is the root's with
+the set of all.
+"""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections import deque
+from hashlib import blake2b
+from itertools import repeat
+from operator import is_
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from nbdurable.fingerprint.builtin import is_step
+from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Note, Print, digest16
+from nbdurable.fingerprint.units import MISSING, Slot, Unit, label_of, unit_of
+from nbdurable.fingerprint.values import LEAVES, Owner, Walk, sealed, text_of
+from nbdurable.fingerprint.writes import ALWAYS, Write
+
+if TYPE_CHECKING:
+    from nbdurable.fingerprint.places import Places
+
+_VERSION = b"nbdurable code 1"
+_HELD_BYTES = 65536  # strings and bytes up to this size are kept to be compared by identity
+_CONTAINERS = (list, dict, set, bytearray, deque)
+
+Place = tuple[str, int, Any]
+
+
+class CodeOwner(Owner, Protocol):
+    """The fingerprinter as code sees it."""
+
+    places: Places
+
+
+class Read(NamedTuple):
+    """One value that the code read."""
+
+    slot: Slot
+    text: bytes
+    value: Any  # kept only if it can't change; else MISSING
+    sampled: bytes | None
+
+
+class _Pass:
+    """One try at reaching everything; repeated when a write was found too late."""
+
+    def __init__(
+        self, owner: CodeOwner, root: Any, ignore: frozenset[str], written: dict[Place, Note]
+    ) -> None:
+        self.owner = owner
+        self.ignore = ignore
+        self.written = written
+        self.used: set[Place] = set()
+        self.table: dict[int, Unit] = {}
+        self.reads: list[Read] = []
+        self.edges: dict[int, list[tuple[str, bytes, int]]] = {}
+        self.walk = Walk(owner, "", own=self.own, ignore=ignore)
+        self.late = False
+        self._seen: set[Place] = set()
+        self.walk.start(_name(root))
+        self.root_text = self.walk.top(root)
+        self._drain()
+
+    def own(self, walk: Walk, value: Any) -> bytes:
+        """Write out a unit's text and what it holds, without what it reads by name."""
+        unit = self.unit(value)
+        out = [b"u", sealed(text_of("") + unit.text, 64)]
+        depth = len(walk.path)
+        for slot in unit.slots:
+            if self._left_out(slot):
+                continue
+            held = slot.get()
+            if held is MISSING:
+                continue
+            self.used.add(slot.identity())
+            walk.path.append(slot.name)
+            out += (text_of(slot.kind), text_of(slot.name.rpartition(".")[2]), walk.encode(held))
+            del walk.path[depth:]
+        return b"".join([*out, b";"])
+
+    def unit(self, value: Any) -> Unit:
+        """Describe a unit once per pass, and take note of what it writes."""
+        unit = self.table.get(id(value))
+        if unit is None:
+            unit = self.table[id(value)] = unit_of(value, self.owner.places)
+            for write in unit.writes:
+                self._write(write, unit, value)
+            if not unit.sourced:
+                self.walk.notes[Note(NO_SOURCE, unit.label, "its instructions count")] = None
+        return unit
+
+    def _left_out(self, slot: Slot) -> bool:
+        return (
+            slot.name in self.ignore
+            or (slot.kind == "global" and slot.key in self.ignore)
+            or slot.identity() in self.written
+        )
+
+    def _write(self, write: Write, unit: Unit, fn: types.FunctionType) -> None:
+        """Put a written place on the list, if what is there can be written at all."""
+        slot = _written_slot(write, fn, unit)
+        if slot is None:
+            return
+        value = slot.get()
+        attribute = write.attribute
+        if isinstance(value, types.ModuleType) and attribute and self.owner.places.module(value):
+            space = vars(value)
+            slot = Slot("global", space, attribute, f"{value.__name__}.{attribute}")
+            value, attribute = slot.get(), None
+        if isinstance(value, type) and attribute:
+            slot = Slot("member", vars(value), attribute, f"{label_of(value)}.{attribute}")
+            value = slot.get()
+            if isinstance(value, types.FunctionType):
+                return
+        elif isinstance(value, (types.ModuleType, types.FunctionType, type)):
+            if write.method or attribute or write.root != slot.key:
+                return
+        if write.method and not _changes(write, value):
+            return
+        place = slot.identity()
+        if place not in self.written:
+            self.late |= place in self.used
+            self.written[place] = Note(WRITTEN, slot.name, unit.label)
+
+    def _drain(self) -> None:
+        """Follow names from unit to unit; data last, when most writes are known."""
+        data: deque[tuple[int, Slot]] = deque()
+        done = 0
+        while True:
+            waiting = list(self.walk.units.values())[done:]
+            if waiting:
+                done += len(waiting)
+                for value in waiting:
+                    self._follow(value, data)
+            elif data:
+                self._read(*data.popleft())
+            else:
+                return
+
+    def _follow(self, value: Any, data: deque[tuple[int, Slot]]) -> None:
+        unit = self.unit(value)
+        self.walk.start(unit.label)
+        edges = self.edges[id(value)] = []
+        edges += [("module", text_of(name), 0) for name in unit.external]
+        for slot in unit.slots:
+            target = _direct(slot.get(), self.owner)
+            if target is not None and not self._left_out(slot):
+                edges.append((slot.name, b"", id(target)))
+                self.walk.encode(target)
+            if slot.kind != "base":
+                data.append((0, slot))
+        for slot in unit.globals:
+            if self._left_out(slot):
+                continue
+            held = slot.get()
+            target = _direct(held, self.owner)
+            if target is not None:
+                self.walk.encode(target)
+                self.reads.append(Read(slot, b"", held, None))
+                edges.append((slot.name, b"", id(target)))
+            elif held is MISSING or isinstance(held, types.ModuleType):
+                self.reads.append(Read(slot, b"", held, None))
+            else:
+                data.append((id(value), slot))
+
+    def _read(self, unit: int, slot: Slot) -> None:
+        """Encode one piece of data that a unit reads or holds."""
+        if self._left_out(slot):
+            return
+        value = slot.get()
+        if value is MISSING:
+            return
+        self.walk.start(slot.name)
+        text = self.walk.top(value)
+        place = slot.identity()
+        self.used.add(place)
+        if unit:
+            self.edges[unit].append((slot.name, text, 0))
+        if place in self._seen:
+            return
+        self._seen.add(place)
+        moving = self.walk.mutable and _direct(value, self.owner) is None
+        sampled = sample_of(self.owner, self.own, slot.name, value) if self.walk.big else None
+        fixed = not moving and (type(value) not in {str, bytes} or len(value) < _HELD_BYTES)
+        self.reads.append(Read(slot, text, value if fixed else MISSING, sampled))
+
+
+def sample_of(owner: Owner, own: Any, name: str, value: object) -> bytes:
+    """Encode a big value by sampled blocks."""
+    return Walk(owner, name, own=own, sample=True).top(value)
+
+
+def _name(root: Any) -> str:
+    unit = isinstance(root, (types.FunctionType, type))
+    return label_of(root) if unit else str(getattr(root, "__name__", type(root).__name__))
+
+
+def _direct(value: Any, owner: Owner) -> Any:
+    """Give the unit that a name stands for; None if it stands for data or installed code."""
+    while is_step(value):
+        value = value.__wrapped__
+    if type(value) is types.FunctionType:
+        return value if owner.is_project_function(value) else None
+    if isinstance(value, type) and type(value) is not types.GenericAlias:
+        return value if owner.is_project_class(value) else None
+    return None
+
+
+def _written_slot(write: Write, fn: types.FunctionType, unit: Unit) -> Slot | None:
+    """Find the place that a write means."""
+    if write.scope == "global":
+        name = write.root
+        module = str(fn.__globals__.get("__name__", "__main__"))
+        label = name if module == "__main__" else f"{module}.{name}"
+        return Slot("global", fn.__globals__, name, label)
+    if write.scope == "cell":
+        return next((s for s in unit.slots if s.kind == "cell" and s.name == write.root), None)
+    held = next((s for s in unit.slots if "default" in s.kind and s.name == write.root), None)
+    if held is not None and isinstance(held.get(), _CONTAINERS):
+        return held
+    return None
+
+
+def _changes(write: Write, value: Any) -> bool:
+    """Whether calling the method changes the object: by its type, else by how it is called."""
+    if isinstance(value, _CONTAINERS) or value is MISSING or value is None:
+        return True
+    if isinstance(value, (str, bytes, int, float, tuple, frozenset)):
+        return False
+    return write.certain or write.method in ALWAYS
+
+
+class Reach:
+    """A fingerprint of code, and the means to see whether it still holds."""
+
+    def __init__(self, owner: CodeOwner, root: Any, ignore: frozenset[str]) -> None:
+        self._owner = owner
+        self._ignore = ignore
+        self._root = weakref.ref(root)
+        made = _Pass(owner, root, ignore, {})
+        while made.late:
+            made = _Pass(owner, root, ignore, made.written)
+        self.notes = (*made.walk.notes, *made.written.values())
+        self._labels: dict[str, Any] = {}
+        self.digest, self.parts = self._combine(made, root)
+        self._watch(made)
+        self.moving = bool(self._data)
+        self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved)
+
+    def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+        """Refine the units' digests by their neighbours', and take them together."""
+        units = made.walk.units
+        own: dict[int, bytes] = {}
+        parts: dict[str, list[bytes]] = {}
+        for key, value in units.items():
+            made.walk.start("")
+            own[key] = digest16(made.walk.encode(value))
+            label = made.unit(value).label
+            parts.setdefault(label, []).append(own[key])
+            self._labels[label] = made.table[key].ref
+        digests = own
+        for _ in range(2):
+            digests = {key: _refined(key, digests, made.edges.get(key, [])) for key in units}
+        for read in made.reads:
+            if read.text:
+                parts.setdefault(read.slot.name, []).append(read.text)
+        target = _direct(root, self._owner)
+        hasher = blake2b(_VERSION, digest_size=16)
+        hasher.update(made.root_text)
+        hasher.update(digests.get(id(target), b""))
+        for digest in sorted(set(digests.values())):
+            hasher.update(digest)
+        named = tuple((name, b"".join(sorted(texts))) for name, texts in sorted(parts.items()))
+        return hasher.digest(), named
+
+    def _watch(self, made: _Pass) -> None:
+        """Arrange what was read for looking at it again quickly."""
+        spaces: dict[int, tuple[Any, list[str], list[Any]]] = {}
+        self._data: list[Read] = []
+        self._held: list[tuple[Slot, Any]] = []
+        self._names: list[tuple[Slot, bytes]] = []
+        for read in made.reads:
+            slot = read.slot
+            self._names.append((slot, read.text))
+            if read.value is MISSING and read.text:
+                self._data.append(read)
+            elif slot.kind in {"global", "member"}:
+                space = spaces.setdefault(id(slot.holder), (slot.holder, [], []))
+                space[1].append(slot.key)
+                space[2].append(read.value)
+            elif read.value is not self._root():
+                self._held.append((slot, read.value))
+        self._spaces = [(s.get, tuple(n), tuple(v)) for s, n, v in spaces.values()]
+        self._codes = [
+            (made.table[key].ref, made.table[key].code)
+            for key, value in made.walk.units.items()
+            if isinstance(value, types.FunctionType)
+        ]
+        self._sizes = [
+            (ref, len(vars(value)), value.__bases__)
+            for key, value in made.walk.units.items()
+            if isinstance(value, type) and (ref := made.table[key].ref)
+        ]
+        self._units = frozenset(made.walk.units)
+        self._places = frozenset(made.written)
+        self._written = made.written
+
+    def steady(self) -> bool:
+        """Whether every name still stands for the very object it stood for."""
+        for get, names, values in self._spaces:
+            if not all(map(is_, map(get, names, repeat(MISSING)), values)):
+                return False
+        for ref, code in self._codes:
+            fn = ref()
+            if fn is None or fn.__code__ is not code:
+                return False
+        for slot, value in self._held:
+            if slot.get() is not value:
+                return False
+        for ref, size, bases in self._sizes:
+            cls = ref()
+            if cls is None or len(vars(cls)) != size or cls.__bases__ != bases:
+                return False
+        return True
+
+    def holds(self) -> bool:
+        """Whether the fingerprint is still the code's."""
+        return self.steady() and (not self._data or not self._changed(sample=False))
+
+    def _changed(self, *, sample: bool) -> list[tuple[str, object]]:
+        """Digest the data that can change again; names and objects of what did."""
+        again = _Again(self._owner, self._ignore, self._written, sample=sample)
+        found: list[tuple[str, object]] = []
+        for read in self._data:
+            value = read.slot.get()
+            if value is MISSING:
+                found.append((read.slot.name, None))
+                continue
+            small = sample and read.sampled is not None
+            text = again.text(read.slot.name, value, sample=small)
+            if text != (read.sampled if small else read.text):
+                found.append((read.slot.name, value))
+        if not found and not again.units() <= self._units:
+            found.append((self._data[0].slot.name, self._data[0].slot.get()))
+        return found
+
+    def moved(self, sample: bool = False) -> tuple[tuple[str, object], ...]:  # noqa: FBT001, FBT002
+        """Names and objects of what the code reads that is no longer what it was."""
+        if self.steady():
+            return tuple(self._changed(sample=sample)) if self._data else ()
+        root = self._root()
+        if root is None:
+            return ()
+        now = Reach(self._owner, root, self._ignore)
+        if now.digest == self.digest:
+            return ()
+        before, after = dict(self.parts), dict(now.parts)
+        names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        return tuple((name, self._object(name, now)) for name in names) or ((_name(root), root),)
+
+    def _object(self, name: str, now: Reach) -> object:
+        """Give the object that a part's name stands for now."""
+        for slot, _ in (*now._names, *self._names):  # noqa: SLF001
+            if slot.name == name and (value := slot.get()) is not MISSING:
+                return value
+        ref = now._labels.get(name) or self._labels.get(name)  # noqa: SLF001
+        return ref() if ref else None
+
+
+class _Again:
+    """A second look at data, with the same places left out."""
+
+    def __init__(
+        self, owner: CodeOwner, ignore: frozenset[str], written: dict[Place, Note], *, sample: bool
+    ) -> None:
+        self._sample = sample
+        self._owner = owner
+        self._pass = _Pass(owner, None, ignore, dict(written))
+
+    def text(self, name: str, value: object, *, sample: bool) -> bytes:
+        """Encode one value as the first look did."""
+        walk = self._pass.walk
+        if sample:
+            return sample_of(self._owner, self._pass.own, name, value)
+        walk.start(name)
+        return walk.top(value)
+
+    def units(self) -> set[int]:
+        """Functions and classes that were met."""
+        return set(self._pass.walk.units)
+
+
+def _refined(
+    key: int, digests: dict[int, bytes], edges: list[tuple[str, bytes, int]]
+) -> bytes:
+    """Digest of a unit with those of its neighbours, by the names it has for them."""
+    hasher = blake2b(digests[key], digest_size=16)
+    for name, text, target in sorted(edges, key=lambda e: (e[0], e[1], digests.get(e[2], b""))):
+        hasher.update(text_of(name) + text + (digests.get(target, b"?") if target else b"-"))
+    return hasher.digest()
+
+
+def is_leaf(value: object) -> bool:
+    """Whether a value is a plain constant."""
+    return type(value) in LEAVES

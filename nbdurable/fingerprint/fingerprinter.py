@@ -1,0 +1,223 @@
+"""The fingerprinter: one per run, asked for code, arguments and single values.
+
+Invariant: a remembered fingerprint is given again only after everything that it read was
+looked at again; what can't change is compared by identity, the rest is digested anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from nbdurable.errors import DurableError, FingerprintError
+from nbdurable.fingerprint import arrays, builtin, frames, instances, values
+from nbdurable.fingerprint.binding import Binder, target_of
+from nbdurable.fingerprint.code import Reach, sample_of
+from nbdurable.fingerprint.places import Places
+from nbdurable.fingerprint.prints import Print, digest16
+from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+values.RESOLVERS[:] = [arrays.resolve, frames.resolve, builtin.resolve, instances.resolve]
+
+_NOTHING: frozenset[str] = frozenset()
+_SLOW = 0.001
+_MOST = 4096
+_NO_KWARGS: Mapping[str, Any] = {}
+
+
+class Fingerprinter:
+    """Digests code and values, and remembers code between calls. Thread-safe."""
+
+    def __init__(self, *, project_roots: Sequence[str] = (), strict: bool = False) -> None:
+        self.strict = strict
+        self.places = Places(project_roots)
+        self.is_project_function = self.places.function
+        self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+        self._reached: dict[tuple[int, frozenset[str]], tuple[weakref.ref[Any], Reach]] = {}
+        self._binders: dict[int, tuple[weakref.ref[Any], Any, Binder, dict[str, bytes]]] = {}
+
+    def is_project_class(self, cls: type) -> bool:
+        """Whether ``cls`` is the project's; remembered."""
+        known = self._classes.get(cls)
+        if known is None:
+            known = self._classes[cls] = self.places.klass(cls)
+        return known
+
+    def code(self, fn: Callable[..., Any], *, ignore: frozenset[str] = _NOTHING) -> Print:
+        """Fingerprint a callable's code and everything in the project that it reaches.
+
+        Args:
+            fn: a function, method, partial, class, callable instance or step.
+            ignore: names of parameters and globals to leave out.
+
+        Raises:
+            FingerprintError: it can't be done, or in strict mode, something was left out.
+            UsageError: the code holds a handle.
+        """
+        known = self._reached.get((id(fn), ignore))
+        started = perf_counter()
+        if known is not None and known[0]() is fn and known[1].holds():
+            found = known[1].print
+        else:
+            target = fn
+            while builtin.is_step(target):
+                target = target.__wrapped__  # type: ignore[attr-defined]
+            if isinstance(target, types.MethodType):
+                target = target.__func__
+            elif not isinstance(
+                target,
+                (types.FunctionType, type, types.BuiltinFunctionType, functools.partial),
+            ) and isinstance(getattr(type(target), "__call__", None), types.FunctionType):  # noqa: B004
+                target = type(target)
+            found = self.reach(target, ignore).print
+        seconds = perf_counter() - started
+        return found if seconds < _SLOW else found.timed(seconds)
+
+    def reach(self, root: Any, ignore: frozenset[str]) -> Reach:
+        """Give the fingerprint of a function or class, from memory if it still holds."""
+        key = (id(root), ignore)
+        known = self._reached.get(key)
+        if known is not None and known[0]() is root and known[1].holds():
+            return known[1]
+        try:
+            made = Reach(self, root, ignore)
+        except Exception as error:  # noqa: BLE001 - user code runs in there
+            self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
+        if len(self._reached) >= _MOST:
+            self._reached.clear()
+        self._reached[key] = (weakref.ref(root), made)
+        return made
+
+    def arguments(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        *,
+        ignore: frozenset[str] = _NOTHING,
+    ) -> Print:
+        """Fingerprint the arguments of a call, by parameter.
+
+        Args:
+            fn: what is called.
+            args: positional arguments.
+            kwargs: named arguments.
+            ignore: names of parameters to leave out.
+
+        Raises:
+            FingerprintError: it can't be done, or in strict mode, something was left out.
+            UsageError: a handle is inside an object that is no list, tuple or dict.
+        """
+        while type(fn) is not types.FunctionType and builtin.is_step(fn):
+            fn = fn.__wrapped__  # type: ignore[attr-defined]
+        if type(fn) is not types.FunctionType:
+            target, bound = target_of(fn)
+            args = bound + args
+        else:
+            target = fn
+        binder = self._binder(target)
+        pairs = binder.bind(args, kwargs)
+        if ignore:
+            pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
+        return self._print(pairs, ignore)
+
+    def _binder(self, fn: Any) -> Binder:
+        known = self._binders.get(id(fn))
+        code = getattr(fn, "__code__", None)
+        if known is not None and known[0]() is fn and known[1] is code:
+            return known[2]
+        made = Binder(fn)
+        if len(self._binders) >= _MOST:
+            self._binders.clear()
+        self._binders[id(fn)] = (weakref.ref(fn), code, made, {})
+        return made
+
+    def value(self, value: object, name: str = "value") -> Print:
+        """Fingerprint one value."""
+        return self._print([(name, value)], _NOTHING)
+
+    def _print(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
+        """Digest named values together."""
+        named: list[tuple[str, bytes]] = []
+        for name, value in pairs:
+            encode = LEAVES.get(type(value))
+            if encode is None:
+                return self._print_slow(pairs, ignore)
+            named.append((name, sealed(encode(None, value), 64)))
+        return Print(_joined(named), named)
+
+    def _print_slow(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
+        started = perf_counter()
+        named: list[tuple[str, bytes]] = []
+        inputs: list[tuple[str, object, bytes, bytes | None]] = []
+        walk = Walk(self, "", ignore=ignore)
+        for name, value in pairs:
+            walk.start(name)
+            try:
+                text = walk.top(value)
+                sampled = sample_of(self, None, name, value) if walk.big else None
+            except Exception as error:  # noqa: BLE001 - user code runs in there
+                self._refuse(name, value, error)
+            named.append((name, text))
+            if walk.mutable:
+                inputs.append((name, value, text, sampled))
+        seconds = perf_counter() - started
+        return Print(
+            _joined(named),
+            named,
+            tuple(walk.notes),
+            seconds if seconds >= _SLOW else 0.0,
+            _Inputs(self, inputs, ignore).moved,
+        )
+
+    def _refuse(self, name: str, value: object, error: Exception) -> NoReturn:
+        """Turn what went wrong into an error that says what to do."""
+        if isinstance(error, (DurableError, MemoryError)):
+            raise error
+        why = (
+            "it is nested too deeply"
+            if isinstance(error, RecursionError)
+            else f"{type(error).__name__}: {error}"
+        )
+        msg = (
+            f"`{name}` ({type(value).__name__}) has no fingerprint: {why}; say what identifies "
+            f"the call with key=, leave it out with ignore=({name!r},), or, for code, state a "
+            f"version="
+        )
+        raise FingerprintError(msg) from error
+
+
+def _joined(named: list[tuple[str, bytes]]) -> bytes:
+    return digest16(b"".join([b"%b%b" % (text_of(name), text) for name, text in named]))
+
+
+class _Inputs:
+    """Arguments that can change, with the digests they had."""
+
+    __slots__ = ("_ignore", "_inputs", "_owner")
+
+    def __init__(
+        self,
+        owner: Fingerprinter,
+        inputs: list[tuple[str, object, bytes, bytes | None]],
+        ignore: frozenset[str],
+    ) -> None:
+        self._owner = owner
+        self._inputs = inputs
+        self._ignore = ignore
+
+    def moved(self, sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001
+        """Names and objects of those that have another digest now."""
+        found: list[tuple[str, object]] = []
+        for name, value, text, sampled in self._inputs:
+            small = sample and sampled is not None
+            walk = Walk(self._owner, name, sample=small, ignore=self._ignore)
+            if walk.top(value) != (sampled if small else text):
+                found.append((name, value))
+        return tuple(found)

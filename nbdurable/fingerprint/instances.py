@@ -1,0 +1,132 @@
+"""Instances of any class to canonical bytes: by class and by the state that pickle would see.
+
+Invariant: user code that runs here (``__reduce_ex__``, ``__getstate__``) never crashes a
+fingerprint; what it refuses is left out and noted. Inside a library's instance one leaf that
+can't be compared makes the whole instance one: nobody knows its attributes by name.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+from typing import Any
+
+from nbdurable.errors import DurableError
+from nbdurable.fingerprint.values import (
+    OpaqueError,
+    Walk,
+    mapping,
+    qualified,
+    sequence,
+    text_of,
+)
+
+_PROTOCOL = 4
+_NEWOBJ = (copyreg.__newobj__, copyreg.__newobj_ex__)  # type: ignore[attr-defined]
+_SET_BY_USE = frozenset({"__pydantic_fields_set__"})
+
+
+def instance(walk: Walk, value: Any) -> bytes:
+    """Encode an instance of a class that has no encoding of its own."""
+    cls = type(value)
+    if not _frozen(cls):
+        walk.mutable = True
+    if walk.owner.is_project_class(cls):
+        return walk.within(lambda: walk.node(value, _ours))
+    outer = not walk.library
+    walk.library += 1
+    mutable = walk.mutable
+    try:
+        return walk.within(lambda: walk.node(value, _library))
+    except OpaqueError:
+        if not outer:
+            raise
+    finally:
+        walk.library -= 1
+    walk.mutable = mutable
+    return walk.opaque(value)
+
+
+def _frozen(cls: type) -> bool:
+    """Whether instances of ``cls`` say that they don't change."""
+    params = getattr(cls, "__dataclass_params__", None)
+    if params is not None:
+        return bool(params.frozen)
+    config = getattr(cls, "model_config", None)
+    return isinstance(config, dict) and bool(config.get("frozen"))
+
+
+def _ours(walk: Walk, value: Any) -> bytes:
+    head = walk.encode(type(value))
+    if not walk.library:
+        return b"I" + head + _state(walk, value)
+    return b"I" + head + _state(walk, value)
+
+
+def _library(walk: Walk, value: Any) -> bytes:
+    return b"J" + text_of(qualified(type(value))) + _state(walk, value)
+
+
+def _state(walk: Walk, value: Any) -> bytes:
+    """Encode what ``__reduce_ex__`` gives."""
+    try:
+        reduced = _reduce(value)
+    except (DurableError, RecursionError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - user code
+        return walk.opaque(value, _reason(error))
+    if isinstance(reduced, str):
+        return b"g" + text_of(reduced)
+    make, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    if make in _NEWOBJ:
+        args = args[1:]
+        head = b""
+    else:
+        head = walk.encode(make)
+    return (
+        b"r"
+        + head
+        + sequence(walk, b"t", tuple(args))
+        + _attributes(walk, type(value), state)
+        + (b"0" if items is None else sequence(walk, b"l", list(items)))
+        + (b"0" if pairs is None else mapping(walk, b"d", list(pairs)))
+    )
+
+
+def _reduce(value: Any) -> Any:
+    registered = copyreg.dispatch_table.get(type(value))
+    return registered(value) if registered else value.__reduce_ex__(_PROTOCOL)
+
+
+def _reason(error: Exception) -> str:
+    """Say why there is no state; nothing for what pickle refuses in its own words."""
+    usual = isinstance(error, TypeError) and "pickle" in str(error)
+    return "" if usual else type(error).__name__
+
+
+def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
+    """Encode an instance's state, attribute by attribute where it is made of them."""
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004
+        first = state[0] or {}
+        if isinstance(first, dict) and not first.keys() & state[1].keys():
+            state = {**first, **state[1]}
+    if type(state) is not dict or not all(type(k) is str for k in state):
+        return walk.encode(state)
+    if not _SET_BY_USE.isdisjoint(state):
+        flat = dict(state.get("__dict__") or {})
+        rest = {k: v for k, v in state.items() if k not in _SET_BY_USE and k != "__dict__"}
+        state = {**rest, **flat}
+    texts = []
+    for name in sorted(state):
+        if isinstance(getattr(cls, name, None), functools.cached_property):
+            continue
+        walk.path.append(name)
+        texts.append(text_of(name) + walk.encode(state[name]))
+        walk.path.pop()
+    return b"a%x:" % len(texts) + b"".join(texts)
+
+
+def resolve(_: type) -> Any:
+    return instance
+
+

@@ -1,0 +1,99 @@
+"""Which code is the user's: notebook and project code, as against what is installed.
+
+Invariant: installed packages, the standard library and nbdurable itself are never project
+code, unless a project root says so; code without a real file always is.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FunctionType, ModuleType
+
+_OURS = __name__.partition(".")[0]
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+
+
+def _library_roots() -> tuple[str, ...]:
+    """Folders of the standard library and of installed packages, real and as spelled."""
+    found = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found += [
+        os.path.join(prefix, folder)  # noqa: PTH118
+        for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
+        for folder in ("lib", "lib64", "Lib", "DLLs")
+    ]
+    found += [*site.getsitepackages(), site.getusersitepackages()]
+    both = {os.path.join(form(p), "") for p in found if p for form in (str, os.path.realpath)}  # noqa: PTH118
+    return tuple(sorted(both))
+
+
+_LIBRARY_ROOTS = _library_roots()
+
+
+class Places:
+    """Answers, per function, class or module, whether it is project code."""
+
+    def __init__(self, project_roots: Sequence[str] = ()) -> None:
+        self._roots = tuple(
+            os.path.join(form(os.fspath(root)), "")  # noqa: PTH118
+            for root in project_roots
+            for form in (os.path.abspath, os.path.realpath)
+        )
+        self._files: dict[str, bool] = {}
+
+    def file(self, path: str) -> bool:
+        """Whether the file at ``path`` belongs to the project."""
+        known = self._files.get(path)
+        if known is None:
+            known = self._files[path] = self._file(path)
+        return known
+
+    def _file(self, path: str) -> bool:
+        if path.startswith("<frozen"):
+            return False
+        spellings = {path, os.path.abspath(path), os.path.realpath(path)}  # noqa: PTH100
+        if any(s.startswith(self._roots) for s in spellings) and self._roots:
+            return True
+        if any(s.startswith(_LIBRARY_ROOTS) for s in spellings):
+            return False
+        return not any(_PACKAGE_FOLDERS.intersection(s.split(os.sep)) for s in spellings)
+
+    def module(self, module: ModuleType) -> bool:
+        """Whether ``module`` is one of the project's."""
+        return self.named(module.__name__, vars(module).get("__file__"))
+
+    def named(self, name: str, path: str | None) -> bool:
+        """Whether the module called ``name`` with the file ``path`` is one of the project's."""
+        if name == "__main__":
+            return True
+        top = name.partition(".")[0]
+        if top == _OURS or top in sys.builtin_module_names:
+            return False
+        if path is None:
+            return top not in sys.stdlib_module_names
+        return self.file(path)
+
+    def function(self, fn: FunctionType) -> bool:
+        """Whether ``fn`` was written in the project, whatever `functools.wraps` copied onto it."""
+        path = fn.__code__.co_filename
+        if os.path.isabs(path) and not path.startswith("<"):  # noqa: PTH117
+            return self.file(path) and not self._ours(fn.__globals__)
+        spaces = fn.__globals__
+        return self.named(str(spaces.get("__name__", "")), spaces.get("__file__"))
+
+    def _ours(self, namespace: dict[str, object]) -> bool:
+        return str(namespace.get("__name__", "")).partition(".")[0] == _OURS
+
+    def klass(self, cls: type) -> bool:
+        """Whether ``cls`` was defined in the project."""
+        name = cls.__module__ if isinstance(cls.__module__, str) else ""
+        if not cls.__flags__ & (1 << 9):  # not a heap type: made in C
+            return False
+        module = sys.modules.get(name)
+        return self.named(name, getattr(module, "__file__", None) if module else None)

@@ -1,0 +1,95 @@
+"""What a fingerprint is handed over as: a digest, its parts, and what to tell the user.
+
+Invariant: a `Print` never changes after it was made; `moved` only looks.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+NOT_COMPARED = "not compared"
+WRITTEN = "written"
+NO_SOURCE = "no source"
+
+
+def digest16(data: bytes) -> bytes:
+    """Digest of 16 bytes that stands for ``data``."""
+    return blake2b(data, digest_size=16).digest()
+
+
+def digest8(data: bytes) -> bytes:
+    """Digest of 8 bytes: enough to see that one named part changed."""
+    return blake2b(data, digest_size=8).digest()
+
+
+class Note(NamedTuple):
+    """Something the user should be told once."""
+
+    kind: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.kind == WRITTEN:
+            return f"writes global `{self.where}`: on replay that change won't happen"
+        if self.kind == NO_SOURCE:
+            return f"no source: `{self.where}` ({self.what})"
+        return f"{self.kind}: `{self.where}` ({self.what})"
+
+
+def nothing_moved(_sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001
+    """Answer for a print that read nothing that can change."""
+    return ()
+
+
+class Print:
+    """Result of digesting code, arguments or one value."""
+
+    __slots__ = ("_moved", "_named", "_parts", "digest", "notes", "seconds")
+
+    digest: bytes
+    notes: tuple[Note, ...]
+    seconds: float
+
+    def __init__(
+        self,
+        digest: bytes,
+        named: Iterable[tuple[str, bytes]],
+        notes: tuple[Note, ...] = (),
+        seconds: float = 0.0,
+        moved: Callable[[bool], tuple[tuple[str, object], ...]] = nothing_moved,
+    ) -> None:
+        self.digest = digest
+        self._named = named
+        self._parts: tuple[tuple[str, bytes], ...] | None = None
+        self.notes = notes
+        self.seconds = seconds
+        self._moved = moved
+
+    @property
+    def parts(self) -> tuple[tuple[str, bytes], ...]:
+        """Names with a digest of 8 bytes each, sorted by name."""
+        if self._parts is None:
+            self._parts = tuple(sorted((name, digest8(text)) for name, text in self._named))
+        return self._parts
+
+    def moved(self, *, sample: bool = False) -> tuple[tuple[str, object], ...]:
+        """Names and objects of the mutable inputs that no longer have the digest they had.
+
+        Args:
+            sample: compare what is above 256 MB by sampled blocks.
+        """
+        return self._moved(sample)
+
+    def timed(self, seconds: float) -> Print:
+        """Give the same print with another time spent."""
+        return Print(self.digest, self._named, self.notes, seconds, self._moved)
+
+    def __repr__(self) -> str:
+        """Show the digest, which is all that identity needs."""
+        return f"Print({self.digest.hex()})"

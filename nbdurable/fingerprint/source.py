@@ -1,0 +1,155 @@
+"""From a code object in memory to the syntax that it was compiled from, if that still exists.
+
+Invariant: source counts only if compiling it gives the code that is in memory; a file that was
+edited after it was loaded says nothing about what runs.
+"""
+
+from __future__ import annotations
+
+import __future__ as future
+
+import ast
+import linecache
+import os
+import sys
+import warnings
+from types import CodeType
+from typing import Any, NamedTuple
+
+from nbdurable.fingerprint.syntax import Function, constant
+
+_FUTURE = 0
+for _name in future.all_feature_names:
+    _FUTURE |= getattr(future, _name).compiler_flag
+_FUNCTION = 0x1 | 0x2  # CO_OPTIMIZED | CO_NEWLOCALS
+_MODES = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+_Found = list[tuple[CodeType, Function]]
+
+
+class _Compiled(NamedTuple):
+    lines: list[str]
+    functions: dict[str, _Found]
+
+
+_COMPILED: dict[tuple[str, int], _Compiled] = {}
+
+
+def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
+    """Find the definition that compiles to ``code``; None if there is no such source now."""
+    path = code.co_filename
+    if os.path.isfile(path):  # noqa: PTH113
+        linecache.checkcache(path)
+    lines = linecache.getlines(path, namespace)
+    if not lines:
+        return None
+    flags = code.co_flags & _FUTURE
+    known = _COMPILED.get((path, flags))
+    if known is None or known.lines is not lines and known.lines != lines:
+        known = _Compiled(lines, _functions("".join(lines), path, flags))
+        if len(_COMPILED) > 512:  # noqa: PLR2004
+            _COMPILED.clear()
+        _COMPILED[path, flags] = known
+    same = [f for f in known.functions.get(_qualname(code), ()) if same_code(f[0], code)]
+    same.sort(key=lambda f: (f[0].co_firstlineno != code.co_firstlineno, _start(f[0]) != _start(code)))
+    return same[0][1] if same else None
+
+
+def _qualname(code: CodeType) -> str:
+    return code.co_qualname
+
+
+def _functions(text: str, path: str, flags: int) -> dict[str, _Found]:
+    """Compile ``text`` and pair each function's code with its definition."""
+    options: dict[str, Any] = {"dont_inherit": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = compile(text, path, "exec", flags | _MODES | ast.PyCF_ONLY_AST, **options)
+            module = compile(tree, path, "exec", flags | _MODES, **options)
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    defs: dict[tuple[str, int], Function] = {}
+    lambdas: list[ast.Lambda] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            defs[node.name, first] = node
+        elif isinstance(node, ast.Lambda):
+            lambdas.append(node)
+    found: dict[str, _Found] = {}
+    for code in _codes(module):
+        if code.co_name == "<lambda>":
+            node_of = _lambda(code, lambdas)
+        else:
+            node_of = defs.get((code.co_name, code.co_firstlineno))
+        if node_of is not None:
+            found.setdefault(_qualname(code), []).append((code, node_of))
+    return found
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    """All function codes inside ``code``."""
+    found: list[CodeType] = []
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            if const.co_flags & _FUNCTION == _FUNCTION:
+                found.append(const)
+            found += _codes(const)
+    return found
+
+
+def _start(code: CodeType) -> tuple[int, int]:
+    """Position of the leftmost instruction that has one."""
+    spots = [
+        (line, col)
+        for line, _, col, _ in list(code.co_positions())[1:]
+        if line is not None and col is not None and (line, col) != (code.co_firstlineno, 0)
+    ]
+    return min(spots, default=(code.co_firstlineno, -1))
+
+
+def _lambda(code: CodeType, lambdas: list[ast.Lambda]) -> ast.Lambda | None:
+    """Find the lambda whose body holds the first instruction of ``code``, innermost first."""
+    on_line = [n for n in lambdas if n.lineno == code.co_firstlineno]
+    if len(on_line) < 2:  # noqa: PLR2004
+        return on_line[0] if on_line else None
+    start = _start(code)
+    holding = [n for n in on_line if _begin(n.body) <= start < _end(n.body)]
+    return max(holding, key=lambda n: _begin(n.body), default=None)
+
+
+def _begin(node: ast.expr) -> tuple[int, int]:
+    return (node.lineno, node.col_offset)
+
+
+def _end(node: ast.expr) -> tuple[int, int]:
+    return (node.end_lineno or 0, node.end_col_offset or 0)
+
+
+def same_code(one: CodeType, other: CodeType) -> bool:
+    """Whether two code objects do the same, wherever they were written."""
+    return instructions(one) == instructions(other)
+
+
+def instructions(code: CodeType) -> bytes:
+    """Write a code object out: what it does, without file names and positions."""
+    consts = []
+    for const in code.co_consts:
+        consts.append(instructions(const) if isinstance(const, CodeType) else constant(const))
+    fields = (
+        "%d.%d" % sys.version_info[:2],
+        code.co_name,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+        code.co_code,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_exceptiontable,
+        tuple(consts),
+    )
+    return b"X" + b"".join(map(constant, fields))

@@ -1,0 +1,378 @@
+"""Values to canonical bytes: type-tagged, prefix-free, the same in every process.
+
+Invariant: equal values give equal bytes and unequal ones don't. Every encoding starts with a
+tag of its own and delimits itself, so that no two sequences of values run together. Long
+encodings are replaced by a digest, which depends on content only.
+
+Cycles are closed by back references, in the manner of Tarjan's strongly connected components:
+what is on the stack is named by its distance, what was finished inside an open cycle by its
+number. Everything else is encoded by value, shared or not.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from nbdurable.errors import FingerprintError, UsageError
+from nbdurable.fingerprint.prints import NOT_COMPARED, Note
+
+Encoder = Callable[["Walk", Any], bytes]
+T = TypeVar("T")
+
+BIG = 256 * 1024 * 1024
+_LONG = 1024  # an encoding longer than this is replaced by its digest
+_CHUNK = 4096  # elements that are joined before they are hashed
+_UNIFORM = 16  # lists from this length on are looked at for one common type
+_SHARED = 16  # objects in a subtree from which on its encoding is remembered
+_SAMPLED = 2_000_000  # elements from which on a list of leaves is sampled
+_NEVER = 1 << 60
+_NAN = struct.pack("<d", float("nan"))
+_pack_double = struct.Struct("<d").pack
+
+
+class Reached(Protocol):
+    """What a walk needs to know of a function's or class's fingerprint."""
+
+    digest: bytes
+    notes: tuple[Note, ...]
+    moving: bool
+
+
+class Owner(Protocol):
+    """What a walk asks of the fingerprinter that started it."""
+
+    strict: bool
+
+    def is_project_function(self, fn: Any) -> bool:  # noqa: D102
+        ...
+
+    def is_project_class(self, cls: type) -> bool:  # noqa: D102
+        ...
+
+    def reach(self, root: object, ignore: frozenset[str]) -> Reached:  # noqa: D102
+        ...
+
+
+class OpaqueError(Exception):
+    """Inside a library's instance there is something that can't be compared."""
+
+
+class Walk:
+    """One pass over values; holds what must be known across them."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        name: str,
+        *,
+        own: Encoder | None = None,
+        sample: bool = False,
+        ignore: frozenset[str] = frozenset(),
+    ) -> None:
+        self.owner = owner
+        self.own = own  # in a walk over code: how a function or class is written out
+        self.sample = sample
+        self.ignore = ignore
+        self.path = [name]
+        self.notes: dict[Note, None] = {}
+        self.mutable = False
+        self.big = False
+        self.inside = 0 if own is None else 1
+        self.library = 0
+        self.units: dict[int, Any] = {}
+        self._reached: dict[int, bytes] = {}
+        self._memo: dict[int, tuple[bytes, object, bool]] = {}
+        self._stack: dict[int, int] = {}
+        self._done: dict[int, tuple[int, int, object]] = {}
+        self._low = _NEVER
+        self._count = 0
+
+    def start(self, name: str) -> None:
+        """Turn to the next named input; it is encoded as if it were the only one."""
+        self.path = [name]
+        self.mutable = self.big = False
+        self._done.clear()
+
+    def encode(self, value: object) -> bytes:
+        """Give the canonical bytes of ``value``."""
+        encoder = EXACT.get(type(value))
+        if encoder is None:
+            encoder = encoder_for(type(value))
+        return encoder(self, value)
+
+    def top(self, value: object) -> bytes:
+        """Give the canonical bytes of ``value``, at most 64 of them."""
+        return sealed(self.encode(value), 64)
+
+    def node(self, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
+        """Encode what other values may share or contain, cycles included."""
+        key = id(value)
+        if (hit := self._memo.get(key)) is not None:
+            self.mutable |= hit[2]
+            return hit[0]
+        if (at := self._stack.get(key)) is not None:
+            self._low = min(self._low, at)
+            return b"B%x;" % (len(self._stack) - at)
+        if (done := self._done.get(key)) is not None:
+            self._low = min(self._low, done[1])
+            self.mutable = True
+            return b"R%x;" % done[0]
+        return self._visit(key, value, body)
+
+    def _visit(self, key: int, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
+        at = self._stack[key] = len(self._stack)
+        low, mutable, count, cyclic = self._low, self.mutable, self._count, len(self._done)
+        self._low, self.mutable = _NEVER, False
+        self._count += 1
+        try:
+            text = sealed(body(self, value), _LONG)
+        finally:
+            del self._stack[key]
+            inner, self._low = self._low, low
+            changeable, self.mutable = self.mutable, self.mutable or mutable
+        if inner < at:
+            self._done[key] = (len(self._done), inner, value)
+            self._low = min(low, inner)
+        elif len(self._done) > cyclic:
+            self._done[key] = (len(self._done), _NEVER, value)
+        elif self._count - count >= _SHARED:
+            self._memo[key] = (text, value, changeable)
+        return text
+
+    def within(self, body: Callable[[], bytes]) -> bytes:
+        """Encode what is inside something other than a list, tuple or dict."""
+        self.inside += 1
+        try:
+            return body()
+        finally:
+            self.inside -= 1
+
+    def unit(self, value: Any) -> bytes:
+        """Encode a project function or class: by its code and all that the code reaches."""
+        key = id(value)
+        if self.own is not None:
+            self.units.setdefault(key, value)
+            return self.node(value, self.own)
+        text = self._reached.get(key)
+        if text is None:
+            reached = self.owner.reach(value, self.ignore)
+            self.mutable |= reached.moving
+            self.notes.update(dict.fromkeys(reached.notes))
+            text = b"U" + reached.digest
+            if not reached.moving:
+                self._reached[key] = text
+        return text
+
+    def opaque(self, value: object, reason: str = "") -> bytes:
+        """Leave out what has no state that another process could compare, and note it.
+
+        Raises:
+            FingerprintError: in strict mode.
+        """
+        cls = type(value)
+        if self.library:
+            raise OpaqueError(reason)
+        where, what = ".".join(self.path), f"{cls.__name__}: {reason}" if reason else cls.__name__
+        if self.owner.strict:
+            msg = (
+                f"`{where}` ({what}) has no state that another process could compare; "
+                f"leave it out with ignore=({self.path[-1]!r},), or say what identifies the "
+                f"call with key="
+            )
+            raise FingerprintError(msg)
+        self.notes[Note(NOT_COMPARED, where, what)] = None
+        return b"N" + text_of(qualified(cls))
+
+
+def sealed(text: bytes, longest: int) -> bytes:
+    """Replace an encoding longer than ``longest`` by its digest."""
+    return text if len(text) <= longest else b"#" + blake2b(text, digest_size=16).digest()
+
+
+def qualified(value: Any) -> str:
+    """Give module and qualified name of a class or function."""
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "?")
+    return f"{getattr(value, '__module__', None) or 'builtins'}.{name}"
+
+
+def text_of(value: str) -> bytes:
+    """Encode a string."""
+    data = value.encode("utf-8", "surrogatepass")
+    return b"s%x:%b" % (len(data), data)
+
+
+def bytes_of(tag: bytes, data: bytes) -> bytes:
+    """Encode bytes under a tag of their own."""
+    return b"%b%x:%b" % (tag, len(data), data)
+
+
+def double_of(value: float) -> bytes:
+    """Encode a float by its bits; all NaNs are one, -0.0 and 0.0 are two."""
+    return b"f" + (_pack_double(value) if value == value else _NAN)  # noqa: PLR0124
+
+
+def sequence(walk: Walk, tag: bytes, items: list[Any] | tuple[Any, ...]) -> bytes:
+    """Encode items in their order."""
+    size = len(items)
+    head = b"%b%x:" % (tag, size)
+    if size >= _UNIFORM:
+        if walk.sample and size >= _SAMPLED:
+            items = items[:: size // _CHUNK]
+        elif size >= _SAMPLED:
+            walk.big = True
+        if (packed := _uniform(items)) is not None:
+            return head + packed
+    if size <= _CHUNK:
+        return head + b"".join([(EXACT.get(type(x)) or encoder_for(type(x)))(walk, x) for x in items])
+    hasher = blake2b(digest_size=16)
+    for start in range(0, len(items), _CHUNK):
+        hasher.update(b"".join([walk.encode(x) for x in items[start : start + _CHUNK]]))
+    return head + b"#" + hasher.digest()
+
+
+def _uniform(items: list[Any] | tuple[Any, ...]) -> bytes | None:
+    """Encode many leaves of one type at once; None if they are not that."""
+    kinds = set(map(type, items))
+    if len(kinds) != 1:
+        return None
+    kind = kinds.pop()
+    if kind is str:
+        data = [x.encode("utf-8", "surrogatepass") for x in items]
+        return b"=s" + _digest(array("q", map(len, data)), b"".join(data))
+    if kind is int:
+        try:
+            return b"=i" + _digest(array("q", items))
+        except OverflowError:
+            return None
+    if kind is float and all(x == x for x in items):  # noqa: PLR0124
+        return b"=f" + _digest(array("d", items))
+    return None
+
+
+def _digest(*buffers: array[Any] | bytes) -> bytes:
+    hasher = blake2b(digest_size=16)
+    for data in buffers:
+        hasher.update(b"%x:" % len(data))
+        hasher.update(data)
+    return hasher.digest()
+
+
+def mapping(walk: Walk, tag: bytes, items: list[tuple[Any, Any]]) -> bytes:
+    """Encode pairs whose order means nothing."""
+    walk.inside += 1
+    try:
+        if all(type(k) is str for k, _ in items):
+            pairs = sorted(items, key=_first)
+            keys = sequence(walk, b"k", [k for k, _ in pairs])
+        else:
+            coded = sorted([(walk.encode(k), v) for k, v in items], key=_first)
+            keys = sealed(b"K%x:" % len(coded) + b"".join([k for k, _ in coded]), _LONG)
+            pairs = coded
+    finally:
+        walk.inside -= 1
+    return tag + keys + sequence(walk, b"v", [v for _, v in pairs])
+
+
+def _first(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
+    """Encode the members of a set."""
+    members = list(items)
+    if members and all(type(x) is str for x in members):
+        return sequence(walk, tag, sorted(members))
+    texts = walk.within(lambda: b"".join(sorted(walk.encode(x) for x in members)))
+    return b"%b%x;" % (tag, len(members)) + texts
+
+
+def _list(walk: Walk, value: list[Any]) -> bytes:
+    text = walk.node(value, lambda w, v: sequence(w, b"l", v))
+    walk.mutable = True
+    return text
+
+
+def _tuple(walk: Walk, value: tuple[Any, ...]) -> bytes:
+    if not value:
+        return b"t0:"
+    return walk.node(value, lambda w, v: sequence(w, b"t", v))
+
+
+def _dict(walk: Walk, value: dict[Any, Any]) -> bytes:
+    text = walk.node(value, lambda w, v: mapping(w, b"d", list(v.items())))
+    walk.mutable = True
+    return text
+
+
+def _set(walk: Walk, value: set[Any]) -> bytes:
+    text = walk.node(value, lambda w, v: unordered(w, b"S", v))
+    walk.mutable = True
+    return text
+
+
+def _frozenset(walk: Walk, value: frozenset[Any]) -> bytes:
+    return walk.node(value, lambda w, v: unordered(w, b"Z", v))
+
+
+def _bytearray(walk: Walk, value: bytearray) -> bytes:
+    walk.mutable = True
+    return bytes_of(b"y", bytes(value))
+
+
+def handle(walk: Walk, value: Any) -> bytes:
+    """Encode a handle by its identity, where it may stand.
+
+    Raises:
+        UsageError: it is inside something that the step can't receive it through.
+    """
+    if walk.inside or walk.library:
+        msg = (
+            f"a handle is inside `{'.'.join(walk.path)}`: pass the handle itself as an argument "
+            f"(alone or in a list, tuple or dict), and the step receives its value"
+        )
+        raise UsageError(msg)
+    return bytes_of(b"H", type(value).__nbdurable_identity__(value))
+
+
+# The leaves take no walk: they need nothing of it.
+LEAVES: dict[type, Callable[[Any, Any], bytes]] = {
+    type(None): lambda _, __: b"0",
+    bool: lambda _, v: b"T" if v else b"F",
+    int: lambda _, v: b"i%x;" % v,
+    float: lambda _, v: double_of(v),
+    complex: lambda _, v: b"c" + double_of(v.real) + double_of(v.imag),
+    str: lambda _, v: text_of(v),
+    bytes: lambda _, v: bytes_of(b"b", v),
+    type(...): lambda _, __: b"e",
+    type(NotImplemented): lambda _, __: b"n",
+}
+
+EXACT: dict[type, Encoder] = {
+    **LEAVES,
+    list: _list,
+    tuple: _tuple,
+    dict: _dict,
+    set: _set,
+    frozenset: _frozenset,
+    bytearray: _bytearray,
+}
+
+_RESOLVED: WeakKeyDictionary[type, Encoder] = WeakKeyDictionary()
+RESOLVERS: list[Callable[[type], Encoder | None]] = []
+
+
+def encoder_for(cls: type) -> Encoder:
+    """Find how instances of ``cls`` are encoded; remembered per class."""
+    found = _RESOLVED.get(cls)
+    if found is None:
+        if hasattr(cls, "__nbdurable_identity__"):
+            found = handle
+        else:
+            found = next(enc for resolve in RESOLVERS if (enc := resolve(cls)) is not None)
+        _RESOLVED[cls] = found
+    return found

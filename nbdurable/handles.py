@@ -1,0 +1,394 @@
+"""Handles: what a cell holds while a step, a timer or a combinator happens.
+
+Invariant: a handle answers only what is durable. `number` is set under the run's
+lock, in commit order, and never changes; `durable` only after the commit. Asking
+is `result`, `outcome` or `await`; looking (repr, completion) never waits and
+never starts anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from .errors import UsageError
+from .records import Kind
+from .step import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Iterable
+
+    from .records import Call, Checkpoint, Version
+    from .step import Running, Work
+    from .store import Identity
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T_co]):
+    """What a handle ended with, as a value: nothing is raised."""
+
+    kind: Kind
+    value: T_co | None = None
+    error: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with a value."""
+        return self.kind is Kind.VALUE
+
+
+class Order(Protocol):
+    """What handles need of their run."""
+
+    strict: bool
+
+    def wait(self, handle: Handle[Any]) -> None:
+        """Block until `handle` is durable."""
+
+    def wait_async(self, handle: Handle[Any]) -> Coroutine[Any, Any, None]:
+        """Await until `handle` is durable."""
+
+    def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Start a step or timer that has not been started."""
+
+    def receive(self, handle: StepHandle[Any]) -> Any:
+        """Deliver a durable step's output, and give its value or raise its error."""
+
+    def see(self, handle: StepHandle[Any]) -> None:
+        """Make it durable that the cell has seen this error."""
+
+    def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
+        """Wait as a recorded select against a timer."""
+
+
+class Handle(Generic[T_co]):
+    """A step, timer or combinator under way.
+
+    A handle is no value: truth, comparison with anything but a handle,
+    arithmetic and indexing raise `UsageError`.
+    """
+
+    kind = "handle"
+
+    def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
+        self._order = order
+        self.place = place
+        self.name = name
+        self.identity = identity
+        self.number = 0
+        self.ended: Kind | None = None
+        self.durable = False
+        self.broken: BaseException | None = None
+        self.observers: list[Observer] = []
+        self.waiters: list[Callable[[], object]] = []
+        self.asked = False
+        self.lost = False
+        self.known = False
+
+    # --- what a cell asks -------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T_co:
+        """Wait, then give the value or raise the error.
+
+        Args:
+            timeout: Seconds to wait at most. The wait is recorded: replay times
+                out where the first run did.
+
+        Raises:
+            WaitTimeoutError: The timeout passed first; the step goes on.
+            UsageError: The wait would block the loop of an async cell.
+        """
+        if timeout is not None:
+            self._order.wait_limited(self, timeout)
+        self._order.wait(self)
+        return self.receive()
+
+    def outcome(self) -> Outcome[T_co]:
+        """Wait, then give how it ended without raising its error."""
+        self._order.wait(self)
+        return self.received()
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        """Wait on the running loop, then give the value or raise the error."""
+        yield from self._order.wait_async(self).__await__()
+        return self.receive()
+
+    @property
+    def label(self) -> str:
+        """Name and short arguments."""
+        return self.name
+
+    def done(self) -> bool:
+        """Tell whether it has ended: for people, not durable, refused in strict mode."""
+        self._refuse_strict("done()")
+        return self.durable
+
+    @property
+    def status(self) -> str:
+        """A word for people, not durable, refused in strict mode."""
+        self._refuse_strict("status")
+        return self.state
+
+    @property
+    def state(self) -> str:
+        """A word for how far it is."""
+        if not self.durable:
+            return "waiting"
+        return "finished" if self.ended is Kind.VALUE else "failed"
+
+    # --- what the run and the combinators ask -------------------------------------
+
+    def receive(self) -> T_co:
+        """Give the value or raise the error, once durable."""
+        raise NotImplementedError
+
+    def received(self) -> Outcome[T_co]:
+        """Give the outcome, once durable."""
+        try:
+            return Outcome(Kind.VALUE, value=self.receive())
+        except Exception as error:  # noqa: BLE001 - the outcome is the error
+            if error is not self.error():
+                raise
+            return Outcome(self.ended or Kind.ERROR, error=error)
+
+    def error(self) -> BaseException | None:
+        """Give the error it ended with, once numbered."""
+        raise NotImplementedError
+
+    def leaves(self) -> Iterable[StepHandle[Any]]:
+        """Give the steps and timers at or below this handle."""
+        raise NotImplementedError
+
+    def demand(self, *, asked: bool, rearm: bool = False) -> None:
+        """Start what is not started at or below this handle; `asked` ends being a loser."""
+        raise NotImplementedError
+
+    def lose(self) -> None:
+        """Become a loser of a decided select."""
+        raise NotImplementedError
+
+    def see(self) -> None:
+        """Make it durable that the cell knows how this ended, where that is an error."""
+        raise NotImplementedError
+
+    def mark_known(self) -> None:
+        """The program has waited for this: asking again can't block."""
+        self.known = True
+
+    def run_of(self) -> Order:
+        """Give the run that this handle belongs to."""
+        return self._order
+
+    def __nbdurable_identity__(self) -> bytes:
+        """Stand for this handle in fingerprints."""
+        return self.identity
+
+    # --- a handle is no value -----------------------------------------------------
+
+    def _refuse_strict(self, what: str) -> None:
+        if self._order.strict:
+            raise UsageError(
+                f"`{what}` of {self.label} changes from run to run; strict mode refuses it: use "
+                f"`select`, or `.result(timeout=...)`, whose answers are durable"
+            )
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.label}: {self.state}>"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Handle):
+            return self is other
+        raise self._misuse("compared")
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise UsageError(f"{self.label} is a handle, which can't be saved: save its .result()")
+
+    def _misuse(self, how: str) -> UsageError:
+        return UsageError(
+            f"{self.label} is a handle, not its value, and can't be {how}: ask for `.result()` "
+            f"(or `await` it) first"
+        )
+
+
+def _refuse(how: str) -> Callable[..., Any]:
+    def refused(self: Handle[Any], *_: object) -> Any:
+        raise self._misuse(how)
+
+    return refused
+
+
+_MISUSES = {
+    "used as a truth value": ("bool",),
+    "compared": ("lt", "le", "gt", "ge"),
+    "indexed": ("getitem", "setitem", "delitem", "contains"),
+    "looped over": ("iter", "next", "len", "reversed"),
+    "turned into a number": ("int", "float", "complex", "index", "round"),
+    "called": ("call",),
+    "calculated with": tuple(
+        prefix + operation
+        for operation in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow",
+                          "and", "or", "xor", "lshift", "rshift")  # fmt: skip
+        for prefix in ("", "r", "i")
+    )
+    + ("neg", "pos", "abs", "invert"),
+}
+for _how, _names in _MISUSES.items():
+    for _name in _names:
+        setattr(Handle, f"__{_name}__", _refuse(_how))
+
+
+class Observer(Protocol):
+    """A handle that ends when others do."""
+
+    place: int
+    number: int
+
+    def notice(self, branch: Handle[Any]) -> None:
+        """`branch` has its number."""
+
+    def evaluate(self) -> bool:
+        """Tell whether this ends now, and if so take its number."""
+
+
+class StepHandle(Handle[T_co]):
+    """A step's or a timer's handle."""
+
+    def __init__(
+        self, order: Order, place: int, call: Call, *, kind: str = "step", parent: int | None
+    ) -> None:
+        super().__init__(order, place, call.name, call.id)
+        self.kind = kind
+        self.call = call
+        self.parent = parent
+        self.version: Version | None = None
+        self.work: Work | None = None
+        self.label_text = ""
+        self.checkpoint: Checkpoint | None = None
+        self.ending: Ending | None = None
+        self.running: Running | None = None
+        self.started = False
+        self.deferred = False
+        self.delivered = False
+        self.seen = False
+        self.upstream: tuple[Handle[Any], ...] = ()
+        self.pending = 0
+        self.code = b""
+        self.why = ""
+        self.seconds = 0.0
+        self.held = False
+        self.replayed = False
+        self.attempt_errors: list[str] = []
+        self.failed_attempts = 0
+        self.last_attempt = 0
+        self.wake: float | None = None
+        self.timer_seconds = 0.0
+        self.cancel_timer: Callable[[], None] | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and short arguments, secrets masked."""
+        return self.label_text or self.name
+
+    @property
+    def state(self) -> str:
+        """A word for how far it is."""
+        if self.durable:
+            return super().state
+        if self.deferred:
+            return "not started"
+        return "running" if self.running is not None else "waiting"
+
+    @property
+    def pair(self) -> Identity:
+        """(call, version); a version not yet known is zeros."""
+        return self.call.id, self.version.id if self.version else bytes(16)
+
+    def receive(self) -> T_co:
+        """Give the value or raise the error, with the step's output before it."""
+        value: T_co = self._order.receive(self)
+        return value
+
+    def error(self) -> BaseException | None:
+        """Give the error it ended with."""
+        return self.ending.error if self.ending else None
+
+    def leaves(self) -> Iterable[StepHandle[Any]]:
+        """Give itself."""
+        return (self,)
+
+    def demand(self, *, asked: bool, rearm: bool = False) -> None:
+        """Start it if it is not started."""
+        self.asked = self.asked or asked
+        if not self.started and not self.number:
+            self._order.demand(self, rearm=rearm)
+
+    def lose(self) -> None:
+        """Become a loser of a decided select."""
+        self.lost = True
+
+    def take_checkpoint(self, found: Checkpoint) -> None:
+        """End as a checkpoint says. The run's lock is held."""
+        self.checkpoint = found
+        self.number, self.ended = found.number, found.kind
+        self.started = self.replayed = True
+        # What replays was seen, or it would have been taken out at the beginning.
+        self.seen = True
+
+    def take_from(self, failed: Handle[Any]) -> None:
+        """End with an upstream's error and number. The run's lock is held."""
+        self.number, self.ended = failed.number, failed.ended
+        self.ending = Ending(failed.ended or Kind.ERROR, error=failed.error())
+        self.started = True
+
+    def see(self) -> None:
+        """Make it durable that its error is seen."""
+        if self.ended is Kind.ERROR:
+            self._order.see(self)
+
+
+def digest_of(*parts: bytes) -> bytes:
+    """Give the 16-byte digest of `parts`, each with its length before it (BLAKE2b)."""
+    return hashlib.blake2b(
+        b"".join([b"%d:%b" % (len(part), part) for part in parts]), digest_size=16
+    ).digest()
+
+
+def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable[Handle[Any]]:
+    """Give the handles among arguments, alone or inside lists, tuples and dicts, in order."""
+    stack: list[Any] = [*reversed(keywords.values()), *reversed(arguments)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Handle):
+            yield value
+        elif type(value) is list or type(value) is tuple:
+            stack.extend(reversed(value))
+        elif type(value) is dict:
+            stack.extend(reversed(value.values()))
+
+
+def with_values(
+    arguments: tuple[Any, ...], keywords: dict[str, Any], value_of: Callable[[Handle[Any]], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give arguments in which each handle is replaced by its value."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, Handle):
+            return value_of(value)
+        if type(value) is list:
+            return [replaced(one) for one in value]
+        if type(value) is tuple:
+            return tuple(replaced(one) for one in value)
+        if type(value) is dict:
+            return {key: replaced(one) for key, one in value.items()}
+        return value
+
+    return tuple(replaced(one) for one in arguments), {
+        key: replaced(one) for key, one in keywords.items()
+    }

@@ -1,0 +1,190 @@
+"""The process around a cell: which notebook, which cell, who looks, the interrupt.
+
+Everything that differs between a Jupyter kernel and terminal IPython is asked
+here, of the running shell; so ipykernel itself is never imported, and none of
+this fails where there is no kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import threading
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from . import output
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+STEP_TASK: Final = "nbdurable.step"
+"""Begins the name of an asyncio task whose coroutine keeps KeyboardInterrupt to itself."""
+
+_DIM: Final = "opacity:.65;font-size:90%"
+
+
+def in_kernel(shell: InteractiveShell) -> bool:
+    """Tell whether a Jupyter kernel runs the shell."""
+    return getattr(shell, "kernel", None) is not None
+
+
+def cell_id(shell: InteractiveShell) -> str | None:
+    """Give the front end's id of the running cell, where it tells cells apart.
+
+    JupyterLab and VS Code do; nbclient, nbval and a terminal don't.
+    """
+    get_parent = getattr(shell, "get_parent", None)
+    if get_parent is None:
+        return None
+    found = get_parent().get("metadata", {}).get("cellId")
+    return str(found) if found else None
+
+
+def watched(shell: InteractiveShell) -> bool:
+    """Tell whether a person looks at the outputs while they come."""
+    return not in_kernel(shell) or cell_id(shell) is not None
+
+
+def notebook(shell: InteractiveShell) -> Path | None:
+    """Give the path of the notebook that the kernel serves, as far as is known.
+
+    The path at the kernel's start: after a rename it is stale until a restart.
+    """
+    candidates = (
+        shell.user_ns.get("__vsc_ipynb_file__"),
+        shell.user_ns.get("__session__"),
+        os.environ.get("JPY_SESSION_NAME") if in_kernel(shell) else None,
+    )
+    for candidate in candidates:
+        if isinstance(candidate, str) and candidate.endswith(".ipynb"):
+            path = Path(candidate).absolute()
+            if path.parent.is_dir():
+                return path
+    return None
+
+
+def saved_cells(path: Path) -> dict[str, str]:
+    """Read the sources of a saved notebook's cells, by cell id.
+
+    Empty if the file can't be read as a notebook.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return {cell["id"]: "".join(cell["source"]) for cell in cells}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def say(shell: InteractiveShell, text: str) -> None:
+    """Show the person at the screen a line of nbdurable's own."""
+    if in_kernel(shell):
+        html = f'<div style="{_DIM}">{escape(text)}</div>'
+        publisher: Any = shell.display_pub
+        publisher.publish({"text/html": html, "text/plain": text})
+    else:
+        print(text)  # noqa: T201 - the terminal is where it belongs
+
+
+def log(shell: InteractiveShell, text: str) -> None:
+    """Write a line to the console of whoever runs the kernel, not into the notebook."""
+    getattr(shell, "kernel").log.warning(text)  # noqa: B009 - only a kernel's shell has one
+
+
+def capture_displays(shell: InteractiveShell) -> None:
+    """Let a step's displays be captured with its other output.
+
+    The publisher's own hooks are kept per thread, and steps have threads of
+    their own; so its ``publish`` is covered. Once: `release_displays` first.
+    """
+    publisher: Any = shell.display_pub
+    original = publisher.publish
+
+    def publish(
+        data: dict[str, Any], metadata: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        bundle = {"data": _as_text(data), "metadata": metadata or {}}
+        bundle |= {key: options[key] for key in ("transient", "update") if options.get(key)}
+        if not output.capture_display(bundle):
+            original(data, metadata, **options)
+
+    publish.original = original  # type: ignore[attr-defined]
+    publisher.publish = publish
+    output.install_display(lambda bundle: _publish(shell, bundle))
+
+
+def release_displays(shell: InteractiveShell) -> None:
+    """Take the cover off again, where there is one."""
+    publisher: Any = shell.display_pub
+    if hasattr(publisher.publish, "original"):
+        del publisher.publish
+    output.install_display(None)
+
+
+def _publish(shell: InteractiveShell, bundle: dict[str, Any]) -> None:
+    """Show a captured bundle, wherever the cell's displays go by now."""
+    publish: Any = shell.display_pub.publish
+    getattr(publish, "original", publish)(**bundle)
+
+
+def _as_text(data: dict[str, Any]) -> dict[str, Any]:
+    """Write a bundle's bytes as base64, as the kernel does before it sends them."""
+    return {
+        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for kind, value in data.items()
+    }
+
+
+class Interrupt:
+    """Ctrl-C and the stop button, while an awaiting cell runs.
+
+    Where the cell's own code is running, the signal raises KeyboardInterrupt in
+    it, as in a cell that doesn't await. While it waits, the signal cancels its
+    task and wakes the loop, which would else sleep until its next timer. A task
+    whose name starts with `STEP_TASK` is interrupted too when it blocks the loop.
+
+    Raising anywhere else would end the kernel's loop, or leave a terminal's
+    coroutine suspended for good. ``fired`` tells a cancellation of ours from
+    any other.
+    """
+
+    def __init__(self) -> None:
+        self.fired = False
+        self._task: asyncio.Task[object] | None = None
+        self._taken = False
+
+    def __enter__(self) -> Self:
+        """Take the signal over, in the main thread; elsewhere it can't arrive."""
+        self._task = asyncio.current_task()
+        if threading.current_thread() is threading.main_thread():
+            self._loop = asyncio.get_running_loop()
+            self._before = signal.signal(signal.SIGINT, self._arrived)
+            self._taken = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signal back; what is under way cancels nothing any more."""
+        if self._taken:
+            signal.signal(signal.SIGINT, self._before)
+            self._taken = False
+        self._task = None
+
+    def _arrived(self, _number: int, _frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        self.fired = True
+        running = asyncio.current_task(self._loop)
+        if running is not None and running is self._task:
+            raise KeyboardInterrupt
+        self._loop.call_soon_threadsafe(self._cancel)
+        if running is not None and running.get_name().startswith(STEP_TASK):
+            raise KeyboardInterrupt
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel("interrupted")

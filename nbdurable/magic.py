@@ -1,0 +1,635 @@
+"""The notebook's door: ``%%durable``, ``%durable``, and the extension's loading.
+
+A line is parsed (`cell`), the session is called, the view is shown; nothing is
+computed here. Loading twice is loading once, and costs no import of DuckDB or
+of a widget library.
+
+Invariant: whatever happens in a durable cell happens as in a plain cell: its
+values, its errors with their lines, its interrupt. A mistake in using nbdurable
+is one line.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import difflib
+import functools
+import linecache
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from IPython import get_ipython
+from IPython.core.error import InputRejected
+from IPython.core.magic import no_var_expand
+
+from . import cell, kernel, progress, session
+from .errors import UsageError
+from .records import RunStatus, RunSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .widget import LiveView
+
+# --- A cell, running ------------------------------------------------------------
+
+_kept: ContextVar[object] = ContextVar("nbdurable_kept", default=None)
+
+
+def enter(header: str, suggestion: str) -> DurableCell:
+    """Open the run that a cell's header asks for; called by the wrapped cell.
+
+    Raises:
+        UsageError: The header is wrong, or another cell has its name.
+    """
+    shell = get_ipython()
+    assert shell is not None
+    options = cell.parse_header(header, suggestion)
+    name = cell.expand_name(options.name, shell.user_ns)
+    _NAMES.claim(name, shell)
+    return DurableCell(shell, name, options)
+
+
+def keep(value: object) -> None:
+    """Keep the value of a cell's last expression until its run has ended."""
+    _kept.set(value)
+
+
+def kept() -> object:
+    """Give the kept value, once: the shell shows it, as any last expression's."""
+    value = _kept.get()
+    _kept.set(None)
+    return value
+
+
+def show(value: object) -> None:
+    """Show the value of an expression within a cell, where the shell is set so."""
+    shell = get_ipython()
+    assert shell is not None
+    shell.displayhook(value)
+
+
+class DurableCell:
+    """One execution of one cell: its run, its view, its interrupt."""
+
+    def __init__(self, shell: InteractiveShell, name: str, options: cell.CellOptions) -> None:
+        self._shell = shell
+        self._name = name
+        self._options = options
+        self._interrupt = kernel.Interrupt()
+        self._view = None if options.quiet else _new_view(shell, name)
+        session.set_notebook(kernel.notebook(shell))
+        self._workflow = session.workflow(
+            name,
+            new=options.new,
+            max_age=options.max_age,
+            keep=options.keep,
+            strict=True if options.strict else None,
+            limit=options.limit,
+            executor=shell.user_ns.get(options.executor, options.executor)
+            if options.executor
+            else None,
+            tee=options.tee,
+            observers=() if self._view is None else (self._view,),
+        )
+
+    def __enter__(self) -> Self:
+        """Start the execution of a cell that doesn't await."""
+        self._workflow.__enter__()
+        self._started()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it: wait for its steps, then show what is to be said."""
+        try:
+            self._workflow.__exit__(kind, error, trace)
+        finally:
+            self._ended(error)
+        self._said(error)
+
+    async def __aenter__(self) -> Self:
+        """Start the execution of a cell that awaits."""
+        try:
+            self._interrupt.__enter__()
+        except RuntimeError:
+            raise UsageError(
+                "a %%durable cell awaits on asyncio only: run `%autoawait asyncio`"
+            ) from None
+        try:
+            await self._workflow.__aenter__()
+        except BaseException:
+            self._interrupt.__exit__()
+            raise
+        self._started()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it; a wait that the stop button cut short is a KeyboardInterrupt."""
+        try:
+            await self._workflow.__aexit__(kind, error, trace)
+        except asyncio.CancelledError as cancelled:
+            error = error or cancelled
+        finally:
+            self._interrupt.__exit__()
+            self._ended(error)
+        if isinstance(error, asyncio.CancelledError) and self._interrupt.fired:
+            raise _interrupted(self._shell, error) from None
+        if error is not None and kind is None:
+            raise error
+        self._said(error)
+
+    def _started(self) -> None:
+        _kept.set(None)
+        if self._view is not None:
+            self._view.show()
+
+    def _ended(self, error: BaseException | None) -> None:
+        """Tidy up, whatever happened."""
+        if error is not None:
+            _kept.set(None)
+            cell.prune(error)
+        if self._view is not None:
+            self._view.finish()
+
+    def _said(self, error: BaseException | None) -> None:
+        """Say what the view can't: there is none in a terminal, or no step ran."""
+        terminal = not kernel.in_kernel(self._shell)
+        if self._view is not None and terminal:
+            kernel.say(self._shell, progress.line(self._view.run))
+            for note in self._workflow.notes:
+                kernel.say(self._shell, note)
+        if error is None and self._workflow.steps == 0:
+            kernel.say(
+                self._shell,
+                f"{self._name} ran no step, so nothing was saved: call a function marked "
+                f"with @step, or start one with go(...)",
+            )
+        _say_store(self._shell)
+
+
+def _new_view(shell: InteractiveShell, name: str) -> LiveView:
+    """Make the view of a run.
+
+    nbval compares every MIME type of a display but the widget's own. So where
+    nobody looks, the summary holds nothing that differs from run to run.
+    """
+    from .widget import LiveView  # noqa: PLC0415 - a --quiet cell doesn't pay for it
+
+    return LiveView(name, times=kernel.watched(shell))
+
+
+def _interrupted(shell: InteractiveShell, error: asyncio.CancelledError) -> KeyboardInterrupt:
+    """Make the KeyboardInterrupt that a cancelled wait shows as, where it waited."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    raised = KeyboardInterrupt()
+    # Raised from the end of a `with`, it would be shown at its first line.
+    raised.__dict__["_render_traceback_"] = functools.partial(
+        shell.InteractiveTB.structured_traceback,
+        KeyboardInterrupt,
+        raised,
+        _at_its_line(shell, error.__traceback__),
+        tb_offset=0,
+    )
+    return raised
+
+
+def _at_its_line(shell: InteractiveShell, trace: TracebackType | None) -> TracebackType | None:
+    """Copy a cell's traceback so that its frame stays at the line that it names.
+
+    IPython asks the frame for its line, and a frame moves on to its last one.
+    None if the cell waited at its end, where there is no line to show.
+    """
+    if trace is None or trace.tb_frame.f_globals is not shell.user_global_ns:
+        return None
+    code = trace.tb_frame.f_code
+    source = "\n" * (trace.tb_lineno - 1) + "raise KeyboardInterrupt"
+    copied: TracebackType | None = None
+    try:
+        exec(compile(source, code.co_filename, "exec"), {"__name__": "__main__"})  # noqa: S102
+    except KeyboardInterrupt as stand_in:
+        copied = stand_in.__traceback__
+    if copied is None or (copied := copied.tb_next) is None:
+        return None
+    copied.tb_next = trace.tb_next
+    return copied
+
+
+_told_store: set[str] = set()
+
+
+def _say_store(shell: InteractiveShell) -> None:
+    """Say once where the checkpoints are, if no notebook tells."""
+    store = str(session.default_store())
+    if kernel.notebook(shell) is not None or not store.endswith("default.duckdb"):
+        return
+    if store in _told_store:
+        return
+    _told_store.add(store)
+    said = f"no notebook path is known here: checkpoints are in {store}"
+    if kernel.watched(shell):
+        kernel.say(shell, said)
+    else:
+        kernel.log(shell, said)
+
+
+# --- One name, one cell ---------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Owner:
+    name: str
+    count: int
+
+
+class _Names:
+    """Which cell of the notebook runs under which name."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, _Owner] = {}
+
+    def claim(self, name: str, shell: InteractiveShell) -> None:
+        """Give ``name`` to the running cell, where the front end tells cells apart.
+
+        Raises:
+            UsageError: Another cell has it, and is still there.
+        """
+        if (running := kernel.cell_id(shell)) is None:
+            return
+        for other, owner in list(self._owners.items()):
+            if owner.name != name or other == running:
+                continue
+            path = kernel.notebook(shell)
+            if path is None or not _is_gone(other, running, name, path):
+                raise UsageError(
+                    f"{name} is the name of another cell of this notebook, the one run as "
+                    f"In [{owner.count}]: give one of the two another name, or, if that cell "
+                    f"is gone, {'save the notebook' if path else 'restart the kernel'} and run "
+                    f"this one again"
+                )
+            del self._owners[other]
+        self._owners[running] = _Owner(name, shell.execution_count - 1)
+
+
+def _is_gone(other: str, running: str, name: str, path: Path) -> bool:
+    """Tell whether the saved notebook has lost the other cell, or its name.
+
+    A file that doesn't know the running cell is older than both: it can't tell.
+    """
+    cells = kernel.saved_cells(path)
+    if running not in cells:
+        return False
+    if other not in cells:
+        return True
+    header = cell.header_of(cells[other])
+    return header is None or ("{" not in header and name not in header)
+
+
+_NAMES: Final = _Names()
+
+# --- The shell's hooks ----------------------------------------------------------
+
+
+def _mark(lines: list[str]) -> list[str]:
+    return cell.mark(lines)
+
+
+# IPython leaves such a transform out when it asks whether the input is complete:
+# a terminal then waits for the body, as after any other cell magic.
+_mark.has_side_effects = True  # type: ignore[attr-defined]
+
+
+class _Wrapper(ast.NodeTransformer):
+    """The AST transformer that puts a marked cell inside its run."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def visit(self, tree: ast.AST) -> ast.AST:
+        """Wrap a marked cell; should that fail, refuse it rather than run it bare."""
+        if not isinstance(tree, ast.Module):
+            return tree
+        try:
+            return cell.wrap(
+                tree,
+                autoawait=self._shell.autoawait,
+                interactivity=self._shell.ast_node_interactivity,
+            )
+        except Exception as error:
+            raise InputRejected(f"%%durable could not read this cell: {error}") from error
+
+
+@no_var_expand
+def durable_cell(line: str, body: str) -> object:
+    """Run the cell as a durable workflow.
+
+    ::
+
+        %%durable NAME [--new] [--max-age AGE] [--keep] [--executor E]
+                       [--limit N] [--tee] [--quiet] [--strict]
+
+    Steps that the cell calls or starts are saved as they finish. When the cell
+    runs again, after a restart or a crash, what was saved is replayed and only
+    the rest runs. NAME takes {expressions}: ``%%durable etl-{day}`` is a run a
+    day.
+
+    --new           never replay a finished run (an unfinished one is resumed)
+    --max-age AGE   start anew when the last checkpoint is older: 90, 30m, 12h, 7d
+    --keep          accept saved outcomes whose code has changed
+    --executor E    where steps run: threads, process, dask, or an executor's variable
+    --limit N       at most N steps at a time
+    --tee           stream every step's output live
+    --quiet         no status view
+    --strict        raise where something would be left out or not saved
+    """
+    # A %%durable cell comes here only by `run_cell_magic`: the input transformer
+    # has first hand on what is typed. As %%time does, then: no second run_cell.
+    shell = get_ipython()
+    assert shell is not None
+    source = shell.transform_cell(f"{cell.MAGIC} {line}\n{body}")
+    name = shell.compile.cache(source)
+    tree = shell.compile.ast_parse(source, filename=name)
+    if cell.awaits_at_top(tree.body):
+        raise UsageError("a %%durable cell that awaits can't be run by another magic")
+    *first, last = shell.transform_ast(tree).body
+    value = None
+    if isinstance(last, ast.Expr):
+        value = last.value
+    else:
+        first.append(last)
+    exec(shell.compile(ast.Module(first, []), name, "exec"), shell.user_ns)  # noqa: S102
+    if value is None:
+        return None
+    return eval(shell.compile(ast.Expression(value), name, "eval"), shell.user_ns)  # noqa: S307
+
+
+# --- %durable -------------------------------------------------------------------
+
+
+class Table:
+    """Rows for a person: HTML in a notebook, a text table in a terminal.
+
+    Iterating gives the rows as dicts, so ``pandas.DataFrame(list(table))`` works.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, object]], empty: str = "nothing yet") -> None:
+        self._rows = [dict(row) for row in rows]
+        self._empty = empty
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        return iter(self._rows)
+
+    def __getitem__(self, at: int) -> dict[str, object]:
+        return self._rows[at]
+
+    def __repr__(self) -> str:
+        if not self._rows:
+            return self._empty
+        from rich.box import SIMPLE  # noqa: PLC0415 - only who prints a table pays for it
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table as RichTable  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = RichTable(box=SIMPLE, show_edge=False, pad_edge=False)
+        for column in self._rows[0]:
+            table.add_column(column, overflow="fold")
+        for row in self._rows:
+            table.add_row(*(Text(_shown(value)) for value in row.values()))
+        console = Console(
+            file=StringIO(), width=120, color_system=None, force_terminal=False, force_jupyter=False
+        )
+        console.print(table)
+        assert isinstance(console.file, StringIO)
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+    def _repr_html_(self) -> str:
+        if not self._rows:
+            return f"<p>{escape(self._empty)}</p>"
+        left = ' style="text-align:left"'
+        head = "".join(f'<th scope="col"{left}>{escape(str(column))}</th>' for column in self[0])
+        body = "".join(
+            f"<tr>{''.join(f'<td{left}>{escape(_shown(v))}</td>' for v in row.values())}</tr>"
+            for row in self._rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shown(value: object) -> str:
+    """Write one value of a row for a person."""
+    match value:
+        case None:
+            return ""
+        case bytes():
+            return value.hex()[:16]
+        case float():
+            return f"{value:,.3f}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case _:
+            return str(value)
+
+
+def _ago(moment: float) -> str:
+    """Say how long ago a moment was, in its largest unit."""
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+def _row(run: RunSummary) -> dict[str, object]:
+    """Make a row of a run, in words."""
+    return {
+        "name": run.name,
+        "status": str(run.status),
+        "saved": run.saved,
+        "in flight": run.in_flight,
+        "executions": run.executions,
+        "created": datetime.fromtimestamp(run.created, UTC).astimezone(),
+        "last started": _ago(run.last_started),
+        "run": run.id,
+    }
+
+
+def _status(_shell: InteractiveShell, _rest: str) -> object:
+    return Table(session.status(), "no durable cell has run here yet")
+
+
+def _runs(_shell: InteractiveShell, _rest: str) -> object:
+    return Table([_row(run) for run in session.runs()], "no runs yet")
+
+
+def _steps(shell: InteractiveShell, rest: str) -> object:
+    name = _name(shell, rest)
+    return Table(session.steps(name), f"no steps of {name} yet" if name else "no steps yet")
+
+
+def _why(shell: InteractiveShell, rest: str) -> object:
+    name = _name(shell, rest)
+    return Table(session.why(name), f"no steps of {name} yet" if name else "no steps yet")
+
+
+def _restart(shell: InteractiveShell, rest: str) -> object:
+    if (name := _name(shell, rest)) is None:
+        raise UsageError("%durable restart NAME: which run?" + _run_names())
+    print(session.restart(name))  # noqa: T201 - the answer
+    return None
+
+
+def _sql(_shell: InteractiveShell, rest: str) -> object:
+    if not rest:
+        raise UsageError("%durable sql QUERY: for example SELECT name, status, seconds FROM steps")
+    found = session.query(rest)
+    return Table(found, "no rows") if isinstance(found, list) else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    run: Callable[[InteractiveShell, str], object]
+    usage: str
+    duty: str
+
+
+_COMMANDS: Final = {
+    "status": _Command(_status, "status", "the store, and what runs"),
+    "runs": _Command(_runs, "runs", "the runs saved here, newest first"),
+    "steps": _Command(_steps, "steps [NAME]", "each step of the newest run: status, seconds"),
+    "why": _Command(_why, "why [NAME]", "why each step ran, or was replayed"),
+    "restart": _Command(_restart, "restart NAME", "the next pass of NAME starts from nothing"),
+    "sql": _Command(_sql, "sql QUERY", "ask the store: SELECT name, seconds FROM steps"),
+}
+
+
+@no_var_expand
+def durable_line(line: str) -> object:
+    """Look at the durable runs of this notebook: ``%durable`` alone lists how."""
+    shell = get_ipython()
+    assert shell is not None
+    word, _, rest = line.strip().partition(" ")
+    if not word:
+        return Table([{"command": f"%durable {c.usage}", "": c.duty} for c in _COMMANDS.values()])
+    if (command := _COMMANDS.get(word)) is None:
+        near = difflib.get_close_matches(word, _COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean %durable {near[0]}?" if near else f"it has {', '.join(_COMMANDS)}"
+        raise UsageError(f"%durable has no {word}: {hint}")
+    session.set_notebook(kernel.notebook(shell))
+    return command.run(shell, rest.strip())
+
+
+def _name(shell: InteractiveShell, rest: str) -> str | None:
+    """Read a NAME argument, in quotes or not, with its {expressions}."""
+    bare = rest.strip().strip("'\"")
+    return cell.expand_name(bare, shell.user_ns) if bare else None
+
+
+def _run_names() -> str:
+    """List the names of the runs at hand, for a message."""
+    names = list(dict.fromkeys(run.name for run in session.runs()))
+    return f" There is {', '.join(names[:8])}" if names else ""
+
+
+def _complete(_shell: InteractiveShell, event: Any) -> list[str]:
+    """Complete a subcommand, then the name of a run."""
+    words = event.line.split()
+    if len(words) + (not event.symbol) <= 2:  # noqa: PLR2004 - %durable and its subcommand
+        return list(_COMMANDS)
+    if words[1] in {"steps", "why", "restart"} and _store_exists():
+        return list(dict.fromkeys(run.name for run in session.runs()))
+    return []
+
+
+# --- Loading --------------------------------------------------------------------
+
+
+def load(shell: InteractiveShell) -> None:
+    """Put the magics into ``shell``, once, and tell what is unfinished."""
+    unload(shell)
+    shell.input_transformers_cleanup.append(_mark)
+    shell.ast_transformers.append(_Wrapper(shell))
+    untyped: Any = shell
+    untyped.register_magic_function(durable_line, "line", "durable")
+    untyped.register_magic_function(durable_cell, "cell", "durable")
+    untyped.set_hook("complete_command", _complete, str_key="%durable")
+    kernel.capture_displays(shell)
+    session.set_notebook(kernel.notebook(shell))
+    if _store_exists():
+        for run in session.unfinished():
+            print(_unfinished(run))  # noqa: T201 - told as the extension loads
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics out again; what was never loaded is left alone.
+
+    By module name: after an autoreload the objects are others than those loaded.
+    """
+    cleanup, trees = shell.input_transformers_cleanup, shell.ast_transformers
+    cleanup[:] = [t for t in cleanup if getattr(t, "__module__", "") != __name__]
+    trees[:] = [t for t in trees if type(t).__module__ != __name__]
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("durable", None)
+    if (completers := shell.strdispatchers.get("complete_command")) is not None:
+        completers.strs.pop("%durable", None)
+    kernel.release_displays(shell)
+
+
+def _store_exists() -> bool:
+    """Tell whether there is a store file to ask; asking would not make one."""
+    return Path(session.default_store()).is_file()
+
+
+def _unfinished(run: RunSummary) -> str:
+    """Say where a run stopped, and how to go on."""
+    when = _ago(run.last_ended or run.last_started)
+    if run.status is RunStatus.RUNNING:
+        return f"{run.name}: {run.saved} steps saved, running since {when}"
+    return (
+        f"{run.name}: {run.saved} of {run.saved + run.in_flight} steps saved, "
+        f"{run.status} {when}; run its cell to resume"
+    )
+
+
+def _one_line(error: UsageError) -> list[str]:
+    """Render a usage error: what IPython shows in place of a traceback."""
+    place = ""
+    entry = error.__traceback__
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if entry.tb_frame.f_globals.get("__name__") == "__main__":
+            lines = linecache.getlines(code.co_filename)
+            marked = lines[entry.tb_lineno - 1 : entry.tb_lineno]
+            place = (
+                f" (line {entry.tb_lineno})"
+                if len(lines) > 1 and not any(cell.MAGIC in text for text in marked)
+                else ""
+            )
+        entry = entry.tb_next
+    return [f"{type(error).__name__}: {error}{place}"]
+
+
+if not hasattr(UsageError, "_render_traceback_"):
+    UsageError._render_traceback_ = _one_line  # type: ignore[attr-defined]

@@ -1,0 +1,49 @@
+"""Where code stands: in which run, under which step, in which strand of its order.
+
+Invariant: told by a ContextVar alone, so it follows a body into its thread, its
+task and whatever copies their context, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+@dataclass(slots=True)
+class Scope:
+    """One namespace of calls: a run's cell, or one attempt of a step's body.
+
+    ``occurrences`` counts identical calls in program order; each count keeps the
+    strand (task or thread) that the first of them came from, for two strands
+    have no order between them.
+    """
+
+    run: Run
+    namespace: bytes
+    parent: int | None
+    asynchronous: bool
+    live: bool = True
+    occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+
+    def strand(self) -> int:
+        """Give what tells apart the places that code in this scope can run at."""
+        if self.asynchronous:
+            try:
+                task: asyncio.Task[Any] | None = asyncio.current_task()
+            except RuntimeError:
+                task = None
+            if task is not None:
+                return id(task)
+        return threading.get_ident()
+
+
+current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
+    "nbdurable_scope", default=None
+)

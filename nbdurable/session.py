@@ -1,0 +1,513 @@
+"""The only place where the parts are joined: stores are opened, runs made and ended.
+
+Invariant: a store is open only while a run uses it, and shortly after; one run
+has at most one execution at a time in this process (the file's lock holds off
+the others). This is also the plain-Python door: `workflow` and `configure`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import os
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from . import output, scope
+from . import store as stores
+from .errors import StoreError, UsageError
+from .executors import Clock, SystemClock
+from .fingerprint import Fingerprinter
+from .label import label_of
+from .records import RunStatus, RunSummary
+from .run import Run, RunSettings
+from .step import is_async
+from .store import MEMORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextvars import Token
+    from types import TracebackType
+
+    from .records import Event
+    from .scope import Scope
+    from .step import Running
+    from .store import Identity, Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LINGER_SECONDS = 1.0
+"""How long a store stays open after its last use: the next cell need not open it again."""
+
+_UNITS = ((86_400 * 2, 86_400, "days"), (3_600 * 2, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `configure` sets."""
+
+    store: str | Path | None = None
+    strict: bool = False
+    limit: int | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    store: Store
+    users: int = 0
+    cancel_close: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What this process holds; one instance, `_state`."""
+
+    settings: Settings = field(default_factory=Settings)
+    notebook: Path | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    lock: threading.RLock = field(default_factory=threading.RLock)  # type: ignore[valid-type] # a factory in typeshed
+    opens: dict[str, _Open] = field(default_factory=dict)
+    executing: dict[tuple[str, str], str] = field(default_factory=dict)
+    leftovers: dict[str, dict[Identity, Running]] = field(default_factory=dict)
+
+
+_state = _State()
+
+
+def configure(**settings: Any) -> None:
+    """Set what later runs use.
+
+    Args:
+        settings: ``store``, the DuckDB file (``":memory:"`` keeps nothing);
+            ``strict``, refuse what can't be compared or saved; ``limit``, threads a
+            run. None sets a default back.
+
+    Raises:
+        UsageError: A setting is unknown or can't have this value.
+    """
+    known = ("store", "strict", "limit")
+    for name, value in settings.items():
+        if name not in known:
+            raise UsageError(f"configure({name}=...): unknown setting; there are {', '.join(known)}")
+        if name == "limit" and value is not None:
+            _check_limit(value)
+        if name == "store" and value is not None and not isinstance(value, str | Path):
+            raise UsageError(f"configure(store={value!r}): give the path of a DuckDB file")
+        if name == "strict":
+            settings[name] = bool(value)
+    _state.settings = replace(_state.settings, **settings)
+
+
+def set_notebook(path: Path | None) -> None:
+    """Name the notebook that this kernel runs, or None where it is not known."""
+    _state.notebook = path
+
+
+def default_store() -> str:
+    """Give the store of this process: `configure`, NBDURABLE_STORE, the notebook's, the folder's."""
+    chosen = _state.settings.store or os.environ.get("NBDURABLE_STORE")
+    if chosen:
+        return str(chosen)
+    if _state.notebook is not None:
+        return str(_state.notebook.parent / ".nbdurable" / f"{_state.notebook.stem}.duckdb")
+    return str(Path.cwd() / ".nbdurable" / "default.duckdb")
+
+
+def default_limit() -> int:
+    """Give how many threads a run may use unless it is told."""
+    return _state.settings.limit or min(32, (os.cpu_count() or 1) + 4)
+
+
+def workflow(
+    name: str,
+    *,
+    store: str | Path | None = None,
+    id: object = None,  # noqa: A002 - the contract's name
+    new: bool = False,
+    max_age: float | None = None,
+    strict: bool | None = None,
+    limit: int | None = None,
+    observers: Sequence[Callable[[Event], None]] = (),
+) -> Workflow:
+    """Give a durable run without a notebook: a context manager, and a decorator.
+
+    Args:
+        name: What the run is found by next time.
+        store: The DuckDB file; see `configure`.
+        id: Tells runs of one name apart.
+        new: A finished run is not replayed: a new one begins; an unfinished one resumes.
+        max_age: As `new`, when the last checkpoint is older than so many seconds.
+        strict: Refuse what can't be compared or saved, instead of saying so.
+        limit: How many sync steps run at once.
+        observers: Called with each event, in any thread; must be quick and not raise.
+
+    Raises:
+        UsageError: The name is empty, or an option can't have this value.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"workflow({name!r}): give a name, the same one every time")
+    if limit is not None:
+        _check_limit(limit)
+    if max_age is not None and (isinstance(max_age, bool) or not max_age >= 0):
+        raise UsageError(f"workflow max_age={max_age!r}: give a number of seconds, 0 or more")
+    return Workflow(
+        run_name=name if id is None else f"{name}[{id}]",
+        store=str(store or default_store()),
+        new=new,
+        max_age=max_age,
+        strict=_state.settings.strict if strict is None else strict,
+        limit=limit or default_limit(),
+        observers=tuple(observers),
+    )
+
+
+class Workflow:
+    """One execution of a named run: ``with``, ``async with``, or a decorator.
+
+    After the end `notes` holds lines for the person at the screen, and `steps` how
+    many steps and timers the code asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_name: str,
+        store: str,
+        new: bool,
+        max_age: float | None,
+        strict: bool,
+        limit: int,
+        observers: tuple[Callable[[Event], None], ...],
+    ) -> None:
+        self.run_name = run_name
+        self.notes: tuple[str, ...] = ()
+        self.steps = 0
+        self._store = store
+        self._new = new
+        self._max_age = max_age
+        self._strict = strict
+        self._limit = limit
+        self._observers = observers
+        self._run: Run | None = None
+        self._token: Token[Scope | None] | None = None
+        self._place = ""
+
+    # --- with -----------------------------------------------------------------------
+
+    def __enter__(self) -> Run:
+        return self._begin(asynchronous=False)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        run = self._leave()
+        try:
+            run.finish(error)
+        finally:
+            self._finished(run)
+
+    async def __aenter__(self) -> Run:
+        return self._begin(asynchronous=True)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        run = self._leave()
+        try:
+            await run.finish_async(error)
+        finally:
+            self._finished(run)
+
+    def _begin(self, *, asynchronous: bool) -> Run:
+        outer = scope.current.get()
+        if outer is not None:
+            raise UsageError(
+                f"{self.run_name} would begin inside {outer.run.settings.name}: a run can't "
+                f"contain another; a step that starts steps is a sub-workflow"
+            )
+        if self._run is not None:
+            raise UsageError(
+                f"{self.run_name} is being executed by this very workflow(...) already; make a "
+                f"second one with another name or id="
+            )
+        self._place = _place(self._store)
+        with _executing(self._place, self.run_name):
+            store = _acquire(self._place)
+            try:
+                opened = store.begin_execution(
+                    self.run_name, now=_state.clock.time(), new=self._new, max_age=self._max_age
+                )
+            except BaseException:
+                _release(self._place)
+                raise
+        self._run = run = Run(
+            store,
+            opened,
+            RunSettings(self.run_name, self._strict, self._limit, asynchronous),
+            clock=_state.clock,
+            observers=self._observers,
+            leftovers=_state.leftovers.setdefault(opened.run, {}),
+        )
+        output.install_streams()
+        run.begin()
+        self._token = scope.current.set(run.scope)
+        return run
+
+    def _leave(self) -> Run:
+        assert self._run is not None
+        assert self._token is not None
+        return self._run
+
+    def _finished(self, run: Run) -> None:
+        assert self._token is not None
+        with contextlib.suppress(ValueError):
+            # An async generator's cleanup may run in another context; the scope is dead anyhow.
+            scope.current.reset(self._token)
+        output.remove_streams()
+        self.steps = run.step_count()
+        self.notes = (*_replay_note(run), *run.notes)
+        self._run = None
+        _state.executing.pop((self._place, self.run_name), None)
+        _release(self._place)
+
+    # --- decorator ------------------------------------------------------------------
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Make `function` durable: each set of arguments is a run of its own.
+
+        Raises:
+            FingerprintError: An argument can't be compared with another process's.
+        """
+        if is_async(function):
+
+            @functools.wraps(function)
+            async def durable_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with self._for(function, args, kwargs):
+                    return await function(*args, **kwargs)  # type: ignore[misc] # it is async
+
+            return durable_async  # type: ignore[return-value] # R is its coroutine
+
+        @functools.wraps(function)
+        def durable(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._for(function, args, kwargs):
+                return function(*args, **kwargs)
+
+        return durable
+
+    def _for(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Workflow:
+        name = self.run_name
+        if args or kwargs:
+            digest = Fingerprinter(strict=True).arguments(function, args, kwargs).digest
+            short = hashlib.blake2b(digest, digest_size=4).hexdigest()
+            name = f"{label_of(name, args, kwargs)} {short}"
+        return Workflow(
+            run_name=name,
+            store=self._store,
+            new=self._new,
+            max_age=self._max_age,
+            strict=self._strict,
+            limit=self._limit,
+            observers=self._observers,
+        )
+
+
+# --- questions about a store -----------------------------------------------------------
+
+
+def runs(store: str | Path | None = None) -> list[RunSummary]:
+    """Give a line about each run of the store, newest first; none if there is no store."""
+    with _reading(store) as opened:
+        return opened.summaries() if opened is not None else []
+
+
+def unfinished(store: str | Path | None = None) -> list[RunSummary]:
+    """Give the newest run of each name where that run has not finished."""
+    newest: dict[str, RunSummary] = {}
+    for summary in runs(store):
+        newest.setdefault(summary.name, summary)
+    return [
+        summary
+        for summary in newest.values()
+        if summary.status is not RunStatus.FINISHED and summary.executions
+    ]
+
+
+def status(store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give, for the newest run of each name, how far it is."""
+    return _rows(
+        store,
+        "SELECT workflow, status, saved, executions, created FROM runs "
+        "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
+        "ORDER BY created DESC",
+    )
+
+
+def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give the steps of the newest run called `name`, or of the newest run."""
+    return _rows(
+        store,
+        "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
+        f"FROM steps WHERE run = ({_newest(name)}) ORDER BY number NULLS LAST, started",
+    )
+
+
+def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give, for each step of the newest run called `name`, why it ran when it last did."""
+    return _rows(
+        store,
+        "SELECT label AS step, status, why, execution, started "
+        f"FROM steps WHERE run = ({_newest(name)}) ORDER BY number NULLS LAST, started",
+    )
+
+
+def restart(name: str, store: str | Path | None = None) -> str:
+    """Make the next execution of `name` start a new run; the old ones stay as history.
+
+    Raises:
+        UsageError: There is no run of that name.
+    """
+    with _reading(store) as opened:
+        if opened is None or not opened.restart(name, _state.clock.time()):
+            known = sorted({one.name for one in opened.summaries()}) if opened else []
+            there = f"there are {', '.join(known)}" if known else "there are none yet"
+            raise UsageError(f"restart {name}: no run has that name; {there}")
+    return f"{name}: its next run starts from nothing; the old one stays as history"
+
+
+def query(sql: str, store: str | Path | None = None) -> Any:
+    """Run SQL over the store, its views in reach by their names.
+
+    Returns:
+        A pandas DataFrame where pandas is installed, else a list of dicts; None
+        for a statement without a result.
+
+    Raises:
+        StoreError: DuckDB's own message.
+    """
+    with _reading(store) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {store or default_store()} yet")
+        return opened.frame(sql)
+
+
+def _rows(store: str | Path | None, sql: str) -> list[dict[str, object]]:
+    with _reading(store) as opened:
+        if opened is None:
+            return []
+        columns, rows = opened.table(sql)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _newest(name: str | None) -> str:
+    where = "" if name is None else "WHERE workflow = '" + name.replace("'", "''") + "' "
+    return f"SELECT run FROM runs {where}ORDER BY created DESC LIMIT 1"
+
+
+# --- stores, opened and let go -------------------------------------------------------------
+
+
+def _place(store: str) -> str:
+    return store if store == MEMORY else str(Path(store).expanduser().resolve())
+
+
+@contextlib.contextmanager
+def _executing(place: str, name: str) -> Iterator[None]:
+    """Mark a run as being executed; the mark stays unless beginning it fails."""
+    with _state.lock:
+        holder = _state.executing.get((place, name))
+        if holder is not None:
+            raise UsageError(
+                f"{name} is being executed already, by {holder}: a run has one execution at a "
+                f"time; wait for it, or give this one another name or id="
+            )
+        _state.executing[place, name] = threading.current_thread().name
+    try:
+        yield
+    except BaseException:
+        _state.executing.pop((place, name), None)
+        raise
+
+
+def _acquire(place: str) -> Store:
+    with _state.lock:
+        found = _state.opens.get(place)
+        if found is None or found.store.broken:
+            found = _state.opens[place] = _Open(stores.Store.open(place))
+        if found.cancel_close is not None:
+            found.cancel_close()
+            found.cancel_close = None
+        found.users += 1
+        return found.store
+
+
+def _release(place: str) -> None:
+    with _state.lock:
+        found = _state.opens[place]
+        found.users -= 1
+        if found.users == 0 and place != MEMORY:
+            found.cancel_close = _state.clock.call_later(
+                LINGER_SECONDS, functools.partial(_close_unused, place)
+            )
+
+
+def _close_unused(place: str) -> None:
+    with _state.lock:
+        found = _state.opens.get(place)
+        if found is not None and found.users == 0:
+            del _state.opens[place]
+            found.store.close()
+
+
+def close_stores() -> None:
+    """Close every store that no run uses, at once."""
+    for place in list(_state.opens):
+        _close_unused(place)
+
+
+# A connection that is still open when the interpreter ends makes DuckDB print what it leaks.
+atexit.register(close_stores)
+
+
+@contextlib.contextmanager
+def _reading(store: str | Path | None) -> Iterator[Store | None]:
+    """Give the store for a question, or None where there is no file; never makes one."""
+    place = _place(str(store or default_store()))
+    if place not in _state.opens and (place == MEMORY or not Path(place).is_file()):
+        yield None
+        return
+    opened = _acquire(place)
+    try:
+        yield opened
+    finally:
+        _release(place)
+
+
+def _check_limit(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"limit={value!r}: give a whole number, 1 or more")
+
+
+def _replay_note(run: Run) -> tuple[str, ...]:
+    """Say that a finished run was replayed, and how old it is."""
+    if run.opened.previous is not RunStatus.FINISHED or run.ran():
+        return ()
+    age = max(0.0, _state.clock.time() - run.opened.index.last_saved)
+    return (f"replayed: saved {_ago(age)} ago, --new to recompute",)
+
+
+def _ago(seconds: float) -> str:
+    for least, unit, word in _UNITS:
+        if seconds >= least:
+            return f"{seconds / unit:.0f} {word}"
+    return "0 s"

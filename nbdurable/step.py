@@ -1,0 +1,294 @@
+"""The life of one step: its options, its attempts, how an attempt ends.
+
+Invariant: an attempt gives exactly one `Ending`, and only to whom it belongs at
+that moment: one that was fenced (timed out, cancelled, let go) gives it to
+nobody. What a body returned has been encoded and decoded once before it leaves
+this module, so the first run hands out what replay will.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+import traceback
+import types
+from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from dataclasses import dataclass, field
+from typing import Any
+
+import tenacity
+
+from . import output
+from .codec import encode_error, settle_value
+from .errors import EncodeError, InputMovedError, StepTimeoutError, UsageError
+from .fingerprint import Print, contains
+from .records import Kind, Message, Payload, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How a step is named, compared and run; see `nbdurable.step` for each."""
+
+    name: str = ""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: float | None = None
+    key: Callable[..., object] | None = None
+    ignore: frozenset[str] = frozenset()
+    version: str | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """What a step runs, and the inputs under whose identity it will be saved."""
+
+    label: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    options: StepOptions
+    code: Print | None
+    inputs: Print | None
+    context: contextvars.Context
+    is_async: bool
+    strict: bool = False
+
+    def moved(self) -> tuple[tuple[str, object], ...]:
+        """Give the inputs, by name, that are no longer what was digested at `go`."""
+        found: tuple[tuple[str, object], ...] = ()
+        if self.inputs is not None:
+            found = self.inputs.moved()
+        if self.code is not None:
+            found += self.code.moved()
+        return found
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an attempt ended.
+
+    ``payload`` is None where nothing may be saved; ``unsaved`` then says why.
+    ``interrupt`` is an exception that is no outcome (KeyboardInterrupt,
+    SystemExit, CancelledError): it is handed over and never saved.
+    """
+
+    kind: Kind
+    value: Any = None
+    error: BaseException | None = None
+    payload: Payload | None = None
+    messages: tuple[Message, ...] = ()
+    shown: bool = False
+    unsaved: str = ""
+    note: str = ""
+    interrupt: bool = False
+    final: bool = False
+
+
+class Running:
+    """One live attempt; whoever holds it decides who gets its ending."""
+
+    __slots__ = ("_lock", "_target", "ending", "number", "over", "started")
+
+    def __init__(self, target: Callable[[Ending], None], number: int, started: float) -> None:
+        self._lock = threading.Lock()
+        self._target: Callable[[Ending], None] | None = target
+        self.ending: Ending | None = None
+        self.over = False
+        self.number = number
+        self.started = started
+
+    def end(self, ending: Ending) -> None:
+        """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
+        self.over = True
+        with self._lock:
+            target, self._target = self._target, None
+            if target is None:
+                self.ending = ending
+                return
+        target(ending)
+
+    def fence(self) -> bool:
+        """Take the attempt from its owner; False if it has ended already."""
+        with self._lock:
+            owned, self._target = self._target is not None, None
+            return owned
+
+    def adopt(self, target: Callable[[Ending], None]) -> None:
+        """Give a fenced attempt a new owner, at once if it has ended meanwhile."""
+        with self._lock:
+            if self.ending is None:
+                self._target = target
+                return
+            ending = self.ending
+        target(ending)
+
+
+def attempt(work: Work, *, through: bool = False) -> Ending:
+    """Run a sync body once, in this thread and `work`'s context."""
+    refused = _refuse_moved(work)
+    if refused is not None:
+        return refused
+    capture = output.Capture(through=through)
+    try:
+        value = work.context.run(_call, work, capture)
+    except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        ending = _failed(work, error)
+    except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
+        ending = Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
+    else:
+        ending = _returned(work, value)
+    ending.messages = capture.finished()
+    ending.shown = through
+    return ending
+
+
+async def attempt_async(work: Work) -> Ending:
+    """Run an async body once, in this task; the task runs in `work`'s context."""
+    refused = _refuse_moved(work)
+    if refused is not None:
+        return refused
+    capture = output.Capture()
+    token = output.capturing(capture)
+    try:
+        ending = await _await(work)
+    finally:
+        output.released(token)
+    ending.messages = capture.finished()
+    return ending
+
+
+async def _await(work: Work) -> Ending:
+    timeout = asyncio.timeout(work.options.timeout)
+    try:
+        async with timeout:
+            value = await work.function(*work.arguments, **work.keywords)
+    except TimeoutError as error:
+        if timeout.expired():
+            return timed_out(work)
+        return _failed(work, error)
+    except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        return _failed(work, error)
+    except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
+        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
+    return _returned(work, value)
+
+
+def timed_out(work: Work) -> Ending:
+    """Give the ending of an attempt that took longer than the step's timeout."""
+    return failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+
+
+def failure(error: BaseException, *, final: bool = False) -> Ending:
+    """Give the ending for `error`, saved if it can be encoded; `final` forbids a retry."""
+    try:
+        return Ending(Kind.ERROR, error=error, payload=encode_error(error), final=final)
+    except EncodeError as reason:
+        return Ending(Kind.ERROR, error=error, unsaved=str(reason), final=final)
+
+
+def unsaved_failure(error: BaseException, reason: str) -> Ending:
+    """Give the ending for an `error` that must not be saved and not be retried."""
+    return Ending(Kind.ERROR, error=error, unsaved=reason, final=True)
+
+
+def backoff(policy: RetryPolicy, failed: int) -> float:
+    """Give the wait in seconds after the `failed`-th failure, with jitter."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = failed
+    wait = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)
+    jitter = tenacity.wait_random(0, policy.backoff / 4)
+    return float(min(policy.max_backoff, wait(state) + jitter(state)))
+
+
+def explain(error: BaseException) -> str:
+    """Give an error in one line: what `traceback` prints last."""
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether calling `function` gives a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an instance with an async __call__
+    )
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Tell whether calling `function` gives a generator, which can't be an outcome."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _call(work: Work, capture: output.Capture) -> Any:
+    token = output.capturing(capture)
+    try:
+        return work.function(*work.arguments, **work.keywords)
+    finally:
+        output.released(token)
+
+
+def _refuse_moved(work: Work) -> Ending | None:
+    moved = work.moved()
+    if not moved:
+        return None
+    error = InputMovedError(work.label, tuple(f"`{name}`" for name, _ in moved))
+    return unsaved_failure(error, "an input moved before the body ran")
+
+
+def _failed(work: Work, error: Exception) -> Ending:
+    moved = work.moved()
+    ending = failure(error, final=bool(moved))
+    if moved and work.options.policy.retries:
+        names = ", ".join(f"`{name}`" for name, _ in moved)
+        ending.note = f"{work.label}: not retried, since its body had changed {names}"
+    if ending.payload is None and work.strict:
+        return failure(EncodeError(f"{work.label}: {ending.unsaved}"), final=True)
+    return ending
+
+
+def _returned(work: Work, value: Any) -> Ending:
+    refused = _refuse_value(work, value)
+    if refused is not None:
+        return unsaved_failure(refused, "its result can't be an outcome")
+    try:
+        payload, decoded = settle_value(value)
+    except EncodeError as error:
+        if work.strict:
+            return unsaved_failure(EncodeError(f"{work.label}: {error}"), str(error))
+        note = f"{work.label}: not saved: {error}; return something that pickles, or strip it first"
+        return Ending(Kind.VALUE, value=value, unsaved=str(error), note=note)
+    ending = Ending(Kind.VALUE, value=decoded, payload=payload)
+    moved = work.moved()
+    if moved:
+        _note_moved(work, ending, value, moved)
+    return ending
+
+
+def _note_moved(
+    work: Work, ending: Ending, value: Any, moved: tuple[tuple[str, object], ...]
+) -> None:
+    """Save what moved its inputs only where the moved object is part of the result."""
+    names = ", ".join(f"`{name}`" for name, _ in moved)
+    if all(contains(value, thing) for _, thing in moved):
+        ending.note = (
+            f"{work.label} changed {names} in place: use what it returned, for on replay the "
+            f"object outside keeps its old state"
+        )
+        return
+    ending.payload = None
+    ending.value = value
+    ending.unsaved = f"its body changed {names}, which is no part of its result"
+    ending.note = f"{work.label}: not saved: {ending.unsaved}; return what it changed"
+
+
+def _refuse_value(work: Work, value: Any) -> UsageError | None:
+    if isinstance(value, types.GeneratorType | types.AsyncGeneratorType | types.CoroutineType):
+        kind = type(value).__name__
+        return UsageError(
+            f"{work.label} returned a {kind}, which can't be saved: return a list, or `await` in it"
+        )
+    if hasattr(type(value), "__nbdurable_identity__"):
+        return UsageError(f"{work.label} returned a handle: return its .result() instead")
+    return None

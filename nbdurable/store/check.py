@@ -1,0 +1,96 @@
+"""`check`: every invariant of a store, verified by reading it.
+
+Invariant: reads only; gives sentences, one for each violation, never an
+exception for what it finds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbdurable.codec import signature_holds
+from nbdurable.records import Decision, RunStatus
+
+from .index import checkpoint_fields, decision_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .database import Store
+    from .index import ReplayIndex
+
+# Each query gives the violations of one sentence.
+_QUERIES = {
+    "two checkpoints for one call and version": """
+        SELECT label FROM nbdurable.checkpoints
+        GROUP BY call, version, label HAVING count(*) > 1""",
+    "a checkpoint of no execution": """
+        SELECT label FROM nbdurable.checkpoints
+        WHERE execution NOT IN (SELECT id FROM nbdurable.execution_log)""",
+    "an execution of no run": """
+        SELECT id FROM nbdurable.execution_log
+        WHERE run NOT IN (SELECT id FROM nbdurable.run_log)""",
+    "an execution with two ends": """
+        SELECT execution FROM nbdurable.execution_ends GROUP BY execution HAVING count(*) > 1""",
+    "one number for two outcomes of a run": """
+        SELECT e.run || ' ' || c.number FROM nbdurable.checkpoints c
+        JOIN nbdurable.execution_log e ON e.id = c.execution
+        GROUP BY e.run, c.number HAVING count(*) > 1""",
+    "two decisions over one set of branches": """
+        SELECT d.label FROM nbdurable.decision_log d
+        JOIN nbdurable.execution_log e ON e.id = d.execution
+        GROUP BY e.run, d.key, d.branches, d.label HAVING count(*) > 1""",
+    "an outcome of an unknown kind": """
+        SELECT label FROM nbdurable.checkpoints WHERE kind NOT IN ('value', 'error', 'cancelled')""",
+    "a checkpoint and a concluded attempt with one number": """
+        SELECT c.label FROM nbdurable.checkpoints c JOIN nbdurable.attempt_ends a
+        ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt""",
+    "an error seen that is not there": """
+        SELECT hex(s.call) FROM nbdurable.seen_errors s WHERE NOT EXISTS (
+            FROM nbdurable.checkpoints c
+            WHERE c.call = s.call AND c.version = s.version AND c.kind = 'error')""",
+}
+
+
+def check(store: Store) -> list[str]:
+    """Give a sentence for each invariant of `store` that does not hold.
+
+    Uniqueness of identities and numbers, references between tables, known kinds
+    and states, every signature, and that no decision has a branch with a lower
+    number than its winner's.
+    """
+    return [*_relations(store), *_signatures(store)]
+
+
+def _relations(store: Store) -> Iterator[str]:
+    for sentence, query in _QUERIES.items():
+        for (what,) in store.rows(query):
+            yield f"{sentence}: {what}"
+    known = {status.value for status in RunStatus}
+    for (status,) in store.rows("SELECT DISTINCT status FROM nbdurable.execution_ends"):
+        if status not in known:
+            yield f"an execution ended in an unknown state: {status}"
+
+
+def _signatures(store: Store) -> Iterator[str]:
+    for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
+        index = store.load_index(run)
+        for checkpoint in index.checkpoints.values():
+            fields = checkpoint_fields(store.id, checkpoint)
+            if not signature_holds(store.key, checkpoint.signature, *fields):
+                yield f"a checkpoint with a wrong signature: {checkpoint.label}"
+        for decisions in index.decisions.values():
+            for decision in decisions:
+                yield from _decision(store, index, decision)
+
+
+def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[str]:
+    if not signature_holds(store.key, decision.signature, *decision_fields(store.id, decision)):
+        yield f"a decision with a wrong signature: number {decision.number}"
+    for call, version in decision.branches:
+        winner = index.checkpoints.get((call, version))
+        if call == decision.winner and winner is not None and winner.number != decision.number:
+            yield (
+                f"a decision with another number than its winner's: {winner.label} has "
+                f"{winner.number}, the decision {decision.number}"
+            )

@@ -1,0 +1,533 @@
+"""One DuckDB file: opened, checked, locked against other processes, asked.
+
+Invariant: what is not ours stays as it was. A file that is not a database, a
+schema from a newer version, a store that another key signed: each is refused
+before a byte of it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import os
+import platform
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import psutil
+import tenacity
+
+from nbdurable.codec import sign, signature_holds
+from nbdurable.errors import (
+    DurableError,
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreVersionError,
+    UntrustedCheckpointError,
+)
+from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
+
+from . import MEMORY
+from .index import PastAttempts, ReplayIndex, unpack
+from .journal import Batch, Journal, as_store_error
+from .keys import key_path, load_key
+from .schema import TABLES, VERSION, VIEWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LOCK_WAIT_SECONDS = 10.0
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,  # one row committed is faster with one thread than with several
+    "autoinstall_known_extensions": False,  # nothing downloads at run time
+    "autoload_known_extensions": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an execution starts from."""
+
+    run: str
+    execution: int
+    resumed: bool
+    previous: RunStatus | None
+    created: float
+    index: ReplayIndex
+    retried: frozenset[tuple[bytes, bytes]]
+
+
+class Store:
+    """An open store; `Store.open` makes one."""
+
+    def __init__(self, path: str, connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
+        self.path = path
+        self.key = key
+        self.id = ""
+        self._connection = connection
+        self.journal = Journal(connection)
+
+    @classmethod
+    def open(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
+        """Open or create the store at `path` (or ``:memory:``).
+
+        Args:
+            path: The DuckDB file; its folder is made when it is missing.
+            wait: How many seconds to wait for another process to let go of the file.
+
+        Raises:
+            StoreLockedError: Another process still holds it after `wait`.
+            StoreVersionError: A newer nbdurable wrote it.
+            StoreCorruptError: It is not a DuckDB database.
+            UntrustedCheckpointError: Another user's key signed it.
+            StoreError: Its folder can't be written, or the key can't be read.
+        """
+        key = load_key()
+        place = str(path)
+        if place != MEMORY:
+            place = str(Path(path).expanduser().resolve())
+            _make_folder(Path(place).parent)
+        connection = _connect(place, wait)
+        store = cls(place, connection, key)
+        try:
+            store._prepare()
+        except duckdb.Error as error:
+            connection.close()
+            raise as_store_error(error) from error
+        except DurableError:
+            connection.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Commit what is enqueued and let go of the file."""
+        self.journal.close()
+        self._connection.close()
+
+    def _prepare(self) -> None:
+        found = self._connection.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = 'nbdurable' AND table_name = 'meta'"
+        ).fetchone()
+        if found is None:
+            self._create()
+            return
+        meta = dict(self._connection.execute("SELECT key, value FROM nbdurable.meta").fetchall())
+        try:
+            version = int(meta["version"])
+            self.id = meta["store"].decode("ascii")
+            signature = meta["signature"]
+        except (KeyError, ValueError) as error:
+            raise StoreCorruptError(
+                f"{self.path}: its schema `nbdurable` lacks {error}; it was not made by nbdurable, "
+                f"or it is damaged. It was left as it is: move it away or name another store"
+            ) from error
+        if version > VERSION:
+            raise StoreVersionError(
+                f"{self.path} was written by a newer nbdurable (schema {version}, this one knows "
+                f"{VERSION}); it was left as it is: upgrade nbdurable, or name another store"
+            )
+        if not signature_holds(self.key, signature, "store", self.id):
+            raise UntrustedCheckpointError(
+                f"{self.path} was not written with your key ({key_path()}): restoring its values "
+                f"would run code that somebody else chose, so nothing of it is replayed. Move it "
+                f"away, or name another store with configure(store=...) or NBDURABLE_STORE"
+            )
+
+    def _create(self) -> None:
+        self.id = uuid.uuid4().hex
+        connection = self._connection
+        connection.begin()
+        connection.execute("CREATE SCHEMA IF NOT EXISTS nbdurable")
+        for table, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE nbdurable.{table} ({columns})")
+        for view, query in VIEWS.items():
+            connection.execute(f"CREATE VIEW nbdurable.{view} AS {query}")
+        rows = {
+            "version": b"%d" % VERSION,
+            "store": self.id.encode("ascii"),
+            "signature": sign(self.key, "store", self.id),
+        }
+        for row in rows.items():
+            connection.execute("INSERT INTO nbdurable.meta VALUES (?, ?)", row)
+        connection.commit()
+
+    def commit(self, write: Callable[[Batch], None]) -> None:
+        """Commit what `write` adds to a batch, after all that is enqueued, and wait for it.
+
+        Raises:
+            StoreError: It could not be written; nothing of it is in the store.
+        """
+        entry = _Now(write)
+        self.journal.enqueue(entry, kick=False)
+        self.journal.flush()
+        if entry.error is not None:
+            raise entry.error
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query of ours on a cursor of its own and give all rows."""
+        with self.journal.lock, self._connection.cursor() as cursor:
+            return cursor.execute(query, list(parameters)).fetchall()
+
+    def query(self, sql: str) -> duckdb.DuckDBPyRelation | None:
+        """Run a user's SQL with the views of schema `nbdurable` in reach by their names.
+
+        Raises:
+            StoreError: DuckDB's own message.
+        """
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute("SET search_path = 'main,nbdurable'")
+            return cursor.sql(sql)
+        except duckdb.Error as error:
+            raise StoreError(str(error)) from error
+
+    def table(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Give column names and rows of a user's query; none for a statement without result."""
+        relation = self.query(sql)
+        if relation is None:
+            return [], []
+        try:
+            return list(relation.columns), relation.fetchall()
+        except duckdb.Error as error:
+            raise StoreError(str(error)) from error
+
+    def frame(self, sql: str) -> Any:
+        """Give a user's query as a pandas DataFrame, or a list of dicts without pandas.
+
+        Raises:
+            StoreError: DuckDB's own message.
+        """
+        relation = self.query(sql)
+        if relation is None:
+            return None
+        try:
+            if importlib.util.find_spec("pandas") is not None:
+                return relation.df()
+            columns = relation.columns
+            return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
+        except duckdb.Error as error:
+            raise StoreError(str(error)) from error
+
+    @property
+    def broken(self) -> bool:
+        """Whether a commit failed: nothing more can be written on this connection."""
+        return self.journal.broken
+
+    # --- executions -------------------------------------------------------------
+
+    def begin_execution(
+        self, name: str, *, now: float, new: bool = False, max_age: float | None = None
+    ) -> Opened:
+        """Begin an execution of the newest run called `name`, or of a new run.
+
+        Errors that nobody saw, and those that ended the last execution, are taken
+        out with the decisions that they closed, in the transaction that begins the
+        execution (CONTRACT section 5).
+
+        Args:
+            name: The workflow's name.
+            now: The clock's time.
+            new: A finished run is not replayed: a new one begins.
+            max_age: As `new`, when the last checkpoint is older than so many seconds.
+        """
+        run = self._newest_run(name)
+        previous = None if run is None else self._last_status(run[0])
+        index = self.load_index(run[0]) if run else self._empty_index()
+        stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+        if run is None or stale or (new and previous is RunStatus.FINISHED):
+            run, previous, index = (uuid.uuid4().hex, now), None, self._empty_index()
+            fresh = True
+        else:
+            fresh = False
+        retried = self._retried(run[0], index) if not fresh else []
+        execution = self.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
+        known = self.rows("SELECT 1 FROM nbdurable.run_log WHERE id = ?", [run[0]])
+
+        def write(batch: Batch) -> None:
+            if not known:
+                batch.add("run_log", (run[0], name, run[1]))
+            batch.add(
+                "execution_log",
+                (execution, run[0], now, os.getpid(), platform.node(),
+                 platform.python_version(), ""),
+            )
+            for checkpoint in retried:
+                _take_out(batch, checkpoint)
+
+        self.commit(write)
+        for checkpoint in retried:
+            _forget(index, checkpoint)
+        return Opened(
+            run=run[0],
+            execution=execution,
+            resumed=previous is not None,
+            previous=previous,
+            created=run[1],
+            index=index,
+            retried=frozenset((found.call, found.version) for found in retried),
+        )
+
+    def restart(self, name: str, now: float) -> bool:
+        """Make the next execution of `name` begin a new run; False if there is none to leave."""
+        if self._newest_run(name) is None:
+            return False
+        row = (uuid.uuid4().hex, name, now)
+        self.commit(lambda batch: batch.add("run_log", row))
+        return True
+
+    def summaries(self, name: str | None = None) -> list[RunSummary]:
+        """Give a line about each run, newest first."""
+        rows = self.rows(
+            """
+            SELECT r.id, r.name, r.created, count(e.id), max(e.started),
+                   arg_max(x.ended, e.id), arg_max(COALESCE(x.status, 'died'), e.id),
+                   (SELECT count(*) FROM nbdurable.checkpoints c
+                    JOIN nbdurable.execution_log o ON o.id = c.execution WHERE o.run = r.id),
+                   (SELECT count(DISTINCT (s.call, s.version)) FROM nbdurable.starts s
+                    JOIN nbdurable.execution_log o ON o.id = s.execution
+                    WHERE o.run = r.id AND NOT EXISTS (
+                        FROM nbdurable.checkpoints c
+                        WHERE c.call = s.call AND c.version = s.version))
+            FROM nbdurable.run_log r
+            LEFT JOIN nbdurable.execution_log e ON e.run = r.id
+            LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id
+            GROUP BY r.id, r.name, r.created ORDER BY r.created DESC
+            """
+        )
+        found = [
+            RunSummary(
+                id=run,
+                name=called,
+                status=RunStatus(status) if executions else RunStatus.INTERRUPTED,
+                created=created,
+                executions=executions,
+                last_started=started or created,
+                last_ended=ended,
+                saved=saved,
+                in_flight=in_flight,
+            )
+            for run, called, created, executions, started, ended, status, saved, in_flight in rows
+        ]
+        return [summary for summary in found if name is None or summary.name == name]
+
+    def _newest_run(self, name: str) -> tuple[str, float] | None:
+        rows = self.rows(
+            "SELECT id, created FROM nbdurable.run_log WHERE name = ? ORDER BY created DESC, "
+            "rowid DESC LIMIT 1",
+            [name],
+        )
+        return rows[0] if rows else None
+
+    def _last_status(self, run: str) -> RunStatus | None:
+        rows = self.rows(
+            "SELECT COALESCE(x.status, 'died') FROM nbdurable.execution_log e "
+            "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
+            "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
+            [run],
+        )
+        return RunStatus(rows[0][0]) if rows else None
+
+    def _retried(self, run: str, index: ReplayIndex) -> list[Checkpoint]:
+        errors = index.errors()
+        if not errors:
+            return []
+        seen = set(
+            self.rows(
+                "SELECT s.call, s.version FROM nbdurable.seen_errors s "
+                "JOIN nbdurable.execution_log e ON e.id = s.execution WHERE e.run = ?",
+                [run],
+            )
+        )
+        ends = self.rows(
+            "SELECT x.listed FROM nbdurable.execution_log e "
+            "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
+            "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
+            [run],
+        )
+        listed = set(unpack(ends[0][0])) if ends and ends[0][0] else set()
+        return [
+            found
+            for found in errors
+            if (identity := (found.call, found.version)) not in seen or identity in listed
+        ]
+
+    def _empty_index(self) -> ReplayIndex:
+        return ReplayIndex(self.id, self.key)
+
+    def load_index(self, run: str) -> ReplayIndex:
+        index = self._empty_index()
+        of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
+        for row in self.rows(
+            f"SELECT t.* FROM nbdurable.checkpoints t {of_run} ORDER BY t.number",  # noqa: S608 - no input
+            [run],
+        ):
+            (call, version, code, namespace, number, execution, kind, name, label, arguments,
+             _why, attempt, started, seconds, payload, output, signature) = row  # fmt: skip
+            index.load_checkpoint(
+                Checkpoint(
+                    call, version, code, namespace, number, execution, _KINDS[kind], name, label,
+                    arguments, attempt, started, seconds, payload, output, signature,
+                )  # fmt: skip
+            )
+        for key, branches, winner, losers, number, execution, signature in self.rows(
+            "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
+            f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
+            [run],
+        ):
+            index.add_decision(
+                Decision(
+                    key, unpack(branches), winner, number, execution, unpack(losers), signature
+                )
+            )
+        self._load_attempts(run, of_run, index)
+        for code, part, digest in self.rows("SELECT code, part, digest FROM nbdurable.codes"):
+            index.code_parts.setdefault(code, {})[part] = digest
+        return index
+
+    def _load_attempts(self, run: str, of_run: str, index: ReplayIndex) -> None:
+        for call, version, attempt, concluded, ending in self.rows(
+            "SELECT call, version, attempt, concluded, ending "  # noqa: S608 - no input
+            f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
+            [run],
+        ):
+            past = index.attempts.setdefault((call, version), PastAttempts())
+            past.last = max(past.last, attempt)
+            past.concluded = concluded
+            past.failed = 0 if concluded else past.failed + (ending == "error")
+        for call, version, attempt, started, execution in self.rows(
+            "SELECT call, version, attempt, t.started, t.execution "  # noqa: S608 - no input
+            f"FROM nbdurable.starts t {of_run} ORDER BY t.execution, attempt",
+            [run],
+        ):
+            past = index.attempts.setdefault((call, version), PastAttempts())
+            past.last = max(past.last, attempt)
+            past.started, past.execution = started, execution
+
+
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+class _Now:
+    """An entry whose writer waits for it."""
+
+    def __init__(self, write: Callable[[Batch], None]) -> None:
+        self.write = write
+        self.error: DurableError | None = None
+
+    def committed(self) -> None:
+        """Nothing to do: the writer waits."""
+
+    def failed(self, error: DurableError) -> None:
+        self.error = error
+
+
+def _take_out(batch: Batch, checkpoint: Checkpoint) -> None:
+    """Turn an error's checkpoint into a concluded attempt; undo the decisions that it closed."""
+    identity = [checkpoint.call, checkpoint.version]
+    batch.execute(
+        "INSERT INTO nbdurable.attempt_ends SELECT call, version, attempt, execution, name, label, "
+        "started, seconds, 'error', '', true FROM nbdurable.checkpoints "
+        "WHERE call = ? AND version = ? AND number = ?",
+        [*identity, checkpoint.number],
+    )
+    batch.execute(
+        "DELETE FROM nbdurable.checkpoints WHERE call = ? AND version = ? AND number = ?",
+        [*identity, checkpoint.number],
+    )
+    batch.execute(
+        "DELETE FROM nbdurable.decision_log WHERE number = ? AND execution IN "
+        "(SELECT b.id FROM nbdurable.execution_log a JOIN nbdurable.execution_log b "
+        " ON a.run = b.run WHERE a.id = ?)",
+        [checkpoint.number, checkpoint.execution],
+    )
+    batch.execute("DELETE FROM nbdurable.seen_errors WHERE call = ? AND version = ?", identity)
+
+
+def _forget(index: ReplayIndex, checkpoint: Checkpoint) -> None:
+    identity = (checkpoint.call, checkpoint.version)
+    del index.checkpoints[identity]
+    index.versions[checkpoint.call].remove(checkpoint)
+    index.named[checkpoint.namespace, checkpoint.name].remove(checkpoint)
+    past = index.attempts.setdefault(identity, PastAttempts())
+    past.last, past.failed, past.concluded = max(past.last, checkpoint.attempt), 0, True
+    for decisions in index.decisions.values():
+        decisions[:] = [kept for kept in decisions if kept.number != checkpoint.number]
+    index.losers = {
+        loser for kept in index.decisions.values() for one in kept for loser in one.losers
+    }
+    index.loser_calls = {call for call, _ in index.losers}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.name == ".nbdurable" and not (folder / ".gitignore").exists():
+            (folder / ".gitignore").write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise StoreError(
+            f"the store's folder {folder} can't be made or written: {error.strerror or error}; make "
+            f"it writable, or name another store with configure(store=...) or NBDURABLE_STORE"
+        ) from error
+
+
+def _is_lock(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)
+
+
+def _connect(path: str, wait: float) -> duckdb.DuckDBPyConnection:
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_lock),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(wait),
+        reraise=True,
+    )
+    try:
+        return retrying(_connect_once, path)
+    except duckdb.Error as error:
+        raise _open_error(path, error) from error
+
+
+def _connect_once(path: str) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(path, config=_CONFIG)
+    except duckdb.ConnectionException as error:
+        if "different configuration" not in str(error):
+            raise
+        # The user holds this database open in the same process: share their instance.
+        return duckdb.connect(path)
+
+
+def _open_error(path: str, error: duckdb.Error) -> StoreError:
+    text = str(error).splitlines()[0]
+    if _is_lock(error):
+        holder = re.search(r"PID (\d+)", text)
+        return StoreLockedError(
+            f"{path} is held by {_describe(int(holder[1])) if holder else 'another process'}; "
+            f"one process at a time can use a store: shut that kernel down, or wait until its "
+            f"durable cell has ended, then run this cell again"
+        )
+    if "not a valid DuckDB" in text:
+        return StoreCorruptError(
+            f"{path} is not a DuckDB database; it was left as it is: move it away, or name another "
+            f"store with configure(store=...) or NBDURABLE_STORE"
+        )
+    return StoreError(
+        f"the store {path} can't be opened: {text}; make it writable, or name another store with "
+        f"configure(store=...) or NBDURABLE_STORE"
+    )
+
+
+def _describe(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        since = datetime.datetime.fromtimestamp(process.create_time(), tz=datetime.UTC).astimezone()
+        return f"process {pid} ({process.name()}, running since {since:%Y-%m-%d %H:%M:%S})"
+    return f"process {pid}"
+

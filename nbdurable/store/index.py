@@ -1,0 +1,154 @@
+"""The replay index: what one run has saved, in memory, by identity.
+
+Invariant: built only from committed rows, in commit order; it verifies a
+signature before it lets go of a payload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nbdurable.codec import signature_holds
+from nbdurable.errors import UntrustedCheckpointError
+from nbdurable.records import Checkpoint, Decision, Kind
+
+Identity = tuple[bytes, bytes]
+"""(call, version)"""
+
+PAIR_BYTES = 32
+
+
+def checkpoint_fields(store: str, checkpoint: Checkpoint) -> tuple[bytes | str | float, ...]:
+    """Give what a checkpoint's signature covers: everything that replay relies on."""
+    return (
+        "checkpoint",
+        store,
+        checkpoint.call,
+        checkpoint.version,
+        checkpoint.code,
+        checkpoint.namespace,
+        checkpoint.number,
+        checkpoint.kind.value,
+        checkpoint.name,
+        checkpoint.payload,
+        checkpoint.output,
+    )
+
+
+def decision_fields(store: str, decision: Decision) -> tuple[bytes | str | float, ...]:
+    """Give what a decision's signature covers."""
+    return (
+        "decision",
+        store,
+        decision.key,
+        pack(decision.branches),
+        decision.winner,
+        pack(decision.losers),
+        decision.number,
+    )
+
+
+def pack(pairs: tuple[Identity, ...]) -> bytes:
+    """Lay (call, version) pairs of 16 bytes each end to end."""
+    return b"".join([call + version for call, version in pairs])
+
+
+def unpack(data: bytes) -> tuple[Identity, ...]:
+    """Take apart what `pack` laid."""
+    return tuple(
+        (data[at : at + 16], data[at + 16 : at + PAIR_BYTES])
+        for at in range(0, len(data), PAIR_BYTES)
+    )
+
+
+@dataclass(slots=True)
+class PastAttempts:
+    """What is known of a call's and version's earlier attempts that made no checkpoint."""
+
+    last: int = 0
+    failed: int = 0
+    concluded: bool = False
+    started: float = 0.0
+    execution: int = 0
+
+
+@dataclass(slots=True)
+class ReplayIndex:
+    """One run's checkpoints, decisions, seen errors and earlier attempts."""
+
+    store: str
+    key: bytes
+    next_number: int = 1
+    last_saved: float = 0.0
+    checkpoints: dict[Identity, Checkpoint] = field(default_factory=dict)
+    versions: dict[bytes, list[Checkpoint]] = field(default_factory=dict)
+    named: dict[tuple[bytes, str], list[Checkpoint]] = field(default_factory=dict)
+    decisions: dict[bytes, list[Decision]] = field(default_factory=dict)
+    losers: set[Identity] = field(default_factory=set)
+    loser_calls: set[bytes] = field(default_factory=set)
+    attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
+    code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Take in a committed checkpoint of an earlier execution."""
+        self.checkpoints[checkpoint.call, checkpoint.version] = checkpoint
+        self.versions.setdefault(checkpoint.call, []).append(checkpoint)
+        self.named.setdefault((checkpoint.namespace, checkpoint.name), []).append(checkpoint)
+        self.next_number = max(self.next_number, checkpoint.number + 1)
+        self.last_saved = max(self.last_saved, checkpoint.started + checkpoint.seconds)
+
+    def add_decision(self, decision: Decision) -> None:
+        """Take in a committed decision."""
+        self.decisions.setdefault(decision.key, []).append(decision)
+        self.losers.update(decision.losers)
+        self.loser_calls.update(call for call, _ in decision.losers)
+        self.next_number = max(self.next_number, decision.number + 1)
+
+    def verify(self, checkpoint: Checkpoint) -> None:
+        """Make sure that this user's key signed `checkpoint`, before it is unpickled.
+
+        Raises:
+            UntrustedCheckpointError: It did not, or a byte has changed since.
+        """
+        fields = checkpoint_fields(self.store, checkpoint)
+        if not signature_holds(self.key, checkpoint.signature, *fields):
+            raise UntrustedCheckpointError(
+                f"the saved outcome of {checkpoint.label} is not signed by your key: it was "
+                f"changed, damaged, or written by somebody else. Nothing of it was unpickled. "
+                f"`%%durable NAME --new` starts a run without it"
+            )
+
+    def decision_for(self, key: bytes, branches: tuple[Identity, ...]) -> Decision | None:
+        """Give the decision over this set of branches, or None if the set is undecided.
+
+        A version of zeros stands for a branch whose code had not been reached when
+        the decision was made; it agrees with every version.
+
+        Raises:
+            UntrustedCheckpointError: There is one, but its signature does not hold.
+        """
+        for decision in self.decisions.get(key, ()):
+            if _same_set(branches, decision.branches):
+                fields = decision_fields(self.store, decision)
+                if not signature_holds(self.key, decision.signature, *fields):
+                    raise UntrustedCheckpointError(
+                        "a saved select decision is not signed by your key: it was changed, "
+                        "damaged, or written by somebody else; `%%durable NAME --new` starts a "
+                        "run without it"
+                    )
+                return decision
+        return None
+
+    def errors(self) -> list[Checkpoint]:
+        """Give the checkpoints whose outcome is an error."""
+        return [found for found in self.checkpoints.values() if found.kind is Kind.ERROR]
+
+
+_UNKNOWN = bytes(16)
+
+
+def _same_set(mine: tuple[Identity, ...], theirs: tuple[Identity, ...]) -> bool:
+    return len(mine) == len(theirs) and all(
+        call == other and (version == known or _UNKNOWN in (version, known))
+        for (call, version), (other, known) in zip(mine, theirs, strict=True)
+    )

@@ -1,0 +1,108 @@
+"""Schema `nbdurable`: its tables, its views, its version.
+
+Invariant: only this schema is ever created, checked or migrated; a user's own
+tables in `main` are never touched. Tables carry no primary keys: one process
+holds the file, the replay index keeps identities unique, `check` proves it, and
+a key index would make each commit dearer as the store grows. Digests are BLOBs,
+times are seconds since the epoch (UTC); the views turn them into timestamps.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+
+# Tables in the order of their columns: the appender fills them by position.
+TABLES: dict[str, str] = {
+    "meta": "key VARCHAR NOT NULL, value BLOB NOT NULL",
+    "run_log": """
+        id VARCHAR NOT NULL, name VARCHAR NOT NULL, created DOUBLE NOT NULL""",
+    "execution_log": """
+        id BIGINT NOT NULL, run VARCHAR NOT NULL, started DOUBLE NOT NULL, pid BIGINT NOT NULL,
+        host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL""",
+    "execution_ends": """
+        execution BIGINT NOT NULL, status VARCHAR NOT NULL, ended DOUBLE NOT NULL,
+        error VARCHAR NOT NULL, listed BLOB NOT NULL""",
+    "checkpoints": """
+        call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
+        number BIGINT NOT NULL, execution BIGINT NOT NULL, kind VARCHAR NOT NULL,
+        name VARCHAR NOT NULL, label VARCHAR NOT NULL, arguments VARCHAR NOT NULL,
+        why VARCHAR NOT NULL, attempt INTEGER NOT NULL, started DOUBLE NOT NULL,
+        seconds DOUBLE NOT NULL, payload BLOB NOT NULL, output VARCHAR NOT NULL,
+        signature BLOB NOT NULL""",
+    "starts": """
+        call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
+        execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
+        started DOUBLE NOT NULL""",
+    "attempt_ends": """
+        call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
+        execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
+        started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, ending VARCHAR NOT NULL,
+        error VARCHAR NOT NULL, concluded BOOLEAN NOT NULL""",
+    "decision_log": """
+        key BLOB NOT NULL, branches BLOB NOT NULL, winner BLOB NOT NULL, losers BLOB NOT NULL,
+        number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
+        winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL""",
+    "seen_errors": "call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL",
+    "codes": "code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL",
+}
+
+_AT = "make_timestamp(CAST({} * 1e6 AS BIGINT))"
+
+VIEWS: dict[str, str] = {
+    "executions": f"""
+        SELECT e.id AS execution, r.name AS workflow, e.run,
+               {_AT.format("e.started")} AS started, {_AT.format("x.ended")} AS ended,
+               COALESCE(x.status, 'died') AS status, x.error, e.pid, e.host, e.python, e.packages
+        FROM nbdurable.execution_log e
+        JOIN nbdurable.run_log r ON r.id = e.run
+        LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id""",
+    "runs": f"""
+        SELECT r.name AS workflow, r.id AS run, {_AT.format("r.created")} AS created,
+               COALESCE(last(e.status ORDER BY e.execution), 'new') AS status,
+               count(e.execution) AS executions,
+               (SELECT count(*) FROM nbdurable.checkpoints c
+                JOIN nbdurable.execution_log o ON o.id = c.execution
+                WHERE o.run = r.id) AS saved
+        FROM nbdurable.run_log r LEFT JOIN nbdurable.executions e ON e.run = r.id
+        GROUP BY r.name, r.id, r.created""",
+    "steps": f"""
+        SELECT o.workflow, o.run, c.number, c.name, c.label,
+               CASE c.kind WHEN 'value' THEN 'finished' WHEN 'error' THEN 'failed'
+                    ELSE c.kind END AS status,
+               c.seconds, c.attempt AS attempts, c.why, {_AT.format("c.started")} AS started,
+               c.execution, octet_length(c.payload) AS bytes, c.call, c.version
+        FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
+        UNION ALL
+        SELECT o.workflow, o.run, NULL, s.name, s.label,
+               CASE o.status WHEN 'died' THEN 'in flight' ELSE 'unfinished' END,
+               NULL, s.attempt, NULL, {_AT.format("s.started")}, s.execution, NULL,
+               s.call, s.version
+        FROM nbdurable.starts s JOIN nbdurable.executions o USING (execution)
+        WHERE NOT EXISTS (FROM nbdurable.checkpoints c
+                          WHERE c.call = s.call AND c.version = s.version)
+          AND NOT EXISTS (FROM nbdurable.starts t WHERE t.call = s.call AND t.version = s.version
+                          AND (t.execution, t.attempt) > (s.execution, s.attempt))""",
+    "attempts": f"""
+        SELECT o.workflow, o.run, c.name, c.label, c.attempt, {_AT.format("c.started")} AS started,
+               c.seconds, c.kind AS ending, '' AS error, c.execution, c.call, c.version
+        FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
+        UNION ALL
+        SELECT o.workflow, o.run, a.name, a.label, a.attempt, {_AT.format("a.started")},
+               a.seconds, a.ending, a.error, a.execution, a.call, a.version
+        FROM nbdurable.attempt_ends a JOIN nbdurable.executions o USING (execution)
+        UNION ALL
+        SELECT o.workflow, o.run, s.name, s.label, s.attempt, {_AT.format("s.started")},
+               NULL, CASE o.status WHEN 'died' THEN 'died' ELSE 'stopped' END, '', s.execution,
+               s.call, s.version
+        FROM nbdurable.starts s JOIN nbdurable.executions o USING (execution)
+        WHERE NOT EXISTS (FROM nbdurable.attempt_ends a WHERE a.call = s.call
+                          AND a.version = s.version AND a.attempt = s.attempt
+                          AND a.execution = s.execution)
+          AND NOT EXISTS (FROM nbdurable.checkpoints c WHERE c.call = s.call
+                          AND c.version = s.version AND c.attempt = s.attempt
+                          AND c.execution = s.execution)""",
+    "decisions": f"""
+        SELECT o.workflow, o.run, d.number, d.label, d.winner_label AS winner,
+               {_AT.format("d.decided")} AS decided, d.execution
+        FROM nbdurable.decision_log d JOIN nbdurable.executions o USING (execution)""",
+}

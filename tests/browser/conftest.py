@@ -1,0 +1,256 @@
+"""JupyterLab in headless Chromium, for tests that look at the screen.
+
+The `lab` fixture opens notebooks in a JupyterLab of its own: loopback, a token,
+every Jupyter folder below a temporary one. A missing browser fails the test: a
+screen that nobody looked at is not a screen that works.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+REPOSITORY = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 30_000  # ms, for what a loaded machine may take to show
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running JupyterLab: where it listens, and the folder that it serves."""
+
+    url: str
+    token: str
+    root: Path
+    pid: int
+
+    def kernel_pid(self, kernel: str) -> int:
+        """Find the process of a kernel by the connection file that it was given."""
+        for child in psutil.Process(self.pid).children(recursive=True):
+            if any(f"kernel-{kernel}.json" in word for word in child.cmdline()):
+                return child.pid
+        msg = f"no process of kernel {kernel} below {self.pid}"
+        raise LookupError(msg)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Start JupyterLab once; stop it and its kernels at the end."""
+    home = tmp_path_factory.mktemp("jupyter")
+    root = home / "notebooks"
+    root.mkdir()
+    config = home / "config"
+    (config / "labconfig").mkdir(parents=True)
+    (config / "labconfig" / "page_config.json").write_text(
+        '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}'
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    environment = os.environ | {
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(Path(__file__).parent))),
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"),
+        *("--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+        *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"),
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    process = subprocess.Popen(
+        command, env=environment, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    log: list[str] = []
+    listening = threading.Event()
+
+    def read() -> None:
+        for said in process.stderr:
+            log.append(said.decode(errors="replace"))
+            if f"127.0.0.1:{port}/lab" in log[-1]:
+                listening.set()
+        listening.set()  # it ended
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        if not listening.wait(90) or process.poll() is not None:
+            pytest.fail("JupyterLab did not start:\n" + "".join(log))
+        yield Server(f"http://127.0.0.1:{port}", token, root, process.pid)
+    finally:
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for kernel in kernels:
+            if kernel.is_running():
+                kernel.kill()
+        reader.join(10)
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Start Chromium once, with an empty profile."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.fail(f"no browser: one of {', '.join(BROWSERS)} is needed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=found,
+            args=[
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+class Lab:
+    """One notebook in JupyterLab, driven through its own commands."""
+
+    def __init__(self, page: Page, server: Server, pictures: Path) -> None:
+        self.page = page
+        self.server = server
+        self.pictures = pictures
+        self.path = ""
+
+    def open(self, *cells: str) -> None:
+        """Write a notebook of code cells, open it, and wait for its kernel."""
+        self.path = f"{secrets.token_hex(4)}.ipynb"
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+        notebook.metadata.kernelspec = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+        nbformat.write(notebook, self.server.root / self.path)
+        self.show()
+        self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info"
+            ".then(() => null)"
+        )
+
+    def show(self) -> None:
+        """Load the page with the open notebook; again, if it was loaded."""
+        self.page.goto(f"{self.server.url}/lab/tree/{self.path}?reset&token={self.server.token}")
+        self.page.wait_for_function(
+            "name => window.jupyterapp?.shell.currentWidget?.context?.path === name",
+            arg=self.path,
+        )
+        self.page.evaluate(
+            """async () => {
+                const panel = window.jupyterapp.shell.currentWidget;
+                await panel.revealed;
+                await panel.sessionContext.ready;
+                window.jupyterapp.shell.collapseLeft();
+            }"""
+        )
+
+    def command(self, name: str, *, wait: bool = True, **arguments: Any) -> None:
+        """Execute a JupyterLab command, and wait for its promise unless told not to."""
+        self.page.evaluate(
+            """([name, wait, arguments_]) => {
+                const promise = window.jupyterapp.commands.execute(name, arguments_);
+                return wait ? promise.then(() => null) : null;
+            }""",
+            [name, wait, arguments],
+        )
+
+    def run(self, index: int, *, wait: bool = True) -> None:
+        """Run one cell."""
+        self.page.evaluate(
+            """index => {
+                const notebook = window.jupyterapp.shell.currentWidget.content;
+                notebook.deselectAll();
+                notebook.activeCellIndex = index;
+            }""",
+            index,
+        )
+        self.command("notebook:run-cell", wait=wait)
+
+    def run_all(self, *, wait: bool = True) -> None:
+        """Run all cells."""
+        self.command("notebook:run-all-cells", wait=wait)
+
+    def output(self, index: int) -> Locator:
+        """Give what a cell shows below its source."""
+        return (
+            self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-OutputArea-output")
+        )
+
+    def idle(self) -> None:
+        """Wait until the kernel has nothing to do."""
+        self.page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget"
+            ".sessionContext.session?.kernel?.status === 'idle'"
+        )
+
+    def kill_kernel(self) -> None:
+        """End the kernel's process with SIGKILL, as the machine would."""
+        kernel = self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+        )
+        os.kill(self.server.kernel_pid(kernel), signal.SIGKILL)
+
+    def theme(self, name: str) -> None:
+        """Change the theme, ``Light`` or ``Dark``, and wait until it is on."""
+        self.command("apputils:change-theme", theme=f"JupyterLab {name}")
+        light = "true" if name == "Light" else "false"
+        expect(self.page.locator(f"body[data-jp-theme-light={light}]")).to_be_attached()
+        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0)
+
+    def saved(self) -> Any:
+        """Save the notebook and read it from disk."""
+        self.command("docmanager:save")
+        return nbformat.read(self.server.root / self.path, as_version=4)
+
+    def picture(self, name: str) -> Path:
+        """Take a screenshot into the test's folder."""
+        path = self.pictures / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+
+@pytest.fixture
+def lab(server, browser: Browser, tmp_path):
+    """Give a fresh page; its kernels are shut down with the page."""
+    context = browser.new_context(viewport={"width": 1180, "height": 860})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    driven = Lab(page, server, tmp_path)
+    yield driven
+    page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+    context.close()

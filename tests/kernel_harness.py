@@ -1,0 +1,344 @@
+"""Real kernels for tests: start one, run cells as a front end does, interrupt, kill.
+
+A `Kernel` speaks to a real ipykernel as JupyterLab does: each cell may carry
+its cell id, and its outputs come back as a front end would show them. Nothing
+here waits for a fixed time: a cell ends when the kernel says that it is idle.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.manager import KernelManager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 60.0
+
+
+class KernelDiedError(Exception):
+    """The kernel's process is gone; what it had sent is in ``result``."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+@dataclass
+class Result:
+    """What a cell showed, and how it ended."""
+
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    status: str = ""
+    ename: str = ""
+    evalue: str = ""
+    traceback: list[str] = field(default_factory=list)
+    count: int | None = None
+
+    @property
+    def stdout(self) -> str:
+        """Everything printed."""
+        return self._stream("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """Everything written to stderr."""
+        return self._stream("stderr")
+
+    def _stream(self, name: str) -> str:
+        return "".join(o["text"] for o in self.outputs if o.get("name") == name)
+
+    @property
+    def value(self) -> str | None:
+        """The text of Out[n], None if nothing was shown."""
+        shown = [o for o in self.outputs if o["type"] == "execute_result"]
+        return shown[-1]["data"].get("text/plain") if shown else None
+
+    @property
+    def displays(self) -> list[dict[str, Any]]:
+        """The bundles displayed and still there, in order."""
+        return [o["data"] for o in self.outputs if o["type"] == "display_data" and o["data"]]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The error outputs; a plain failure has exactly one."""
+        return [o for o in self.outputs if o["type"] == "error"]
+
+    @property
+    def text(self) -> str:
+        """All text on the screen, for a message or a search."""
+        parts = [self.stdout, self.stderr, self.value or ""]
+        parts += [d.get("text/plain", "") for d in self.displays]
+        parts += ["\n".join(e["traceback"]) for e in self.errors]
+        return "\n".join(part for part in parts if part)
+
+
+class Kernel:
+    """One kernel and its client.
+
+    Args:
+        folder: The kernel's working directory.
+        env: What its environment has beyond this process's.
+        notebook: The path it is told to serve, as the Jupyter server does.
+    """
+
+    def __init__(
+        self, folder: Path, env: dict[str, str] | None = None, notebook: Path | None = None
+    ) -> None:
+        self.folder = folder
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith("JPY_")}
+        paths = [str(ROOT), self._env.get("PYTHONPATH", "")]
+        self._env["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
+        self._env |= env or {}
+        if notebook is not None:
+            self._env["JPY_SESSION_NAME"] = str(notebook)
+        self._busy: str | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.kernel_spec.argv[0] = sys.executable
+        self.manager.start_kernel(cwd=str(self.folder), env=self._env)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=TIMEOUT)
+
+    @property
+    def pid(self) -> int:
+        """The kernel's process."""
+        return int(self.manager.provisioner.pid)
+
+    def run(self, code: str, cell_id: str | None = None, *, timeout: float = TIMEOUT) -> Result:
+        """Run a cell to its end.
+
+        Raises:
+            KernelDiedError: The kernel died meanwhile.
+        """
+        self.begin(code, cell_id)
+        return self.finish(timeout=timeout)
+
+    def begin(self, code: str, cell_id: str | None = None) -> None:
+        """Send a cell and don't wait; `wait_for` and `finish` do."""
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        message = self.client.session.msg("execute_request", content)
+        if cell_id is not None:
+            message["metadata"]["cellId"] = cell_id
+        self.client.shell_channel.send(message)
+        self._busy = message["header"]["msg_id"]
+        self._result = Result()
+        self._ids: dict[str, dict[str, Any]] = {}
+
+    def wait_for(self, text: str, *, timeout: float = TIMEOUT) -> None:
+        """Read the running cell's outputs until ``text`` was printed."""
+        deadline = time.monotonic() + timeout
+        while text not in self._result.stdout:
+            assert not self._read(deadline), f"the cell ended without {text!r}"
+
+    def finish(self, *, timeout: float = TIMEOUT) -> Result:
+        """Read the running cell's outputs to its end."""
+        deadline = time.monotonic() + timeout
+        while not self._read(deadline):
+            pass
+        reply = self._reply(deadline)
+        result, self._busy = self._result, None
+        result.status = reply["status"]
+        result.count = reply.get("execution_count")
+        if result.status == "error":
+            result.ename, result.evalue = reply["ename"], reply["evalue"]
+            result.traceback = reply["traceback"]
+        return result
+
+    def interrupt(self) -> None:
+        """Press the stop button."""
+        self.manager.interrupt_kernel()
+
+    def kill(self) -> None:
+        """Kill the process at once, as a crash does, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.manager.provisioner.process.wait()
+
+    def restart(self) -> None:
+        """Start a new process, as after a crash or by the restart button."""
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        """End the process if it lives."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+    def _read(self, deadline: float) -> bool:
+        """Take one message of the running cell; True when the cell is at its end."""
+        while True:
+            try:
+                message = self.client.get_iopub_msg(timeout=0.2)
+            except queue.Empty:
+                if not self.manager.is_alive():
+                    raise KernelDiedError(self._result) from None
+                if time.monotonic() > deadline:
+                    raise TimeoutError(self._result.text) from None
+                continue
+            if message["parent_header"].get("msg_id") == self._busy:
+                return self._take(message["msg_type"], message["content"])
+
+    def _take(self, kind: str, content: dict[str, Any]) -> bool:
+        outputs = self._result.outputs
+        if kind == "status":
+            return bool(content["execution_state"] == "idle")
+        if kind == "stream":
+            outputs.append({"type": kind, **content})
+        elif kind in {"display_data", "execute_result"}:
+            shown = {"type": kind, **content}
+            outputs.append(shown)
+            if named := content.get("transient", {}).get("display_id"):
+                self._ids[named] = shown
+        elif kind == "update_display_data":
+            if (shown_before := self._ids.get(content["transient"]["display_id"])) is not None:
+                shown_before["data"] = content["data"]
+        elif kind == "error":
+            outputs.append({"type": kind, **content})
+        return False
+
+    def _reply(self, deadline: float) -> dict[str, Any]:
+        while True:
+            message = self.client.get_shell_msg(timeout=max(0.1, deadline - time.monotonic()))
+            if message["parent_header"].get("msg_id") == self._busy:
+                content: dict[str, Any] = message["content"]
+                return content
+
+
+@contextmanager
+def kernel(
+    folder: Path, env: dict[str, str] | None = None, notebook: Path | None = None
+) -> Iterator[Kernel]:
+    """Give a kernel that is gone afterwards."""
+    running = Kernel(folder, env, notebook)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+FAKE_ENGINE = """
+import sys, types
+from contextvars import ContextVar
+import asyncio, time, functools
+from pathlib import Path
+
+_fake_run = ContextVar("fake_run", default=None)
+def _fake():
+    session, run, step = (types.ModuleType("nbdurable." + n) for n in ("session", "run", "step"))
+    for module in (session, run, step):
+        sys.modules[module.__name__] = module
+    log = session.log = []
+    state = {"path": None}
+
+    class Workflow:
+        def __init__(self, name, *, observers=(), **options):
+            self.run_name, self.options, self.observers = name, options, observers
+            self.notes, self.steps = (), 0
+        def _start(self):
+            from nbdurable.errors import UsageError
+            from nbdurable.records import RunStarted
+            if _fake_run.get() is not None:
+                raise UsageError("a durable cell can't run inside another")
+            self._token = _fake_run.set(self)
+            log.append(("enter", self.run_name))
+            for one in self.observers:
+                one(RunStarted(self.run_name, "r", 1, 0, time.time()))
+        def _end(self, kind):
+            from nbdurable.records import RunFinished, RunStatus
+            _fake_run.set(None)
+            word = getattr(kind, "__name__", None)
+            log.append(("exit", self.run_name, word))
+            stopped = word in ("KeyboardInterrupt", "CancelledError")
+            status = "finished" if word is None else "interrupted" if stopped else "failed"
+            for one in self.observers:
+                one(RunFinished(RunStatus(status), time.time(), self.notes))
+        def __enter__(self):
+            self.mode = "sync"
+            self._start()
+            return self
+        def __exit__(self, kind, error, trace):
+            self._end(kind)
+        async def __aenter__(self):
+            self.mode = "async"
+            self._start()
+            return self
+        async def __aexit__(self, kind, error, trace):
+            if kind is None and session.linger:
+                await asyncio.sleep(session.linger)
+            self._end(kind)
+
+    session.linger = 0
+    def workflow(name, **options):
+        session.last = Workflow(name, **options)
+        return session.last
+    session.workflow, session.Workflow = workflow, Workflow
+    session.configure = lambda **settings: None
+    def set_notebook(path):
+        state["path"] = path
+    session.set_notebook = set_notebook
+    def default_store():
+        path = state["path"]
+        folder = Path.cwd() if path is None else path.parent
+        return folder / ".nbdurable" / (("default" if path is None else path.stem) + ".duckdb")
+    session.default_store = default_store
+    session.stored = []
+    session.unfinished = lambda store=None: session.stored
+    session.runs = lambda store=None: session.stored
+    session.steps = lambda name=None, store=None: [{"name": "quote", "seconds": 1.5}]
+    session.why = session.steps
+    session.status = lambda store=None: [{"store": str(default_store())}]
+    session.restart = lambda name, store=None: f"{name} starts from nothing"
+    session.query = lambda sql, store=None: [{"asked": sql}]
+
+    def active(what):
+        from nbdurable.errors import NotInRunError
+        if (one := _fake_run.get()) is None:
+            raise NotInRunError(what)
+        one.steps += 1
+        return one
+    def step_(fn):
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            active(fn.__name__)
+            return fn(*args, **kwargs)
+        return call
+    step.step = step_
+    for name in ("after", "gather", "go", "select", "sleep", "Handle"):
+        def combinator(*args, _name=name, **kwargs):
+            return active(_name)
+        setattr(run, name, combinator)
+_fake()
+"""
+
+
+def has_engine() -> bool:
+    """Tell whether the engine that the door opens is there."""
+    return (ROOT / "nbdurable" / "session.py").exists()
+
+
+def use_engine() -> None:
+    """In this process too, let a stand-in take the engine's place where there is none."""
+    if not has_engine() and "nbdurable.session" not in sys.modules:
+        exec(FAKE_ENGINE, {"__name__": "fake_engine"})

@@ -1,0 +1,590 @@
+"""The notebook's door, in real kernels and in a terminal.
+
+Each test speaks to a kernel as a front end does; times are never asserted, only
+what came of it. An interrupted cell that was not interrupted would run into the
+harness's timeout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import nbformat
+import pexpect
+import pytest
+from kernel_harness import FAKE_ENGINE, ROOT, has_engine, kernel
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+# The kernel's client closes its sockets when the garbage collector finds them.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+ENGINE = "" if has_engine() else FAKE_ENGINE
+LOAD = f"{ENGINE}\n%load_ext nbdurable" if ENGINE else "%load_ext nbdurable"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One kernel for the tests that leave nothing behind but names."""
+    folder = tmp_path_factory.mktemp("shared")
+    with kernel(folder) as running:
+        if ENGINE:
+            running.run(ENGINE)
+        assert running.run("%load_ext nbdurable").status == "ok"
+        running.run("import asyncio, threading, time\nfrom nbdurable import go, select, step")
+        yield running
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Make kernels of a test's own."""
+    made = []
+
+    def start(**options):
+        manager = kernel(tmp_path, **options)
+        made.append(manager)
+        running = manager.__enter__()
+        if ENGINE:
+            running.run(ENGINE)
+        return running
+
+    yield start
+    for manager in made:
+        manager.__exit__(None, None, None)
+
+
+def plain_text(result):
+    """Give the error as it reads, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(result.traceback))
+
+
+# --- A cell ----------------------------------------------------------------------
+
+
+def test_value_names_and_out(shared):
+    """A cell's value is Out[n], and its names stay."""
+    result = shared.run("%%durable plain --quiet\n@step\ndef f():\n    return 2\nx = f()\nx + 1")
+    assert (result.status, result.value, result.stderr) == ("ok", "3", "")
+    assert shared.run("x, Out[%d]" % result.count).value == "(2, 3)"
+
+
+def test_awaiting_cell(shared):
+    """A cell that awaits runs on the kernel's loop and keeps its value."""
+    result = shared.run(
+        "%%durable awaiting --quiet\n@step\nasync def f():\n    await asyncio.sleep(0)\n"
+        "    return 2\ny = await f()\ny + 1"
+    )
+    assert (result.status, result.value) == ("ok", "3"), result.text
+    assert shared.run("y").value == "2"
+
+
+def test_semicolon_shows_nothing(shared):
+    """A trailing semicolon hides the value, in both kinds of cells."""
+    for body in ("1 + 1;", "await asyncio.sleep(0, 3);"):
+        result = shared.run(f"%%durable semi --quiet\n{body}")
+        assert (result.status, result.value) == ("ok", None)
+
+
+def test_no_name_is_left_behind(shared):
+    """The machinery leaves nothing in the namespace."""
+    before = set(shared.run("sorted(globals())").value.split("\n"))
+    shared.run("%%durable clean --quiet\n1")
+    after = set(shared.run("sorted(globals())").value.split("\n"))
+    left = " ".join(after - before)
+    assert "durable" not in left
+    assert "keep" not in left
+
+
+def test_error_reads_as_in_a_plain_cell(shared):
+    """One error, at the user's line, without a frame of ours."""
+    body = "\n\ndef f(n):\n    return 1 / n\n\nf(0)"
+    plain = plain_text(shared.run(f"# header{body}"))
+    for extra in ("", "\nawait asyncio.sleep(0)"):
+        result = shared.run(f"%%durable wrong --quiet{body}{extra}")
+        assert len(result.errors) == 1
+        shown = plain_text(result)
+        assert "nbdurable" not in shown.replace("u'%%durable wrong --quiet'", "")
+        if not extra:
+            shown = shown.replace("u'%%durable wrong --quiet'", "# header")
+            assert re.sub(r"In\[\d+\]", "In", shown) == re.sub(r"In\[\d+\]", "In", plain)
+
+
+def test_error_of_a_step_shows_its_line(shared):
+    """A step's error goes from the cell's line to the step's, with nothing between."""
+    result = shared.run(
+        "%%durable wrongstep --quiet\n@step\ndef f():\n    raise ValueError('no')\nf()"
+    )
+    shown = plain_text(result)
+    assert (result.ename, len(result.errors)) == ("ValueError", 1)
+    assert "----> 5 f()" in shown
+    assert "----> 4     raise ValueError('no')" in shown
+    if has_engine():
+        assert "nbdurable/" not in shown
+
+
+def test_name_from_the_namespace(shared):
+    """A NAME's expressions see the notebook's variables."""
+    shared.run(
+        "day = '2024-05-01'\nimport nbdurable.session as door_session\nnames = []\n"
+        "real_workflow = door_session.workflow\n"
+        "def recording(name, **options):\n    names.append((name, options))\n"
+        "    return real_workflow(name, **options)\n"
+        "door_session.workflow = recording"
+    )
+    try:
+        shared.run("%%durable etl-{day} --quiet\n1")
+        shared.run(
+            "limit = 7\n",
+        )
+        shared.run("%%durable o --quiet --new --keep --tee --strict --max-age 1h --limit 3\n1")
+        seen = shared.run("[(n, {k: v for k, v in o.items() if v}) for n, o in names]").value
+    finally:
+        shared.run("door_session.workflow = real_workflow")
+    assert eval(seen) == [
+        ("etl-2024-05-01", {}),
+        (
+            "o",
+            {"new": True, "keep": True, "tee": True, "strict": True, "max_age": 3600.0, "limit": 3},
+        ),
+    ]
+
+
+def test_cell_without_steps_says_so(shared):
+    """A cell that ran no step says so in one line; one that did doesn't."""
+    idle = shared.run("%%durable idle --quiet\nx = 1")
+    assert [d["text/plain"] for d in idle.displays if "ran no step" in d["text/plain"]]
+    busy = shared.run("%%durable busy --quiet\n@step\ndef f():\n    return 1\nf();")
+    assert "ran no step" not in busy.text
+
+
+def test_view_is_shown_unless_quiet(shared):
+    """The status view leaves a summary; --quiet leaves nothing and imports no widget."""
+    body = "@step\ndef f():\n    return 1\nf();"
+    assert "viewed" in shared.run(f"%%durable viewed\n{body}").text
+    assert shared.run(f"%%durable unseen --quiet\n{body}").outputs == []
+
+
+def test_magics_in_the_cell(shared):
+    """Line magics, shell commands and a cell magic below the header work."""
+    result = shared.run(
+        "%%durable inner --quiet\nout = !echo a b\nk = %env HOME\nout[0], len(k) > 0"
+    )
+    assert result.value == "('a b', True)"
+    result = shared.run("%%durable inner --quiet\n%%time\nz = 1\nz + 1")
+    assert (result.value, "Wall time" in result.stdout) == ("2", True)
+    result = shared.run("%%time\n%%durable inner --quiet\nz = 3\nz + 1")
+    assert (result.value, "Wall time" in result.stdout) == ("4", True)
+
+
+def test_called_as_a_magic(shared):
+    """`run_cell_magic` runs a cell too, and refuses one that awaits."""
+    result = shared.run("get_ipython().run_cell_magic('durable', 'm --quiet', 'q = 5\\nq + 1')")
+    assert (result.status, result.value) == ("ok", "6"), result.text
+    assert shared.run("q").value == "5"
+    result = shared.run("get_ipython().run_cell_magic('durable', 'm', 'await asyncio.sleep(0)')")
+    assert result.ename == "UsageError"
+
+
+def test_capturing_a_durable_cell(shared):
+    """``%%capture`` above takes the run's output with the rest."""
+    result = shared.run("%%capture out\n%%durable caught --quiet\nprint('in here')")
+    assert "in here" not in result.stdout
+    assert "in here" in shared.run("print(out.stdout)").stdout
+
+
+# --- Mistakes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("%%durable\ndef fetch(): pass", "try `%%durable fetch`"),
+        ("%%durable a --nwe\n1", "did you mean --new?"),
+        ("%%durable a b\n1", "takes one name"),
+        ("%%durable etl-{nowhere}\n1", "nowhere"),
+        ("%durable stats", "did you mean %durable status?"),
+        ("%durable restart", "which run?"),
+        ("%durable sql", "SELECT"),
+        ("x = 1\nselect(1)", "(line 2)"),
+        ("go(print)", "%%durable NAME"),
+    ],
+)
+def test_mistakes_are_one_line(shared, code, says):
+    """A mistake is one line without a traceback, and the cell counts as failed."""
+    result = shared.run(code)
+    assert result.status == "error"
+    assert len(result.traceback) == 1
+    assert "\n" not in result.traceback[0]
+    assert says in result.traceback[0]
+    assert result.ename in {"UsageError", "NotInRunError"}
+    assert len(result.errors) == 1
+
+
+def test_nothing_ran_of_a_refused_cell(shared):
+    """A header that can't be read stops the cell before its first line."""
+    shared.run("refused = True")
+    shared.run("%%durable a --nwe\nrefused = False")
+    assert shared.run("refused").value == "True"
+
+
+def test_run_all_stops_at_a_mistake(tmp_path, monkeypatch):
+    """nbclient, and so Run All, stops at a usage error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(c) for c in (LOAD, "%%durable\nx = 1", "y = 2")]
+    )
+    client = NotebookClient(notebook, kernel_name="python3")
+    with pytest.raises(CellExecutionError, match="try `%%durable x`"):
+        client.execute()
+    assert notebook.cells[1].outputs[0].ename == "UsageError"
+    assert notebook.cells[2].execution_count is None
+
+
+def test_two_cells_one_name(own):
+    """A second cell under the same name is refused; the same cell, or a freed name, is not."""
+    running = own()
+    running.run("%load_ext nbdurable")
+    assert running.run("%%durable a --quiet\n1", "one").status == "ok"
+    assert running.run("%%durable a --quiet\n2", "one").status == "ok"
+    second = running.run("%%durable a --quiet\n3", "two")
+    assert second.status == "error"
+    assert "In [" in second.traceback[0]
+    assert running.run("%%durable b --quiet\n1", "one").status == "ok"
+    assert running.run("%%durable a --quiet\n3", "two").status == "ok"
+    assert running.run("%%durable a --quiet\n3").status == "ok"
+
+
+def test_a_removed_cell_frees_its_name(own, tmp_path):
+    """A saved notebook that has lost the first cell, or its name, lets the second run."""
+    path = tmp_path / "n.ipynb"
+
+    def save(**cells):
+        body = [{"id": k, "cell_type": "code", "source": v} for k, v in cells.items()]
+        path.write_text(json.dumps({"cells": body}))
+
+    running = own(notebook=path)
+    running.run("%load_ext nbdurable")
+    save(one="%%durable a\n1", two="%%durable a\n2")
+    assert running.run("%%durable a --quiet\n1", "one").status == "ok"
+    refused = running.run("%%durable a --quiet\n2", "two")
+    assert "save the notebook" in refused.traceback[0]
+    save(one="%%durable a\n1")
+    assert running.run("%%durable a --quiet\n2", "two").status == "error"
+    save(two="%%durable a\n2")
+    assert running.run("%%durable a --quiet\n2", "two").status == "ok"
+    save(two="%%durable c\n2", three="%%durable a\n2")
+    assert running.run("%%durable a --quiet\n2", "three").status == "ok"
+
+
+# --- Interrupts -------------------------------------------------------------------
+
+STUCK = {
+    "sleep in a plain cell": "print('on')\ntime.sleep(600)",
+    "wait in a plain cell": "print('on')\nthreading.Event().wait()",
+    "loop in a plain cell": "print('on')\nwhile True: pass",
+    "sleep in an awaiting cell": "await asyncio.sleep(0)\nprint('on')\ntime.sleep(600)",
+    "wait in an awaiting cell": "await asyncio.sleep(0)\nprint('on')\nthreading.Event().wait()",
+    "idle await": "print('on')\nawait asyncio.sleep(600)",
+    "await of a thread": "print('on')\nawait asyncio.to_thread(stop.wait)",
+    "await of others": "print('on')\nawait asyncio.gather(*(asyncio.sleep(600) for _ in '12'))",
+}
+
+
+@pytest.mark.parametrize("body", STUCK.values(), ids=STUCK)
+def test_interrupt(shared, body):
+    """The stop button ends each kind of cell as KeyboardInterrupt, and the kernel goes on."""
+    shared.run("stop = threading.Event()")
+    shared.begin(f"%%durable stuck --quiet\n{body}")
+    shared.wait_for("on")
+    shared.interrupt()
+    result = shared.finish()
+    assert (result.status, result.ename, len(result.errors)) == ("error", "KeyboardInterrupt", 1)
+    assert "nbdurable/" not in plain_text(result)
+    last = len(body.split("\n")) + 1
+    assert re.search(rf"line {last - 1}|line {last}\b", plain_text(result))
+    assert shared.run("stop.set()\n1 + 1").value == "2"
+    assert shared.run("await asyncio.sleep(0, 5)").value == "5"
+
+
+def test_interrupt_that_the_cell_catches(shared):
+    """A cell may catch its interrupt and go on; the next one works again."""
+    body = (
+        "for word in ('on', 'again'):\n    print(word)\n    try:\n"
+        "        await asyncio.sleep(600)\n    except asyncio.CancelledError:\n        pass\n'done'"
+    )
+    shared.begin(f"%%durable stubborn --quiet\n{body}")
+    shared.wait_for("on")
+    shared.interrupt()
+    shared.wait_for("again")
+    shared.interrupt()
+    assert shared.finish().value == "'done'"
+
+
+def test_cancellation_of_the_cells_own(shared):
+    """A CancelledError that no signal caused stays one."""
+    result = shared.run(
+        "%%durable own --quiet\nother = asyncio.ensure_future(asyncio.sleep(600))\n"
+        "await asyncio.sleep(0)\nother.cancel()\nawait other"
+    )
+    assert (result.status, result.ename) == ("error", "CancelledError")
+
+
+@pytest.mark.skipif(not has_engine(), reason="needs steps")
+@pytest.mark.parametrize("awaiting", ["", "await asyncio.sleep(0)\n"], ids=["plain", "awaiting"])
+def test_interrupt_while_the_cell_waits_at_its_end(shared, awaiting):
+    """A cell whose code is done waits for its steps, and that wait is interrupted too."""
+    body = f"{awaiting}h = go(asyncio.sleep, 600)\nprint('on')"
+    shared.begin(f"%%durable ending{len(awaiting)} --quiet\n{body}")
+    shared.wait_for("on")
+    shared.interrupt()
+    result = shared.finish()
+    assert (result.status, result.ename) == ("error", "KeyboardInterrupt"), result.text
+    assert shared.run("await asyncio.sleep(0, 5)").value == "5"
+
+
+# --- Loading -----------------------------------------------------------------------
+
+
+def test_loading_twice_is_loading_once(shared):
+    """Neither a second load nor a reload doubles anything; unloading takes all away."""
+    count = (
+        "ip = get_ipython()\n"
+        "[sum('durable' in str(getattr(t, '__module__', type(t).__module__)) for t in ts)\n"
+        " for ts in (ip.input_transformers_cleanup, ip.ast_transformers)]"
+    )
+    assert shared.run(count).value == "[1, 1]"
+    shared.run("%load_ext nbdurable")
+    shared.run("%reload_ext nbdurable")
+    shared.run("import nbdurable\nnbdurable.load_ipython_extension(get_ipython())")
+    assert shared.run(count).value == "[1, 1]"
+    assert shared.run("%%durable again --quiet\nprint('once')").stdout == "once\n"
+    shared.run("%unload_ext nbdurable")
+    assert shared.run(count).value == "[0, 0]"
+    assert shared.run("%%durable again\n1").status == "error"
+    assert shared.run("hasattr(ip.display_pub.publish, 'original')").value == "False"
+    shared.run("%load_ext nbdurable")
+    assert shared.run(count).value == "[1, 1]"
+
+
+def test_import_is_light(tmp_path):
+    """`import nbdurable` loads no IPython, widget library or DuckDB; loading no DuckDB, no widget."""
+    heavy = ("IPython", "ipywidgets", "anywidget", "duckdb", "pandas", "dask")
+    script = textwrap.dedent(f"""
+        {textwrap.indent(ENGINE, "        ").strip()}
+        import json, sys
+        import nbdurable
+        first = [m for m in {heavy} if m in sys.modules]
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.run_line_magic("load_ext", "nbdurable")
+        second = [m for m in {heavy} if m in sys.modules]
+        print(json.dumps([first, second]))
+    """)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = json.loads(done.stdout.splitlines()[-1])
+    assert (first, second) == ([], ["IPython"])
+    assert not (tmp_path / ".nbdurable").exists()
+
+
+def test_unfinished_runs_are_told_at_load(own, tmp_path):
+    """Loading tells which runs are unfinished and how to go on, where a store exists."""
+    running = own()
+    told = running.run(
+        "import time, pathlib\nimport nbdurable.session as s\n"
+        "from nbdurable.records import RunStatus, RunSummary\n"
+        "s.unfinished = lambda store=None: [RunSummary('r', 'quotes', RunStatus.DIED,\n"
+        "    time.time() - 999, 1, time.time() - 130, None, 3, 2)]\n"
+        "%load_ext nbdurable"
+    )
+    assert told.stdout == ""
+    running.run(
+        "store = pathlib.Path(s.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
+    )
+    told = running.run("%reload_ext nbdurable")
+    assert told.stdout == ("quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume\n")
+
+
+def test_store_lies_beside_the_notebook(own, tmp_path):
+    """The notebook's path decides the store; without one that is said once."""
+    (tmp_path / "deep").mkdir()
+    running = own(notebook=tmp_path / "deep" / "my notes.ipynb")
+    running.run("%load_ext nbdurable")
+    running.run("import nbdurable.session as s")
+    shown = running.run("print(s.default_store())").stdout.strip()
+    assert shown == str(tmp_path / "deep" / ".nbdurable" / "my notes.duckdb")
+    assert "default.duckdb" not in running.run("%%durable a\n1", "one").text
+
+
+def test_unknown_notebook_is_said_once(own):
+    """Where a person looks and no notebook is known, the store's place is said once."""
+    running = own()
+    running.run("%load_ext nbdurable")
+    assert "default.duckdb" not in running.run("%%durable a --quiet\n1").text
+    running.restart()
+    if ENGINE:
+        running.run(ENGINE)
+    running.run("%load_ext nbdurable")
+    assert "default.duckdb" in running.run("%%durable a --quiet\n1", "one").text
+    assert "default.duckdb" not in running.run("%%durable a --quiet\n1", "one").text
+
+
+# --- %durable ----------------------------------------------------------------------
+
+
+def test_line_magic_alone_lists_its_commands(shared):
+    """%durable alone says what it can do, as text and as HTML."""
+    result = shared.run("%durable")
+    assert "%durable restart NAME" in result.value
+    (shown,) = [o["data"] for o in result.outputs if o["type"] == "execute_result"]
+    assert shown["text/html"].startswith("<table>")
+
+
+def test_tables(shared):
+    """A table reads as text, iterates over dicts, and escapes what it shows."""
+    result = shared.run(
+        "from nbdurable.magic import Table\n"
+        "t = Table([{'name': '<b>', 'seconds': 1.5, 'x': None, 'id': b'ab'}])\n"
+        "print(t)\n'<b>' in t._repr_html_(), len(t), t[0]['seconds'], list(t) == [t[0]], "
+        "repr(Table([], 'none yet')), Table([])._repr_html_()"
+    )
+    assert result.value == "(False, 1, 1.5, True, 'none yet', '<p>nothing yet</p>')"
+    assert "1.500" in result.stdout
+
+
+def test_line_magic_answers(shared):
+    """Each subcommand answers after a run, with a table or a sentence."""
+    shared.run("%%durable asked --quiet\n@step\ndef f():\n    return 1\nf();")
+    for line in ("status", "runs", "steps", "steps asked", "why asked", "restart asked"):
+        result = shared.run(f"%durable {line}")
+        assert result.status == "ok", result.text
+        assert result.text
+    result = shared.run("answer = %durable sql SELECT 1 AS one\nlen(answer)")
+    assert (result.status, result.value) == ("ok", "1"), result.text
+
+
+def test_completion(shared):
+    """Subcommands complete."""
+    shared.client.complete("%durable st", 11)
+    reply = shared.client.get_shell_msg(timeout=30)
+    while reply["msg_type"] != "complete_reply":
+        reply = shared.client.get_shell_msg(timeout=30)
+    assert {"status", "steps"} <= set(reply["content"]["matches"])
+
+
+def test_help(shared):
+    """``%%durable?`` shows the options."""
+    message = shared.client.session.msg(
+        "inspect_request", {"code": "%%durable", "cursor_pos": 9, "detail_level": 0}
+    )
+    shared.client.shell_channel.send(message)
+    reply = shared.client.get_shell_msg(timeout=30)
+    while reply["msg_type"] != "inspect_reply":
+        reply = shared.client.get_shell_msg(timeout=30)
+    assert "--max-age" in reply["content"]["data"]["text/plain"]
+
+
+def test_displays_are_captured(shared):
+    """A display within a capture goes there, from any thread, and can be shown later."""
+    result = shared.run(
+        "from nbdurable import output\nfrom IPython.display import display, HTML\n"
+        "import contextvars\nbox = output.Capture()\ntoken = output.capturing(box)\n"
+        "thread = threading.Thread(target=contextvars.copy_context().run,\n"
+        "    args=(display, HTML('<i>x</i>')))\nthread.start()\nthread.join()\n"
+        "output.released(token)\n[m.kind for m in box.messages]"
+    )
+    assert (result.value, result.displays) == ("['display']", [])
+    result = shared.run("output.deliver(box.messages)")
+    assert [d["text/html"] for d in result.displays] == ["<i>x</i>"]
+
+
+# --- A terminal ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Terminal IPython with the extension loaded."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "TERM": "dumb",
+    }
+    arguments = ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=nocolor"]
+    if ENGINE:
+        engine = tmp_path / "engine.py"
+        engine.write_text(ENGINE)
+        arguments += ["-i", str(engine)]
+    child = pexpect.spawn(
+        sys.executable, arguments, env=environment, cwd=str(tmp_path), encoding="utf-8", timeout=60
+    )
+    child.expect(r"In \[1\]: ")
+    child.sendline("%load_ext nbdurable")
+    child.expect(r"In \[2\]: ")
+    yield child
+    child.close(force=True)
+
+
+def test_terminal_cell(terminal):
+    """A terminal waits for the body, runs it, shows its value and one line about the run."""
+    terminal.sendline("%%durable quotes")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("x = 1")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("x + 41")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("")
+    terminal.expect("quotes: no steps")
+    terminal.expect("default.duckdb")
+    terminal.expect(r"Out\[2\]: 42")
+    terminal.expect(r"In \[3\]: ")
+
+
+def test_terminal_mistake(terminal):
+    """A mistake is one line here too."""
+    terminal.sendline("%%durable quotes --nwe")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("1")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("")
+    terminal.expect(r"UsageError: .*did you mean --new\?")
+    assert "Traceback" not in terminal.before
+    terminal.expect(r"In \[3\]: ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import time; print('o' + 'n', flush=True); time.sleep(600)",
+        "import asyncio; print('o' + 'n', flush=True); await asyncio.sleep(600)",
+    ],
+    ids=["plain", "awaiting"],
+)
+def test_terminal_interrupt(terminal, body):
+    """Ctrl-C ends the cell, and the terminal goes on."""
+    terminal.sendline("%%durable stuck")
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline(body)
+    terminal.expect(r"\.\.\.: ")
+    terminal.sendline("")
+    terminal.expect("\non\r")
+    terminal.sendintr()
+    terminal.expect("KeyboardInterrupt")
+    terminal.expect(r"In \[3\]: ")
+    terminal.sendline("import asyncio; await asyncio.sleep(0, 40 + 2)")
+    terminal.expect(r"Out\[3\]: 42")
