@@ -7,6 +7,7 @@ refuses what can't mean anything, and hands over to the run.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .combinators import Gather, Select
     from .handles import Handle, StepHandle
     from .scope import Scope
+
+_GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,7 +166,8 @@ def go(
             f"go({_shown(function)}): a {type(function).__name__} can't be called; give the "
             f"function and its arguments apart, as in go(function, 1, 2)"
         )
-    return where.run.go(where, function, args, kwargs, StepOptions(name=_name_of(function)))
+    _refuse_generator(function)
+    return where.run.go(where, function, args, kwargs, _plain_options(_name_of(function)))
 
 
 def select(*handles: Any, success: bool = False) -> Select[Any]:
@@ -247,6 +251,7 @@ def _make_step(options: Mapping[str, Any], function: Callable[..., Any]) -> Step
             f"step({_shown(function)}): a {type(function).__name__} can't be called; options are "
             f"named, as in @step(retries=3)"
         )
+    _refuse_generator(function)
     return Step(function, _options(function, StepOptions(name=_name_of(function)), options))
 
 
@@ -319,6 +324,20 @@ def _retry_on(given: Any) -> tuple[type[BaseException], ...] | Callable[[BaseExc
     raise UsageError(
         f"step option retry_on={given!r}: give exception types, or a function of the exception"
     )
+
+
+def _refuse_generator(function: Callable[..., Any]) -> None:
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & _GENERATOR_FLAGS:
+        raise UsageError(
+            f"{_name_of(function)} is a generator function, whose result can't be saved: return a "
+            f"list instead of yielding"
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_options(name: str) -> StepOptions:
+    return StepOptions(name=name)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

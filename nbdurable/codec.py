@@ -128,23 +128,14 @@ def traceback_text(data: bytes) -> str:
     return text
 
 
-def sign(key: bytes, *fields: bytes | str | float) -> bytes:
-    """Give the HMAC-SHA256 (RFC 2104) of ``fields``, each with its length before it."""
-    message = b"".join(
-        [
-            b"%d:%b" % (len(part), part)
-            for part in [
-                field if type(field) is bytes else repr(field).encode("utf-8", "surrogatepass")
-                for field in fields
-            ]
-        ]
-    )
+def sign(key: bytes, message: bytes) -> bytes:
+    """Give the HMAC-SHA256 (RFC 2104) of `message`."""
     return hmac.digest(key, message, "sha256")
 
 
-def signature_holds(key: bytes, signature: bytes, *fields: bytes | str | float) -> bool:
-    """Tell whether ``signature`` is that of ``fields``, in constant time."""
-    return hmac.compare_digest(sign(key, *fields), signature)
+def signature_holds(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Tell whether `signature` is that of `message`, in constant time."""
+    return hmac.compare_digest(hmac.digest(key, message, "sha256"), signature)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped

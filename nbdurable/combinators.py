@@ -57,7 +57,7 @@ class Combinator(Handle[T_co]):
             if branch.number:
                 self.notice(branch)
             else:
-                branch.observers.append(self)
+                branch.observed_by(self)
 
     def notice(self, branch: Handle[Any]) -> None:
         """`branch` has its number."""

@@ -6,43 +6,17 @@ lock; what it makes durable is shown in `committed`, never before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .combinators import Combinator, Select
 
 if TYPE_CHECKING:
-    import threading
-
     from .errors import DurableError
     from .handles import Handle, StepHandle
+    from .ledger import Ledger
     from .records import Checkpoint
     from .step import Ending, Running
     from .store import Batch
-
-
-class Ledger(Protocol):
-    """What entries need of their run."""
-
-    lock: threading.RLock  # type: ignore[valid-type] # a factory function in typeshed
-    execution: int
-
-    def take_number(self) -> int:
-        """Give the next place in the commit order."""
-
-    def write_checkpoint(self, settled: Settled, batch: Batch) -> None:
-        """Sign a checkpoint and add it to the transaction."""
-
-    def close_over(self, first: Handle[Any], batch: Batch) -> list[Handle[Any]]:
-        """End every combinator that `first` completes."""
-
-    def write_decision(self, select: Select[Any], batch: Batch) -> None:
-        """Add a decision to the transaction."""
-
-    def make_durable(self, resolved: list[Handle[Any]]) -> None:
-        """Wake whoever waits for these, and show them."""
-
-    def break_off(self, handle: Handle[Any], error: BaseException) -> None:
-        """These will never be durable: raise `error` where they are waited for."""
 
 
 class Settled:
@@ -224,3 +198,16 @@ class AttemptEnded:
 
     def failed(self, error: DurableError) -> None:
         """The retry does not wait for it."""
+
+
+class Nothing:
+    """An entry whose commit takes along what was enqueued before it."""
+
+    def write(self, batch: Batch) -> None:
+        """Add nothing."""
+
+    def committed(self) -> None:
+        """Nobody waits."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits."""

@@ -74,20 +74,39 @@ class Handle(Generic[T_co]):
 
     kind = "handle"
 
+    # Defaults on the class: ten thousand handles are made in a fraction of a second.
+    number = 0
+    ended: Kind | None = None
+    durable = False
+    broken: BaseException | None = None
+    observers: list[Observer] | None = None
+    waiters: list[Callable[[], object]] | None = None
+    asked = False
+    lost = False
+    known = False
+
     def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
         self._order = order
         self.place = place
         self.name = name
         self.identity = identity
-        self.number = 0
-        self.ended: Kind | None = None
-        self.durable = False
-        self.broken: BaseException | None = None
-        self.observers: list[Observer] = []
-        self.waiters: list[Callable[[], object]] = []
-        self.asked = False
-        self.lost = False
-        self.known = False
+
+    def observed_by(self, observer: Observer) -> None:
+        """Tell `observer` when this has its number. The run's lock is held."""
+        if self.observers is None:
+            self.observers = []
+        self.observers.append(observer)
+
+    def wake(self, waiter: Callable[[], object]) -> None:
+        """Call `waiter` when this is durable, or broken off. The run's lock is held."""
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+
+    def take_waiters(self) -> list[Callable[[], object]]:
+        """Give who is to be woken, once. The run's lock is held."""
+        waiters, self.waiters = self.waiters or [], None
+        return waiters
 
     # --- what a cell asks -------------------------------------------------------
 
@@ -260,6 +279,29 @@ class Observer(Protocol):
 class StepHandle(Handle[T_co]):
     """A step's or a timer's handle."""
 
+    version: Version | None = None
+    work: Work | None = None
+    label_text = ""
+    checkpoint: Checkpoint | None = None
+    ending: Ending | None = None
+    running: Running | None = None
+    started = False
+    deferred = False
+    delivered = False
+    seen = False
+    held = False
+    replayed = False
+    upstream: tuple[Handle[Any], ...] = ()
+    pending = 0
+    code = b""
+    why = ""
+    seconds = 0.0
+    failed_attempts = 0
+    last_attempt = 0
+    wake_time: float | None = None
+    timer_seconds = 0.0
+    cancel_timer: Callable[[], None] | None = None
+
     def __init__(
         self, order: Order, place: int, call: Call, *, kind: str = "step", parent: int | None
     ) -> None:
@@ -267,29 +309,7 @@ class StepHandle(Handle[T_co]):
         self.kind = kind
         self.call = call
         self.parent = parent
-        self.version: Version | None = None
-        self.work: Work | None = None
-        self.label_text = ""
-        self.checkpoint: Checkpoint | None = None
-        self.ending: Ending | None = None
-        self.running: Running | None = None
-        self.started = False
-        self.deferred = False
-        self.delivered = False
-        self.seen = False
-        self.upstream: tuple[Handle[Any], ...] = ()
-        self.pending = 0
-        self.code = b""
-        self.why = ""
-        self.seconds = 0.0
-        self.held = False
-        self.replayed = False
         self.attempt_errors: list[str] = []
-        self.failed_attempts = 0
-        self.last_attempt = 0
-        self.wake: float | None = None
-        self.timer_seconds = 0.0
-        self.cancel_timer: Callable[[], None] | None = None
 
     @property
     def label(self) -> str:
@@ -304,6 +324,11 @@ class StepHandle(Handle[T_co]):
         if self.deferred:
             return "not started"
         return "running" if self.running is not None else "waiting"
+
+    @property
+    def is_loser(self) -> bool:
+        """Whether a decided select passed it over and nobody else asked for it."""
+        return self.lost and not self.asked
 
     @property
     def pair(self) -> Identity:

@@ -15,6 +15,7 @@ import ast
 import asyncio
 import difflib
 import functools
+import inspect
 import linecache
 import time
 from contextvars import ContextVar
@@ -91,16 +92,8 @@ class DurableCell:
         session.set_notebook(kernel.notebook(shell))
         self._workflow = session.workflow(
             name,
-            new=options.new,
-            max_age=options.max_age,
-            keep=options.keep,
-            strict=True if options.strict else None,
-            limit=options.limit,
-            executor=shell.user_ns.get(options.executor, options.executor)
-            if options.executor
-            else None,
-            tee=options.tee,
             observers=() if self._view is None else (self._view,),
+            **_asked(options, shell.user_ns),
         )
 
     def __enter__(self) -> Self:
@@ -185,6 +178,24 @@ class DurableCell:
                 f"with @step, or start one with go(...)",
             )
         _say_store(self._shell)
+
+
+def _asked(options: cell.CellOptions, names: Mapping[str, object]) -> dict[str, Any]:
+    """Give the options that the header names, as the session takes them.
+
+    Raises:
+        UsageError: The session has no such option.
+    """
+    words = ("new", "max_age", "keep", "strict", "limit", "executor", "tee")
+    asked = {word: getattr(options, word) for word in words if getattr(options, word)}
+    if options.max_age is not None:
+        asked["max_age"] = options.max_age  # 0 is an age, too
+    for word in asked:
+        if word not in inspect.signature(session.workflow).parameters:
+            raise UsageError(f"%%durable --{word.replace('_', '-')} is not in this version yet")
+    if options.executor is not None:
+        asked["executor"] = names.get(options.executor, options.executor)
+    return asked
 
 
 def _new_view(shell: InteractiveShell, name: str) -> LiveView:

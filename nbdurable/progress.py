@@ -521,6 +521,13 @@ def _heading(row: StepView) -> str:
     return row.name or row.kind if row.branches else _title(row)
 
 
+def _took(row: StepView) -> str:
+    """Say how long the row took; a step without an attempt took no time to speak of."""
+    if row.seconds is None or (row.kind == "step" and not row.attempts):
+        return ""
+    return duration(row.seconds)
+
+
 def _clipped(said: str) -> str:
     return said if len(said) <= _CLIP else said[: _CLIP - 1] + "…"
 
@@ -581,8 +588,8 @@ def _row(view: RunView, row: StepView) -> dict[str, Any]:
     if row.state in _MOVING and view.live:
         said["since"] = row.started
         said["again"] = row.again
-    elif row.seconds is not None:
-        said["time"] = duration(row.seconds)
+    else:
+        said["time"] = _took(row)
     if row.branches:
         chips, more = _chips(view, row)
         said["branches"] = [
@@ -618,9 +625,7 @@ def html(view: RunView, *, times: bool = True) -> str:
     if not times:
         return _stable_html(view)
     parts = [f"<p><strong>{escape(view.name)}</strong>{escape(line(view)[len(view.name) :])}</p>"]
-    parts += _items(_verdict(view, row) for row in _choices(view)[:LINES])
-    if more := len(_choices(view)) - LINES:
-        parts += [f"<p>… {more:,} more decisions</p>"] if more > 0 else []
+    parts += _items(_capped([_verdict(view, row) for row in _choices(view)], "decisions"))
     if view.steps:
         parts.append(_table(view))
     parts += _items(escape(note) for note in view.notes)
@@ -680,20 +685,19 @@ def _html_row(view: RunView, row: StepView) -> str:
         mark = " <strong>★ won</strong>"
     colour = _COLOURS.get(row.state, "")
     style = f' style="color:{colour}"' if colour else ""
-    seconds = duration(row.seconds) if row.seconds is not None else ""
     heading = escape(_clipped(_heading(row)))
     label = f"{'&#8195;' * row.depth}<code>{heading}</code>{mark}{_html_branches(view, row)}"
     state = f"<span{style}>{GLYPHS[row.state]}</span> {row.state}"
     cells = "".join(
-        f'<td style="text-align:{side}">{cell}</td>'
+        f'<td style="text-align:{side};vertical-align:top">{cell}</td>'
         for (_, side), cell in zip(
             _COLUMNS[1:],
-            (state, row.attempts or "", seconds, escape(_remark(row))),
+            (state, row.attempts or "", _took(row), escape(_remark(row))),
             strict=True,
         )
     )
-    heads = '<th scope="row" style="text-align:left;font-weight:normal">'
-    return f'<tr style="vertical-align:top">{heads}{label}</th>{cells}</tr>'
+    heads = '<th scope="row" style="text-align:left;vertical-align:top;font-weight:normal">'
+    return f"<tr>{heads}{label}</th>{cells}</tr>"
 
 
 def _html_branches(view: RunView, row: StepView) -> str:

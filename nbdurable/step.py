@@ -91,9 +91,9 @@ class Running:
 
     __slots__ = ("_lock", "_target", "ending", "number", "over", "started")
 
-    def __init__(self, target: Callable[[Ending], None], number: int, started: float) -> None:
+    def __init__(self, number: int, started: float) -> None:
         self._lock = threading.Lock()
-        self._target: Callable[[Ending], None] | None = target
+        self._target: Callable[[Ending], None] | None = None
         self.ending: Ending | None = None
         self.over = False
         self.number = number
@@ -207,6 +207,13 @@ def explain(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
 
 
+def arguments_text(work: Work | None) -> str:
+    """Give ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
+    if work is None or work.inputs is None:
+        return ""
+    return ";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts])
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Tell whether calling `function` gives a coroutine."""
     while isinstance(function, functools.partial):
@@ -214,11 +221,6 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an instance with an async __call__
     )
-
-
-def is_generator_function(function: Callable[..., Any]) -> bool:
-    """Tell whether calling `function` gives a generator, which can't be an outcome."""
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _call(work: Work, capture: output.Capture) -> Any:

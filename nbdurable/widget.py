@@ -105,6 +105,7 @@ class LiveView:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._shown = False
+        self._publisher: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
         """Take an event: one append, from any thread, at any rate."""
@@ -116,16 +117,19 @@ class LiveView:
         To be called by the cell: what is published belongs to the cell whose
         context calls this, and a plain thread's messages would land elsewhere.
         """
+        if self._publisher is not None or self._ended.is_set():
+            return
         if self._screen is None:
             if getattr(get_ipython(), "kernel", None) is None:
                 return
             self._screen = NotebookScreen(self._name)
-        threading.Thread(
+        self._publisher = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._publish, self._screen),
             name=f"nbdurable live view of {self._name}",
             daemon=True,
-        ).start()
+        )
+        self._publisher.start()
 
     def finish(self) -> None:
         """Put the static summary in the live view's place. To be called by the cell.

@@ -44,6 +44,7 @@ class Result:
     evalue: str = ""
     traceback: list[str] = field(default_factory=list)
     count: int | None = None
+    payload: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def stdout(self) -> str:
@@ -161,6 +162,7 @@ class Kernel:
         result, self._busy = self._result, None
         result.status = reply["status"]
         result.count = reply.get("execution_count")
+        result.payload = reply.get("payload", [])
         if result.status == "error":
             result.ename, result.evalue = reply["ename"], reply["evalue"]
             result.traceback = reply["traceback"]
@@ -335,7 +337,7 @@ _fake()
 
 def has_engine() -> bool:
     """Tell whether the engine that the door opens is there."""
-    return (ROOT / "nbdurable" / "session.py").exists()
+    return not os.environ.get("FAKE") and (ROOT / "nbdurable" / "session.py").exists()
 
 
 def use_engine() -> None:

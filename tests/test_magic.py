@@ -489,15 +489,11 @@ def test_completion(shared):
 
 
 def test_help(shared):
-    """``%%durable?`` shows the options."""
-    message = shared.client.session.msg(
-        "inspect_request", {"code": "%%durable", "cursor_pos": 9, "detail_level": 0}
-    )
-    shared.client.shell_channel.send(message)
-    reply = shared.client.get_shell_msg(timeout=30)
-    while reply["msg_type"] != "inspect_reply":
-        reply = shared.client.get_shell_msg(timeout=30)
-    assert "--max-age" in reply["content"]["data"]["text/plain"]
+    """``%%durable?`` shows the options, ``%durable?`` the other magic."""
+    (page,) = shared.run("%%durable?").payload
+    assert "--max-age" in page["data"]["text/plain"]
+    (page,) = shared.run("%durable?").payload
+    assert "alone lists how" in page["data"]["text/plain"]
 
 
 def test_displays_are_captured(shared):

@@ -88,7 +88,8 @@ def _dtype(walk: Walk, dtype: Any) -> bytes:
             inner, offset, *_ = dtype.fields[name]
             out.append(text_of(name) + b"%x:" % offset + _dtype(walk, inner))
         return b"".join(out) + b"}"
-    return text_of(dtype.str) + text_of(type(dtype).__name__)
+    usual = dtype.kind in "?biufcmMSUO"
+    return text_of(dtype.str) + (b"" if usual else text_of(qualified(type(dtype)) + repr(dtype)))
 
 
 def _ndarray(walk: Walk, array: Any) -> bytes:
@@ -153,6 +154,9 @@ def _subclass(walk: Walk, array: Any) -> bytes:
 
     def body(w: Walk, v: Any) -> bytes:
         base = v.view(numpy.ndarray)
+        if isinstance(v, numpy.ma.MaskedArray):
+            mask = elements(w, numpy.ma.getmaskarray(v))
+            return b"u" + w.encode(type(v)) + elements(w, base) + mask + w.encode(v.fill_value)
         state = dict(getattr(v, "__dict__", {}))
         return b"u" + w.encode(type(v)) + elements(w, base) + w.encode(state)
 

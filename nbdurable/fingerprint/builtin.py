@@ -208,14 +208,6 @@ def _member(walk: Walk, v: enum.Enum) -> bytes:
     return walk.within(body)
 
 
-def _named_tuple(walk: Walk, v: tuple[Any, ...]) -> bytes:
-    return walk.within(
-        lambda: walk.node(
-            v, lambda w, t: b"p" + w.encode(type(t)) + sequence(w, b"t", tuple.__iter__(t) and list(t))
-        )
-    )
-
-
 EXACT.update(
     {
         range: _fields("range", lambda v: (v.start, v.stop, v.step)),
@@ -319,6 +311,8 @@ def resolve(cls: type) -> Encoder | None:
         return _builtin_subclass
     if issubclass(cls, (types.ModuleType, types.FunctionType)):
         return EXACT[types.ModuleType]
+    if cls.__name__ in {"cython_function_or_method", "fused_cython_function"}:
+        return named
     if cls.__module__ == "typing" or issubclass(cls, typing.TypeVar):
         return _typing
     return None

@@ -29,6 +29,8 @@ def resolve(cls: type) -> Encoder | None:
             return _node(_column)
         if issubclass(cls, pandas.api.extensions.ExtensionDtype):
             return lambda walk, v: b"o" + text_of("pandas.dtype") + _dtype(walk, v)
+        if issubclass(cls, (pandas.Timestamp, pandas.Timedelta)):
+            return _moment
         if cls in {type(pandas.NA), type(pandas.NaT)}:
             return lambda _, v: b"x" + text_of(qualified(type(v)))
     polars: Any = sys.modules.get("polars")
@@ -85,6 +87,12 @@ def _class_of(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     own = cls.__module__.partition(".")[0] == "pandas"
     return text_of(qualified(cls)) if own else walk.encode(cls)
+
+
+def _moment(walk: Walk, value: Any) -> bytes:
+    tz, fold = getattr(value, "tz", None), getattr(value, "fold", 0)
+    fields = (int(value.asm8.view("i8")), value.unit, tz, fold)
+    return b"o" + _class_of(walk, value) + sequence(walk, b"t", fields)
 
 
 def _attrs(walk: Walk, value: Any) -> bytes:

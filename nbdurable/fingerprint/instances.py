@@ -33,17 +33,16 @@ def instance(walk: Walk, value: Any) -> bytes:
         walk.mutable = True
     if walk.owner.is_project_class(cls):
         return walk.within(lambda: walk.node(value, _ours))
-    outer = not walk.library
+    depth = len(walk.path)
     walk.library += 1
-    mutable = walk.mutable
     try:
         return walk.within(lambda: walk.node(value, _library))
     except OpaqueError:
-        if not outer:
+        if walk.library > 1:
             raise
     finally:
         walk.library -= 1
-    walk.mutable = mutable
+    del walk.path[depth:]
     return walk.opaque(value)
 
 
@@ -57,10 +56,7 @@ def _frozen(cls: type) -> bool:
 
 
 def _ours(walk: Walk, value: Any) -> bytes:
-    head = walk.encode(type(value))
-    if not walk.library:
-        return b"I" + head + _state(walk, value)
-    return b"I" + head + _state(walk, value)
+    return b"I" + walk.encode(type(value)) + _state(walk, value)
 
 
 def _library(walk: Walk, value: Any) -> bytes:

@@ -10,11 +10,11 @@ import os
 import site
 import sys
 import sysconfig
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FunctionType, ModuleType
 
 _OURS = __name__.partition(".")[0]
 _PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
@@ -95,5 +95,8 @@ class Places:
         name = cls.__module__ if isinstance(cls.__module__, str) else ""
         if not cls.__flags__ & (1 << 9):  # not a heap type: made in C
             return False
-        module = sys.modules.get(name)
-        return self.named(name, getattr(module, "__file__", None) if module else None)
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is None and name != "__main__":
+            methods = [m for m in vars(cls).values() if isinstance(m, FunctionType)]
+            return any(map(self.function, methods))
+        return self.named(name, path)

@@ -307,6 +307,8 @@ def _generated(cls: type, value: Any) -> bool:
     fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
     if not isinstance(fn, types.FunctionType):
         return False
+    while isinstance(inner := fn.__dict__.get("__wrapped__"), types.FunctionType):
+        fn = inner
     made = fn.__code__.co_filename.startswith(("<string>", "<attrs generated"))
     space = vars(cls)
     return made and any(

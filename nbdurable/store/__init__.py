@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .index import Identity, PastAttempts, ReplayIndex, checkpoint_fields, decision_fields, pack
+from .index import Identity, PastAttempts, ReplayIndex, checkpoint_message, decision_message, pack
 
 if TYPE_CHECKING:
     from .check import check
@@ -31,8 +31,8 @@ __all__ = [
     "ReplayIndex",
     "Store",
     "check",
-    "checkpoint_fields",
-    "decision_fields",
+    "checkpoint_message",
+    "decision_message",
     "pack",
 ]
 

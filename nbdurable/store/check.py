@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nbdurable.codec import signature_holds
 from nbdurable.records import Decision, RunStatus
 
-from .index import checkpoint_fields, decision_fields
+from .index import checkpoint_message, decision_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,8 @@ def _signatures(store: Store) -> Iterator[str]:
     for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
         index = store.load_index(run)
         for checkpoint in index.checkpoints.values():
-            fields = checkpoint_fields(store.id, checkpoint)
-            if not signature_holds(store.key, checkpoint.signature, *fields):
+            message = checkpoint_message(store.id, checkpoint)
+            if not signature_holds(store.key, checkpoint.signature, message):
                 yield f"a checkpoint with a wrong signature: {checkpoint.label}"
         for decisions in index.decisions.values():
             for decision in decisions:
@@ -85,7 +85,7 @@ def _signatures(store: Store) -> Iterator[str]:
 
 
 def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[str]:
-    if not signature_holds(store.key, decision.signature, *decision_fields(store.id, decision)):
+    if not signature_holds(store.key, decision.signature, decision_message(store.id, decision)):
         yield f"a decision with a wrong signature: number {decision.number}"
     for call, version in decision.branches:
         winner = index.checkpoints.get((call, version))

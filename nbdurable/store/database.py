@@ -34,7 +34,7 @@ from nbdurable.errors import (
 from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
 from . import MEMORY
-from .index import PastAttempts, ReplayIndex, unpack
+from .index import PastAttempts, ReplayIndex, store_message, unpack
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
 from .schema import TABLES, VERSION, VIEWS
@@ -133,7 +133,7 @@ class Store:
                 f"{self.path} was written by a newer nbdurable (schema {version}, this one knows "
                 f"{VERSION}); it was left as it is: upgrade nbdurable, or name another store"
             )
-        if not signature_holds(self.key, signature, "store", self.id):
+        if not signature_holds(self.key, signature, store_message(self.id)):
             raise UntrustedCheckpointError(
                 f"{self.path} was not written with your key ({key_path()}): restoring its values "
                 f"would run code that somebody else chose, so nothing of it is replayed. Move it "
@@ -152,7 +152,7 @@ class Store:
         rows = {
             "version": b"%d" % VERSION,
             "store": self.id.encode("ascii"),
-            "signature": sign(self.key, "store", self.id),
+            "signature": sign(self.key, store_message(self.id)),
         }
         for row in rows.items():
             connection.execute("INSERT INTO nbdurable.meta VALUES (?, ?)", row)

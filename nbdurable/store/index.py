@@ -6,6 +6,7 @@ signature before it lets go of a payload.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 
 from nbdurable.codec import signature_holds
@@ -18,34 +19,45 @@ Identity = tuple[bytes, bytes]
 PAIR_BYTES = 32
 
 
-def checkpoint_fields(store: str, checkpoint: Checkpoint) -> tuple[bytes | str | float, ...]:
-    """Give what a checkpoint's signature covers: everything that replay relies on."""
-    return (
-        "checkpoint",
-        store,
+def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
+    """Give what a checkpoint's signature covers: everything that replay relies on.
+
+    Fixed fields first, then the length of each other field, then those fields: no
+    two checkpoints have one message.
+    """
+    fields = (
+        store.encode("ascii"),
+        checkpoint.namespace,
+        checkpoint.kind.encode("ascii"),
+        checkpoint.name.encode("utf-8", "surrogatepass"),
+        checkpoint.payload,
+        checkpoint.output.encode("utf-8", "surrogatepass"),
+    )
+    return _CHECKPOINT.pack(
+        b"checkpoint",
         checkpoint.call,
         checkpoint.version,
         checkpoint.code,
-        checkpoint.namespace,
         checkpoint.number,
-        checkpoint.kind.value,
-        checkpoint.name,
-        checkpoint.payload,
-        checkpoint.output,
-    )
+        *map(len, fields),
+    ) + b"".join(fields)
 
 
-def decision_fields(store: str, decision: Decision) -> tuple[bytes | str | float, ...]:
-    """Give what a decision's signature covers."""
-    return (
-        "decision",
-        store,
-        decision.key,
-        pack(decision.branches),
-        decision.winner,
-        pack(decision.losers),
-        decision.number,
-    )
+def decision_message(store: str, decision: Decision) -> bytes:
+    """Give what a decision's signature covers, laid out as a checkpoint's."""
+    fields = (store.encode("ascii"), pack(decision.branches), pack(decision.losers))
+    return _DECISION.pack(
+        b"decision", decision.key, decision.winner, decision.number, *map(len, fields)
+    ) + b"".join(fields)
+
+
+def store_message(store: str) -> bytes:
+    """Give what the signature that makes a store trusted covers."""
+    return b"store     " + store.encode("ascii")
+
+
+_CHECKPOINT = struct.Struct(">10s16s16s16sq6Q")
+_DECISION = struct.Struct(">10s16s16sq3Q")
 
 
 def pack(pairs: tuple[Identity, ...]) -> bytes:
@@ -110,8 +122,8 @@ class ReplayIndex:
         Raises:
             UntrustedCheckpointError: It did not, or a byte has changed since.
         """
-        fields = checkpoint_fields(self.store, checkpoint)
-        if not signature_holds(self.key, checkpoint.signature, *fields):
+        message = checkpoint_message(self.store, checkpoint)
+        if not signature_holds(self.key, checkpoint.signature, message):
             raise UntrustedCheckpointError(
                 f"the saved outcome of {checkpoint.label} is not signed by your key: it was "
                 f"changed, damaged, or written by somebody else. Nothing of it was unpickled. "
@@ -129,8 +141,8 @@ class ReplayIndex:
         """
         for decision in self.decisions.get(key, ()):
             if _same_set(branches, decision.branches):
-                fields = decision_fields(self.store, decision)
-                if not signature_holds(self.key, decision.signature, *fields):
+                message = decision_message(self.store, decision)
+                if not signature_holds(self.key, decision.signature, message):
                     raise UntrustedCheckpointError(
                         "a saved select decision is not signed by your key: it was changed, "
                         "damaged, or written by somebody else; `%%durable NAME --new` starts a "

@@ -1,0 +1,326 @@
+"""Bodies under way: started, retried, timed out, adopted, stopped.
+
+Invariant: an attempt is concluded once, by whoever takes it from its `Running`;
+after the run's end nothing starts, and nothing that still runs records anything.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+
+from . import scope
+from .codec import encode
+from .entries import AttemptEnded, Nothing, Settled, Started
+from .errors import StepCancelledError
+from .executors import Coroutines, LoopThread, Threads
+from .handles import StepHandle
+from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
+from .scope import Scope
+from .step import Ending, Running, attempt, attempt_async, backoff, explain, failure, timed_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .handles import Handle
+    from .ledger import Ledger
+    from .reasons import Reasons
+    from .store import Identity, ReplayIndex
+
+ASYNC_LIMIT = 100
+"""How many async steps of a run are under way at once."""
+
+STARTS_SECONDS = 0.25
+"""A body that takes longer has its start committed, so that a death shows what was in flight."""
+
+_background = LoopThread("nbdurable-loop")
+
+
+class Bodies:
+    """One execution's attempts."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        reasons: Reasons,
+        *,
+        limit: int,
+        leftovers: dict[Identity, Running],
+        scope_of: Callable[[StepHandle[Any], bool], Scope],
+    ) -> None:
+        self.threads = Threads(limit)
+        self.coroutines = Coroutines(self._steps_loop, ASYNC_LIMIT)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.ended = False
+        self._ledger = ledger
+        self._journal = ledger.journal
+        self._news = ledger.news
+        self._clock = ledger.news.clock
+        self._index = index
+        self._reasons = reasons
+        self._leftovers = leftovers
+        self._scope_of = scope_of
+        self._starts_due = False
+
+    # --- starting -----------------------------------------------------------------
+
+    def launch(self, handle: StepHandle[Any]) -> None:
+        """Start, adopt or defer a step that has no checkpoint."""
+        if handle.pending or handle.started or self.ended:
+            return
+        if self.is_stored_loser(handle) and not handle.asked:
+            handle.deferred = True
+            self._news.emit(StepDeferred(handle.place, self._clock.time()))
+            return
+        self.start(handle)
+
+    def is_stored_loser(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether a stored decision made this step a loser."""
+        if handle.version is not None:
+            return handle.pair in self._index.losers
+        return handle.call.id in self._index.loser_calls
+
+    def start(self, handle: StepHandle[Any]) -> None:
+        """Start a step's first attempt of this execution, or adopt one that still runs."""
+        with self._ledger.lock:
+            if handle.started or self.ended:
+                return
+            handle.started = True
+            handle.deferred = False
+            leftover = self._leftovers.pop(handle.pair, None)
+        self._recall(handle)
+        if leftover is None:
+            self._dispatch(handle)
+            return
+        handle.running = leftover
+        self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
+        leftover.adopt(functools.partial(self._conclude, handle, leftover))
+
+    def left_over(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether an earlier execution's body of this step still runs."""
+        return handle.pair in self._leftovers
+
+    def perform_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
+        """Run attempts in the calling thread until one ends the step, and commit that."""
+        work = handle.work
+        assert work is not None
+        handle.started = True
+        self._recall(handle)
+        endings: list[Ending] = []
+        # Retried attempts are shown when they have ended: the final one's output counts.
+        through = in_cell and not work.options.policy.retries
+        while True:
+            running = self._open(handle)
+            running.fence()
+            running.adopt(endings.append)
+            work.context.run(scope.current.set, self._scope_of(handle, False))
+            running.end(attempt(work, through=through))
+            ending = endings.pop()
+            if ending.interrupt:
+                assert ending.error is not None
+                handle.running = None
+                self._ledger.break_off(handle, ending.error)
+                raise ending.error
+            wait = self._retry_wait(handle, ending)
+            if wait is None:
+                break
+            self._attempt_failed(handle, running, ending, wait)
+            self._pause(wait)
+        self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
+        self._journal.flush()
+
+    def _dispatch(self, handle: StepHandle[Any]) -> None:
+        assert handle.work is not None
+        if handle.work.is_async:
+            work = functools.partial(self._perform_async, handle)
+            self.coroutines.submit(work, handle.work.context)
+        else:
+            self.threads.submit(functools.partial(self._perform, handle))
+
+    def _recall(self, handle: StepHandle[Any]) -> None:
+        past = self._index.attempts.get(handle.pair)
+        if past is not None:
+            handle.last_attempt = past.last
+            handle.failed_attempts = past.failed
+        handle.why = self._reasons.why(handle)
+
+    def _open(self, handle: StepHandle[Any]) -> Running:
+        handle.last_attempt += 1
+        running = Running(handle.last_attempt, self._clock.time())
+        running.adopt(functools.partial(self._conclude, handle, running))
+        handle.running = running
+        self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
+        if not self._starts_due:
+            self._starts_due = True
+            self._clock.call_later(STARTS_SECONDS, self._write_starts)
+        self._news.attempt_started(handle, running.number, running.started)
+        return running
+
+    def _write_starts(self) -> None:
+        self._starts_due = False
+        if not self.ended:
+            self._journal.enqueue(Nothing())
+
+    def _perform(self, handle: StepHandle[Any]) -> None:
+        """Run one attempt on a thread of the run."""
+        if self.ended:
+            return
+        work = handle.work
+        assert work is not None
+        running = self._open(handle)
+        body = self._scope_of(handle, False)
+        work.context.run(scope.current.set, body)
+        cancel = None
+        if work.options.timeout is not None:
+            cancel = self._clock.call_later(
+                work.options.timeout, functools.partial(self._expire, handle, running, body)
+            )
+        ending = attempt(work)
+        if cancel is not None:
+            cancel()
+        running.end(ending)
+
+    async def _perform_async(self, handle: StepHandle[Any]) -> None:
+        if self.ended:
+            return
+        work = handle.work
+        assert work is not None
+        running = self._open(handle)
+        token = scope.current.set(self._scope_of(handle, True))
+        try:
+            ending = await attempt_async(work)
+        finally:
+            scope.current.reset(token)
+        running.end(ending)
+
+    def _pause(self, seconds: float) -> None:
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        cancel = self._clock.call_later(seconds, gate.release)
+        try:
+            gate.acquire()
+        except BaseException:
+            cancel()
+            raise
+
+    def _expire(self, handle: StepHandle[Any], running: Running, body: Scope) -> None:
+        if running.fence():
+            body.live = False
+            self.threads.let_go()
+            assert handle.work is not None
+            self._conclude(handle, running, timed_out(handle.work))
+
+    # --- ending -------------------------------------------------------------------
+
+    def _conclude(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
+        """Retry, or settle: called once for each attempt, in whatever thread it ended."""
+        if ending.interrupt:
+            assert ending.error is not None
+            self._ledger.break_off(handle, _as_cancelled(handle, ending.error))
+            return
+        wait = self._retry_wait(handle, ending)
+        if wait is None:
+            self._journal.enqueue(self._settled(handle, running, ending))
+            return
+        self._attempt_failed(handle, running, ending, wait)
+        self._clock.call_later(wait, functools.partial(self._dispatch, handle))
+
+    def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:
+        """Give the wait before the next attempt, or None if there is none."""
+        if ending.error is None or ending.final or self.ended:
+            return None
+        assert handle.work is not None
+        policy = handle.work.options.policy
+        if handle.failed_attempts >= policy.retries or not policy.accepts(ending.error):
+            return None
+        handle.failed_attempts += 1
+        return backoff(policy, handle.failed_attempts)
+
+    def _attempt_failed(
+        self, handle: StepHandle[Any], running: Running, ending: Ending, wait: float
+    ) -> None:
+        assert ending.error is not None
+        now = self._clock.time()
+        text = explain(ending.error)
+        handle.attempt_errors.append(f"attempt {running.number} failed: {text}")
+        self._journal.enqueue(AttemptEnded(handle, running, self._ledger.execution, now, text))
+        self._news.emit(AttemptFailed(handle.place, running.number, text, wait, now))
+
+    def _settled(
+        self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False
+    ) -> Settled:
+        if ending.note:
+            self._news.say(ending.note)
+        if ending.error is not None and handle.attempt_errors and ending.payload is not None:
+            for line in handle.attempt_errors:
+                ending.error.add_note(line)
+            ending.payload = failure(ending.error).payload
+        return Settled(self._ledger, handle, running, ending, self._clock.time(), in_cell=in_cell)
+
+    # --- timers -------------------------------------------------------------------
+
+    def arm(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Let a timer count: from now, or to the time that was recorded for it."""
+        with self._ledger.lock:
+            if handle.started or self.ended:
+                return
+            handle.started = True
+        now = self._clock.time()
+        if rearm or handle.wake_time is None:
+            handle.wake_time = now + handle.timer_seconds
+            handle.last_attempt += 1
+        running = Running(handle.last_attempt, handle.wake_time - handle.timer_seconds)
+        handle.running = running
+        handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
+        self._journal.enqueue(Started(handle, running, self._ledger.execution))
+        self._news.attempt_started(handle, running.number, now)
+        handle.cancel_timer = self._clock.call_later(
+            handle.wake_time - now, functools.partial(self._fire, handle, running)
+        )
+
+    def _fire(self, handle: StepHandle[Any], running: Running) -> None:
+        if not self.ended:
+            running.over = True
+            ending = Ending(Kind.VALUE, payload=encode(None))
+            self._journal.enqueue(self._settled(handle, running, ending))
+
+    # --- the end ------------------------------------------------------------------
+
+    def stop(self, handles: Iterable[Handle[Any]], *, keep: bool) -> list[str]:
+        """Start nothing more; stop async bodies, let threads go; give the labels of those kept.
+
+        With `keep`, a thread's body that still runs may be adopted by a re-run in
+        this process instead of being started again.
+        """
+        with self._ledger.lock:
+            self.ended = True
+        self.threads.close()
+        kept = []
+        for handle in handles:
+            if not isinstance(handle, StepHandle) or handle.number:
+                continue
+            if handle.cancel_timer is not None:
+                handle.cancel_timer()
+            running = handle.running
+            if running is None or handle.work is None or not running.fence():
+                continue
+            reason = "cancelled" if handle.work.is_async else "let go"
+            if keep and not handle.work.is_async:
+                self._leftovers[handle.pair] = running
+                kept.append(handle.label)
+                reason = "still running"
+            self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
+        self.coroutines.close()
+        return kept
+
+    def _steps_loop(self) -> asyncio.AbstractEventLoop:
+        return self.loop if self.loop is not None else _background.loop
+
+
+def _as_cancelled(handle: StepHandle[Any], error: BaseException) -> BaseException:
+    if isinstance(error, asyncio.CancelledError):
+        return StepCancelledError(handle.label, "its body was cancelled from inside")
+    return error

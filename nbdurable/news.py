@@ -1,0 +1,151 @@
+"""What a run tells people: events for views, lines for the person at the screen.
+
+Invariant: an event is told after what it tells of is durable; a line is said once.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .combinators import Select
+from .handles import Handle, StepHandle
+from .records import (
+    AttemptStarted,
+    Decided,
+    Kind,
+    Noticed,
+    StepCreated,
+    StepFinished,
+    StepReplayed,
+    Why,
+)
+from .step import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .combinators import Combinator
+    from .executors import Clock
+    from .fingerprint import Print
+    from .records import Event
+
+
+class News:
+    """One run's observers and notes."""
+
+    def __init__(self, observers: Sequence[Callable[[Event], None]], clock: Clock) -> None:
+        self.notes: list[str] = []
+        self.clock = clock
+        self._observers = tuple(observers)
+        self._said: set[str] = set()
+        self._prints: set[tuple[str, bytes, bytes]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens: where nobody does, no event need be made."""
+        return bool(self._observers)
+
+    def emit(self, event: Event) -> None:
+        """Tell every observer, in this thread."""
+        for observer in self._observers:
+            observer(event)
+
+    def say(self, line: str) -> None:
+        """Keep a line for the end of the run, and show it now; the same line only once."""
+        with self._lock:
+            if line in self._said:
+                return
+            self._said.add(line)
+            self.notes.append(line)
+        self.emit(Noticed(line, self.clock.time()))
+
+    def say_prints(self, name: str, *prints: Print | None) -> None:
+        """Say what could not be compared, or is written, in the inputs of step `name`."""
+        for one in prints:
+            for note in one.notes if one is not None else ():
+                self.say(f"{name}: {note}")
+
+    def created(self, handle: StepHandle[Any]) -> None:
+        """A step or timer has its handle."""
+        if self._observers:
+            at = self.clock.time()
+            self.emit(
+                StepCreated(
+                    handle.place, handle.kind, handle.name, handle.label_text, at, handle.parent
+                )
+            )
+
+    def combined(self, combinator: Combinator[Any]) -> None:
+        """A combinator has its handle."""
+        if self._observers:
+            self.emit(
+                StepCreated(
+                    combinator.place,
+                    combinator.kind,
+                    combinator.name,
+                    combinator.label,
+                    self.clock.time(),
+                    None,
+                    tuple(branch.place for branch in combinator.branches),
+                )
+            )
+
+    def attempt_started(self, handle: StepHandle[Any], number: int, started: float) -> None:
+        """A body is about to run, or a timer to count."""
+        if self._observers:
+            why, _, reason = handle.why.partition(": ")
+            self.emit(AttemptStarted(handle.place, number, Why(why), reason, started))
+
+    def replayed(self, handle: StepHandle[Any]) -> None:
+        """A step's outcome came from the store."""
+        if self._observers:
+            found = handle.checkpoint
+            assert found is not None
+            self.emit(
+                StepReplayed(
+                    handle.place,
+                    found.kind,
+                    found.number,
+                    found.seconds,
+                    found.attempt,
+                    self.clock.time(),
+                )
+            )
+
+    def ended(self, handle: Handle[Any], *, replayed: bool = False) -> None:
+        """A handle is durable."""
+        if not self._observers:
+            return
+        if isinstance(handle, StepHandle):
+            if handle.replayed:
+                self.replayed(handle)
+            else:
+                self._finished(handle)
+            return
+        chosen = handle.chosen if isinstance(handle, Select) else None
+        self.emit(
+            Decided(
+                handle.place,
+                chosen.place if chosen is not None else None,
+                handle.ended or Kind.VALUE,
+                handle.number,
+                replayed,
+                self.clock.time(),
+            )
+        )
+
+    def _finished(self, handle: StepHandle[Any]) -> None:
+        error = handle.error()
+        self.emit(
+            StepFinished(
+                handle.place,
+                handle.ended or Kind.VALUE,
+                handle.number,
+                handle.seconds,
+                handle.checkpoint is not None,
+                "" if error is None else explain(error),
+                self.clock.time(),
+            )
+        )

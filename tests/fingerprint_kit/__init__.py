@@ -1,0 +1,1 @@
+"""What the fingerprint tests share: simulated notebooks and a table of values."""
