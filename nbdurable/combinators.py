@@ -129,6 +129,11 @@ class Gather(Combinator[T_co]):
         result: Any = values if self._keys is None else dict(zip(self._keys, values, strict=True))
         return result  # type: ignore[no-any-return] # the type is the caller's
 
+    def fresh(self) -> Any:
+        """Give a list (or a dict) of values decoded anew."""
+        values = [branch.fresh() for branch in self.branches]
+        return values if self._keys is None else dict(zip(self._keys, values, strict=True))
+
     @staticmethod
     def _settled(branch: Handle[Any]) -> Any:
         outcome = branch.received()
@@ -245,6 +250,11 @@ class Select(Combinator[T_co]):
             raise self._all_failed()
         value: T_co = self.chosen.receive()
         return value
+
+    def fresh(self) -> Any:
+        """Give the winner's value decoded anew."""
+        assert self.chosen is not None
+        return self.chosen.fresh()
 
     def error(self) -> BaseException | None:
         """Give the winner's error, or the group of all."""

@@ -58,6 +58,9 @@ class Order(Protocol):
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output, and give its value or raise its error."""
 
+    def fresh(self, handle: StepHandle[Any]) -> Any:
+        """Decode a durable step's value, or error, anew."""
+
     def see(self, handle: StepHandle[Any]) -> None:
         """Make it durable that the cell has seen this error."""
 
@@ -84,6 +87,7 @@ class Handle(Generic[T_co]):
     asked = False
     lost = False
     known = False
+    digest: bytes | None = None
 
     def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
         self._order = order
@@ -163,6 +167,10 @@ class Handle(Generic[T_co]):
 
     def receive(self) -> T_co:
         """Give the value or raise the error, once durable."""
+        raise NotImplementedError
+
+    def fresh(self) -> Any:
+        """Give a value of its own, decoded anew, that nobody else holds; once durable."""
         raise NotImplementedError
 
     def received(self) -> Outcome[T_co]:
@@ -340,6 +348,10 @@ class StepHandle(Handle[T_co]):
         value: T_co = self._order.receive(self)
         return value
 
+    def fresh(self) -> Any:
+        """Give the value decoded anew; of an error, the error."""
+        return self._order.fresh(self)
+
     def error(self) -> BaseException | None:
         """Give the error it ended with."""
         return self.ending.error if self.ending else None
@@ -399,13 +411,13 @@ def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable
 
 
 def with_values(
-    arguments: tuple[Any, ...], keywords: dict[str, Any], value_of: Callable[[Handle[Any]], Any]
+    arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give arguments in which each handle is replaced by its value."""
+    """Give arguments in which each handle is replaced by its value, decoded anew."""
 
     def replaced(value: Any) -> Any:
         if isinstance(value, Handle):
-            return value_of(value)
+            return value.fresh()
         if type(value) is list:
             return [replaced(one) for one in value]
         if type(value) is tuple:

@@ -25,6 +25,7 @@ from nbdurable.records import (
     Decided,
     Event,
     Kind,
+    Noticed,
     RunFinished,
     RunStarted,
     RunStatus,
@@ -388,8 +389,13 @@ def _let_go(view: RunView, event: StepLetGo) -> None:
     view._move(row, State.LET_GO)  # noqa: SLF001
 
 
+def _noticed(view: RunView, event: Noticed) -> None:
+    view.notes = (*view.notes, event.text)
+
+
 def _run_finished(view: RunView, event: RunFinished) -> None:
-    view.status, view.ended, view.notes = event.status, event.at, event.notes
+    view.status, view.ended = event.status, event.at
+    view.notes = tuple(dict.fromkeys((*view.notes, *event.notes)))
 
 
 def _ended_as(kind: Kind, plain: State) -> State:
@@ -408,6 +414,7 @@ _FOLDS: Final[dict[type, Callable[[RunView, Any], None]]] = {
     StepFinished: _finished,
     Decided: _decided,
     StepLetGo: _let_go,
+    Noticed: _noticed,
     RunFinished: _run_finished,
 }
 
@@ -565,7 +572,7 @@ def snapshot(view: RunView, *, now: float, limit: int = ROWS) -> dict[str, Any]:
         "now": now,
         "started": view.started,
         "elapsed": view.elapsed(now),
-        "notes": list(view.notes),
+        "notes": _capped([_clipped(note) for note in view.notes], "notes"),
         "total": len(view.steps),
         "hidden": len(view.steps) - len(rows),
         "rows": [_row(view, row) for row in rows],
@@ -628,7 +635,7 @@ def html(view: RunView, *, times: bool = True) -> str:
     parts += _items(_capped([_verdict(view, row) for row in _choices(view)], "decisions"))
     if view.steps:
         parts.append(_table(view))
-    parts += _items(escape(note) for note in view.notes)
+    parts += _items(escape(note) for note in _capped(list(view.notes), "notes"))
     return f"<div>{''.join(parts)}</div>"
 
 
@@ -686,18 +693,15 @@ def _html_row(view: RunView, row: StepView) -> str:
     colour = _COLOURS.get(row.state, "")
     style = f' style="color:{colour}"' if colour else ""
     heading = escape(_clipped(_heading(row)))
+    # No <th> for the label: where styles are stripped it would be bold, as winners are.
     label = f"{'&#8195;' * row.depth}<code>{heading}</code>{mark}{_html_branches(view, row)}"
     state = f"<span{style}>{GLYPHS[row.state]}</span> {row.state}"
+    said = (label, state, row.attempts or "", _took(row), escape(_remark(row)))
     cells = "".join(
         f'<td style="text-align:{side};vertical-align:top">{cell}</td>'
-        for (_, side), cell in zip(
-            _COLUMNS[1:],
-            (state, row.attempts or "", _took(row), escape(_remark(row))),
-            strict=True,
-        )
+        for (_, side), cell in zip(_COLUMNS, said, strict=True)
     )
-    heads = '<th scope="row" style="text-align:left;vertical-align:top;font-weight:normal">'
-    return f"<tr>{heads}{label}</th>{cells}</tr>"
+    return f"<tr>{cells}</tr>"
 
 
 def _html_branches(view: RunView, row: StepView) -> str:

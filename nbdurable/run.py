@@ -210,6 +210,8 @@ class Run:
         self._news.say_prints(options.name, code, inputs)
         if handle.version is None:
             self._await_upstream(handle, code_digest)
+        elif handle.upstream:
+            handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
         return handle
 
     def _inputs(
@@ -263,7 +265,10 @@ class Run:
         return Version(code, received, digest_of(code, received))
 
     def _outcome_digest(self, handle: Handle[Any]) -> bytes:
-        return self._prints.value(handle.receive(), handle.name).digest
+        """Give the digest of an outcome, by value and not by pickle: equal ones are equal."""
+        if handle.digest is None:
+            handle.digest = self._prints.value(handle.fresh(), handle.name).digest
+        return handle.digest
 
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
         return Scope(self, handle.call.id, handle.place, asynchronous)
@@ -427,25 +432,17 @@ class Run:
         if found is not None:
             self._ledger.journal.enqueue(Found(self._ledger, handle, found))
             return
-        handle.work.arguments, handle.work.keywords = with_values(
-            handle.work.arguments, handle.work.keywords, self._own_copy
-        )
+        work = handle.work
+        work.arguments, work.keywords = with_values(work.arguments, work.keywords)
         self._bodies.launch(handle)
 
-    def _own_copy(self, handle: Handle[Any]) -> Any:
-        """Give a received value that nobody else holds."""
-        value = handle.receive()
-        return decode(encode(value).data)
-
-    def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
-        """Start a step that was deferred, or arm a timer that began in an earlier execution."""
-        if handle.kind == "timer":
-            self._bodies.arm(handle, rearm=rearm)
-        elif handle.pending:
-            for upstream in handle.upstream:
-                upstream.demand(asked=True)
-        elif handle.work is not None and not handle.started:
-            self._bodies.start(handle)
+    def fresh(self, handle: StepHandle[Any]) -> Any:
+        """Decode a durable step's value, or error, anew; what was not saved is itself."""
+        found = handle.checkpoint
+        if found is None:
+            ending = self._restored(handle)
+            return ending.value if ending.error is None else ending.error
+        return decode(found.payload) if found.kind is Kind.VALUE else decode_error(found.payload)
 
     # --- waiting and receiving -------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class _State:
     settings: Settings = field(default_factory=Settings)
     notebook: Path | None = None
     clock: Clock = field(default_factory=SystemClock)
+    closing_clock: Clock = field(default_factory=SystemClock)
     lock: threading.RLock = field(default_factory=threading.RLock)  # type: ignore[valid-type] # a factory in typeshed
     opens: dict[str, _Open] = field(default_factory=dict)
     executing: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -322,6 +323,16 @@ class Workflow:
         )
 
 
+@contextlib.contextmanager
+def replaced_clock(clock: Clock) -> Iterator[None]:
+    """Let runs that begin inside the block go by `clock`."""
+    before, _state.clock = _state.clock, clock
+    try:
+        yield
+    finally:
+        _state.clock = before
+
+
 # --- questions about a store -----------------------------------------------------------
 
 
@@ -456,7 +467,7 @@ def _release(place: str) -> None:
         found = _state.opens[place]
         found.users -= 1
         if found.users == 0 and place != MEMORY:
-            found.cancel_close = _state.clock.call_later(
+            found.cancel_close = _state.closing_clock.call_later(
                 LINGER_SECONDS, functools.partial(_close_unused, place)
             )
 

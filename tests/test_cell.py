@@ -18,12 +18,11 @@ import types
 from dataclasses import dataclass, field
 
 import pytest
-from kernel_harness import use_engine
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
-use_engine()
-
-from nbdurable import cell  # noqa: E402
-from nbdurable.errors import UsageError  # noqa: E402
+from nbdurable import cell
+from nbdurable.errors import UsageError
 
 # --- The header -----------------------------------------------------------------
 
@@ -244,18 +243,22 @@ class Door:
     value: object = None
 
     def enter(self, header, suggestion):
+        """Note the header; stands for the run, too."""
         self.seen.append(("header", header))
         return self
 
     def keep(self, value):
+        """Hold the value."""
         self.value = value
 
     def kept(self):
+        """Give it back."""
         self.seen.append("kept")
         value, self.value = self.value, None
         return value
 
     def show(self, value):
+        """Show it at once."""
         sys.displayhook(value)
 
     def __enter__(self):
@@ -274,9 +277,6 @@ class Door:
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory):
     """One IPython shell that knows durable cells, without `nbdurable.magic`."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
     config = Config()
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "nocolor"
@@ -399,7 +399,10 @@ CELLS = {
     "await": "import asyncio\nawait asyncio.sleep(0, 'v')",
     "await with semicolon": "import asyncio\nx = await asyncio.sleep(0, 'v')\nx;",
     "await in expression": "import asyncio\n[await asyncio.sleep(0, i) for i in range(3)]",
-    "async for": "async def g():\n    yield 1\n    yield 2\nxs = []\nasync for x in g():\n    xs.append(x)\nxs",
+    "async for": (
+        "async def g():\n    yield 1\n    yield 2\nxs = []\n"
+        "async for x in g():\n    xs.append(x)\nxs"
+    ),
     "async with": (
         "from contextlib import asynccontextmanager\n@asynccontextmanager\nasync def c():\n"
         "    yield 5\nasync with c() as v:\n    w = v + 1\nw"
@@ -407,13 +410,17 @@ CELLS = {
     "async comprehension": "async def g():\n    yield 1\n[x async for x in g()]",
     "await in nested only": "async def f():\n    return 1\nc = f()\nc.close()",
     "future and await": (
-        "from __future__ import annotations\nimport asyncio\ny: Missing = await asyncio.sleep(0, 3)\ny"
+        "from __future__ import annotations\nimport asyncio\n"
+        "y: Missing = await asyncio.sleep(0, 3)\ny"
     ),
     "error": "x = 1\n\n1 / 0\ny = 2",
     "error in last expression": "x = 0\n(1 +\n 1 / x)",
     "error in function": "def f():\n    raise ValueError('no')\n\nx = 1\nf()",
-    "error chained": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('x') from e",
-    "error in await": "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    raise ValueError('no')\n\nawait f()",
+    "error chained": "try:\n    1 / 0\nexcept KeyError as e:\n    pass\nfinally:\n    int('x')",
+    "error in await": (
+        "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    raise ValueError('no')\n\n"
+        "await f()"
+    ),
     "error after await": "import asyncio\nawait asyncio.sleep(0)\nx = 1\n1 / 0\n",
     "error in repr": "class A:\n    def __repr__(self):\n        1 / 0\nA()",
     "name error": "x = missing",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as html_module
 import json
+import typing
 from html.parser import HTMLParser
 
 import pytest
@@ -14,7 +15,9 @@ from nbdurable.records import (
     AttemptFailed,
     AttemptStarted,
     Decided,
+    Event,
     Kind,
+    Noticed,
     RunFinished,
     RunStarted,
     RunStatus,
@@ -227,6 +230,19 @@ def test_run_finished():
     view = viewed(START, RunFinished(RunStatus.DIED, 104.0, ("a note",)))
     assert (view.status, view.live, view.notes) == (RunStatus.DIED, False, ("a note",))
     assert view.elapsed(now=999.0) == 4.0
+
+
+def test_notes_are_shown_while_the_run_goes_on():
+    """A line said in mid-run shows at once, and once: the end repeats it."""
+    view = viewed(START, Noticed("clean() changed", 101.0))
+    assert progress.snapshot(view, now=101.0)["notes"] == ["clean() changed"]
+    fold(view, RunFinished(RunStatus.FINISHED, 104.0, ("clean() changed", "one more")))
+    assert view.notes == ("clean() changed", "one more")
+
+
+def test_every_event_has_a_fold():
+    """An event that the view doesn't know would end it."""
+    assert set(progress._FOLDS) == set(typing.get_args(Event))
 
 
 def test_events_of_unknown_rows_are_left_out():

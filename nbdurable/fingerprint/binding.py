@@ -8,41 +8,71 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
+
+from nbdurable.fingerprint.values import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _P = inspect.Parameter
-_MISSING: Any = object()
 
 
 class Binder:
-    """Parameters of one function."""
+    """Parameters of one function. Keeps neither the function nor its defaults alive."""
 
-    __slots__ = ("count", "defaults", "names", "rest", "signed")
+    __slots__ = ("_defaults", "_fixed", "_inner", "_places", "count", "names", "rest")
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.names: tuple[str, ...] = ()  # filled by position
-        self.defaults: dict[str, object] = {}
-        self.rest: str | None = None
-        self.signed = True
+    def __init__(
+        self, fn: Callable[..., Any], inner: Any = None, written: frozenset[str] = frozenset()
+    ) -> None:
+        """Read the signature.
+
+        Args:
+            fn: what is called.
+            inner: the function that ``fn`` wraps in the end, or itself.
+            written: parameters whose objects are changed: their defaults are no input.
+        """
         try:
-            parameters = inspect.signature(fn).parameters.values()
+            found = [*inspect.signature(fn).parameters.values()]
         except (ValueError, TypeError):
-            self.signed = False
-            parameters = {}.values()
+            found = []
         self.names = tuple(
-            p.name for p in parameters if p.kind in {_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD}
+            p.name for p in found if p.kind in {_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD}
         )
-        self.rest = next((p.name for p in parameters if p.kind is _P.VAR_POSITIONAL), None)
-        self.defaults = {p.name: p.default for p in parameters if p.default is not _P.empty}
         self.count = len(self.names)
+        self.rest = next((p.name for p in found if p.kind is _P.VAR_POSITIONAL), None)
+        defaults = {p.name: p.default for p in found if p.default is not _P.empty}
+        for name in written:
+            defaults.pop(name, None)
+        plain = isinstance(inner, types.FunctionType)
+        self._inner = weakref.ref(inner) if plain else None
+        self._defaults: dict[str, Any] = {} if plain else defaults
+        self._places = tuple(defaults) if plain else ()
+        self._fixed: tuple[tuple[Any, ...] | None, dict[str, Any]] | None = None
 
-    def bind(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> list[tuple[str, Any]]:
+    def _given_by_default(self) -> Mapping[str, Any]:
+        if not self._places:
+            return self._defaults
+        fn = self._inner() if self._inner is not None else None
+        if fn is None:
+            return {}
+        if self._fixed is not None and self._fixed[0] is fn.__defaults__:
+            return self._fixed[1]
+        held = fn.__defaults__ or ()
+        code = fn.__code__
+        names = code.co_varnames[code.co_argcount - len(held) : code.co_argcount]
+        every = {**dict(zip(names, held, strict=True)), **(fn.__kwdefaults__ or {})}
+        found = {name: every[name] for name in self._places if name in every}
+        if not fn.__kwdefaults__ and all(type(value) in LEAVES for value in held):
+            self._fixed = (fn.__defaults__, found)
+        return found
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         """Pair parameter names with values, defaults included, sorted by name."""
+        if self.count == len(args) == 1 and not (kwargs or self._defaults or self._places):
+            return [(self.names[0], args[0])]
         given: dict[str, Any] = dict(zip(self.names, args, strict=False))
         extra = args[self.count :]
         if extra and self.rest is not None:
@@ -51,7 +81,7 @@ class Binder:
             given |= {f"argument {self.count + n + 1}": v for n, v in enumerate(extra)}
         for name, value in kwargs.items():
             given["**" + name if name in given else name] = value
-        for name, value in self.defaults.items():
+        for name, value in self._given_by_default().items():
             given.setdefault(name, value)
         return sorted(given.items(), key=_first)
 

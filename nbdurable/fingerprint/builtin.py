@@ -91,14 +91,14 @@ def _default(walk: Walk, v: defaultdict[Any, Any]) -> bytes:
     return walk.within(
         lambda: walk.node(
             v,
-            lambda w, d: b"D" + w.encode(d.default_factory) + mapping(w, b"d", list(d.items())),
+            lambda w, d: b"D" + w.encode(d.default_factory) + mapping(w, b"d", dict(d)),
         )
     )
 
 
 def _proxy(walk: Walk, v: types.MappingProxyType[Any, Any]) -> bytes:
     walk.mutable = True
-    return walk.within(lambda: walk.node(v, lambda w, d: mapping(w, b"P", list(d.items()))))
+    return walk.within(lambda: walk.node(v, lambda w, d: mapping(w, b"P", dict(d))))
 
 
 def _memoryview(walk: Walk, v: memoryview) -> bytes:
@@ -259,28 +259,21 @@ EXACT.update(
 def _builtin_subclass(walk: Walk, v: Any) -> bytes:
     """Encode a subclass of a builtin container or leaf: class, content, own attributes."""
     base = next(b for b in _BASES if isinstance(v, b))
-    walk.mutable = walk.mutable or base in _CHANGEABLE
 
     def body(w: Walk, v: Any) -> bytes:
         content = _CONTENT[base](w, v)
         state = getattr(v, "__dict__", None)
         return b"u" + w.encode(type(v)) + content + (w.encode(dict(state)) if state else b"0")
 
-    mutable = walk.mutable
     text = walk.within(lambda: walk.node(v, body))
-    if base not in _CHANGEABLE and not getattr(v, "__dict__", None):
-        walk.mutable = mutable or walk.mutable and _holds(v)
+    walk.mutable = walk.mutable or base in _CHANGEABLE
     return text
-
-
-def _holds(v: Any) -> bool:
-    return isinstance(v, (tuple, frozenset))
 
 
 _CONTENT: dict[type, Encoder] = {
     OrderedDict: lambda w, v: sequence(w, b"O", [x for kv in v.items() for x in kv]),
-    defaultdict: lambda w, v: w.encode(v.default_factory) + mapping(w, b"d", list(dict.items(v))),
-    dict: lambda w, v: mapping(w, b"d", list(dict.items(v))),
+    defaultdict: lambda w, v: w.encode(v.default_factory) + mapping(w, b"d", dict(dict.items(v))),
+    dict: lambda w, v: mapping(w, b"d", dict(dict.items(v))),
     list: lambda w, v: sequence(w, b"l", list(list.__iter__(v))),
     tuple: lambda w, v: sequence(w, b"t", list(tuple.__iter__(v))),
     set: lambda w, v: unordered(w, b"S", set.__iter__(v)),

@@ -9,7 +9,6 @@ the set of all.
 from __future__ import annotations
 
 import types
-import weakref
 from collections import deque
 from hashlib import blake2b
 from itertools import repeat
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Note, Print, digest16
-from nbdurable.fingerprint.units import MISSING, Slot, Unit, label_of, unit_of
-from nbdurable.fingerprint.values import LEAVES, Owner, Walk, sealed, text_of
+from nbdurable.fingerprint.units import MISSING, Slot, Unit, label_of, reference, unit_of
+from nbdurable.fingerprint.values import Owner, Walk, sealed, text_of
 from nbdurable.fingerprint.writes import ALWAYS, Write
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Read(NamedTuple):
     """One value that the code read."""
 
     slot: Slot
+    name: str
     text: bytes
     value: Any  # kept only if it can't change; else MISSING
     sampled: bytes | None
@@ -54,6 +54,7 @@ class _Pass:
         self, owner: CodeOwner, root: Any, ignore: frozenset[str], written: dict[Place, Note]
     ) -> None:
         self.owner = owner
+        self.root = _direct(root, owner)
         self.ignore = ignore
         self.written = written
         self.used: set[Place] = set()
@@ -62,10 +63,15 @@ class _Pass:
         self.edges: dict[int, list[tuple[str, bytes, int]]] = {}
         self.walk = Walk(owner, "", own=self.own, ignore=ignore)
         self.late = False
+        self.root_text = b""
         self._seen: set[Place] = set()
+
+    def run(self, root: Any) -> _Pass:
+        """Reach everything from ``root`` on."""
         self.walk.start(_name(root))
         self.root_text = self.walk.top(root)
         self._drain()
+        return self
 
     def own(self, walk: Walk, value: Any) -> bytes:
         """Write out a unit's text and what it holds, without what it reads by name."""
@@ -102,8 +108,13 @@ class _Pass:
             or slot.identity() in self.written
         )
 
-    def _write(self, write: Write, unit: Unit, fn: types.FunctionType) -> None:
+    def _write(self, write: Write, unit: Unit, fn: Any) -> None:
         """Put a written place on the list, if what is there can be written at all."""
+        if write.scope == "member":
+            owner = next((c for c in fn.__mro__ if write.attribute in vars(c)), None)
+            if owner is not None and isinstance(vars(owner)[write.attribute], (*_CONTAINERS, int)):
+                self._put(_member(owner, str(write.attribute)), unit)
+            return
         slot = _written_slot(write, fn, unit)
         if slot is None:
             return
@@ -114,7 +125,7 @@ class _Pass:
             slot = Slot("global", space, attribute, f"{value.__name__}.{attribute}")
             value, attribute = slot.get(), None
         if isinstance(value, type) and attribute:
-            slot = Slot("member", vars(value), attribute, f"{label_of(value)}.{attribute}")
+            slot = _member(value, attribute)
             value = slot.get()
             if isinstance(value, types.FunctionType):
                 return
@@ -123,6 +134,9 @@ class _Pass:
                 return
         if write.method and not _changes(write, value):
             return
+        self._put(slot, unit)
+
+    def _put(self, slot: Slot, unit: Unit) -> None:
         place = slot.identity()
         if place not in self.written:
             self.late |= place in self.used
@@ -130,7 +144,7 @@ class _Pass:
 
     def _drain(self) -> None:
         """Follow names from unit to unit; data last, when most writes are known."""
-        data: deque[tuple[int, Slot]] = deque()
+        data: deque[tuple[int, Slot, str]] = deque()
         done = 0
         while True:
             waiting = list(self.walk.units.values())[done:]
@@ -143,7 +157,7 @@ class _Pass:
             else:
                 return
 
-    def _follow(self, value: Any, data: deque[tuple[int, Slot]]) -> None:
+    def _follow(self, value: Any, data: deque[tuple[int, Slot, str]]) -> None:
         unit = self.unit(value)
         self.walk.start(unit.label)
         edges = self.edges[id(value)] = []
@@ -154,7 +168,8 @@ class _Pass:
                 edges.append((slot.name, b"", id(target)))
                 self.walk.encode(target)
             if slot.kind != "base":
-                data.append((0, slot))
+                mine = value is self.root or slot.kind == "member"
+                data.append((0, slot, slot.name if mine else f"{unit.label}.{slot.name}"))
         for slot in unit.globals:
             if self._left_out(slot):
                 continue
@@ -162,21 +177,21 @@ class _Pass:
             target = _direct(held, self.owner)
             if target is not None:
                 self.walk.encode(target)
-                self.reads.append(Read(slot, b"", held, None))
+                self.reads.append(Read(slot, slot.name, b"", held, None))
                 edges.append((slot.name, b"", id(target)))
             elif held is MISSING or isinstance(held, types.ModuleType):
-                self.reads.append(Read(slot, b"", held, None))
+                self.reads.append(Read(slot, slot.name, b"", held, None))
             else:
-                data.append((id(value), slot))
+                data.append((id(value), slot, slot.name))
 
-    def _read(self, unit: int, slot: Slot) -> None:
+    def _read(self, unit: int, slot: Slot, name: str) -> None:
         """Encode one piece of data that a unit reads or holds."""
         if self._left_out(slot):
             return
         value = slot.get()
         if value is MISSING:
             return
-        self.walk.start(slot.name)
+        self.walk.start(name)
         text = self.walk.top(value)
         place = slot.identity()
         self.used.add(place)
@@ -186,9 +201,9 @@ class _Pass:
             return
         self._seen.add(place)
         moving = self.walk.mutable and _direct(value, self.owner) is None
-        sampled = sample_of(self.owner, self.own, slot.name, value) if self.walk.big else None
+        sampled = sample_of(self.owner, self.own, name, value) if self.walk.big else None
         fixed = not moving and (type(value) not in {str, bytes} or len(value) < _HELD_BYTES)
-        self.reads.append(Read(slot, text, value if fixed else MISSING, sampled))
+        self.reads.append(Read(slot, name, text, value if fixed else MISSING, sampled))
 
 
 def sample_of(owner: Owner, own: Any, name: str, value: object) -> bytes:
@@ -210,6 +225,10 @@ def _direct(value: Any, owner: Owner) -> Any:
     if isinstance(value, type) and type(value) is not types.GenericAlias:
         return value if owner.is_project_class(value) else None
     return None
+
+
+def _member(cls: type, name: str) -> Slot:
+    return Slot("member", vars(cls), name, f"{label_of(cls)}.{name}", id(cls))
 
 
 def _written_slot(write: Write, fn: types.FunctionType, unit: Unit) -> Slot | None:
@@ -242,15 +261,15 @@ class Reach:
     def __init__(self, owner: CodeOwner, root: Any, ignore: frozenset[str]) -> None:
         self._owner = owner
         self._ignore = ignore
-        self._root = weakref.ref(root)
-        made = _Pass(owner, root, ignore, {})
+        self._root = reference(root)
+        made = _Pass(owner, root, ignore, {}).run(root)
         while made.late:
-            made = _Pass(owner, root, ignore, made.written)
+            made = _Pass(owner, root, ignore, made.written).run(root)
         self.notes = (*made.walk.notes, *made.written.values())
         self._labels: dict[str, Any] = {}
+        self._seeds: dict[int, bytes] = {}
         self.digest, self.parts = self._combine(made, root)
         self._watch(made)
-        self.moving = bool(self._data)
         self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved)
 
     def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
@@ -260,7 +279,10 @@ class Reach:
         parts: dict[str, list[bytes]] = {}
         for key, value in units.items():
             made.walk.start("")
-            own[key] = digest16(made.walk.encode(value))
+            text = made.walk.encode(value)
+            own[key] = digest16(text)
+            if made.walk.plain:
+                self._seeds[key] = text
             label = made.unit(value).label
             parts.setdefault(label, []).append(own[key])
             self._labels[label] = made.table[key].ref
@@ -269,7 +291,7 @@ class Reach:
             digests = {key: _refined(key, digests, made.edges.get(key, [])) for key in units}
         for read in made.reads:
             if read.text:
-                parts.setdefault(read.slot.name, []).append(read.text)
+                parts.setdefault(read.name, []).append(read.text)
         target = _direct(root, self._owner)
         hasher = blake2b(_VERSION, digest_size=16)
         hasher.update(made.root_text)
@@ -284,10 +306,10 @@ class Reach:
         spaces: dict[int, tuple[Any, list[str], list[Any]]] = {}
         self._data: list[Read] = []
         self._held: list[tuple[Slot, Any]] = []
-        self._names: list[tuple[Slot, bytes]] = []
+        self._names: list[tuple[str, Slot]] = []
         for read in made.reads:
             slot = read.slot
-            self._names.append((slot, read.text))
+            self._names.append((read.name, slot))
             if read.value is MISSING and read.text:
                 self._data.append(read)
             elif slot.kind in {"global", "member"}:
@@ -308,7 +330,6 @@ class Reach:
             if isinstance(value, type) and (ref := made.table[key].ref)
         ]
         self._units = frozenset(made.walk.units)
-        self._places = frozenset(made.written)
         self._written = made.written
 
     def steady(self) -> bool:
@@ -335,19 +356,27 @@ class Reach:
 
     def _changed(self, *, sample: bool) -> list[tuple[str, object]]:
         """Digest the data that can change again; names and objects of what did."""
-        again = _Again(self._owner, self._ignore, self._written, sample=sample)
+        again = _Pass(self._owner, None, self._ignore, dict(self._written))
+        again.walk.seeds = self._seeds
         found: list[tuple[str, object]] = []
         for read in self._data:
             value = read.slot.get()
-            if value is MISSING:
-                found.append((read.slot.name, None))
-                continue
             small = sample and read.sampled is not None
-            text = again.text(read.slot.name, value, sample=small)
+            if value is MISSING:
+                found.append((read.name, None))
+                continue
+            try:
+                if small:
+                    text = sample_of(self._owner, again.own, read.name, value)
+                else:
+                    again.walk.start(read.name)
+                    text = again.walk.top(value)
+            except Exception:  # noqa: BLE001 - it could be digested before: it is another now
+                text = b""
             if text != (read.sampled if small else read.text):
-                found.append((read.slot.name, value))
-        if not found and not again.units() <= self._units:
-            found.append((self._data[0].slot.name, self._data[0].slot.get()))
+                found.append((read.name, value))
+        if not found and not again.walk.units.keys() <= self._units:
+            found.append((self._data[0].name, self._data[0].slot.get()))
         return found
 
     def moved(self, sample: bool = False) -> tuple[tuple[str, object], ...]:  # noqa: FBT001, FBT002
@@ -366,34 +395,11 @@ class Reach:
 
     def _object(self, name: str, now: Reach) -> object:
         """Give the object that a part's name stands for now."""
-        for slot, _ in (*now._names, *self._names):  # noqa: SLF001
-            if slot.name == name and (value := slot.get()) is not MISSING:
+        for held, slot in (*now._names, *self._names):  # noqa: SLF001
+            if held == name and (value := slot.get()) is not MISSING:
                 return value
         ref = now._labels.get(name) or self._labels.get(name)  # noqa: SLF001
         return ref() if ref else None
-
-
-class _Again:
-    """A second look at data, with the same places left out."""
-
-    def __init__(
-        self, owner: CodeOwner, ignore: frozenset[str], written: dict[Place, Note], *, sample: bool
-    ) -> None:
-        self._sample = sample
-        self._owner = owner
-        self._pass = _Pass(owner, None, ignore, dict(written))
-
-    def text(self, name: str, value: object, *, sample: bool) -> bytes:
-        """Encode one value as the first look did."""
-        walk = self._pass.walk
-        if sample:
-            return sample_of(self._owner, self._pass.own, name, value)
-        walk.start(name)
-        return walk.top(value)
-
-    def units(self) -> set[int]:
-        """Functions and classes that were met."""
-        return set(self._pass.walk.units)
 
 
 def _refined(
@@ -404,8 +410,3 @@ def _refined(
     for name, text, target in sorted(edges, key=lambda e: (e[0], e[1], digests.get(e[2], b""))):
         hasher.update(text_of(name) + text + (digests.get(target, b"?") if target else b"-"))
     return hasher.digest()
-
-
-def is_leaf(value: object) -> bool:
-    """Whether a value is a plain constant."""
-    return type(value) in LEAVES

@@ -7,6 +7,7 @@ looked at again; what can't change is compared by identity, the rest is digested
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 import weakref
 from time import perf_counter
@@ -18,6 +19,7 @@ from nbdurable.fingerprint.binding import Binder, target_of
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.prints import Print, digest16
+from nbdurable.fingerprint.units import reference, written_parameters
 from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ values.RESOLVERS[:] = [arrays.resolve, frames.resolve, builtin.resolve, instance
 
 _NOTHING: frozenset[str] = frozenset()
 _SLOW = 0.001
+_SHORT = 64  # bytes of an encoding that are kept as they are
 _MOST = 4096
+_NAMES: dict[str, bytes] = {}
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
@@ -39,8 +43,8 @@ class Fingerprinter:
         self.places = Places(project_roots)
         self.is_project_function = self.places.function
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        self._reached: dict[tuple[int, frozenset[str]], tuple[weakref.ref[Any], Reach]] = {}
-        self._binders: dict[int, tuple[weakref.ref[Any], Any, Binder, dict[str, bytes]]] = {}
+        self._reached: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._binders: dict[int, tuple[Callable[[], Any], Any, Binder]] = {}
 
     def is_project_class(self, cls: type) -> bool:
         """Whether ``cls`` is the project's; remembered."""
@@ -65,19 +69,20 @@ class Fingerprinter:
         if known is not None and known[0]() is fn and known[1].holds():
             found = known[1].print
         else:
-            target = fn
-            while builtin.is_step(target):
-                target = target.__wrapped__  # type: ignore[attr-defined]
-            if isinstance(target, types.MethodType):
-                target = target.__func__
-            elif not isinstance(
-                target,
-                (types.FunctionType, type, types.BuiltinFunctionType, functools.partial),
-            ) and isinstance(getattr(type(target), "__call__", None), types.FunctionType):  # noqa: B004
-                target = type(target)
-            found = self.reach(target, ignore).print
+            found = self.reach(self._coded(fn), ignore).print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
+
+    def _coded(self, fn: Any) -> Any:
+        """Give what says which code a callable runs: without ``self``, that is an argument."""
+        while builtin.is_step(fn):
+            fn = fn.__wrapped__
+        if isinstance(fn, types.MethodType):
+            return fn.__func__
+        plain = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
+        if not plain and self.is_project_class(type(fn)):
+            return type(fn)
+        return fn
 
     def reach(self, root: Any, ignore: frozenset[str]) -> Reach:
         """Give the fingerprint of a function or class, from memory if it still holds."""
@@ -91,7 +96,7 @@ class Fingerprinter:
             self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
         if len(self._reached) >= _MOST:
             self._reached.clear()
-        self._reached[key] = (weakref.ref(root), made)
+        self._reached[key] = (reference(root), made)
         return made
 
     def arguments(
@@ -132,10 +137,16 @@ class Fingerprinter:
         code = getattr(fn, "__code__", None)
         if known is not None and known[0]() is fn and known[1] is code:
             return known[2]
-        made = Binder(fn)
+        inner = inspect.unwrap(fn) if code is not None else None
+        written = frozenset[str]()
+        if isinstance(inner, types.FunctionType) and self.places.function(inner):
+            written = written_parameters(inner)
+        made = Binder(fn, inner, written)
+        if isinstance(fn, functools.partial):
+            return made
         if len(self._binders) >= _MOST:
             self._binders.clear()
-        self._binders[id(fn)] = (weakref.ref(fn), code, made, {})
+        self._binders[id(fn)] = (reference(fn), code, made)
         return made
 
     def value(self, value: object, name: str = "value") -> Print:
@@ -149,7 +160,8 @@ class Fingerprinter:
             encode = LEAVES.get(type(value))
             if encode is None:
                 return self._print_slow(pairs, ignore)
-            named.append((name, sealed(encode(None, value), 64)))
+            text = encode(None, value)
+            named.append((name, text if len(text) <= _SHORT else sealed(text, _SHORT)))
         return Print(_joined(named), named)
 
     def _print_slow(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
@@ -194,7 +206,15 @@ class Fingerprinter:
 
 
 def _joined(named: list[tuple[str, bytes]]) -> bytes:
-    return digest16(b"".join([b"%b%b" % (text_of(name), text) for name, text in named]))
+    texts = []
+    for name, text in named:
+        head = _NAMES.get(name)
+        if head is None:
+            head = text_of(name)
+            if len(_NAMES) < _MOST:
+                _NAMES[name] = head
+        texts += (head, text)
+    return digest16(b"".join(texts))
 
 
 class _Inputs:
@@ -218,6 +238,10 @@ class _Inputs:
         for name, value, text, sampled in self._inputs:
             small = sample and sampled is not None
             walk = Walk(self._owner, name, sample=small, ignore=self._ignore)
-            if walk.top(value) != (sampled if small else text):
+            try:
+                now = walk.top(value)
+            except Exception:  # noqa: BLE001 - it could be digested before: it is another now
+                now = b""
+            if now != (sampled if small else text):
                 found.append((name, value))
         return tuple(found)

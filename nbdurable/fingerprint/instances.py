@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import types
 from typing import Any
 
 from nbdurable.errors import DurableError
@@ -33,6 +34,9 @@ def instance(walk: Walk, value: Any) -> bytes:
         walk.mutable = True
     if walk.owner.is_project_class(cls):
         return walk.within(lambda: walk.node(value, _ours))
+    wrapped = vars(value).get("__wrapped__") if callable(value) and hasattr(value, "__dict__") else None
+    if isinstance(wrapped, types.FunctionType):
+        return walk.within(lambda: b"W" + text_of(qualified(cls)) + walk.encode(wrapped))
     depth = len(walk.path)
     walk.library += 1
     try:
@@ -85,7 +89,7 @@ def _state(walk: Walk, value: Any) -> bytes:
         + sequence(walk, b"t", tuple(args))
         + _attributes(walk, type(value), state)
         + (b"0" if items is None else sequence(walk, b"l", list(items)))
-        + (b"0" if pairs is None else mapping(walk, b"d", list(pairs)))
+        + (b"0" if pairs is None else mapping(walk, b"d", dict(pairs)))
     )
 
 

@@ -45,18 +45,21 @@ def decorators(node: ast.AST) -> Iterator[str]:
 def normalised(node: ast.AST, left_out: frozenset[str]) -> bytes:
     """Write ``node`` out in canonical bytes.
 
+    The values of its own defaults are no part of the text: they are looked at as they are.
+
     Args:
         node: a function definition or lambda.
         left_out: dotted names of the decorators that are no part of the text.
     """
     out: list[bytes] = []
-    _Writer(out, left_out).write(node)
+    _Writer(out, left_out, node).write(node)
     return b"".join(out)
 
 
 class _Writer:
-    def __init__(self, out: list[bytes], left_out: frozenset[str]) -> None:
+    def __init__(self, out: list[bytes], left_out: frozenset[str], root: ast.AST) -> None:
         self._out = out
+        self._signature = getattr(root, "args", None)
         self._left_out = left_out
         self._in_class = False
 
@@ -82,12 +85,14 @@ class _Writer:
         constant = isinstance(node, ast.Constant)
         for field in node._fields:
             value = getattr(node, field, None)
+            if isinstance(node, _DEFS):
+                value = self._of_function(field, value)
             if field in _DROPPED or (not constant and (value is None or value == [])):
                 continue
             if field == "annotation" and isinstance(node, ast.arg):
                 continue
-            if isinstance(node, _DEFS):
-                value = self._of_function(field, value)
+            if node is self._signature and field in {"defaults", "kw_defaults"}:
+                value = [default is not None for default in value]
             self._out.append(field.encode() + b"=")
             self.write(value)
         self._in_class = outer

@@ -13,7 +13,7 @@ import inspect
 import sys
 import types
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
@@ -34,6 +34,7 @@ class Slot(NamedTuple):
     holder: Any  # a namespace; for what a function holds, a weak reference to it
     key: Any
     name: str
+    owner: int = 0  # the class's identity, for a member: its namespace is made anew on each look
 
     def get(self) -> Any:
         """Give the value that is there now, or MISSING."""
@@ -54,14 +55,8 @@ class Slot(NamedTuple):
             return ("cell", id(owner.__closure__[self.key]) if owner else 0, None)
         if self.kind in {"global", "member"}:
             space = self.holder
-            key = id(space) if self.kind == "global" else _class_key(space)
-            return ("global", key, self.key)
+            return ("global", self.owner or id(space), self.key)
         return (self.kind, id(self.holder()), self.key)
-
-
-def _class_key(space: Mapping[str, Any]) -> int:
-    getset = space.get("__dict__") or space.get("__qualname__")
-    return hash((space.get("__module__"), id(getset))) if getset else id(space)
 
 
 _HELD: dict[str, Any] = {
@@ -89,6 +84,14 @@ class Unit(NamedTuple):
     writes: frozenset[Write]
 
 
+def reference(value: Any) -> Callable[[], Any]:
+    """Refer to an object without keeping it, if it can be done."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return lambda: value
+
+
 class _Text(NamedTuple):
     """What is known of a code object for good."""
 
@@ -102,7 +105,7 @@ class _Text(NamedTuple):
 _TEXTS: dict[int, tuple[weakref.ref[types.CodeType], _Text]] = {}
 
 
-def _text(fn: types.FunctionType) -> _Text:
+def text_of_code(fn: types.FunctionType) -> _Text:
     """Read a function's code once per process: what was loaded stays what it was."""
     code = fn.__code__
     key = id(code)
@@ -114,6 +117,11 @@ def _text(fn: types.FunctionType) -> _Text:
     found = _Text(node, names, reads_of(code), writes_of(node, code), {})
     _TEXTS[key] = (weakref.ref(code, lambda _: _TEXTS.pop(key, None)), found)
     return found
+
+
+def written_parameters(fn: types.FunctionType) -> frozenset[str]:
+    """Names of the parameters whose objects the function changes."""
+    return frozenset(w.root for w in text_of_code(fn).writes if w.scope == "param")
 
 
 def label_of(value: Any) -> str:
@@ -132,7 +140,7 @@ def in_module(module: str, name: str) -> str:
 
 def function_unit(fn: types.FunctionType, places: Places) -> Unit:
     """Describe a function."""
-    text = _text(fn)
+    text = text_of_code(fn)
     ref = weakref.ref(fn)
     ours = frozenset(d for d in text.decorators if _is_ours(d, fn))
     digest = text.digests.get(ours)
@@ -276,9 +284,25 @@ def class_unit(cls: type, _: Places) -> Unit:
         if field_of(cls, name) is not MISSING
     ]  # fmt: skip
     slots += [
-        Slot("member", space, name, f"{label}.{name}") for name in sorted(_members(cls, space))
+        Slot("member", space, name, f"{label}.{name}", id(cls))
+        for name in sorted(_members(cls, space))
     ]
-    return Unit(ref, label, text, None, tuple(slots), (), (), True, frozenset())  # noqa: FBT003
+    writes = frozenset(_member_writes(cls))
+    return Unit(ref, label, text, None, tuple(slots), (), (), True, writes)
+
+
+def _member_writes(cls: type) -> Iterator[Write]:
+    """Data of the class that its own methods change through ``self`` or ``cls``."""
+    for value in vars(cls).values():
+        fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+        fn = fn.fget if isinstance(fn, property) else fn
+        if not isinstance(fn, types.FunctionType) or not fn.__code__.co_argcount:
+            continue
+        for write in text_of_code(fn).writes:
+            if write.scope != "param" or write.root != fn.__code__.co_varnames[0]:
+                continue
+            if write.attribute and (isinstance(value, classmethod) or not write.plain):
+                yield write._replace(scope="member")
 
 
 def _members(cls: type, space: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from xxhash import xxh3_128
+
 from nbdurable.errors import FingerprintError, UsageError
 from nbdurable.fingerprint.prints import NOT_COMPARED, Note
 
@@ -30,7 +32,9 @@ _CHUNK = 4096  # elements that are joined before they are hashed
 _UNIFORM = 16  # lists from this length on are looked at for one common type
 _SHARED = 16  # objects in a subtree from which on its encoding is remembered
 _SAMPLED = 2_000_000  # elements from which on a list of leaves is sampled
+_LARGE = 65536  # bytes from which on strings are hashed by the fast hash
 _NEVER = 1 << 60
+_TEXT_ONLY = frozenset({str})
 _NAN = struct.pack("<d", float("nan"))
 _pack_double = struct.Struct("<d").pack
 
@@ -40,7 +44,6 @@ class Reached(Protocol):
 
     digest: bytes
     notes: tuple[Note, ...]
-    moving: bool
 
 
 class Owner(Protocol):
@@ -85,6 +88,7 @@ class Walk:
         self.inside = 0 if own is None else 1
         self.library = 0
         self.units: dict[int, Any] = {}
+        self.seeds: dict[int, bytes] = {}  # units that were encoded before and still hold
         self._reached: dict[int, bytes] = {}
         self._memo: dict[int, tuple[bytes, object, bool]] = {}
         self._stack: dict[int, int] = {}
@@ -144,6 +148,11 @@ class Walk:
             self._memo[key] = (text, value, changeable)
         return text
 
+    @property
+    def plain(self) -> bool:
+        """Whether no cycle was met since the start."""
+        return not self._done
+
     def within(self, body: Callable[[], bytes]) -> bytes:
         """Encode what is inside something other than a list, tuple or dict."""
         self.inside += 1
@@ -156,16 +165,17 @@ class Walk:
         """Encode a project function or class: by its code and all that the code reaches."""
         key = id(value)
         if self.own is not None:
+            if (seed := self.seeds.get(key)) is not None:
+                return seed
             self.units.setdefault(key, value)
             return self.node(value, self.own)
         text = self._reached.get(key)
         if text is None:
             reached = self.owner.reach(value, self.ignore)
-            self.mutable |= reached.moving
+            self.mutable = True  # a name that it reads may be bound anew
             self.notes.update(dict.fromkeys(reached.notes))
             text = b"U" + reached.digest
-            if not reached.moving:
-                self._reached[key] = text
+            self._reached[key] = text
         return text
 
     def opaque(self, value: object, reason: str = "") -> bytes:
@@ -203,12 +213,16 @@ def qualified(value: Any) -> str:
 def text_of(value: str) -> bytes:
     """Encode a string."""
     data = value.encode("utf-8", "surrogatepass")
-    return b"s%x:%b" % (len(data), data)
+    size = len(data)
+    return b"s%x:%b" % (size, data) if size <= _LARGE else bytes_of(b"s", data)
 
 
-def bytes_of(tag: bytes, data: bytes) -> bytes:
-    """Encode bytes under a tag of their own."""
-    return b"%b%x:%b" % (tag, len(data), data)
+def bytes_of(tag: bytes, data: bytes | bytearray) -> bytes:
+    """Encode bytes under a tag of their own; large ones by their hash."""
+    size = len(data)
+    if size > _LARGE:
+        return b"%b%x#%b" % (tag, size, xxh3_128(data).digest())
+    return b"%b%x:%b" % (tag, size, data)
 
 
 def double_of(value: float) -> bytes:
@@ -255,30 +269,34 @@ def _uniform(items: list[Any] | tuple[Any, ...]) -> bytes | None:
 
 
 def _digest(*buffers: array[Any] | bytes) -> bytes:
-    hasher = blake2b(digest_size=16)
+    hasher = xxh3_128()
     for data in buffers:
         hasher.update(b"%x:" % len(data))
         hasher.update(data)
     return hasher.digest()
 
 
-def mapping(walk: Walk, tag: bytes, items: list[tuple[Any, Any]]) -> bytes:
+def mapping(walk: Walk, tag: bytes, items: dict[Any, Any]) -> bytes:
     """Encode pairs whose order means nothing."""
+    size = len(items)
+    if set(map(type, items)) <= _TEXT_ONLY:
+        keys = sorted(items)
+        if size < _UNIFORM:
+            return b"%b%x:" % (tag, size) + b"".join(
+                [text_of(key) + walk.encode(items[key]) for key in keys]
+            )
+        head = sequence(walk, b"k", keys)
+        return b"%b=" % tag + head + sequence(walk, b"v", [items[key] for key in keys])
     walk.inside += 1
     try:
-        if all(type(k) is str for k, _ in items):
-            pairs = sorted(items, key=_first)
-            keys = sequence(walk, b"k", [k for k, _ in pairs])
-        else:
-            coded = sorted([(walk.encode(k), v) for k, v in items], key=_first)
-            keys = sealed(b"K%x:" % len(coded) + b"".join([k for k, _ in coded]), _LONG)
-            pairs = coded
+        pairs = sorted([(walk.encode(k), v) for k, v in items.items()], key=_first)
     finally:
         walk.inside -= 1
-    return tag + keys + sequence(walk, b"v", [v for _, v in pairs])
+    head = sealed(b"".join([key for key, _ in pairs]), _LONG)
+    return b"%b*%x:" % (tag, size) + head + sequence(walk, b"v", [v for _, v in pairs])
 
 
-def _first(pair: tuple[Any, Any]) -> Any:
+def _first(pair: tuple[bytes, Any]) -> bytes:
     return pair[0]
 
 
@@ -291,20 +309,44 @@ def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
     return b"%b%x;" % (tag, len(members)) + texts
 
 
+def _flat(tag: bytes, items: list[Any] | tuple[Any, ...]) -> bytes | None:
+    """Encode a few leaves at once, as `sequence` would; None if they are not that."""
+    size = len(items)
+    if size >= _UNIFORM:
+        return None
+    texts = []
+    for item in items:
+        encode = LEAVES.get(type(item))
+        if encode is None:
+            return None
+        texts.append(encode(None, item))
+    return sealed(b"%b%x:%b" % (tag, size, b"".join(texts)), _LONG)
+
+
+def _list_body(walk: Walk, value: list[Any]) -> bytes:
+    return sequence(walk, b"l", value)
+
+
+def _tuple_body(walk: Walk, value: tuple[Any, ...]) -> bytes:
+    return sequence(walk, b"t", value)
+
+
+def _dict_body(walk: Walk, value: dict[Any, Any]) -> bytes:
+    return mapping(walk, b"d", dict(value))
+
+
 def _list(walk: Walk, value: list[Any]) -> bytes:
-    text = walk.node(value, lambda w, v: sequence(w, b"l", v))
+    text = _flat(b"l", value) or walk.node(value, _list_body)
     walk.mutable = True
     return text
 
 
 def _tuple(walk: Walk, value: tuple[Any, ...]) -> bytes:
-    if not value:
-        return b"t0:"
-    return walk.node(value, lambda w, v: sequence(w, b"t", v))
+    return _flat(b"t", value) or walk.node(value, _tuple_body)
 
 
 def _dict(walk: Walk, value: dict[Any, Any]) -> bytes:
-    text = walk.node(value, lambda w, v: mapping(w, b"d", list(v.items())))
+    text = walk.node(value, _dict_body)
     walk.mutable = True
     return text
 
@@ -321,7 +363,7 @@ def _frozenset(walk: Walk, value: frozenset[Any]) -> bytes:
 
 def _bytearray(walk: Walk, value: bytearray) -> bytes:
     walk.mutable = True
-    return bytes_of(b"y", bytes(value))
+    return bytes_of(b"y", value)
 
 
 def handle(walk: Walk, value: Any) -> bytes:

@@ -40,6 +40,7 @@ class Write(NamedTuple):
     attribute: str | None  # the attribute directly on the root
     method: str | None  # None: a store, which is certain
     certain: bool  # the call's result is not used, or it says so itself
+    plain: bool = False  # `root.attribute = value` and nothing deeper
 
 
 def writes_of(node: Function | None, code: CodeType) -> frozenset[Write]:
@@ -123,7 +124,8 @@ class _Finder(ast.NodeVisitor):
         if not isinstance(node.ctx, ast.Load):
             chain = _chain(node)
             if chain:
-                self._add(chain[0], chain[1], None, certain=True)
+                plain = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+                self._add(chain[0], chain[1], None, certain=True, plain=plain)
         self.generic_visit(node)
 
     visit_Attribute = visit_Subscript = _store  # noqa: N815
@@ -152,10 +154,18 @@ class _Finder(ast.NodeVisitor):
             self._add(chain[0], chain[1], None, certain=True)
         self.generic_visit(node)
 
-    def _add(self, root: str, attribute: str | None, method: str | None, *, certain: bool) -> None:
+    def _add(
+        self,
+        root: str,
+        attribute: str | None,
+        method: str | None,
+        *,
+        certain: bool,
+        plain: bool = False,
+    ) -> None:
         scope = self._scope_of(root)
         if scope is not None:
-            self.found.add(Write(scope, root, attribute, method, certain))
+            self.found.add(Write(scope, root, attribute, method, certain, plain))
 
     def _scope_of(self, name: str) -> str | None:
         """Say where ``name`` lives as seen from here; None for a local."""

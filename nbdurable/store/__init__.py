@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .index import Identity, PastAttempts, ReplayIndex, checkpoint_message, decision_message, pack
 
 if TYPE_CHECKING:
-    from .check import check
+    from .verify import check
     from .database import Opened, Store
     from .journal import Batch, Entry, Journal
 
@@ -36,7 +36,7 @@ __all__ = [
     "pack",
 ]
 
-_LAZY = {"Store": "database", "Opened": "database", "check": "check", "Batch": "journal",
+_LAZY = {"Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
          "Entry": "journal", "Journal": "journal"}  # fmt: skip
 
 

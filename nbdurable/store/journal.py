@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import duckdb
 
@@ -63,7 +63,7 @@ class Entry(Protocol):
 
 # Called with "before" and "after" and the number of the commit in this process;
 # `nbdurable.testing` kills the process here. None costs one comparison.
-commit_hook: Callable[[str, int], None] | None = None
+commit_hook: Callable[[Literal["before", "after"], int], None] | None = None
 _commit_count = 0
 
 
@@ -110,6 +110,8 @@ class Journal:
         """Commit what is left and stop the thread."""
         self.flush()
         self._closed = True
+        # An appender that outlives its connection makes DuckDB print a leak at exit.
+        self._appenders.clear()
         self._wake.release()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():

@@ -1,0 +1,39 @@
+"""Fixtures for every test: a signing key of the test's own, and the always-replay bench."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.always_replay import Bench, Zygote  # noqa: E402 - tests is no package
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signing_key(tmp_path_factory):
+    """Keep the user's own key out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBDURABLE_KEY_FILE", str(tmp_path_factory.mktemp("key") / "signing.key"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def zygotes(signing_key):
+    """Two processes with different hash seeds, which fork for each execution."""
+    pair = [Zygote(1), Zygote(2)]
+    yield pair
+    for zygote in pair:
+        zygote.close()
+
+
+@pytest.fixture
+def bench(zygotes, tmp_path):
+    """Give a store and an effects file to run programs on."""
+    return Bench(zygotes, tmp_path)
+
+
+@pytest.fixture
+def always_replay(bench):
+    """Run a program, run it again in new processes, compare everything."""
+    return bench.always_replay
