@@ -410,14 +410,14 @@ def _pruned(error: BaseException) -> TracebackType | None:
         frames.append(entry)
         entry = entry.tb_next
     others = [at for at, frame in enumerate(frames) if not _is_ours(frame)]
-    last = others[-1] if others else -1
     if not others:
         return error.__traceback__
+    # Ours alone are a step's error or an interrupted wait; anything else is a defect.
+    defect = isinstance(error, Exception) and not isinstance(error, DurableError)
     kept = [
         frame
         for at, frame in enumerate(frames)
-        if not _is_ours(frame)
-        or (at > last and not isinstance(error, DurableError) and not _is_hidden(frame))
+        if not _is_ours(frame) or (defect and at > others[-1] and not _is_hidden(frame))
     ]
     for frame, following in zip(kept, [*kept[1:], None], strict=True):
         frame.tb_next = following

@@ -141,7 +141,7 @@ class Gather(Combinator[T_co]):
 
     def error(self) -> BaseException | None:
         """Give the lowest-numbered failure."""
-        return self._failed.error() if self._failed else None
+        return self._failed.error() if self._failed is not None else None
 
     def lose(self) -> None:
         """Become a loser, and with it what nobody else has asked for below."""
@@ -157,7 +157,7 @@ class Gather(Combinator[T_co]):
     def mark_known(self) -> None:
         """All branches have been waited for, or the one that failed."""
         self.known = True
-        for branch in (self._failed,) if self._failed else self.branches:
+        for branch in (self._failed,) if self._failed is not None else self.branches:
             branch.mark_known()
 
 

@@ -483,7 +483,7 @@ def _row(run: RunSummary) -> dict[str, object]:
         "executions": run.executions,
         "created": datetime.fromtimestamp(run.created, UTC).astimezone(),
         "last started": _ago(run.last_started),
-        "run": run.id,
+        "run": run.id[:8],
     }
 
 
@@ -616,12 +616,15 @@ def _store_exists() -> bool:
 def _unfinished(run: RunSummary) -> str:
     """Say where a run stopped, and how to go on."""
     when = _ago(run.last_ended or run.last_started)
+    known = run.saved + run.in_flight
+    saved = f"{run.saved} of {known} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
     if run.status is RunStatus.RUNNING:
-        return f"{run.name}: {run.saved} steps saved, running since {when}"
-    return (
-        f"{run.name}: {run.saved} of {run.saved + run.in_flight} steps saved, "
-        f"{run.status} {when}; run its cell to resume"
-    )
+        return f"{run.name}: {saved}, running; its execution began {when}"
+    return f"{run.name}: {saved}, {run.status} {when}; run its cell to resume"
+
+
+def _steps_of(number: int) -> str:
+    return "no step" if not number else "1 step" if number == 1 else f"{number:,} steps"
 
 
 def _one_line(error: UsageError) -> list[str]:

@@ -77,8 +77,8 @@ class News:
                 )
             )
 
-    def combined(self, combinator: Combinator[Any]) -> None:
-        """A combinator has its handle."""
+    def combined(self, combinator: Combinator[Any], parent: int | None) -> None:
+        """A combinator has its handle, made by the cell or in the body of step `parent`."""
         if self._observers:
             self.emit(
                 StepCreated(
@@ -87,7 +87,7 @@ class News:
                     combinator.name,
                     combinator.label,
                     self.clock.time(),
-                    None,
+                    parent,
                     tuple(branch.place for branch in combinator.branches),
                 )
             )

@@ -319,7 +319,7 @@ class Run:
         with self._lock:
             select: Select[Any] = Select(self, len(self.handles), branches, success=success)
             self.handles.append(select)
-            self._news.combined(select)
+            self._news.combined(select, where.parent)
             stored = self._index.decision_for(select.identity, select.set_members())
             if stored is not None:
                 select.apply(stored)
@@ -352,7 +352,7 @@ class Run:
                 return_exceptions=return_exceptions,
             )
             self.handles.append(gather)
-            self._news.combined(gather)
+            self._news.combined(gather, where.parent)
             gather.observe()
             if gather.evaluate():
                 if all(branch.durable or not branch.number for branch in branches):
@@ -443,6 +443,16 @@ class Run:
             ending = self._restored(handle)
             return ending.value if ending.error is None else ending.error
         return decode(found.payload) if found.kind is Kind.VALUE else decode_error(found.payload)
+
+    def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Start a step that was deferred, or arm a timer that began in an earlier execution."""
+        if handle.kind == "timer":
+            self._bodies.arm(handle, rearm=rearm)
+        elif handle.pending:
+            for upstream in handle.upstream:
+                upstream.demand(asked=True)
+        elif handle.work is not None and not handle.started:
+            self._bodies.start(handle)
 
     # --- waiting and receiving -------------------------------------------------------------
 

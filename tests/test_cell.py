@@ -18,7 +18,7 @@ import types
 from dataclasses import dataclass, field
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - runs the cells
 from traitlets.config import Config
 
 from nbdurable import cell

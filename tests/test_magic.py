@@ -7,6 +7,7 @@ harness's timeout.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -41,17 +42,8 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def own(tmp_path):
     """Make kernels of a test's own."""
-    made = []
-
-    def start(**options):
-        manager = kernel(tmp_path, **options)
-        made.append(manager)
-        running = manager.__enter__()
-        return running
-
-    yield start
-    for manager in made:
-        manager.__exit__(None, None, None)
+    with contextlib.ExitStack() as made:
+        yield lambda **options: made.enter_context(kernel(tmp_path, **options))
 
 
 def plain_text(result):
