@@ -69,7 +69,7 @@ def _teller(console: Console) -> Callable[[str], None]:
 
 def _print_story(console: Console, story: Story) -> None:
     """Print the table of steps, what it amounts to, and how to open the notebook."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("step", "when the kernel died", "second run"):
         table.add_column(column)
     for column in ("time", "bodies run"):
@@ -77,7 +77,9 @@ def _print_story(console: Console, story: Story) -> None:
     for step in story.steps:
         second = "[green]replayed[/]" if step.replayed else "ran"
         table.add_row(step.label, step.before, second, f"{step.seconds:.1f} s", str(step.bodies))
+    console.print()
     console.print(table)
+    console.print()
     _teller(console)(
         f"replayed: {len(story.replayed)} steps, {story.seconds_spared:.1f} s of work not done "
         f"again\n"

@@ -11,6 +11,8 @@ Invariant: a `Story` is given only if it is true. What is not as promised raises
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -41,17 +43,18 @@ FINISHED: Final = 2
 IN_FLIGHT: Final = 2
 """How many are in flight then."""
 
-_RUN: Final = "quotes"
 _CALLS: Final = "calls.log"
 _KERNEL_LOG: Final = "kernel.log"
 _CELL_TIMEOUT: Final = 120
 
-_STEPS: Final = f"""
-    SELECT label, name, status, COALESCE(seconds, 0.0) AS seconds, execution
-    FROM steps WHERE workflow = '{_RUN}' ORDER BY number NULLS LAST, label"""
-_DECISIONS: Final = (
-    f"SELECT DISTINCT label, winner FROM decisions WHERE workflow = '{_RUN}' ORDER BY label"  # noqa: S608 - a constant
-)
+_STEPS: Final = """
+    SELECT label, status, COALESCE(seconds, 0.0) AS seconds, execution
+    FROM steps WHERE workflow = 'quotes' ORDER BY number NULLS LAST, label"""
+_DECISIONS: Final = "SELECT DISTINCT label, winner FROM decisions WHERE workflow = 'quotes'"
+
+# A kernel that dies is no news here.
+_SILENT: Final = logging.getLogger("nbdurable.demo")
+_SILENT.disabled = True
 
 
 class DemoError(Exception):
@@ -188,15 +191,15 @@ class _Client(NotebookClient):
             kernel_name="python3",
             timeout=_CELL_TIMEOUT,
             store_widget_state=False,
+            log=_SILENT,
         )
-        self.log.disabled = True  # a kernel that dies is no news here
         self._watch = watch
 
     @property
     def pid(self) -> int:
         """The kernel's process."""
         assert self.km is not None
-        pid: int = self.km.provisioner.pid  # type: ignore[union-attr, attr-defined]
+        pid: int = self.km.provisioner.pid  # type: ignore[union-attr, attr-defined, unused-ignore]
         return pid
 
     def process_message(
@@ -219,7 +222,7 @@ class _Pass:
         self._kill = kill
         self._killed = False
         self._states: dict[str, str] = {}
-        self._client = _Client(nbformat.read(notebook, as_version=4), self._see)
+        self._client = _Client(_read(notebook), self._see)
 
     def run(self) -> None:
         """Execute every cell, to the end or to the kernel's death.
@@ -230,7 +233,7 @@ class _Pass:
         begun = time.perf_counter()
         log = self._path.parent / _KERNEL_LOG
         client = self._client
-        client.on_notebook_start = lambda **_: self._tell(f"kernel {client.pid} runs {NOTEBOOK}")
+        client.on_notebook_start = self._started
         try:
             with log.open("ab") as stderr:
                 client.execute(cwd=str(self._path.parent), env=self._environment(), stderr=stderr)
@@ -248,6 +251,17 @@ class _Pass:
                 f"flight: is this machine very busy? Run the demo again"
             )
         self.outputs = _outputs(client.nb)
+
+    def _started(self, **_: object) -> None:
+        """Say so, and take Ctrl-C back from nbclient, which fails with it in mid-cell.
+
+        At the interpreter's end nbclient shuts the kernel down; should this process
+        be killed, the kernel notices and ends.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        self._tell(f"kernel {self._client.pid} runs {NOTEBOOK}")
 
     def _environment(self) -> dict[str, str]:
         """Give the kernel the environment that JupyterLab would give it for this notebook."""
@@ -292,6 +306,12 @@ def _view_rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     state = message["content"].get("data", {}).get("state", {}).get("state", {})
     rows: list[dict[str, Any]] = state.get("rows", []) if isinstance(state, dict) else []
     return rows
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    untyped: Any = nbformat.read
+    notebook: nbformat.NotebookNode = untyped(path, as_version=4)
+    return notebook
 
 
 def _outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
@@ -374,7 +394,7 @@ def _winner(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
 
 def _check_output(notebook: Path, outputs: list[list[str]]) -> None:
     """Hold the promise: the output is that of an uninterrupted run, which the notebook ships."""
-    for seen, saved in zip(outputs, _outputs(nbformat.read(notebook, as_version=4)), strict=True):
+    for seen, saved in zip(outputs, _outputs(_read(notebook)), strict=True):
         if seen != saved:
             raise DemoError(f"a cell shows {seen} where an uninterrupted run shows {saved}")
 

@@ -1,5 +1,6 @@
 """Fixtures for every test: a signing key of the test's own, and the always-replay bench."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def zygotes(signing_key):
 def bench(zygotes, tmp_path):
     """Give a store and an effects file to run programs on."""
     return Bench(zygotes, tmp_path)
+
+
+@pytest.fixture
+def make_bench(zygotes, tmp_path):
+    """Give a function that makes a fresh bench each time."""
+    count = itertools.count()
+
+    def make():
+        folder = tmp_path / f"bench{next(count)}"
+        folder.mkdir()
+        return Bench(zygotes, folder)
+
+    return make
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Binder:
         return found
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
-        """Pair parameter names with values, defaults included, sorted by name."""
+        """Pair parameter names with values, defaults included."""
         if self.count == len(args) == 1 and not (kwargs or self._defaults or self._places):
             return [(self.names[0], args[0])]
         given: dict[str, Any] = dict(zip(self.names, args, strict=False))
@@ -83,11 +83,7 @@ class Binder:
             given["**" + name if name in given else name] = value
         for name, value in self._given_by_default().items():
             given.setdefault(name, value)
-        return sorted(given.items(), key=_first)
-
-
-def _first(pair: tuple[str, Any]) -> str:
-    return pair[0]
+        return [*given.items()]
 
 
 def target_of(fn: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -207,7 +207,7 @@ class Fingerprinter:
 
 def _joined(named: list[tuple[str, bytes]]) -> bytes:
     texts = []
-    for name, text in named:
+    for name, text in sorted(named) if len(named) > 1 else named:
         head = _NAMES.get(name)
         if head is None:
             head = text_of(name)

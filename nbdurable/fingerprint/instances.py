@@ -14,8 +14,10 @@ from typing import Any
 
 from nbdurable.errors import DurableError
 from nbdurable.fingerprint.values import (
+    EXACT,
     OpaqueError,
     Walk,
+    encoder_for,
     mapping,
     qualified,
     sequence,
@@ -33,19 +35,25 @@ def instance(walk: Walk, value: Any) -> bytes:
     if not _frozen(cls):
         walk.mutable = True
     if walk.owner.is_project_class(cls):
-        return walk.within(lambda: walk.node(value, _ours))
+        walk.inside += 1
+        try:
+            return walk.node(value, _ours)
+        finally:
+            walk.inside -= 1
     wrapped = vars(value).get("__wrapped__") if callable(value) and hasattr(value, "__dict__") else None
     if isinstance(wrapped, types.FunctionType):
         return walk.within(lambda: b"W" + text_of(qualified(cls)) + walk.encode(wrapped))
     depth = len(walk.path)
     walk.library += 1
+    walk.inside += 1
     try:
-        return walk.within(lambda: walk.node(value, _library))
+        return walk.node(value, _library)
     except OpaqueError:
         if walk.library > 1:
             raise
     finally:
         walk.library -= 1
+        walk.inside -= 1
     del walk.path[depth:]
     return walk.opaque(value)
 
@@ -110,6 +118,8 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
         first = state[0] or {}
         if isinstance(first, dict) and not first.keys() & state[1].keys():
             state = {**first, **state[1]}
+    if state is None:
+        state = {}
     if type(state) is not dict or not all(type(k) is str for k in state):
         return walk.encode(state)
     if not _SET_BY_USE.isdisjoint(state):
@@ -121,7 +131,9 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
         if isinstance(getattr(cls, name, None), functools.cached_property):
             continue
         walk.path.append(name)
-        texts.append(text_of(name) + walk.encode(state[name]))
+        held = state[name]
+        encode = EXACT.get(type(held)) or encoder_for(type(held))
+        texts.append(text_of(name) + encode(walk, held))
         walk.path.pop()
     return b"a%x:" % len(texts) + b"".join(texts)
 

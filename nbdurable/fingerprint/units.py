@@ -345,8 +345,7 @@ def field_of(cls: type, name: str) -> Any:
     space = vars(cls)
     if name == "__annotations__":
         if sys.version_info >= (3, 14):
-            import annotationlib  # noqa: PLC0415
-
+            annotationlib = importlib.import_module("annotationlib")
             notes = annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
         else:
             notes = space.get(name)

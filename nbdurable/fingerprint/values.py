@@ -126,9 +126,6 @@ class Walk:
             self._low = min(self._low, done[1])
             self.mutable = True
             return b"R%x;" % done[0]
-        return self._visit(key, value, body)
-
-    def _visit(self, key: int, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
         at = self._stack[key] = len(self._stack)
         low, mutable, count, cyclic = self._low, self.mutable, self._count, len(self._done)
         self._low, self.mutable = _NEVER, False

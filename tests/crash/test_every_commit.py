@@ -1,0 +1,221 @@
+"""A kill before and after every commit: enumerated, not sampled.
+
+Each program is run uninterrupted once. Then, for n = 1, 2, ..., it is killed with
+SIGKILL before (and, apart, after) its n-th commit, and run again in a new process,
+until a run is no longer killed. What the cell gave must be as if nothing had
+happened; what had been committed must not run again.
+"""
+
+import pytest
+
+from nbdurable import after, gather, go, select, sleep, step
+
+MOST_COMMITS = 60
+
+
+def go_and_gather(probe):
+    """Start steps, print, gather."""
+
+    def one(number):
+        probe.effect(f"one({number})")
+        print("step", number)
+        return number
+
+    print("cell")
+    return gather(go(one, number) for number in range(5)).result()
+
+
+def calls_in_place(probe):
+    """Call steps one after the other."""
+
+    @step
+    def add(total, number):
+        probe.effect(f"add({total}, {number})")
+        return total + number
+
+    total = 0
+    for number in range(1, 5):
+        total = add(total, number)
+        print(total)
+    return total
+
+
+def decided_race(probe):
+    """Decide a race, act on it, then read the loser."""
+
+    def fast():
+        probe.effect("fast()")
+        return "fast"
+
+    def slow():
+        probe.effect("slow()")
+        if probe.count("then('fast()')") == 0:
+            probe.event("acted").wait(10)
+        return "slow"
+
+    def then(label):
+        probe.effect(f"then({label!r})")
+        return label
+
+    loser = go(slow)
+    first = select(loser, go(fast))
+    acted = go(then, first.winner.label).result()
+    probe.event("acted").set()
+    print("won", acted)
+    return acted, first.result(), loser.result()
+
+
+def close_race(probe):
+    """Race two equals; whoever wins, wins for good."""
+
+    def runner(name):
+        probe.effect(f"runner({name!r})")
+        return name
+
+    a, b = go(runner, "a"), go(runner, "b")
+    winner = select(a, b).winner.result()
+    probe.effect(f"winner {winner}")
+    return gather(a, b).result()
+
+
+def nested_combinators(probe):
+    """Close a select and a gather with one outcome."""
+
+    def one(name):
+        probe.effect(f"one({name!r})")
+        if name == "slow":
+            probe.event("done").wait(0.2)
+        return name
+
+    slow = go(one, "slow")
+    both = gather(go(one, "x"), go(one, "y"))
+    first = select(both, gather(slow, go(one, "z")), after(60))
+    found = first.result(), first.index
+    probe.event("done").set()
+    inner = select(gather(slow, select(go(one, "p"), after(60))), after(60))
+    return found, inner.result()
+
+
+def with_retries(probe):
+    """Fail twice, then succeed; fail for good, and handle it."""
+
+    @step(retries=4, backoff=0.001)
+    def flaky(name):
+        if probe.effect(f"flaky({name!r})") < 3:
+            raise OSError("not yet")
+        return name
+
+    @step(retries=1, backoff=0.001)
+    def hopeless():
+        probe.effect("hopeless()")
+        raise ValueError("hopeless")
+
+    found = [flaky("in place"), flaky.go("beside").result()]
+    try:
+        hopeless()
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def handled_error(probe):
+    """Handle an error, and go on with another step."""
+
+    def fails():
+        probe.effect("fails()")
+        raise KeyError("gone")
+
+    def instead():
+        probe.effect("instead()")
+        return "instead"
+
+    try:
+        found = go(fails).result()
+    except KeyError as error:
+        print("handled", error)
+        found = go(instead).result()
+    return found
+
+
+def error_ends_the_run(probe):
+    """End with a step's error."""
+
+    def fine():
+        probe.effect("fine()")
+        return 1
+
+    def fails():
+        probe.effect("fails()")
+        raise KeyError("the end")
+
+    go(fine).result()
+    go(fails).result()
+
+
+def sub_workflow(probe):
+    """Start steps inside a step; sleep between."""
+
+    def leaf(number):
+        probe.effect(f"leaf({number})")
+        print("leaf", number)
+        return number
+
+    def parent():
+        probe.effect("parent()")
+        first = go(leaf, 1).result()
+        sleep(0.01)
+        return first + go(leaf, 2).result()
+
+    return go(parent).result()
+
+
+PROGRAMS = [
+    go_and_gather,
+    calls_in_place,
+    decided_race,
+    close_race,
+    nested_combinators,
+    with_retries,
+    handled_error,
+    error_ends_the_run,
+    sub_workflow,
+]
+# How often one attempt may raise and be tried again by its own policy.
+ATTEMPTS = {"flaky('in place')": 5, "flaky('beside')": 5, "hopeless()": 3}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_killed_at_every_commit(bench, make_bench, program, moment):
+    """Killed at any commit and run again, a program gives what it gives uninterrupted."""
+    expected = bench.run(program)
+    assert expected.code == 0
+    for commit in range(1, MOST_COMMITS):
+        trial = make_bench()
+        first = trial.run(program, kill=(moment, commit))
+        if not first.killed:
+            assert first.seen() == expected.seen(), first.traceback
+            assert commit > 2, "no commit was reached"
+            return
+        died = trial.effects()
+        saved = set(trial.check()[1]) if trial.store.exists() else set()
+        again = trial.run(program)
+        assert again.seen() == expected.seen(), (commit, again.traceback)
+        _ran_as_promised(trial, died, saved)
+        problems, _ = trial.check()
+        assert problems == []
+        replay = trial.run(program)
+        assert replay.seen() == expected.seen(), (commit, replay.traceback)
+    pytest.fail(f"more than {MOST_COMMITS} commits")
+
+
+def _ran_as_promised(trial, died, saved):
+    """What was saved at the death never ran again; what was in flight ran at most twice."""
+    effects = trial.effects()
+    winners = [name for name in effects if name.startswith("winner ")]
+    assert len(winners) <= 1, f"a decided race was decided again: {winners}"
+    for name, count in effects.items():
+        if name in saved and not name.startswith("fails"):
+            assert count == died[name], f"{name} had been saved and ran again"
+        assert count <= ATTEMPTS.get(name, 2), f"{name} ran {count} times"

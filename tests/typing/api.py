@@ -1,0 +1,43 @@
+"""What a type checker must accept, and know, about the public names: checked by mypy."""
+
+from collections.abc import Callable
+from typing import assert_type
+
+from nbdurable import after, gather, go, select, step, workflow
+from nbdurable.api import Step
+from nbdurable.combinators import Gather
+from nbdurable.handles import Outcome, StepHandle
+
+
+@step
+def double(number: int, times: int = 1) -> int:
+    return 2 * number * times
+
+
+@step(retries=3, timeout=20)
+def shout(text: str) -> str:
+    return text.upper()
+
+
+assert_type(double(1), int)
+assert_type(double.go(1), StepHandle[int])
+assert_type(double.go(1, times=2).result(), int)
+assert_type(shout("a"), str)
+assert_type(shout.go("a").outcome(), Outcome[str])
+assert_type(go(len, "abc"), StepHandle[int])
+assert_type(step(str.upper, name="upper").go("a").result(), str)
+assert_type(after(1).result(), None)
+assert_type(gather({"a": go(len, "a")}), Gather[dict[str, int]])
+select(go(len, "a"), go(len, "b")).index
+
+double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
+double.go(1, 2, 3)  # type: ignore[call-arg]
+go(len)  # type: ignore[call-arg]
+
+
+@workflow("typed")
+def pipeline(day: str) -> int:
+    return double(len(day))
+
+
+assert_type(pipeline("2026-01-01"), int)
