@@ -171,7 +171,8 @@ class Interrupt:
     def __exit__(self, *error: object) -> None:
         """Give the signal back; what is under way cancels nothing any more."""
         if self._taken:
-            signal.signal(signal.SIGINT, self._before)
+            # None is a handler that Python can't name, and so can't put back.
+            signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
             self._taken = False
         self._task = None
 

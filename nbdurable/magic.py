@@ -17,6 +17,7 @@ import difflib
 import functools
 import inspect
 import linecache
+import sys
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -55,10 +56,23 @@ def enter(header: str, suggestion: str) -> DurableCell:
     """
     shell = get_ipython()
     assert shell is not None
+    _tidy_first_line(sys._getframe(1).f_code.co_filename)  # noqa: SLF001 - the cell's own frame
     options = cell.parse_header(header, suggestion)
     name = cell.expand_name(options.name, shell.user_ns)
     _NAMES.claim(name, shell)
     return DurableCell(shell, name, options)
+
+
+def _tidy_first_line(filename: str) -> None:
+    """Let tracebacks show the header without the mark that tells it from a docstring."""
+    entry = linecache.cache.get(filename)
+    if entry is None or len(entry) != 4:  # noqa: PLR2004 - a file that is not read yet has one
+        return
+    lines = entry[2]
+    for at, line in enumerate(lines):
+        if line.startswith(("u'%%durable", 'u"%%durable')):
+            lines[at] = line[1:]
+            return
 
 
 def keep(value: object) -> None:
@@ -111,6 +125,10 @@ class DurableCell:
         """End it: wait for its steps, then show what is to be said."""
         try:
             self._workflow.__exit__(kind, error, trace)
+        except KeyboardInterrupt as interrupt:
+            if interrupt is error:
+                raise
+            raise _interrupted(self._shell, interrupt) from None
         finally:
             self._ended(error)
         self._said(error)
@@ -140,12 +158,14 @@ class DurableCell:
         """End it; a wait that the stop button cut short is a KeyboardInterrupt."""
         try:
             await self._workflow.__aexit__(kind, error, trace)
-        except asyncio.CancelledError as cancelled:
-            error = error or cancelled
+        except (asyncio.CancelledError, KeyboardInterrupt) as late:
+            error = error or late
         finally:
             self._interrupt.__exit__()
             self._ended(error)
         if isinstance(error, asyncio.CancelledError) and self._interrupt.fired:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
             raise _interrupted(self._shell, error) from None
         if error is not None and kind is None:
             raise error
@@ -209,19 +229,13 @@ def _new_view(shell: InteractiveShell, name: str) -> LiveView:
     return LiveView(name, times=kernel.watched(shell))
 
 
-def _interrupted(shell: InteractiveShell, error: asyncio.CancelledError) -> KeyboardInterrupt:
-    """Make the KeyboardInterrupt that a cancelled wait shows as, where it waited."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-    raised = KeyboardInterrupt()
+def _interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:
+    """Make the KeyboardInterrupt that a stopped wait shows as, where it waited."""
+    trace = _at_its_line(shell, error.__traceback__)
+    raised = KeyboardInterrupt() if trace else KeyboardInterrupt("the cell waited for its steps")
     # Raised from the end of a `with`, it would be shown at its first line.
     raised.__dict__["_render_traceback_"] = functools.partial(
-        shell.InteractiveTB.structured_traceback,
-        KeyboardInterrupt,
-        raised,
-        _at_its_line(shell, error.__traceback__),
-        tb_offset=0,
+        shell.InteractiveTB.structured_traceback, KeyboardInterrupt, raised, trace, tb_offset=0
     )
     return raised
 

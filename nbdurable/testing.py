@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 Moment = Literal["before", "after"]
 
 
-def kill_at(moment: Moment, commit: int) -> None:
-    """Kill this process with SIGKILL before or after its `commit`-th commit, counted from now."""
+def kill_at(moment: Moment, commit: int, linger: float = 0.03) -> None:
+    """Kill this process with SIGKILL before or after its `commit`-th commit, counted from now.
+
+    It lives on for `linger` seconds with that commit held back, so that whatever
+    was let out too early has time to do its harm.
+    """
     left = commit
 
     def hook(now: Moment, _: int) -> None:
@@ -31,6 +35,7 @@ def kill_at(moment: Moment, commit: int) -> None:
         if now == moment:
             left -= 1
             if left == 0:
+                threading.Event().wait(linger)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     journal.commit_hook = hook

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import types
 
 import nbformat
 import pexpect
@@ -21,6 +22,8 @@ import pytest
 from kernel_harness import ROOT, kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from nbdurable import kernel as surroundings
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -96,9 +99,9 @@ def test_error_reads_as_in_a_plain_cell(shared):
         result = shared.run(f"%%durable wrong --quiet{body}{extra}")
         assert len(result.errors) == 1
         shown = plain_text(result)
-        assert "nbdurable" not in shown.replace("u'%%durable wrong --quiet'", "")
+        assert "nbdurable" not in shown.replace("'%%durable wrong --quiet'", "")
         if not extra:
-            shown = shown.replace("u'%%durable wrong --quiet'", "# header")
+            shown = shown.replace("'%%durable wrong --quiet'", "# header")
             assert re.sub(r"In\[\d+\]", "In", shown) == re.sub(r"In\[\d+\]", "In", plain)
 
 
@@ -179,6 +182,24 @@ def test_capturing_a_durable_cell(shared):
     result = shared.run("%%capture out\n%%durable caught --quiet\nprint('in here')")
     assert "in here" not in result.stdout
     assert "in here" in shared.run("print(out.stdout)").stdout
+
+
+def test_a_replay_shows_the_same(own):
+    """Where nobody looks, a new kernel's replay shows what the first run showed, to the letter."""
+    body = (
+        "%%durable same\n@step\ndef f(n):\n    print('f', n)\n    return n\n"
+        "first = select(f.go(1), f.go(2))\nprint(first.result())\nfirst.result()"
+    )
+    shown = []
+    for _ in range(2):
+        running = own()
+        running.run("%load_ext nbdurable\nfrom nbdurable import select, step")
+        result = running.run(body)
+        assert result.status == "ok", result.text
+        shown.append([{k: o.get(k) for k in ("text", "data")} for o in result.outputs])
+        running.close()
+    assert shown[0] == shown[1]
+    assert "1 step" in str(shown) or "2 steps" in str(shown)
 
 
 # --- Mistakes ---------------------------------------------------------------------
@@ -331,6 +352,8 @@ def test_interrupt_while_the_cell_waits_at_its_end(shared, awaiting):
     shared.interrupt()
     result = shared.finish()
     assert (result.status, result.ename) == ("error", "KeyboardInterrupt"), result.text
+    assert result.evalue == "the cell waited for its steps"
+    assert "nbdurable/" not in plain_text(result)
     assert shared.run("await asyncio.sleep(0, 5)").value == "5"
 
 
@@ -423,6 +446,34 @@ def test_unknown_notebook_is_said_once(own):
     running.run("%load_ext nbdurable")
     assert "default.duckdb" in running.run("%%durable a --quiet\n1", "one").text
     assert "default.duckdb" not in running.run("%%durable a --quiet\n1", "one").text
+
+
+def shell_with(names, kernel=None):
+    """Stand for a shell with these names."""
+    return types.SimpleNamespace(user_ns=names, kernel=kernel)
+
+
+def test_notebook_path(tmp_path, monkeypatch):
+    """The path is VS Code's, the session's, or a kernel's environment's, if it is a notebook's."""
+    path = str(tmp_path / "n.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", path)
+    assert surroundings.notebook(shell_with({})) is None
+    assert surroundings.notebook(shell_with({}, kernel=object())) == tmp_path / "n.ipynb"
+    code = {"__vsc_ipynb_file__": str(tmp_path / "c.ipynb"), "__session__": path}
+    assert surroundings.notebook(shell_with(code)) == tmp_path / "c.ipynb"
+    for unknown in ("console-1-ab", str(tmp_path / "gone" / "n.ipynb"), 3):
+        assert surroundings.notebook(shell_with({"__session__": unknown})) is None
+
+
+def test_saved_cells(tmp_path):
+    """A notebook's cells are read by id, their source as text; anything else gives none."""
+    path = tmp_path / "n.ipynb"
+    assert surroundings.saved_cells(path) == {}
+    path.write_text(json.dumps({"cells": [{"id": "a", "source": ["x\n", "y"]}]}))
+    assert surroundings.saved_cells(path) == {"a": "x\ny"}
+    for text in ("{}", "not json", '{"cells": [{"source": "old format"}]}', "[]"):
+        path.write_text(text)
+        assert surroundings.saved_cells(path) == {}
 
 
 # --- %durable ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ import os
 import pathlib
 import random
 import re
+import sys
 import types
 import typing
 import uuid
@@ -38,6 +39,7 @@ from nbdurable.fingerprint.values import (
 
 STEP = "__nbdurable_step__"
 _GENERIC_ALIAS = type(typing.List[int])  # noqa: UP006
+_SHELLS = ("IPython.", "ipykernel.")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
 
 
@@ -116,13 +118,24 @@ def _random(walk: Walk, v: random.Random) -> bytes:
     return tagged(walk, "random.Random", v.getstate())
 
 
+def _exported(v: Any) -> bool:
+    """Whether a bound method is a module's function, as `random.choice` is."""
+    kind = type(v.__self__).__module__
+    homes = {str(v.__module__ or ""), kind, kind.rpartition(".")[0]}
+    modules = [sys.modules[home] for home in homes if home in sys.modules]
+    name = v.__name__
+    return kind.startswith(_SHELLS) or any(vars(m).get(name) is v for m in modules)
+
+
 def _method(walk: Walk, v: types.MethodType) -> bytes:
+    if _exported(v):
+        return b"x" + text_of(qualified(v))
     return walk.within(lambda: tagged(walk, "method", v.__func__, v.__self__))
 
 
 def _builtin(walk: Walk, v: Any) -> bytes:
     bound = getattr(v, "__self__", None)
-    if bound is None or isinstance(bound, types.ModuleType):
+    if bound is None or isinstance(bound, types.ModuleType) or _exported(v):
         return b"x" + text_of(qualified(v))
     return walk.within(lambda: tagged(walk, "builtin", v.__name__, bound))
 
@@ -230,6 +243,7 @@ EXACT.update(
         memoryview: _memoryview,
         array: _array,
         random.Random: _random,
+        type(os.environ): lambda _, __: b"x" + text_of("os.environ"),
         types.ModuleType: lambda _, v: b"m" + text_of(v.__name__),
         types.MethodType: _method,
         types.BuiltinFunctionType: _builtin,

@@ -26,6 +26,11 @@ from nbdurable.fingerprint.values import (
 
 _PROTOCOL = 4
 _NEWOBJ = (copyreg.__newobj__, copyreg.__newobj_ex__)  # type: ignore[attr-defined]
+_LIVE = frozenset(  # what coordinates threads, tasks and processes: its state is the moment's
+    {"threading", "_thread", "asyncio", "_asyncio", "multiprocessing", "concurrent", "queue",
+     "_queue", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "sched", "subprocess",
+     "contextvars", "_contextvars", "weakref", "_weakref", "mmap", "_io", "io"}
+)  # fmt: skip
 _SET_BY_USE = frozenset({"__pydantic_fields_set__"})
 
 
@@ -34,6 +39,8 @@ def instance(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     if not _frozen(cls):
         walk.mutable = True
+    if cls.__module__.partition(".")[0] in _LIVE and not issubclass(cls, BaseException):
+        return walk.opaque(value)
     if walk.owner.is_project_class(cls):
         walk.inside += 1
         try:

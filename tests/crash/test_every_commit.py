@@ -69,12 +69,17 @@ def close_race(probe):
     """Race two equals; whoever wins, wins for good."""
 
     def runner(name):
+        # Whoever did not run in front before does so now: a race run twice ends otherwise.
+        before = probe.count("runner('a')")
         probe.effect(f"runner({name!r})")
+        if name == ("b" if before == 0 else "a"):
+            probe.event("ahead").wait(0.2)
         return name
 
     a, b = go(runner, "a"), go(runner, "b")
     winner = select(a, b).winner.result()
     probe.effect(f"winner {winner}")
+    probe.event("ahead").set()
     return gather(a, b).result()
 
 
