@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from . import scope
 from .errors import NotInRunError, UsageError
 from .executors import running_loop
-from .records import RetryPolicy
 from .step import StepOptions, is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from .combinators import Gather, Select
     from .handles import Handle, StepHandle
@@ -44,13 +42,15 @@ class Step(Generic[P, R]):
     """
 
     __nbdurable_step__ = True
+    __wrapped__: Callable[P, R]
 
     def __init__(self, function: Callable[P, R], options: StepOptions) -> None:
         functools.update_wrapper(self, function)
         self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        function: Callable[P, R] = self.__wrapped__
+        """Run the step, or replay it; outside a run, call the function."""
+        function = self.__wrapped__
         where = scope.current.get()
         if where is None:
             return function(*args, **kwargs)
@@ -149,9 +149,7 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return _make_step(options, function)
 
 
-def go(
-    function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> StepHandle[R]:
+def go(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepHandle[R]:
     """Start any callable, sync or async, as a concurrent step; give a handle at once.
 
     Raises:
@@ -189,7 +187,9 @@ def select(*handles: Any, success: bool = False) -> Select[Any]:
 
 
 @overload
-def gather(handles: Mapping[K, Handle[R]], /, *, return_exceptions: bool = False) -> Gather[dict[K, R]]: ...
+def gather(
+    handles: Mapping[K, Handle[R]], /, *, return_exceptions: bool = False
+) -> Gather[dict[K, R]]: ...
 @overload
 def gather(*handles: Any, return_exceptions: bool = False) -> Gather[list[Any]]: ...
 def gather(*handles: Any, return_exceptions: bool = False) -> Gather[Any]:

@@ -18,7 +18,6 @@ from .errors import StepCancelledError
 from .executors import Coroutines, LoopThread, Threads
 from .handles import StepHandle
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
-from .scope import Scope
 from .step import Ending, Running, attempt, attempt_async, backoff, explain, failure, timed_out
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from .handles import Handle
     from .ledger import Ledger
     from .reasons import Reasons
+    from .scope import Scope
     from .store import Identity, ReplayIndex
 
 ASYNC_LIMIT = 100

@@ -192,9 +192,7 @@ class Select(Combinator[T_co]):
 
     def apply(self, decision: Decision) -> None:
         """Take a stored decision. The run's lock is held."""
-        self.chosen = next(
-            branch for branch in self.branches if branch.identity == decision.winner
-        )
+        self.chosen = next(branch for branch in self.branches if branch.identity == decision.winner)
         self.replayed = True
         self._mark_losers()
         if self.chosen.number:

@@ -206,11 +206,7 @@ class Coroutines:
 
     def _pump(self) -> None:
         loop = self._get_loop()
-        while (
-            self._waiting
-            and not self._closed
-            and len(self._tasks) - self._blocked < self._limit
-        ):
+        while self._waiting and not self._closed and len(self._tasks) - self._blocked < self._limit:
             work, context = self._waiting.popleft()
             task = loop.create_task(work(), context=context)
             self._tasks.add(task)

@@ -177,7 +177,7 @@ class Handle(Generic[T_co]):
         """Give the outcome, once durable."""
         try:
             return Outcome(Kind.VALUE, value=self.receive())
-        except Exception as error:  # noqa: BLE001 - the outcome is the error
+        except Exception as error:
             if error is not self.error():
                 raise
             return Outcome(self.ended or Kind.ERROR, error=error)
@@ -251,6 +251,7 @@ def _refuse(how: str) -> Callable[..., Any]:
     return refused
 
 
+_BINARY = "add sub mul matmul truediv floordiv mod pow and or xor lshift rshift"
 _MISUSES = {
     "used as a truth value": ("bool",),
     "compared": ("lt", "le", "gt", "ge"),
@@ -258,13 +259,10 @@ _MISUSES = {
     "looped over": ("iter", "next", "len", "reversed"),
     "turned into a number": ("int", "float", "complex", "index", "round"),
     "called": ("call",),
-    "calculated with": tuple(
-        prefix + operation
-        for operation in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow",
-                          "and", "or", "xor", "lshift", "rshift")  # fmt: skip
-        for prefix in ("", "r", "i")
-    )
-    + ("neg", "pos", "abs", "invert"),
+    "calculated with": (
+        *(prefix + name for name in _BINARY.split() for prefix in ("", "r", "i")),
+        *("neg", "pos", "abs", "invert"),
+    ),
 }
 for _how, _names in _MISUSES.items():
     for _name in _names:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import output, scope
 from .bodies import Bodies
-from .codec import decode, decode_error, encode, traceback_text
+from .codec import decode, decode_error, traceback_text
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .entries import Closed, Found, Passed
 from .errors import NotInRunError, StoreError, UsageError, WaitTimeoutError

@@ -15,7 +15,7 @@ import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import output, scope
 from . import store as stores
@@ -71,7 +71,7 @@ class _State:
     notebook: Path | None = None
     clock: Clock = field(default_factory=SystemClock)
     closing_clock: Clock = field(default_factory=SystemClock)
-    lock: threading.RLock = field(default_factory=threading.RLock)  # type: ignore[valid-type] # a factory in typeshed
+    lock: threading.RLock = field(default_factory=threading.RLock)
     opens: dict[str, _Open] = field(default_factory=dict)
     executing: dict[tuple[str, str], str] = field(default_factory=dict)
     leftovers: dict[str, dict[Identity, Running]] = field(default_factory=dict)
@@ -94,7 +94,9 @@ def configure(**settings: Any) -> None:
     known = ("store", "strict", "limit")
     for name, value in settings.items():
         if name not in known:
-            raise UsageError(f"configure({name}=...): unknown setting; there are {', '.join(known)}")
+            raise UsageError(
+                f"configure({name}=...): unknown setting; there are {', '.join(known)}"
+            )
         if name == "limit" and value is not None:
             _check_limit(value)
         if name == "store" and value is not None and not isinstance(value, str | Path):
@@ -110,7 +112,7 @@ def set_notebook(path: Path | None) -> None:
 
 
 def default_store() -> str:
-    """Give the store of this process: `configure`, NBDURABLE_STORE, the notebook's, the folder's."""
+    """Give the store: `configure`'s, NBDURABLE_STORE, the notebook's, or the folder's."""
     chosen = _state.settings.store or os.environ.get("NBDURABLE_STORE")
     if chosen:
         return str(chosen)
@@ -369,7 +371,8 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
     return _rows(
         store,
         "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
-        f"FROM steps WHERE run = ({_newest(name)}) ORDER BY number NULLS LAST, started",
+        "FROM steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        [name],
     )
 
 
@@ -378,7 +381,8 @@ def why(name: str | None = None, store: str | Path | None = None) -> list[dict[s
     return _rows(
         store,
         "SELECT label AS step, status, why, execution, started "
-        f"FROM steps WHERE run = ({_newest(name)}) ORDER BY number NULLS LAST, started",
+        "FROM steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        [name],
     )
 
 
@@ -412,17 +416,17 @@ def query(sql: str, store: str | Path | None = None) -> Any:
         return opened.frame(sql)
 
 
-def _rows(store: str | Path | None, sql: str) -> list[dict[str, object]]:
+_NEWEST = "(SELECT run FROM runs WHERE workflow = $1 OR $1 IS NULL ORDER BY created DESC LIMIT 1)"
+
+
+def _rows(
+    store: str | Path | None, sql: str, parameters: Sequence[object] = ()
+) -> list[dict[str, object]]:
     with _reading(store) as opened:
         if opened is None:
             return []
-        columns, rows = opened.table(sql)
+        columns, rows = opened.table(sql, parameters)
         return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def _newest(name: str | None) -> str:
-    where = "" if name is None else "WHERE workflow = '" + name.replace("'", "''") + "' "
-    return f"SELECT run FROM runs {where}ORDER BY created DESC LIMIT 1"
 
 
 # --- stores, opened and let go -------------------------------------------------------------

@@ -9,7 +9,7 @@ this module, so the first run hands out what replay will.
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextvars  # noqa: TC003 - dataclass fields are read at run time
 import functools
 import inspect
 import threading

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.always_replay import Bench, Zygote  # noqa: E402 - tests is no package
+from support.always_replay import Bench, Zygote
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import io
+import itertools
 import math
 import pathlib
 import pickle
@@ -88,7 +89,9 @@ def test_parts_name_the_parameters():
 
 def test_a_method_names_its_self():
     """`self` is a parameter like another, called as the method calls it."""
-    book = cell("class C:\n    def __init__(this, n): this.n = n\n    def m(this, x): return x\n    def __call__(this, x): return x")
+    book = cell(
+        "class C:\n    def __init__(this, n): this.n = n\n    def m(this, x): return x\n    def __call__(this, x): return x"
+    )
     fp = Fingerprinter()
     one, other = book["C"](1), book["C"](2)
     assert [n for n, _ in fp.arguments(one.m, (1,), {}).parts] == ["this", "x"]
@@ -99,6 +102,7 @@ def test_a_method_names_its_self():
 
 def test_partials_wrappers_classes_and_builtins_bind():
     """Whatever is called, the digest says with what."""
+
     @functools.wraps(two)
     def wrapper(*a, **k):
         return two(*a, **k)
@@ -136,6 +140,7 @@ def test_ignored_parameters_are_left_out():
 
 def test_a_changed_default_is_the_default_from_then_on():
     """Defaults are looked up again, as Python does."""
+
     def f(a=1):
         return a
 
@@ -277,7 +282,9 @@ def test_a_property_or_a_lazy_attribute_is_never_run():
 
 def test_a_cached_property_is_no_state():
     """Computing it once doesn't make the object another."""
-    book = cell("import functools\nclass C:\n    @functools.cached_property\n    def p(self): return [1]")
+    book = cell(
+        "import functools\nclass C:\n    @functools.cached_property\n    def p(self): return [1]"
+    )
     value = book["C"]()
     one = Fingerprinter().value(value)
     assert value.p
@@ -335,7 +342,10 @@ def test_a_redefined_notebook_class_is_the_same_if_its_text_is():
     text = "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\n    def m(self): return self.x\nv = P(1)"
     fp = Fingerprinter()
     assert fp.value(cell(text)["v"]).digest == fp.value(cell("#\n" + text)["v"]).digest
-    assert fp.value(cell(text)["v"]).digest != fp.value(cell(text.replace("x: int", "x: str"))["v"]).digest
+    assert (
+        fp.value(cell(text)["v"]).digest
+        != fp.value(cell(text.replace("x: int", "x: str"))["v"]).digest
+    )
 
 
 def test_types_of_one_name_are_told_apart():
@@ -415,7 +425,7 @@ def test_a_handle_counts_by_its_identity():
         lambda h: [Client(h=h)],
         lambda h: np.array([h], dtype=object),
         lambda h: pd.DataFrame({"a": [h]}),
-        lambda h: dataclasses.make_dataclass("P", ["x"])(h),
+        dataclasses.make_dataclass("P", ["x"]),
         lambda h: h.__nbdurable_identity__,
     ],
 )
@@ -594,11 +604,13 @@ hashables = st.recursive(
 )
 nested = st.recursive(
     leaves | hashables,
-    lambda inner: st.lists(inner, max_size=20)
-    | st.lists(inner, max_size=4).map(tuple)
-    | st.dictionaries(hashables, inner, max_size=4)
-    | st.dictionaries(st.text(max_size=2), inner, max_size=20)
-    | st.sets(hashables, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=20)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(hashables, inner, max_size=4)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=20)
+        | st.sets(hashables, max_size=4)
+    ),
     max_leaves=30,
 )
 
@@ -658,7 +670,7 @@ def test_arrow_chunks_and_offsets_leave_no_trace(items, cuts, spare):
     whole = pa.chunked_array([pa.array(items, pa.string())])
     bounds = [0, *sorted(min(c, len(items)) for c in cuts), len(items)]
     padded = pa.array(["pad"] * spare + items + [None] * spare, pa.string())
-    parts = [padded[spare + a : spare + b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [padded[spare + a : spare + b] for a, b in itertools.pairwise(bounds)]
     assert digest(pa.chunked_array(parts, pa.string())) == digest(whole)
     assert digest(pa.chunked_array([pa.array([*items, "more"], pa.string())])) != digest(whole)
 

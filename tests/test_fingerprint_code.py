@@ -327,7 +327,9 @@ def test_a_nested_function_is_found_by_itself():
 
 def test_several_lambdas_on_one_line_are_told_apart():
     """Each is matched with its own text, also when nested or in a default."""
-    text = "a, b, c = lambda x: x + 1, lambda x: (x + 2), lambda y=lambda: 3: lambda: y() + 1\nd = c()"
+    text = (
+        "a, b, c = lambda x: x + 1, lambda x: (x + 2), lambda y=lambda: 3: lambda: y() + 1\nd = c()"
+    )
     prints = [code(text, name) for name in "abcd"]
     assert len({p.digest for p in prints}) == 4
     assert all(p.notes == () for p in prints)
@@ -574,9 +576,15 @@ def test_a_frames_method_that_gives_a_new_frame_is_no_write():
     import pandas as pd  # noqa: PLC0415
 
     text = "def f(): return df.add(1)"
-    assert code(text, df=pd.DataFrame({"a": [1]})).digest != code(text, df=pd.DataFrame({"a": [2]})).digest
+    assert (
+        code(text, df=pd.DataFrame({"a": [1]})).digest
+        != code(text, df=pd.DataFrame({"a": [2]})).digest
+    )
     text = "def f(): df.drop(columns='a', inplace=True)"
-    assert code(text, df=pd.DataFrame({"a": [1]})).digest == code(text, df=pd.DataFrame({"a": [2]})).digest
+    assert (
+        code(text, df=pd.DataFrame({"a": [1]})).digest
+        == code(text, df=pd.DataFrame({"a": [2]})).digest
+    )
 
 
 def test_a_written_closure_value_and_a_memoising_default_are_no_inputs():
@@ -609,7 +617,9 @@ def test_a_registry_filled_by_a_decorator_is_an_input():
 
 def test_moved_names_globals_and_closure_values():
     """Changed in place or bound anew, they are named with the object; unchanged, it is free."""
-    book = cell("cfg = {'lr': 1}\nN = 1\ndef make(v):\n    def f(): return cfg, N, v\n    return f\nf = make([1])")
+    book = cell(
+        "cfg = {'lr': 1}\nN = 1\ndef make(v):\n    def f(): return cfg, N, v\n    return f\nf = make([1])"
+    )
     fp = Fingerprinter()
     one = fp.code(book["f"])
     assert one.moved() == ()
@@ -643,7 +653,9 @@ def test_ignored_names_are_left_out():
     """Globals, closure values and parameters' defaults alike."""
     text = "KEY = {}\ndef f(client={}): return KEY, client"
     ignore = frozenset({"KEY", "client"})
-    prints = {Fingerprinter().code(cell(text.format(n, n))["f"], ignore=ignore).digest for n in "12"}
+    prints = {
+        Fingerprinter().code(cell(text.format(n, n))["f"], ignore=ignore).digest for n in "12"
+    }
     assert len(prints) == 1
     prints = {Fingerprinter().code(cell(text.format(n, n))["f"]).digest for n in "12"}
     assert len(prints) == 2
@@ -655,7 +667,10 @@ def test_a_global_without_comparable_state_is_noted_and_strict_refuses_it():
     one = code(text)
     assert Note("not compared", "conn", "lock") in one.notes
     assert Note("not compared", "client.lock", "lock") in one.notes
-    assert str(one.notes[0]) in {"not compared: `conn` (lock)", "not compared: `client.lock` (lock)"}
+    assert str(one.notes[0]) in {
+        "not compared: `conn` (lock)",
+        "not compared: `client.lock` (lock)",
+    }
     with pytest.raises(FingerprintError, match=r"ignore="):
         Fingerprinter(strict=True).code(cell(text)["f"])
 
@@ -687,7 +702,9 @@ def test_a_handle_in_code_is_a_usage_error(text):
 
 def test_a_method_counts_by_its_function():
     """Of two instances' methods the code is one; so it is with callable instances."""
-    book = cell("class C:\n    def __init__(s, n): s.n = n\n    def m(s): return s.n\n    def __call__(s): return s.n\na, b = C(1), C(2)")
+    book = cell(
+        "class C:\n    def __init__(s, n): s.n = n\n    def m(s): return s.n\n    def __call__(s): return s.n\na, b = C(1), C(2)"
+    )
     fp = Fingerprinter()
     assert fp.code(book["a"].m).digest == fp.code(book["b"].m).digest
     assert fp.code(book["a"]).digest == fp.code(book["b"]).digest

@@ -145,7 +145,7 @@ def named(_: Walk, v: Any) -> bytes:
     return b"x" + text_of(qualified(v))
 
 
-def _descriptor(walk: Walk, v: Any) -> bytes:
+def _descriptor(_: Walk, v: Any) -> bytes:
     owner = getattr(v, "__objclass__", None)
     return b"x" + text_of(f"{qualified(owner) if owner else ''}.{getattr(v, '__name__', '')}")
 
@@ -257,7 +257,7 @@ EXACT.update(
         types.GenericAlias: _alias,
         types.UnionType: _alias,
         _GENERIC_ALIAS: _alias,
-        type(typing.Optional[int]): _alias,
+        type(typing.Optional[int]): _alias,  # noqa: UP045 - its own class before Python 3.14
         type(typing.Annotated[int, 1]): _alias,
         type(typing.Callable[[], int]): _alias,
         type(typing.Literal[1]): _alias,
@@ -333,5 +333,3 @@ def _reduces(cls: type) -> bool:
 
 def _typing(_: Walk, v: object) -> bytes:
     return b"x" + text_of(repr(v))
-
-

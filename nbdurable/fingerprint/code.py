@@ -129,9 +129,10 @@ class _Pass:
             value = slot.get()
             if isinstance(value, types.FunctionType):
                 return
-        elif isinstance(value, (types.ModuleType, types.FunctionType, type)):
-            if write.method or attribute or write.root != slot.key:
-                return
+        elif isinstance(value, (types.ModuleType, types.FunctionType, type)) and (
+            write.method or attribute or write.root != slot.key
+        ):
+            return
         if write.method and not _changes(write, value):
             return
         self._put(slot, unit)
@@ -222,7 +223,7 @@ def _direct(value: Any, owner: Owner) -> Any:
         value = value.__wrapped__
     if type(value) is types.FunctionType:
         return value if owner.is_project_function(value) else None
-    if isinstance(value, type) and type(value) is not types.GenericAlias:
+    if isinstance(value, type) and not isinstance(value, types.GenericAlias):
         return value if owner.is_project_class(value) else None
     return None
 
@@ -395,16 +396,14 @@ class Reach:
 
     def _object(self, name: str, now: Reach) -> object:
         """Give the object that a part's name stands for now."""
-        for held, slot in (*now._names, *self._names):  # noqa: SLF001
+        for held, slot in (*now._names, *self._names):
             if held == name and (value := slot.get()) is not MISSING:
                 return value
-        ref = now._labels.get(name) or self._labels.get(name)  # noqa: SLF001
+        ref = now._labels.get(name) or self._labels.get(name)
         return ref() if ref else None
 
 
-def _refined(
-    key: int, digests: dict[int, bytes], edges: list[tuple[str, bytes, int]]
-) -> bytes:
+def _refined(key: int, digests: dict[int, bytes], edges: list[tuple[str, bytes, int]]) -> bytes:
     """Digest of a unit with those of its neighbours, by the names it has for them."""
     hasher = blake2b(digests[key], digest_size=16)
     for name, text, target in sorted(edges, key=lambda e: (e[0], e[1], digests.get(e[2], b""))):

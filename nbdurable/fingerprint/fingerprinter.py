@@ -206,7 +206,7 @@ class Fingerprinter:
 
 
 def _joined(named: list[tuple[str, bytes]]) -> bytes:
-    texts = []
+    texts: list[bytes] = []
     for name, text in sorted(named) if len(named) > 1 else named:
         head = _NAMES.get(name)
         if head is None:

@@ -128,8 +128,10 @@ def _dtype(walk: Walk, dtype: Any) -> bytes:
     text = text_of(type(dtype).__name__) + text_of(str(dtype))
     if isinstance(dtype, pandas.CategoricalDtype):
         categories = dtype.categories
-        return text + (b"0" if categories is None else walk.encode(categories)) + (
-            b"T" if dtype.ordered else b"F"
+        return (
+            text
+            + (b"0" if categories is None else walk.encode(categories))
+            + (b"T" if dtype.ordered else b"F")
         )
     return text + text_of(str(getattr(dtype, "storage", "")) + repr(getattr(dtype, "na_value", "")))
 
@@ -166,7 +168,12 @@ def _column(walk: Walk, array: Any) -> bytes:
 
 def _polars_frame(walk: Walk, df: Any) -> bytes:
     columns = [_polars_series(walk, s) for s in df.get_columns()]
-    return b"o" + text_of("polars.DataFrame") + b"%x:%x:" % (df.height, len(columns)) + b"".join(columns)
+    return (
+        b"o"
+        + text_of("polars.DataFrame")
+        + b"%x:%x:" % (df.height, len(columns))
+        + b"".join(columns)
+    )
 
 
 def _polars_series(walk: Walk, s: Any) -> bytes:
@@ -176,7 +183,11 @@ def _polars_series(walk: Walk, s: Any) -> bytes:
         return head + sequence(walk, b"l", s.to_list())
     if s.dtype in {polars.Categorical, polars.Enum}:
         s = s.cast(polars.String)
-    if "pyarrow" in sys.modules and "Categorical" not in repr(s.dtype) and "Enum" not in repr(s.dtype):
+    if (
+        "pyarrow" in sys.modules
+        and "Categorical" not in repr(s.dtype)
+        and "Enum" not in repr(s.dtype)
+    ):
         return head + arrow_column(walk, s.to_arrow())
     return head + sequence(walk, b"l", s.to_list())
 
@@ -223,9 +234,12 @@ class _Streams:
 
     def text(self) -> bytes:
         """Give all streams' digests."""
-        return b"".join(
-            [b"%b%b" % (text_of(name), h.digest()) for name, h in sorted(self._hashers.items())]
-        ) + b";"
+        return (
+            b"".join(
+                [b"%b%b" % (text_of(name), h.digest()) for name, h in sorted(self._hashers.items())]
+            )
+            + b";"
+        )
 
     def _feed(self, name: str, data: Any) -> None:
         hasher = self._hashers.get(name)

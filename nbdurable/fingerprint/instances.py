@@ -47,7 +47,9 @@ def instance(walk: Walk, value: Any) -> bytes:
             return walk.node(value, _ours)
         finally:
             walk.inside -= 1
-    wrapped = vars(value).get("__wrapped__") if callable(value) and hasattr(value, "__dict__") else None
+    wrapped = (
+        vars(value).get("__wrapped__") if callable(value) and hasattr(value, "__dict__") else None
+    )
     if isinstance(wrapped, types.FunctionType):
         return walk.within(lambda: b"W" + text_of(qualified(cls)) + walk.encode(wrapped))
     depth = len(walk.path)
@@ -146,6 +148,5 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
 
 
 def resolve(_: type) -> Any:
+    """Take any class: the last resort of the table."""
     return instance
-
-

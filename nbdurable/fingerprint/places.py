@@ -10,6 +10,7 @@ import os
 import site
 import sys
 import sysconfig
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ class Places:
             return True
         if any(s.startswith(_LIBRARY_ROOTS) for s in spellings):
             return False
-        return not any(_PACKAGE_FOLDERS.intersection(s.split(os.sep)) for s in spellings)
+        return not any(_PACKAGE_FOLDERS.intersection(Path(s).parts) for s in spellings)
 
     def module(self, module: ModuleType) -> bool:
         """Whether ``module`` is one of the project's."""

@@ -5,7 +5,6 @@ edited after it was loaded says nothing about what runs.
 """
 
 from __future__ import annotations
-
 import __future__ as future
 
 import ast
@@ -45,13 +44,15 @@ def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
         return None
     flags = code.co_flags & _FUTURE
     known = _COMPILED.get((path, flags))
-    if known is None or known.lines is not lines and known.lines != lines:
+    if known is None or (known.lines is not lines and known.lines != lines):
         known = _Compiled(lines, _functions("".join(lines), path, flags))
         if len(_COMPILED) > 512:  # noqa: PLR2004
             _COMPILED.clear()
         _COMPILED[path, flags] = known
     same = [f for f in known.functions.get(_qualname(code), ()) if same_code(f[0], code)]
-    same.sort(key=lambda f: (f[0].co_firstlineno != code.co_firstlineno, _start(f[0]) != _start(code)))
+    same.sort(
+        key=lambda f: (f[0].co_firstlineno != code.co_firstlineno, _start(f[0]) != _start(code))
+    )
     return same[0][1] if same else None
 
 
@@ -79,10 +80,9 @@ def _functions(text: str, path: str, flags: int) -> dict[str, _Found]:
             lambdas.append(node)
     found: dict[str, _Found] = {}
     for code in _codes(module):
+        node_of: Function | None = defs.get((code.co_name, code.co_firstlineno))
         if code.co_name == "<lambda>":
             node_of = _lambda(code, lambdas)
-        else:
-            node_of = defs.get((code.co_name, code.co_firstlineno))
         if node_of is not None:
             found.setdefault(_qualname(code), []).append((code, node_of))
     return found
@@ -134,11 +134,12 @@ def same_code(one: CodeType, other: CodeType) -> bool:
 
 def instructions(code: CodeType) -> bytes:
     """Write a code object out: what it does, without file names and positions."""
-    consts = []
-    for const in code.co_consts:
-        consts.append(instructions(const) if isinstance(const, CodeType) else constant(const))
+    consts = [
+        instructions(const) if isinstance(const, CodeType) else constant(const)
+        for const in code.co_consts
+    ]
     fields = (
-        "%d.%d" % sys.version_info[:2],
+        "{}.{}".format(*sys.version_info),
         code.co_name,
         code.co_argcount,
         code.co_posonlyargcount,

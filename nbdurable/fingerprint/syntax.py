@@ -92,7 +92,7 @@ class _Writer:
             if field == "annotation" and isinstance(node, ast.arg):
                 continue
             if node is self._signature and field in {"defaults", "kw_defaults"}:
-                value = [default is not None for default in value]
+                value = [default is not None for default in value or ()]
             self._out.append(field.encode() + b"=")
             self.write(value)
         self._in_class = outer

@@ -13,11 +13,11 @@ import inspect
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping  # noqa: TC003 - as Places below
 from typing import Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.places import Places
+from nbdurable.fingerprint.places import Places  # noqa: TC001 - a NamedTuple's fields are read at run time
 from nbdurable.fingerprint.reads import Reads, reads_of
 from nbdurable.fingerprint.source import instructions, syntax_of
 from nbdurable.fingerprint.syntax import decorators, normalised
@@ -66,7 +66,7 @@ _HELD: dict[str, Any] = {
     "wrapped": lambda f, _: f.__dict__["__wrapped__"],
     "base": lambda c, k: c.__bases__[k],
     "metaclass": lambda c, _: type(c),
-    "field": lambda c, k: field_of(c, k),
+    "field": lambda c, k: field_of(c, k),  # noqa: PLW0108 - field_of is defined below
 }
 
 
@@ -198,7 +198,7 @@ def _globals(
     return tuple(found.values()), tuple(sorted(external))
 
 
-def _follow(
+def _follow(  # noqa: PLR0917 - one step of a walk, with all that it carries
     space: dict[str, Any],
     name: str,
     chain: list[str],
@@ -255,7 +255,7 @@ _ENUM = frozenset(
     {"_generate_next_value_", "_new_member_", "_use_args_", "_member_names_", "_value2member_map_",
      "_unhashable_values_", "_member_type_", "_value_repr_", "_member_map_", "_hashable_values_",
      "_unhashable_values_map_", "_flag_mask_", "_all_bits_", "_boundary_", "_singles_mask_",
-     "_inverted_", "__new_member__", "_use_args_", "__new__"}
+     "_inverted_", "__new_member__", "__new__"}
 )  # fmt: skip
 _IGNORED = (
     types.MemberDescriptorType,
@@ -335,9 +335,7 @@ def _generated(cls: type, value: Any) -> bool:
         fn = inner
     made = fn.__code__.co_filename.startswith(("<string>", "<attrs generated"))
     space = vars(cls)
-    return made and any(
-        n in space for n in ("__dataclass_fields__", "_fields", "__attrs_attrs__")
-    )
+    return made and any(n in space for n in ("__dataclass_fields__", "_fields", "__attrs_attrs__"))
 
 
 def field_of(cls: type, name: str) -> Any:

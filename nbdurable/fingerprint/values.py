@@ -219,7 +219,7 @@ def bytes_of(tag: bytes, data: bytes | bytearray) -> bytes:
     size = len(data)
     if size > _LARGE:
         return b"%b%x#%b" % (tag, size, xxh3_128(data).digest())
-    return b"%b%x:%b" % (tag, size, data)
+    return b"%b%x:%b" % (tag, size, bytes(data))
 
 
 def double_of(value: float) -> bytes:
@@ -239,7 +239,9 @@ def sequence(walk: Walk, tag: bytes, items: list[Any] | tuple[Any, ...]) -> byte
         if (packed := _uniform(items)) is not None:
             return head + packed
     if size <= _CHUNK:
-        return head + b"".join([(EXACT.get(type(x)) or encoder_for(type(x)))(walk, x) for x in items])
+        return head + b"".join(
+            [(EXACT.get(type(x)) or encoder_for(type(x)))(walk, x) for x in items]
+        )
     hasher = blake2b(digest_size=16)
     for start in range(0, len(items), _CHUNK):
         hasher.update(b"".join([walk.encode(x) for x in items[start : start + _CHUNK]]))

@@ -11,7 +11,7 @@ import dis
 from types import CodeType
 from typing import NamedTuple
 
-from nbdurable.fingerprint.syntax import Function
+from nbdurable.fingerprint.syntax import Function  # noqa: TC001 - a NamedTuple's fields are read at run time
 
 ALWAYS = frozenset(
     {"pop", "popitem", "setdefault", "appendleft", "popleft", "extendleft", "rotate", "setflags"}
@@ -93,7 +93,7 @@ class _Finder(ast.NodeVisitor):
 
     visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _nested  # noqa: N815
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for inner in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(inner)
         scope = _Scope(klass=True)
@@ -113,7 +113,7 @@ class _Finder(ast.NodeVisitor):
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # noqa: N815
 
-    def visit_Name(self, node: ast.Name) -> None:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
             return
         declared = self._scopes[-1].outer | self._scopes[-1].enclosing
@@ -130,12 +130,12 @@ class _Finder(ast.NodeVisitor):
 
     visit_Attribute = visit_Subscript = _store  # noqa: N815
 
-    def visit_Expr(self, node: ast.Expr) -> None:  # noqa: N802
+    def visit_Expr(self, node: ast.Expr) -> None:
         value = node.value.value if isinstance(node.value, ast.Await) else node.value
         self._dropped.add(id(value))
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         dropped = id(node) in self._dropped
         name = None
         if isinstance(node.func, ast.Attribute):

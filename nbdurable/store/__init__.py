@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .index import Identity, PastAttempts, ReplayIndex, checkpoint_message, decision_message, pack
 
 if TYPE_CHECKING:
-    from .verify import check
     from .database import Opened, Store
     from .journal import Batch, Entry, Journal
+    from .verify import check
 
 MEMORY = ":memory:"
 

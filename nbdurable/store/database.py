@@ -8,13 +8,13 @@ before a byte of it is written.
 from __future__ import annotations
 
 import contextlib
-import datetime
+import dataclasses
+import datetime as dt
 import importlib.util
 import os
 import platform
 import re
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Opened:
     """What an execution starts from."""
 
@@ -175,7 +175,7 @@ class Store:
         with self.journal.lock, self._connection.cursor() as cursor:
             return cursor.execute(query, list(parameters)).fetchall()
 
-    def query(self, sql: str) -> duckdb.DuckDBPyRelation | None:
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyRelation | None:
         """Run a user's SQL with the views of schema `nbdurable` in reach by their names.
 
         Raises:
@@ -184,13 +184,15 @@ class Store:
         cursor = self._connection.cursor()
         try:
             cursor.execute("SET search_path = 'main,nbdurable'")
-            return cursor.sql(sql)
+            return cursor.sql(sql, params=list(parameters) or None)
         except duckdb.Error as error:
             raise StoreError(str(error)) from error
 
-    def table(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Give column names and rows of a user's query; none for a statement without result."""
-        relation = self.query(sql)
+    def table(
+        self, sql: str, parameters: Sequence[object] = ()
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Give column names and rows of a query; none for a statement without result."""
+        relation = self.query(sql, parameters)
         if relation is None:
             return [], []
         try:
@@ -255,8 +257,15 @@ class Store:
                 batch.add("run_log", (run[0], name, run[1]))
             batch.add(
                 "execution_log",
-                (execution, run[0], now, os.getpid(), platform.node(),
-                 platform.python_version(), ""),
+                (
+                    execution,
+                    run[0],
+                    now,
+                    os.getpid(),
+                    platform.node(),
+                    platform.python_version(),
+                    "",
+                ),
             )
             for checkpoint in retried:
                 _take_out(batch, checkpoint)
@@ -362,20 +371,18 @@ class Store:
         return ReplayIndex(self.id, self.key)
 
     def load_index(self, run: str) -> ReplayIndex:
+        """Give what `run` has saved."""
         index = self._empty_index()
         of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
+        columns = ", ".join(field.name for field in dataclasses.fields(Checkpoint))
         for row in self.rows(
-            f"SELECT t.* FROM nbdurable.checkpoints t {of_run} ORDER BY t.number",  # noqa: S608 - no input
+            f"SELECT {columns} FROM (SELECT t.* "  # noqa: S608 - no input
+            f"FROM nbdurable.checkpoints t {of_run}) ORDER BY number",
             [run],
         ):
-            (call, version, code, namespace, number, execution, kind, name, label, arguments,
-             _why, attempt, started, seconds, payload, output, signature) = row  # fmt: skip
-            index.load_checkpoint(
-                Checkpoint(
-                    call, version, code, namespace, number, execution, _KINDS[kind], name, label,
-                    arguments, attempt, started, seconds, payload, output, signature,
-                )  # fmt: skip
-            )
+            fields = list(row)
+            fields[_KIND] = _KINDS[row[_KIND]]
+            index.load_checkpoint(Checkpoint(*fields))
         for key, branches, winner, losers, number, execution, signature in self.rows(
             "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
             f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
@@ -412,6 +419,7 @@ class Store:
 
 
 _KINDS = {kind.value: kind for kind in Kind}
+_KIND = [field.name for field in dataclasses.fields(Checkpoint)].index("kind")
 
 
 class _Now:
@@ -432,8 +440,9 @@ def _take_out(batch: Batch, checkpoint: Checkpoint) -> None:
     """Turn an error's checkpoint into a concluded attempt; undo the decisions that it closed."""
     identity = [checkpoint.call, checkpoint.version]
     batch.execute(
-        "INSERT INTO nbdurable.attempt_ends SELECT call, version, attempt, execution, name, label, "
-        "started, seconds, 'error', '', true FROM nbdurable.checkpoints "
+        "INSERT INTO nbdurable.attempt_ends "
+        "SELECT call, version, attempt, execution, name, label, started, seconds, "
+        "'error', '', true FROM nbdurable.checkpoints "
         "WHERE call = ? AND version = ? AND number = ?",
         [*identity, checkpoint.number],
     )
@@ -472,8 +481,9 @@ def _make_folder(folder: Path) -> None:
             (folder / ".gitignore").write_text("*\n", encoding="ascii")
     except OSError as error:
         raise StoreError(
-            f"the store's folder {folder} can't be made or written: {error.strerror or error}; make "
-            f"it writable, or name another store with configure(store=...) or NBDURABLE_STORE"
+            f"the store's folder {folder} can't be made or written: "
+            f"{error.strerror or error}; make it writable, or name another store with "
+            f"configure(store=...) or NBDURABLE_STORE"
         ) from error
 
 
@@ -527,7 +537,6 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
 def _describe(pid: int) -> str:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        since = datetime.datetime.fromtimestamp(process.create_time(), tz=datetime.UTC).astimezone()
+        since = dt.datetime.fromtimestamp(process.create_time(), tz=dt.UTC).astimezone()
         return f"process {pid} ({process.name()}, running since {since:%Y-%m-%d %H:%M:%S})"
     return f"process {pid}"
-

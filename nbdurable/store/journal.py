@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import duckdb

@@ -41,7 +41,8 @@ _QUERIES = {
         JOIN nbdurable.execution_log e ON e.id = d.execution
         GROUP BY e.run, d.key, d.branches, d.label HAVING count(*) > 1""",
     "an outcome of an unknown kind": """
-        SELECT label FROM nbdurable.checkpoints WHERE kind NOT IN ('value', 'error', 'cancelled')""",
+        SELECT label FROM nbdurable.checkpoints
+        WHERE kind NOT IN ('value', 'error', 'cancelled')""",
     "a checkpoint and a concluded attempt with one number": """
         SELECT c.label FROM nbdurable.checkpoints c JOIN nbdurable.attempt_ends a
         ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt""",

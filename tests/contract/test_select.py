@@ -1,5 +1,7 @@
 """CONTRACT sections 2 to 4: select, its losers, its decisions, each live and replayed."""
 
+import threading
+
 import pytest
 
 from nbdurable import after, gather, go, select, step
@@ -55,7 +57,11 @@ def error_wins(probe):
 
 def test_an_error_wins(always_replay, bench):
     """Errors can win; replay raises the same one."""
-    assert always_replay(error_wins).value == ("first", "error_wins.<locals>.fails".split(".")[-1], "late")
+    assert always_replay(error_wins).value == (
+        "first",
+        ["error_wins", "<locals>", "fails"][-1],
+        "late",
+    )
     assert bench.effects()["fails"] == 1
 
 
@@ -308,7 +314,6 @@ def test_edited_winner_reopens_and_editing_back_finds_the_old_decision(bench):
 
 def unpicklable_winner(probe):
     """Let a branch win whose result can't be saved."""
-    import threading
 
     def winner():
         probe.effect("winner")
@@ -389,9 +394,11 @@ def gather_fails_at_once(probe):
     except ValueError as error:
         found = str(error)
     probe.event("failed").set()
-    return found, going.result(), [
-        type(one).__name__ for one in gather(going, go(len, 3), return_exceptions=True).result()
-    ]
+    return (
+        found,
+        going.result(),
+        [type(one).__name__ for one in gather(going, go(len, 3), return_exceptions=True).result()],
+    )
 
 
 def test_gather_fails_at_once_and_the_others_go_on(always_replay):

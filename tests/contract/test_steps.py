@@ -1,5 +1,6 @@
 """CONTRACT sections 1, 2 and 4: steps, go, gather, handles, each live and replayed."""
 
+import asyncio
 import threading
 import time
 
@@ -212,6 +213,7 @@ def test_retry_then_success(always_replay):
 
 def timed_out_thread(probe):
     """Let an attempt run into its timeout; its late result is nobody's."""
+
     @step(timeout=0.05)
     def slow():
         probe.effect("slow")
@@ -236,7 +238,6 @@ def test_timeout_of_a_thread(always_replay, bench):
 
 async def timed_out_async(probe):
     """Let an async attempt run into its timeout; a TimeoutError of its own stays its own."""
-    import asyncio
 
     @step(timeout=0.05)
     async def slow():
@@ -266,6 +267,7 @@ def test_timeout_of_an_async_step(always_replay):
 
 def output_in_program_order(probe):
     """Print from concurrent steps that finish in the other order."""
+
     def first():
         print("first begins")
         probe.event("second done").wait(10)
@@ -426,7 +428,7 @@ def test_unpicklable_result_in_strict_mode(bench):
     [
         ("go()", lambda: go(len, [])),
         ("select()", lambda: select(1)),
-        ("gather()", lambda: gather()),
+        ("gather()", gather),
         ("after()", lambda: after(1)),
         ("sleep()", lambda: sleep(1)),
         (".go()", lambda: step(len).go([])),
@@ -448,7 +450,7 @@ def test_step_outside_a_run_is_a_plain_call():
     ("call", "says"),
     [
         (lambda: go(3), "can't be called"),
-        (lambda: select(), "needs at least one handle"),
+        (select, "needs at least one handle"),
         (lambda: select(1), "int is not a handle"),
         (lambda: select(None), "NoneType is not a handle"),
         (lambda: select([go(len, [1]), 2]), "int is not a handle"),
@@ -541,7 +543,8 @@ def test_looking_starts_and_waits_for_nothing(tmp_path):
         handle = go(gate.wait, 10)
         assert "gate" not in repr(handle)
         assert repr(handle).startswith("<step Event.wait(")
-        assert handle == handle
-        assert handle in {handle}
+        same = handle
+        assert handle == same
+        assert same in {handle, 1}
         assert not handle.done()
         gate.set()

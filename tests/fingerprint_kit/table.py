@@ -145,7 +145,7 @@ V = ["v" * 3, "w"]
 A = np.arange(9, dtype="i8").reshape(3, 3)
 LONG = list(range(5000))
 WORDS = [f"word {n}" for n in range(100)]
-UTC = dt.timezone.utc
+UTC = dt.UTC
 STRUCT = np.array([(1, 2.0), (3, 4.0)], dtype=[("a", "i1"), ("b", "f8")])
 ALIGNED = np.zeros(2, dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True))
 STRINGS = pd.Series(["a", "bb", None, "dddd", "e"])
@@ -232,7 +232,7 @@ TABLE: dict[str, list[Any]] = {
     "cyclic": [_cyclic(), _cyclic()],
     "tree": [_tree("a"), _tree("a"), copy.deepcopy(_tree("a"))],
     "tree b": [_tree("b")],
-    "range": [range(3), range(0, 3)],
+    "range": [range(3), range(3)],
     "slice": [slice(3)],
     "decimal": [decimal.Decimal("1.10")],
     "decimal 2": [decimal.Decimal("1.1")],
@@ -254,7 +254,7 @@ TABLE: dict[str, list[Any]] = {
     "flag": [Flags.A | Flags.B, Flags.B | Flags.A],
     "flag a": [Flags.A],
     "pattern": [re.compile("a+")],
-    "pattern i": [re.compile("a+", re.I)],
+    "pattern i": [re.compile("a+", re.IGNORECASE)],
     "pair": [Pair(1, 2)],
     "pair as tuple": [(1, 2)],
     "point": [Point(1, 2), Point(y=2, x=1)],

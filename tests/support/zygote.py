@@ -20,6 +20,7 @@ import types
 from pathlib import Path
 
 import duckdb  # noqa: F401 - loaded before forking
+
 import nbdurable
 from nbdurable import session, testing
 from nbdurable.store import check, database  # noqa: F401 - loaded before forking

@@ -1,10 +1,8 @@
 """What a type checker must accept, and know, about the public names: checked by mypy."""
 
-from collections.abc import Callable
 from typing import assert_type
 
 from nbdurable import after, gather, go, select, step, workflow
-from nbdurable.api import Step
 from nbdurable.combinators import Gather
 from nbdurable.handles import Outcome, StepHandle
 
