@@ -299,8 +299,8 @@ def _checked(option: str, value: Any) -> Any:
 
 
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"step option name={name!r}: give a text that is not empty")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise UsageError(f"step option name={name!r}: give a printable text that is not empty")
     return name
 
 

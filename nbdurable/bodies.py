@@ -52,8 +52,7 @@ class Bodies:
         scope_of: Callable[[StepHandle[Any], bool], Scope],
     ) -> None:
         self.threads = Threads(limit)
-        self.coroutines = Coroutines(self._steps_loop, ASYNC_LIMIT)
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.coroutines = Coroutines(ASYNC_LIMIT)
         self.ended = False
         self._ledger = ledger
         self._journal = ledger.journal
@@ -127,7 +126,10 @@ class Bodies:
             wait = self._retry_wait(handle, ending)
             if wait is None:
                 break
-            self._attempt_failed(handle, running, ending, wait)
+            self._attempt_failed(handle, running, ending, wait, lambda: None)
+            self._journal.flush()
+            if handle.broken is not None:
+                raise handle.broken
             self._pause(wait)
         self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
         self._journal.flush()
@@ -136,7 +138,8 @@ class Bodies:
         assert handle.work is not None
         if handle.work.is_async:
             work = functools.partial(self._perform_async, handle)
-            self.coroutines.submit(work, handle.work.context)
+            loop = handle.work.loop or _background.loop
+            self.coroutines.submit(work, handle.work.context, loop)
         else:
             self.threads.submit(functools.partial(self._perform, handle))
 
@@ -181,6 +184,8 @@ class Bodies:
         ending = attempt(work)
         if cancel is not None:
             cancel()
+        if not body.live:
+            self.threads.came_back()
         running.end(ending)
 
     async def _perform_async(self, handle: StepHandle[Any]) -> None:
@@ -225,8 +230,9 @@ class Bodies:
         if wait is None:
             self._journal.enqueue(self._settled(handle, running, ending))
             return
-        self._attempt_failed(handle, running, ending, wait)
-        self._clock.call_later(wait, functools.partial(self._dispatch, handle))
+        again = functools.partial(self._dispatch, handle)
+        then = functools.partial(self._clock.call_later, wait, again)
+        self._attempt_failed(handle, running, ending, wait, then)
 
     def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:
         """Give the wait before the next attempt, or None if there is none."""
@@ -240,14 +246,25 @@ class Bodies:
         return backoff(policy, handle.failed_attempts)
 
     def _attempt_failed(
-        self, handle: StepHandle[Any], running: Running, ending: Ending, wait: float
+        self,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        wait: float,
+        then: Callable[[], object],
     ) -> None:
+        """Save that an attempt failed; after that tell it, and go on with `then`."""
         assert ending.error is not None
         now = self._clock.time()
         text = explain(ending.error)
         handle.attempt_errors.append(f"attempt {running.number} failed: {text}")
-        self._journal.enqueue(AttemptEnded(handle, running, self._ledger.execution, now, text))
-        self._news.emit(AttemptFailed(handle.place, running.number, text, wait, now))
+        event = AttemptFailed(handle.place, running.number, text, wait, now)
+
+        def told() -> None:
+            self._news.emit(event)
+            then()
+
+        self._journal.enqueue(AttemptEnded(self._ledger, handle, running, now, text, told))
 
     def _settled(
         self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False
@@ -315,9 +332,6 @@ class Bodies:
             self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
         self.coroutines.close()
         return kept
-
-    def _steps_loop(self) -> asyncio.AbstractEventLoop:
-        return self.loop if self.loop is not None else _background.loop
 
 
 def _as_cancelled(handle: StepHandle[Any], error: BaseException) -> BaseException:

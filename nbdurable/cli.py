@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from .demo import Story
 
+_TABLE_WIDTH = 80
+
 EXIT_CODES = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line is wrong."
 
 
@@ -35,7 +37,9 @@ def main() -> None:
     """Durable computation for Jupyter notebooks."""
 
 
-@main.command("demo", epilog=EXIT_CODES)
+@main.command(
+    "demo", epilog=EXIT_CODES, short_help="Kill a notebook's kernel in mid-cell and run it again."
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -50,9 +54,13 @@ def demo_command(folder: Path | None) -> None:
     leaves the notebook, its checkpoints and its kernels' log in the folder.
     """
     console = Console(highlight=False)
+    # A narrower terminal wraps lines by itself; a table squeezed into it can't be read.
+    console.width = max(console.width, _TABLE_WIDTH)
+    tell = _teller(console)
     try:
         notebook = demo.prepare(folder)
-        story = demo.play(notebook, _teller(console))
+        tell(f"a copy of {notebook.name} is in {_short(notebook.parent)}{os.sep}")
+        story = demo.play(notebook, tell)
     except demo.DemoError as error:
         raise click.ClickException(str(error)) from error
     _print_story(console, story)
@@ -70,7 +78,7 @@ def _teller(console: Console) -> Callable[[str], None]:
 def _print_story(console: Console, story: Story) -> None:
     """Print the table of steps, what it amounts to, and how to open the notebook."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("step", "when the kernel died", "second run"):
+    for column in ("step", "at the kill", "second run"):
         table.add_column(column)
     for column in ("time", "bodies run"):
         table.add_column(column, justify="right")
@@ -83,31 +91,44 @@ def _print_story(console: Console, story: Story) -> None:
     _teller(console)(
         f"replayed: {len(story.replayed)} steps, {story.seconds_spared:.1f} s of work not done "
         f"again\n"
-        f"ran: {len(story.ran)} steps that were in flight\n"
+        f"ran: {len(story.ran)} steps, which were in flight\n"
         f"select: {story.winner} won before the kill, and after it\n"
         f"output: the same as that of an uninterrupted run\n"
         f"times: {story.first_seconds:.1f} s until the kill, {story.second_seconds:.1f} s for the "
-        f"second run, kernels started\n\n"
-        f"Open the notebook:  {_lab_line(story.notebook)}"
+        f"second run; kernel start included\n"
     )
+    _teller(console)("\n".join(_how_to_open(story.notebook)))
 
 
-def _lab_line(notebook: Path) -> str:
-    """Give the line that opens `notebook` in JupyterLab, preceded by what installs that."""
-    bin_folder = Path(sys.executable).parent
-    jupyter = "jupyter"
-    if shutil.which(jupyter) != str(bin_folder / jupyter):
-        jupyter = shlex.quote(_short(bin_folder / jupyter))
-    line = f"{jupyter} lab {shlex.quote(_short(notebook))}"
+def _how_to_open(notebook: Path) -> list[str]:
+    """Give the lines that open `notebook` in this environment's JupyterLab, installed or not."""
+    python = Path(sys.executable)
+    bare = _on_path("python", python.parent)
+    interpreter = "python" if bare else shlex.quote(_short(python))
+    lab = "jupyter lab" if _on_path("jupyter", python.parent) else f"{interpreter} -m jupyterlab"
+    line = f"  {lab} {shlex.quote(_short(notebook))}"
     if importlib.util.find_spec("jupyterlab") is not None:
-        return line
-    python = shlex.quote(_short(Path(sys.executable)))
-    return f"{python} -m pip install 'nbdurable[lab]' && {line}"
+        return ["Open the notebook and run all: now everything is replayed.", line]
+    return [
+        "Install JupyterLab, open the notebook and run all: now everything is replayed.",
+        f"  {interpreter} -m pip install 'nbdurable[lab]'",
+        line,
+    ]
+
+
+def _on_path(command: str, folder: Path) -> bool:
+    """Say whether `command` by its bare name is the one in `folder`."""
+    found = shutil.which(command)
+    return found is not None and Path(found).parent == folder
 
 
 def _short(path: Path) -> str:
     """Give the path from the working folder where that is the shorter one."""
-    return min(os.path.relpath(path), str(path), key=len)
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # there is no working folder any more, or it is on another drive
+        return str(path)
+    return min(relative, str(path), key=len)
 
 
 if __name__ == "__main__":

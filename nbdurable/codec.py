@@ -4,12 +4,13 @@ Invariant: the only module that pickles or unpickles. It never decides whether a
 payload may be unpickled: callers verify the signature first (CONTRACT section 8).
 Values are cloudpickle, protocol 5; notebook classes are stored by reference, so
 that ``isinstance`` holds in the next kernel. An error is stored as its type,
-arguments and attributes, because an exception's own reduction fails for classes
-whose ``__init__`` wants other arguments than ``args``.
+arguments and attributes, because the reduction that exceptions inherit fails for
+classes whose ``__init__`` wants other arguments than ``args``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import io
@@ -21,7 +22,7 @@ from typing import Any
 
 import cloudpickle
 
-from .errors import DecodeError, EncodeError
+from .errors import CodecError, DecodeError, EncodeError
 from .records import Payload
 
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
@@ -74,27 +75,27 @@ def encode_error(error: BaseException) -> Payload:
     """Encode an exception as type, arguments, attributes, notes and traceback text.
 
     An attribute that can't be pickled is replaced by its repr: the type, the
-    message and everything else of the error are worth keeping without it.
+    message and everything else of the error are worth keeping without it. A class
+    that says itself how it is pickled is taken at its word, where that works.
 
     Raises:
         EncodeError: The exception's class or arguments can't be pickled.
     """
-    state = {name: _or_repr(part) for name, part in vars(error).items() if name != "__notes__"}
-    fields = {
-        "type": type(error),
-        "args": error.args,
-        "state": state,
-        "slots": _c_state(error),
-        "notes": tuple(getattr(error, "__notes__", ())),
+    ways = (_itself, _taken_apart) if _reduces_itself(type(error)) else (_taken_apart,)
+    around = {
+        "notes": _notes(error),
         "traceback": "".join(traceback.format_exception(error)),
-        "errors": tuple(error.exceptions) if isinstance(error, BaseExceptionGroup) else (),
     }
-    payload = encode(fields)
-    try:
-        decode_error(payload.data)
-    except DecodeError as failure:
-        raise EncodeError(f"{type(error).__name__} can't be restored: {failure}") from failure
-    return payload
+    for way in ways:
+        try:
+            payload = encode({**around, **way(error)})
+            decode_error(payload.data)
+            return payload
+        except CodecError as failure:
+            reason = failure
+    if isinstance(reason, EncodeError):
+        raise reason
+    raise EncodeError(f"{type(error).__name__} can't be restored: {reason}") from reason
 
 
 def decode_error(data: bytes) -> BaseException:
@@ -104,19 +105,10 @@ def decode_error(data: bytes) -> BaseException:
         DecodeError: Its class is gone, or can't be made without its ``__init__``.
     """
     fields = decode(data)
-    kind: type[BaseException] = fields["type"]
-    try:
-        if issubclass(kind, BaseExceptionGroup):
-            error: BaseException = kind(fields["args"][0], list(fields["errors"]))
-        else:
-            error = kind.__new__(kind, *fields["args"])
-        error.args = fields["args"]
-        vars(error).update(fields["state"])
-        for name, value in fields["slots"].items():
-            setattr(error, name, value)
-    except Exception as failure:
-        message = f"the saved {kind.__name__} can't be restored: {failure}"
-        raise DecodeError(message) from failure
+    error = fields["error"] if "error" in fields else _put_together(fields)
+    if not isinstance(error, BaseException):
+        raise DecodeError(f"the saved error came back as a {_type_name(error)}")
+    vars(error).pop("__notes__", None)
     for note in fields["notes"]:
         error.add_note(note)
     return error
@@ -182,22 +174,70 @@ def _notebook_class(qualname: str) -> object:
     return found
 
 
+def _reduces_itself(kind: type[BaseException]) -> bool:
+    """Tell whether a class of exceptions has a reduction that is not Python's own for them."""
+    owner = next(base for base in kind.__mro__ if "__reduce__" in vars(base))
+    return owner.__module__ != "builtins" or "__reduce_ex__" in vars(kind)
+
+
+def _itself(error: BaseException) -> dict[str, object]:
+    return {"error": error}
+
+
+def _taken_apart(error: BaseException) -> dict[str, object]:
+    state = {name: _or_repr(part) for name, part in vars(error).items() if name != "__notes__"}
+    fields: dict[str, object] = {"type": type(error), "state": state, "slots": _c_state(error)}
+    if isinstance(error, BaseExceptionGroup):
+        inner = [encode_error(one).data for one in error.exceptions]
+        return {**fields, "message": error.message, "errors": inner}
+    return {**fields, "args": error.args}
+
+
+def _put_together(fields: dict[str, Any]) -> BaseException:
+    """Make an exception without the ``__new__`` and ``__init__`` of its class."""
+    kind: type[BaseException] = fields["type"]
+    builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    try:
+        if "errors" in fields:
+            inner = [decode_error(one) for one in fields["errors"]]
+            error: BaseException = builtin.__new__(kind, fields["message"], inner)
+        else:
+            error = builtin.__new__(kind, *fields["args"])
+            error.args = fields["args"]
+        vars(error).update(fields["state"])
+        for name, value in fields["slots"].items():
+            setattr(error, name, value)
+    except Exception as failure:
+        message = f"the saved {kind.__name__} can't be restored: {failure}"
+        raise DecodeError(message) from failure
+    return error
+
+
+def _notes(error: BaseException) -> tuple[str, ...]:
+    notes = getattr(error, "__notes__", ())
+    return tuple(note for note in notes if isinstance(note, str)) if type(notes) is list else ()
+
+
 def _c_state(error: BaseException) -> dict[str, object]:
     """Give what C exceptions keep outside ``args`` and ``__dict__`` and let be set."""
     names: tuple[str, ...] = ()
     if isinstance(error, OSError):
         names = ("errno", "strerror", "filename", "filename2")
     elif isinstance(error, SyntaxError):
-        names = ("msg", "filename", "lineno", "offset", "text")
+        names = ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset")
     elif isinstance(error, UnicodeError):
         names = ("encoding", "object", "start", "end", "reason")
     elif isinstance(error, ImportError):
         names = ("name", "path", "msg")
     elif isinstance(error, StopIteration):
         names = ("value",)
-    elif isinstance(error, NameError):
+    elif isinstance(error, NameError | AttributeError):
         names = ("name",)
-    found = {name: getattr(error, name, None) for name in names}
+    found = {}
+    for name in names:
+        # What was never set raises AttributeError, or TypeError.
+        with contextlib.suppress(Exception):
+            found[name] = getattr(error, name)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -205,7 +245,10 @@ def _or_repr(value: object) -> object:
     try:
         settle_value(value)
     except EncodeError:
-        return repr(value)
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001 - a repr of the user's
+            return f"<{_type_name(value)}>"
     return value
 
 

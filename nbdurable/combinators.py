@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import UsageError
+from .errors import StoreError, UsageError
 from .handles import Handle, Order, StepHandle, digest_of
 from .records import Kind
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .records import Decision
-    from .store import Identity
+    from .store import Identity, Member
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -65,6 +65,10 @@ class Combinator(Handle[T_co]):
 
     def evaluate(self) -> bool:
         """Tell whether this ends now, and if so take its number."""
+        raise NotImplementedError
+
+    def breaks(self, error: BaseException) -> bool:
+        """Tell whether `error`, which is no outcome, in a branch leaves this without an end."""
         raise NotImplementedError
 
     def demand(self, *, asked: bool, rearm: bool = False) -> None:
@@ -116,6 +120,11 @@ class Gather(Combinator[T_co]):
             self.number, self.ended = self._highest or 1, Kind.VALUE
         else:
             return False
+        return True
+
+    def breaks(self, error: BaseException) -> bool:
+        """A gather needs every branch."""
+        del error
         return True
 
     def receive(self) -> T_co:
@@ -181,9 +190,9 @@ class Select(Combinator[T_co]):
         self.chosen: Handle[Any] | None = None
         self.replayed = False
 
-    def set_members(self) -> tuple[Identity, ...]:
-        """Give the (call, version) of every step below, sorted: what a decision belongs to."""
-        return tuple(sorted(leaf.pair for leaf in self.leaves()))
+    def set_members(self) -> tuple[Member, ...]:
+        """Give call, version and code of every step below, sorted: what a decision belongs to."""
+        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in self.leaves()))
 
     def losers(self) -> tuple[Identity, ...]:
         """Give the (call, version) of every step below the branches that lost."""
@@ -226,6 +235,11 @@ class Select(Combinator[T_co]):
             self.number, self.ended = self._highest, Kind.ERROR
             return True
         return False
+
+    def breaks(self, error: BaseException) -> bool:
+        """Another branch can still win, unless it is the store that failed."""
+        open_ends = (self.chosen,) if self.chosen is not None else self.branches
+        return isinstance(error, StoreError) or all(one.broken is not None for one in open_ends)
 
     @property
     def winner(self) -> Handle[Any]:

@@ -113,8 +113,9 @@ def prepare(folder: Path | None = None) -> Path:
     Raises:
         DemoError: The folder holds something, or can't be written.
     """
-    chosen = (folder or _free(Path.cwd() / FOLDER)).absolute()
+    chosen = folder or Path(FOLDER)
     try:
+        chosen = chosen.absolute() if folder else _free(chosen.absolute())
         chosen.mkdir(parents=True, exist_ok=True)
         if any(chosen.iterdir()):
             raise DemoError(f"{chosen} is not empty: name a fresh folder with --folder")
@@ -210,6 +211,18 @@ class _Client(NotebookClient):
         self._watch(msg)
         return made
 
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Start the kernel as any nbclient does, but take its signal handlers back before.
+
+        They would end a Ctrl-C in an error from inside nbclient. Without them it is a
+        KeyboardInterrupt at once, and the kernel is shut down at the interpreter's end;
+        should this process be killed, the kernel notices and ends.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await super().async_start_new_kernel(**kwargs)
+
 
 class _Pass:
     """One kernel's pass over the notebook, told step by step, killed where asked for."""
@@ -253,15 +266,8 @@ class _Pass:
         self.outputs = _outputs(client.nb)
 
     def _started(self, **_: object) -> None:
-        """Say so, and take Ctrl-C back from nbclient, which fails with it in mid-cell.
-
-        At the interpreter's end nbclient shuts the kernel down; should this process
-        be killed, the kernel notices and ends.
-        """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        self._tell(f"kernel {self._client.pid} runs {NOTEBOOK}")
+        again = "" if self._kill else " again, from the top"
+        self._tell(f"kernel {self._client.pid} runs {NOTEBOOK}{again}")
 
     def _environment(self) -> dict[str, str]:
         """Give the kernel the environment that JupyterLab would give it for this notebook."""
@@ -371,7 +377,8 @@ def _check_bodies(story: Story) -> None:
     for step in story.steps:
         finished = step.before == "finished"
         if step.replayed != finished:
-            raise DemoError(f"{step.label} was {step.before} at the kill and yet ran again")
+            then = "was replayed" if step.replayed else "ran again"
+            raise DemoError(f"{step.label} was {step.before} at the kill and yet {then}")
         most = 1 if finished else 2
         if not 1 <= step.bodies <= most:
             raise DemoError(f"the body of {step.label} ran {step.bodies} times, not {most}")
@@ -406,7 +413,12 @@ def _calls(folder: Path) -> dict[str, int]:
 
 
 def _rows(sql: str, store: Path) -> list[dict[str, Any]]:
-    found = session.query(sql, store)
+    try:
+        found = session.query(sql, store)
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # how DuckDB passes on a Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
     rows: list[dict[str, Any]] = found if isinstance(found, list) else found.to_dict("records")
     return rows
 

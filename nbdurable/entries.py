@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .combinators import Combinator, Select
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .errors import DurableError
     from .handles import Handle, StepHandle
     from .ledger import Ledger
@@ -166,20 +168,24 @@ class Started:
 
 
 class AttemptEnded:
-    """An attempt that failed and will be tried again."""
+    """An attempt that failed; `then` tries again, once that it failed is durable."""
 
     def __init__(
         self,
+        ledger: Ledger,
         handle: StepHandle[Any],
         running: Running,
-        execution: int,
         ended: float,
         error: str,
+        then: Callable[[], object],
     ) -> None:
+        self._ledger = ledger
+        self._handle = handle
+        self._then = then
         self._row = (
             *handle.pair,
             running.number,
-            execution,
+            ledger.execution,
             handle.name,
             handle.label,
             running.started,
@@ -194,10 +200,12 @@ class AttemptEnded:
         batch.add("attempt_ends", self._row)
 
     def committed(self) -> None:
-        """The retry does not wait for it."""
+        """Go on."""
+        self._then()
 
     def failed(self, error: DurableError) -> None:
-        """The retry does not wait for it."""
+        """Raise the store's error where the step is waited for."""
+        self._ledger.break_off(self._handle, error)
 
 
 class Nothing:

@@ -12,12 +12,14 @@ import contextlib
 import threading
 import time
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
+
+    _Coroutine = tuple[Callable[[], Coroutine[Any, Any, None]], Context, asyncio.AbstractEventLoop]
 
 
 class Clock(Protocol):
@@ -70,15 +72,20 @@ class Threads:
                 self._given_up -= 1
 
     def let_go(self) -> None:
-        """A thread will not come back soon: another may take its slot."""
+        """A thread will not come back soon: another may take its slot until `came_back`."""
         with self._lock:
             self._given_up += 1
         self._grow()
 
+    def came_back(self) -> None:
+        """A thread that was let go is there again."""
+        with self._lock:
+            self._given_up -= 1
+
     def close(self) -> None:
         """Start nothing more; threads end after what they are running."""
         self._closed = True
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Empty):
             while True:
                 self._work.get_nowait()
         for _ in range(self._threads):
@@ -160,61 +167,91 @@ class SystemClock:
 
 
 class Coroutines:
-    """Runs at most `limit` coroutines at once on one event loop, first come first served."""
+    """Runs at most `limit` coroutines at once, each on its event loop, first come first served."""
 
-    def __init__(self, loop: Callable[[], asyncio.AbstractEventLoop], limit: int) -> None:
-        self._get_loop = loop
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: deque[tuple[Callable[[], Coroutine[Any, Any, None]], Context]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._blocked = 0
+        self._lock = threading.Lock()
+        self._waiting: deque[_Coroutine] = deque()
+        self._tasks: dict[asyncio.Task[None], asyncio.AbstractEventLoop] = {}
+        self._under_way = 0
         self._closed = False
 
-    def submit(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
-        """Run ``work()`` in `context` as soon as a slot is free; it must not raise."""
-        self._waiting.append((work, context))
-        loop = self._get_loop()
-        if running_loop() is loop:
-            self._pump()
-        else:
-            loop.call_soon_threadsafe(self._pump)
+    def submit(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Run ``work()`` in `context` on `loop` as soon as a slot is free; it must not raise."""
+        self._waiting.append((work, context, loop))
+        self._pump()
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
         """Give the slot of a coroutine away while it waits for others."""
-        task = asyncio.current_task()
-        if task not in self._tasks:
+        if asyncio.current_task() not in self._tasks:
             yield
             return
-        self._blocked += 1
-        self._pump()
+        self._free_slot()
         try:
             yield
         finally:
-            self._blocked -= 1
+            with self._lock:
+                self._under_way += 1
 
     def close(self) -> None:
         """Start nothing more and cancel what runs."""
-        self._closed = True
-        self._waiting.clear()
-        if self._tasks:
-            self._get_loop().call_soon_threadsafe(self._cancel_all)
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+            running = tuple(self._tasks.items())
+        for task, loop in running:
+            call_in(loop, task.cancel)
 
-    def _cancel_all(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
+    def _free_slot(self) -> None:
+        with self._lock:
+            self._under_way -= 1
+        self._pump()
 
     def _pump(self) -> None:
-        loop = self._get_loop()
-        while self._waiting and not self._closed and len(self._tasks) - self._blocked < self._limit:
-            work, context = self._waiting.popleft()
+        while True:
+            with self._lock:
+                if self._closed or not self._waiting or self._under_way >= self._limit:
+                    return
+                self._under_way += 1
+                work, context, loop = self._waiting.popleft()
+            if running_loop() is loop:
+                self._start(work, context, loop)
+            else:
+                call_in(loop, self._start, work, context, loop)
+
+    def _start(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        with self._lock:
+            if self._closed:
+                return
             task = loop.create_task(work(), context=context)
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self._tasks[task] = loop
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._pump()
+        with self._lock:
+            del self._tasks[task]
+        self._free_slot()
+
+
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Call `callback` in the thread of `loop`; nowhere if the loop has been closed."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -61,6 +61,9 @@ class Order(Protocol):
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew."""
 
+    def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
+        """Give the error that a numbered step ended with."""
+
     def see(self, handle: StepHandle[Any]) -> None:
         """Make it durable that the cell has seen this error."""
 
@@ -291,6 +294,7 @@ class StepHandle(Handle[T_co]):
     checkpoint: Checkpoint | None = None
     ending: Ending | None = None
     running: Running | None = None
+    source: Handle[Any] | None = None
     started = False
     deferred = False
     delivered = False
@@ -341,6 +345,11 @@ class StepHandle(Handle[T_co]):
         """(call, version); a version not yet known is zeros."""
         return self.call.id, self.version.id if self.version else bytes(16)
 
+    @property
+    def code_digest(self) -> bytes:
+        """The digest of its code, in 16 bytes; a timer's are zeros."""
+        return (self.version.code if self.version else self.code) or bytes(16)
+
     def receive(self) -> T_co:
         """Give the value or raise the error, with the step's output before it."""
         value: T_co = self._order.receive(self)
@@ -352,7 +361,7 @@ class StepHandle(Handle[T_co]):
 
     def error(self) -> BaseException | None:
         """Give the error it ended with."""
-        return self.ending.error if self.ending else None
+        return self._order.error_of(self) if self.ended is Kind.ERROR else None
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
         """Give itself."""
@@ -380,11 +389,14 @@ class StepHandle(Handle[T_co]):
         """End with an upstream's error and number. The run's lock is held."""
         self.number, self.ended = failed.number, failed.ended
         self.ending = Ending(failed.ended or Kind.ERROR, error=failed.error())
+        self.source = failed
         self.started = True
 
     def see(self) -> None:
-        """Make it durable that its error is seen."""
-        if self.ended is Kind.ERROR:
+        """Make it durable that its error, or the upstream's that it passes on, is seen."""
+        if self.source is not None:
+            self.source.see()
+        elif self.ended is Kind.ERROR:
             self._order.see(self)
 
 

@@ -1,13 +1,14 @@
 """Short labels for calls: a name and what it was given, safe to take and to show.
 
-Invariant: never calls a user's repr (it could block, fetch or be enormous), and
-masks what looks like a secret by its parameter's name or by its own shape.
+Invariant: runs no code of a user's class (a repr or an attribute could block, fetch
+or be enormous), masks what looks like a secret by its parameter's name or by its own
+shape, and gives one line that any terminal, store or page can hold.
 """
 
 from __future__ import annotations
 
 import re
-import reprlib
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,11 +18,20 @@ _SECRET_NAME = re.compile(
     r"(^|_)(api_?key|key|token|secret|passw(or)?d|pwd|auth|credentials?|bearer)($|_)", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(
-    r"^(sk|pk|rk|ghp|gho|github_pat|xox[abp]|hf|glpat|AKIA|eyJ)[-_A-Za-z0-9.]{12,}$"
+    r"(sk|pk|rk|hf|gh[oprsu]|github_pat|glpat|xox[abp])[-_][-_A-Za-z0-9.]{12}"
+    r"|AKIA[A-Z0-9]{12}"
+    r"|eyJ[-_A-Za-z0-9.]{12}"
+    r"|(Bearer|Basic) \S"
+    r"|[A-Za-z][-+.A-Za-z0-9]*://[^/@\s]*:[^/@\s]+@"  # a password in an address
 )
 _MASK = "***"
 _SHORT = 24
 _SHOWN_ARGUMENTS = 4
+_SHOWN_BITS = 64
+_LOOKED_AT = 256
+_FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType})
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+_name_of_class = type.__dict__["__name__"].__get__  # a metaclass may have a `__name__` of its own
 
 
 def label_of(
@@ -38,39 +48,70 @@ def label_of(
     ]
     if len(arguments) + len(keywords) > len(parts):
         parts.append("...")
-    return f"{name}({', '.join(parts)})"
+    return printable(f"{name}({', '.join(parts)})")
 
 
-def _short(value: Any, parameter: str) -> str:
-    kind = type(value)
-    if kind is int or kind is float or kind is bool or value is None:
-        return _MASK if parameter and _SECRET_NAME.search(parameter) else repr(value)
+def printable(text: str) -> str:
+    """Give `text` in one line: line ends, control characters and lone surrogates escaped.
+
+    The store holds UTF-8, which has no surrogates.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def _short(value: Any, parameter: str = "") -> str:
     if parameter and _SECRET_NAME.search(parameter):
         return _MASK
-    if kind is str or kind is bytes:
-        return _text(value)
+    kind = type(value)
+    if kind in _PLAIN:
+        return _plain(value)
     if kind in (list, tuple, set, frozenset, dict):
         return _collection(value)
-    given = getattr(kind, "__nbdurable_identity__", None)
-    if given is not None:
+    if hasattr(kind, "__nbdurable_identity__"):
         return str(value.name)
-    if isinstance(value, type) or callable(value):
-        return str(getattr(value, "__name__", kind.__name__))
-    return f"<{kind.__name__}>"
+    return _named(value)
 
 
-def _text(value: str | bytes) -> str:
-    if isinstance(value, str) and _SECRET_VALUE.match(value):
+def _plain(value: Any) -> str:
+    if isinstance(value, int):
+        bits = value.bit_length()
+        return repr(value) if bits <= _SHOWN_BITS else f"<int of {bits} bits>"
+    if not isinstance(value, str | bytes):
+        return repr(value)
+    start = value[:_LOOKED_AT]
+    if _SECRET_VALUE.match(start if isinstance(start, str) else start.decode("latin-1")):
         return _MASK
-    return repr(value) if len(value) <= _SHORT else repr(value[: _SHORT - 3])[:-1] + "...'"
+    if len(value) <= _SHORT:
+        return repr(value)
+    cut = repr(value[: _SHORT - 3])
+    return f"{cut[:-1]}...{cut[-1]}"
 
 
 def _collection(value: Any) -> str:
-    plain = type(value) in (list, tuple) and all(
-        type(one) in (int, float, bool, str, type(None)) for one in value[:_SHOWN_ARGUMENTS]
-    )
-    if plain and not any(isinstance(one, str) and _SECRET_VALUE.match(one) for one in value[:4]):
-        text = reprlib.repr(value[: _SHOWN_ARGUMENTS + 1])
-        if len(text) <= _SHORT:
-            return text
-    return f"<{type(value).__name__} of {len(value)}>"
+    kind = type(value)
+    if kind is list or kind is tuple:
+        shown = value[:_SHOWN_ARGUMENTS]
+        if all(type(one) in _PLAIN for one in shown):
+            parts = [_plain(one) for one in shown]
+            if len(value) > len(shown):
+                parts.append("...")
+            text = ", ".join(parts)
+            text = f"[{text}]" if kind is list else f"({text}{',' * (len(value) == 1)})"
+            if len(text) <= _SHORT:
+                return text
+    return f"<{kind.__name__} of {len(value)}>"
+
+
+def _named(value: Any) -> str:
+    """Give the name of a function, class or step, else the name of the value's class."""
+    kind = type(value)
+    if issubclass(kind, type):
+        return str(_name_of_class(value))
+    function = value.__func__ if kind is types.MethodType else value
+    if type(function) in _FUNCTIONS or hasattr(type(function), "__nbdurable_step__"):
+        return str(function.__name__)
+    return f"<{_name_of_class(kind)}>"

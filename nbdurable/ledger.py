@@ -39,6 +39,7 @@ class Ledger:
         self.news = news
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
+        self._decided: set[tuple[bytes, bytes]] = set()
 
     def take_number(self) -> int:
         """Give the next place in the commit order. The lock is held."""
@@ -93,11 +94,15 @@ class Ledger:
             losers=select.losers(),
             signature=b"",
         )
+        branches = pack(decision.branches)
+        if (decision.key, branches) in self._decided:
+            return  # another select over this set: by the numbers it has the same winner
+        self._decided.add((decision.key, branches))
         batch.add(
             "decision_log",
             (
                 decision.key,
-                pack(decision.branches),
+                branches,
                 decision.winner,
                 pack(decision.losers),
                 decision.number,
@@ -192,6 +197,8 @@ class Ledger:
             while stack:
                 one = stack.pop()
                 if one.durable or one.broken is not None:
+                    continue
+                if isinstance(one, Combinator) and one is not handle and not one.breaks(error):
                     continue
                 one.broken = error
                 wakes += one.take_waiters()

@@ -5,6 +5,7 @@ Invariant: an event is told after what it tells of is durable; a line is said on
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class News:
     def __init__(self, observers: Sequence[Callable[[Event], None]], clock: Clock) -> None:
         self.notes: list[str] = []
         self.clock = clock
-        self._observers = tuple(observers)
+        self._observers = list(observers)
         self._said: set[str] = set()
         self._prints: set[tuple[str, bytes, bytes]] = set()
         self._lock = threading.Lock()
@@ -48,9 +49,14 @@ class News:
         return bool(self._observers)
 
     def emit(self, event: Event) -> None:
-        """Tell every observer, in this thread."""
-        for observer in self._observers:
-            observer(event)
+        """Tell every observer, in this thread; one that fails is not told any more."""
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+            except Exception as error:  # noqa: BLE001 - a broken view must not stop the run
+                with contextlib.suppress(ValueError):
+                    self._observers.remove(observer)
+                self.say(f"an observer failed and is told nothing more: {explain(error)}")
 
     def say(self, line: str) -> None:
         """Keep a line for the end of the run, and show it now; the same line only once."""

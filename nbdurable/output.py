@@ -31,10 +31,10 @@ _current: contextvars.ContextVar[Capture | None] = contextvars.ContextVar(
 class Capture:
     """One attempt's output, in the order in which it was written."""
 
-    __slots__ = ("_size", "_through", "messages")
+    __slots__ = ("_pieces", "_size", "_through")
 
     def __init__(self, *, through: bool = False) -> None:
-        self.messages: list[Message] = []
+        self._pieces: list[tuple[str, list[str]]] = []
         self._size = 0
         self._through = through
 
@@ -43,18 +43,24 @@ class Capture:
         """Whether what is captured is also shown at once."""
         return self._through
 
+    @property
+    def messages(self) -> list[Message]:
+        """What was captured, as it was written."""
+        return [Message(kind, "".join(texts)) for kind, texts in self._pieces]
+
     def write(self, kind: str, data: str) -> None:
         """Add text of a stream, or a display's JSON."""
         if self._size > LIMIT_CHARACTERS or not data:
             return
+        if self._size + len(data) > LIMIT_CHARACTERS:
+            self._compact()
+        left = LIMIT_CHARACTERS - self._size
         self._size += len(data)
-        if self._size > LIMIT_CHARACTERS:
+        if len(data) > left:
+            if kind != "display" and left:
+                self._add(kind, data[:left])
             kind, data = "stderr", f"\n... output cut at {LIMIT_CHARACTERS:,} characters\n"
-        messages = self.messages
-        if messages and kind != "display" and messages[-1].kind == kind:
-            messages[-1] = Message(kind, messages[-1].data + data)
-        else:
-            messages.append(Message(kind, data))
+        self._add(kind, data)
 
     def finished(self) -> tuple[Message, ...]:
         """Give the messages, lines overwritten by carriage returns at their last state."""
@@ -62,6 +68,18 @@ class Capture:
             Message(message.kind, _last_state(message.data)) if "\r" in message.data else message
             for message in self.messages
         )
+
+    def _add(self, kind: str, data: str) -> None:
+        pieces = self._pieces
+        if pieces and kind != "display" and pieces[-1][0] == kind:
+            pieces[-1][1].append(data)
+        else:
+            pieces.append((kind, [data]))
+
+    def _compact(self) -> None:
+        """Make room: drop what carriage returns have overwritten, as progress bars do."""
+        self._pieces = [(one.kind, [_so_far(one.data)]) for one in self.messages]
+        self._size = sum(len(texts[0]) for _, texts in self._pieces)
 
 
 def capturing(capture: Capture | None) -> contextvars.Token[Capture | None]:
@@ -90,8 +108,7 @@ def deliver(messages: Iterable[Message]) -> None:
         if message.kind == "display":
             _deliver_display(message)
         else:
-            stream = sys.stdout if message.kind == "stdout" else sys.stderr
-            stream.write(message.data)
+            _write(sys.stdout if message.kind == "stdout" else sys.stderr, message.data)
 
 
 # --- displays: the notebook's face installs what shows them ---------------------
@@ -142,12 +159,15 @@ class _Tee(io.TextIOBase):
         self.stream = stream
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         capture = _current.get()
-        if capture is not None:
-            capture.write(self.kind, text)
-            if not capture.through:
-                return len(text)
-        return self.stream.write(text)
+        if capture is None:
+            return self.stream.write(text)
+        capture.write(self.kind, text)
+        if capture.through:
+            _write(self.stream, text)
+        return len(text)
 
     def flush(self) -> None:
         if _current.get() is None:
@@ -196,6 +216,15 @@ def remove_streams() -> None:
                 sys.stderr = sys.stderr.stream
 
 
+def _write(stream: TextIO, text: str) -> None:
+    """Write what a step wrote; what the stream's encoding can't hold is escaped, not lost."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def _last_state(text: str) -> str:
     """Keep of each line what a terminal would show after its carriage returns."""
     lines = text.replace("\r\n", "\n").split("\n")
@@ -207,3 +236,12 @@ def _overwrite(line: str) -> str:
     for part in line.split("\r"):
         shown = part + shown[len(part) :]
     return shown
+
+
+def _so_far(text: str) -> str:
+    """As `_last_state`, but the last line can go on: its cursor stays where it is."""
+    if "\r" not in text:
+        return text
+    done, newline, line = text.rpartition("\n")
+    overwritten, back, rest = line.rpartition("\r")
+    return _last_state(done) + newline + _overwrite(overwritten) + back + rest

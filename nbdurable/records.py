@@ -131,12 +131,12 @@ class Checkpoint:
 class Decision:
     """The stored result of a select: the lowest number among its branches.
 
-    ``branches`` holds the (call, version) of every step below the branches,
+    ``branches`` holds the (call, version, code) of every step below the branches,
     sorted; ``winner`` is the identity of the winning branch.
     """
 
     key: bytes
-    branches: tuple[tuple[bytes, bytes], ...]
+    branches: tuple[tuple[bytes, bytes, bytes], ...]
     winner: bytes
     number: int
     execution: int

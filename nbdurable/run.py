@@ -20,9 +20,10 @@ from .codec import decode, decode_error, traceback_text
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .entries import Closed, Found, Passed
 from .errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
-from .executors import running_loop
+from .executors import Threads, call_in, running_loop
 from .fingerprint import Fingerprinter
 from .handles import Handle, StepHandle, digest_of, handles_in, with_values
+from .interrupts import uninterrupted
 from .label import label_of
 from .ledger import Ledger
 from .news import News
@@ -77,10 +78,11 @@ class Run:
         self._prints = Fingerprinter(strict=settings.strict)
         self._live: dict[bytes, StepHandle[Any]] = {}
         self._versions: dict[bytes, Version] = {}
-        self._errors: dict[int, tuple[BaseException, Identity]] = {}
+        self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
         self._news = News(observers, clock)
         self._ledger = Ledger(store, opened.index, opened.execution, self._news)
         self._lock = self._ledger.lock
+        self._receiving = Threads(1, "nbdurable-receive")
         self._reasons = Reasons(opened, self._live, self._news)
         self._bodies = Bodies(
             self._ledger,
@@ -97,9 +99,7 @@ class Run:
         return self._news.notes
 
     def begin(self) -> None:
-        """Say that the execution has begun; in an async cell, on its loop."""
-        if self.settings.asynchronous:
-            self._bodies.loop = asyncio.get_running_loop()
+        """Say that the execution has begun."""
         self._news.emit(
             RunStarted(
                 self.settings.name,
@@ -123,7 +123,8 @@ class Run:
         """Claim the next call of `function` and start it, unless it is replayed."""
         handle = self._claim(where, function, arguments, keywords, options)
         if not handle.durable:
-            self._bodies.launch(handle)
+            with uninterrupted():
+                self._bodies.launch(handle)
         return handle
 
     def call(
@@ -134,14 +135,24 @@ class Run:
         keywords: dict[str, Any],
         options: StepOptions,
     ) -> Any:
-        """Run a sync step in the calling thread and give its value."""
+        """Run a sync step in the calling thread and give its value.
+
+        Raises:
+            UsageError: It would wait for an argument, and so block its own loop.
+        """
+        if where.asynchronous and running_loop():
+            for received in handles_in(arguments, keywords):
+                if not received.known:
+                    raise _would_block(received)
         handle = self._claim(where, function, arguments, keywords, options)
         if not handle.durable and not handle.pending:
             if options.timeout is None and not self._bodies.left_over(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
-                self._bodies.launch(handle)
+                with uninterrupted():
+                    self._bodies.launch(handle)
         if not handle.durable:
+            self._refuse_blocking(handle)
             self.wait_here(handle)
         handle.asked = True
         return handle.receive()
@@ -204,6 +215,7 @@ class Run:
             inputs=inputs,
             context=contextvars.copy_context(),
             is_async=is_async(function),
+            loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
         )
         self._news.created(handle)
@@ -292,7 +304,7 @@ class Run:
         self._news.replayed(handle)
 
     def _restored(self, handle: StepHandle[Any]) -> Ending:
-        """Give the ending of a durable handle, decoded from its checkpoint the first time."""
+        """Give the ending of a numbered handle, decoded from its checkpoint the first time."""
         ending = handle.ending
         if ending is None:
             found = handle.checkpoint
@@ -303,7 +315,11 @@ class Run:
             else:
                 ending.error = decode_error(found.payload)
                 ending.error.__cause__ = _Traceback(traceback_text(found.payload))
-            handle.ending = ending
+            with self._lock:
+                # Another thread may have restored it meanwhile: all get one object.
+                if handle.ending is None:
+                    handle.ending = ending
+                ending = handle.ending
         return ending
 
     # --- combinators and timers --------------------------------------------------------
@@ -316,7 +332,7 @@ class Run:
             raise UsageError("select() needs at least one handle: there is nothing to wait for")
         refuse_twice(branches, "select")
         self._refuse_foreign(branches, "select")
-        with self._lock:
+        with uninterrupted(), self._lock:
             select: Select[Any] = Select(self, len(self.handles), branches, success=success)
             self.handles.append(select)
             self._news.combined(select, where.parent)
@@ -331,6 +347,7 @@ class Run:
             select.observe()
             if select.evaluate():
                 self._ledger.journal.enqueue(Closed(self._ledger, select))
+        self._break_over(select)
         return select
 
     def gather(
@@ -343,7 +360,7 @@ class Run:
             keys, handles = tuple(handles[0]), (tuple(handles[0].values()),)
         branches = flatten(handles, "gather")
         self._refuse_foreign(branches, "gather")
-        with self._lock:
+        with uninterrupted(), self._lock:
             gather: Gather[Any] = Gather(
                 self,
                 len(self.handles),
@@ -359,6 +376,7 @@ class Run:
                     self._known_at_once(gather)
                 else:
                     self._ledger.journal.enqueue(Closed(self._ledger, gather))
+        self._break_over(gather)
         return gather
 
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
@@ -380,11 +398,19 @@ class Run:
         self._news.created(handle)
         past = self._index.attempts.get(handle.pair)
         if past is None:
-            self._bodies.arm(handle, rearm=True)
+            with uninterrupted():
+                self._bodies.arm(handle, rearm=True)
         else:
             handle.last_attempt = past.last
             handle.wake_time = past.started + handle.timer_seconds
         return handle
+
+    def _break_over(self, combinator: Combinator[Any]) -> None:
+        """Break a new combinator off if a branch that it needs was, before it was made."""
+        for branch in combinator.branches:
+            error = branch.broken
+            if error is not None and not combinator.number and combinator.breaks(error):
+                self._ledger.break_off(combinator, error)
 
     def _known_at_once(self, combinator: Combinator[Any]) -> None:
         combinator.durable = True
@@ -402,7 +428,7 @@ class Run:
 
     def _await_upstream(self, handle: StepHandle[Any], code: bytes) -> None:
         with self._lock:
-            open_ends = [upstream for upstream in handle.upstream if not upstream.durable]
+            open_ends = [one for one in handle.upstream if not one.durable and one.broken is None]
             handle.pending = len({upstream.place for upstream in open_ends}) or 1
             handle.code = code
             distinct = {upstream.place: upstream for upstream in open_ends}.values()
@@ -412,29 +438,49 @@ class Run:
             for upstream in distinct:
                 upstream.demand(asked=True)
         if not open_ends:
-            self._upstream_ended(handle)
+            self._upstream_ended(handle)  # all have ended, and not all with a value
 
     def _upstream_ended(self, handle: StepHandle[Any]) -> None:
         """One more upstream outcome is durable; with the last one the step can start."""
         with self._lock:
-            handle.pending -= 1
-            if handle.pending:
+            if handle.pending > 1:
+                handle.pending -= 1
+                return
+        # The last count stays until the step can start: nobody else may start it meanwhile.
+        for upstream in handle.upstream:
+            if upstream.broken is not None and not upstream.durable:
+                self._ledger.break_off(handle, upstream.broken)
                 return
         failed = [one for one in handle.upstream if one.ended is not Kind.VALUE]
         if failed:
             first = min(failed, key=lambda one: (one.number, one.place))
-            self._ledger.journal.enqueue(Passed(self._ledger, handle, first))
+            self._settle_without_attempt(handle, Passed(self._ledger, handle, first))
             return
-        handle.version = self._version(handle.code, handle.upstream)
-        assert handle.version is not None
-        assert handle.work is not None
-        found = self._index.checkpoints.get(handle.pair)
-        if found is not None:
-            self._ledger.journal.enqueue(Found(self._ledger, handle, found))
-            return
+        # This may be the journal's thread, which must not decode and digest what may be large.
+        self._receiving.submit(functools.partial(self._receive_upstream, handle))
+
+    def _receive_upstream(self, handle: StepHandle[Any]) -> None:
+        """Learn a step's version from what its upstream gave; find its outcome or start it."""
         work = handle.work
-        work.arguments, work.keywords = with_values(work.arguments, work.keywords)
+        assert work is not None
+        try:
+            handle.version = self._version(handle.code, handle.upstream)
+            found = self._index.checkpoints.get(handle.pair)
+            if found is not None:
+                self._index.verify(found)
+                self._settle_without_attempt(handle, Found(self._ledger, handle, found))
+                return
+            work.arguments, work.keywords = with_values(work.arguments, work.keywords)
+        except Exception as error:  # noqa: BLE001 - raised where the step is waited for
+            self._ledger.break_off(handle, error)
+            return
+        handle.pending = 0
         self._bodies.launch(handle)
+
+    def _settle_without_attempt(self, handle: StepHandle[Any], entry: Passed | Found) -> None:
+        handle.started = True
+        handle.pending = 0
+        self._ledger.journal.enqueue(entry)
 
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew; what was not saved is itself."""
@@ -465,15 +511,14 @@ class Run:
         """
         where = scope.current.get()
         if where is not None and where.asynchronous and not handle.known and running_loop():
-            raise UsageError(
-                f"waiting for {handle.label} here would block the cell's own event loop: write "
-                f"`await {handle.name or 'handle'}` (`await` the handle, then ask it)"
-            )
+            raise _would_block(handle)
+        self._refuse_blocking(handle)
         self.wait_here(handle)
 
     def wait_here(self, handle: Handle[Any]) -> None:
         """Block the calling thread until `handle` is durable."""
-        handle.demand(asked=True)
+        with uninterrupted():
+            handle.demand(asked=True)
         gate = _thread.allocate_lock()
         gate.acquire()
         with self._lock:
@@ -482,21 +527,30 @@ class Run:
                 self._refuse_unresolved(handle)
                 handle.wake(gate.release)
         if waiting:
+            self._ledger.journal.kick()
             with self._bodies.threads.blocked():
                 gate.acquire()
         self._awoken(handle)
 
+    def _refuse_blocking(self, handle: Handle[Any]) -> None:
+        """Refuse to block the loop that `handle` still needs."""
+        loop = running_loop()
+        if loop is not None and not handle.known and _needs(handle, loop):
+            raise _would_block(handle)
+
     async def wait_async(self, handle: Handle[Any]) -> None:
         """Wait on the running loop until `handle` is durable."""
-        handle.demand(asked=True)
+        with uninterrupted():
+            handle.demand(asked=True)
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         with self._lock:
             waiting = not handle.durable and handle.broken is None
             if waiting:
                 self._refuse_unresolved(handle)
-                handle.wake(functools.partial(loop.call_soon_threadsafe, _resolve, done))
+                handle.wake(functools.partial(call_in, loop, _resolve, done))
         if waiting:
+            self._ledger.journal.kick()
             with self._bodies.coroutines.blocked():
                 await done
         self._awoken(handle)
@@ -530,14 +584,20 @@ class Run:
                 output.deliver(ending.messages)
         if ending.error is None:
             return ending.value
-        if ending.interrupt:
-            raise ending.error
-        self.see(handle)
-        self._errors[id(ending.error)] = (ending.error, handle.pair)
+        handle.see()
         raise ending.error
+
+    def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
+        """Give the error that a numbered step ended with, decoded the first time."""
+        return self._restored(handle).error
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that the cell has seen this error, before it sees it."""
+        error = self._restored(handle).error
+        assert error is not None
+        # A parent may end with the very error of its child: then both ended with it.
+        _, ended_with_it = self._errors.setdefault(id(error), (error, []))
+        ended_with_it.append(handle.pair)
         if handle.seen or self._bodies.ended:
             return
         handle.seen = True
@@ -592,6 +652,7 @@ class Run:
 
     def _end(self, error: BaseException | None) -> None:
         self.scope.live = False
+        self._receiving.close()
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
         self._ledger.journal.flush()
         status = _status_of(error)
@@ -669,7 +730,7 @@ class Run:
                 continue
             visited.add(id(one))
             if id(one) in self._errors:
-                found[self._errors[id(one)][1]] = None
+                found.update(dict.fromkeys(self._errors[id(one)][1]))
             stack += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 stack += one.exceptions
@@ -693,6 +754,30 @@ def _status_of(error: BaseException | None) -> RunStatus:
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         return RunStatus.INTERRUPTED
     return RunStatus.FAILED
+
+
+def _would_block(handle: Handle[Any]) -> UsageError:
+    return UsageError(
+        f"waiting for {handle.label} here would block the cell's own event loop: write "
+        f"`await {handle.name or 'handle'}` (`await` the handle, then ask it)"
+    )
+
+
+def _needs(handle: Handle[Any], loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether something at, below or upstream of `handle` still has to run on `loop`."""
+    stack, visited = [handle], set()
+    while stack:
+        one = stack.pop()
+        if one.durable or one.place in visited:
+            continue
+        visited.add(one.place)
+        if isinstance(one, Combinator):
+            stack += one.branches
+        elif isinstance(one, StepHandle):
+            stack += one.upstream
+            if one.work is not None and one.work.is_async and one.work.loop is loop:
+                return True
+    return False
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

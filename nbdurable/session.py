@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import inspect
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from . import store as stores
 from .errors import StoreError, UsageError
 from .executors import Clock, SystemClock
 from .fingerprint import Fingerprinter
+from .interrupts import guarded
 from .label import label_of
 from .records import RunStatus, RunSummary
 from .run import Run, RunSettings
@@ -56,7 +58,7 @@ class Settings:
     limit: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Open:
     store: Store
     users: int = 0
@@ -99,9 +101,11 @@ def configure(**settings: Any) -> None:
             )
         if name == "limit" and value is not None:
             _check_limit(value)
-        if name == "store" and value is not None and not isinstance(value, str | Path):
-            raise UsageError(f"configure(store={value!r}): give the path of a DuckDB file")
+        if name == "store":
+            _check_store(value)
         if name == "strict":
+            if value not in {None, True, False}:
+                raise UsageError(f"configure(strict={value!r}): give True or False")
             settings[name] = bool(value)
     _state.settings = replace(_state.settings, **settings)
 
@@ -117,7 +121,9 @@ def default_store() -> str:
     if chosen:
         return str(chosen)
     if _state.notebook is not None:
-        return str(_state.notebook.parent / ".nbdurable" / f"{_state.notebook.stem}.duckdb")
+        stem = _state.notebook.stem
+        name = f"_{stem}" if stores.taken_by_schema(stem) else stem
+        return str(_state.notebook.parent / ".nbdurable" / f"{name}.duckdb")
     return str(Path.cwd() / ".nbdurable" / "default.duckdb")
 
 
@@ -152,19 +158,24 @@ def workflow(
     Raises:
         UsageError: The name is empty, or an option can't have this value.
     """
-    if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"workflow({name!r}): give a name, the same one every time")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise UsageError(f"workflow({name!r}): give a printable name, the same one every time")
+    run_name = name if id is None else f"{name}[{id}]"
+    if not run_name.isprintable():
+        raise UsageError(f"workflow({name!r}, id={id!r}): give an id that prints in one line")
+    _check_store(store)
     if limit is not None:
         _check_limit(limit)
-    if max_age is not None and (isinstance(max_age, bool) or not max_age >= 0):
+    if max_age is not None and not _is_seconds(max_age):
         raise UsageError(f"workflow max_age={max_age!r}: give a number of seconds, 0 or more")
     return Workflow(
-        run_name=name if id is None else f"{name}[{id}]",
-        store=str(store or default_store()),
+        run_name=run_name,
+        by_arguments=id is None,
+        store=None if store is None else str(store),
         new=new,
         max_age=max_age,
-        strict=_state.settings.strict if strict is None else strict,
-        limit=limit or default_limit(),
+        strict=strict,
+        limit=limit,
         observers=tuple(observers),
     )
 
@@ -180,16 +191,18 @@ class Workflow:
         self,
         *,
         run_name: str,
-        store: str,
+        by_arguments: bool,
+        store: str | None,
         new: bool,
         max_age: float | None,
-        strict: bool,
-        limit: int,
+        strict: bool | None,
+        limit: int | None,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
         self.run_name = run_name
         self.notes: tuple[str, ...] = ()
         self.steps = 0
+        self._by_arguments = by_arguments
         self._store = store
         self._new = new
         self._max_age = max_age
@@ -199,6 +212,8 @@ class Workflow:
         self._run: Run | None = None
         self._token: Token[Scope | None] | None = None
         self._place = ""
+        self._guard = contextlib.ExitStack()
+        self._open: _Open | None = None
 
     # --- with -----------------------------------------------------------------------
 
@@ -244,25 +259,28 @@ class Workflow:
                 f"{self.run_name} is being executed by this very workflow(...) already; make a "
                 f"second one with another name or id="
             )
-        self._place = _place(self._store)
+        self._place = stores.place_of(self._store or default_store())
         with _executing(self._place, self.run_name):
-            store = _acquire(self._place)
+            found = _acquire(self._place)
             try:
-                opened = store.begin_execution(
+                opened = found.store.begin_execution(
                     self.run_name, now=_state.clock.time(), new=self._new, max_age=self._max_age
                 )
             except BaseException:
-                _release(self._place)
+                _release(self._place, found)
                 raise
+        self._open = found
+        strict = _state.settings.strict if self._strict is None else self._strict
         self._run = run = Run(
-            store,
+            found.store,
             opened,
-            RunSettings(self.run_name, self._strict, self._limit, asynchronous),
+            RunSettings(self.run_name, strict, self._limit or default_limit(), asynchronous),
             clock=_state.clock,
             observers=self._observers,
             leftovers=_state.leftovers.setdefault(opened.run, {}),
         )
         output.install_streams()
+        self._guard.enter_context(guarded())
         run.begin()
         self._token = scope.current.set(run.scope)
         return run
@@ -274,24 +292,38 @@ class Workflow:
 
     def _finished(self, run: Run) -> None:
         assert self._token is not None
+        assert self._open is not None
         with contextlib.suppress(ValueError):
             # An async generator's cleanup may run in another context; the scope is dead anyhow.
             scope.current.reset(self._token)
         output.remove_streams()
+        self._guard.close()
         self.steps = run.step_count()
         self.notes = (*_replay_note(run), *run.notes)
         self._run = None
         _state.executing.pop((self._place, self.run_name), None)
-        _release(self._place)
+        _release(self._place, self._open)
 
     # --- decorator ------------------------------------------------------------------
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Make `function` durable: each set of arguments is a run of its own.
+        """Make `function` durable: each set of arguments is a run of its own, or `id` names it.
 
         Raises:
-            FingerprintError: An argument can't be compared with another process's.
+            UsageError: `function` is a generator function, or can't be called.
+            FingerprintError: In a call: an argument can't be compared with another
+                process's.
         """
+        if not callable(function):
+            raise UsageError(
+                f"workflow({self.run_name!r}) decorates a function; a {type(function).__name__} "
+                f"can't be called"
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(
+                f"workflow({self.run_name!r}): {function.__name__} is a generator function, whose "
+                f"body would run after the run had ended: return a list instead of yielding"
+            )
         if is_async(function):
 
             @functools.wraps(function)
@@ -310,12 +342,17 @@ class Workflow:
 
     def _for(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Workflow:
         name = self.run_name
-        if args or kwargs:
+        signature = inspect.signature(function)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if self._by_arguments and (bound.args or bound.kwargs):
             digest = Fingerprinter(strict=True).arguments(function, args, kwargs).digest
-            short = hashlib.blake2b(digest, digest_size=4).hexdigest()
-            name = f"{label_of(name, args, kwargs)} {short}"
+            short = hashlib.blake2b(digest, digest_size=8).hexdigest()
+            label = label_of(name, bound.args, bound.kwargs, tuple(signature.parameters))
+            name = f"{label} {short}"
         return Workflow(
             run_name=name,
+            by_arguments=False,
             store=self._store,
             new=self._new,
             max_age=self._max_age,
@@ -360,7 +397,7 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
     """Give, for the newest run of each name, how far it is."""
     return _rows(
         store,
-        "SELECT workflow, status, saved, executions, created FROM runs "
+        "SELECT workflow, status, saved, executions, created FROM nbdurable.runs "
         "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
         "ORDER BY created DESC",
     )
@@ -371,7 +408,7 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
     return _rows(
         store,
         "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
-        "FROM steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
         [name],
     )
 
@@ -381,7 +418,7 @@ def why(name: str | None = None, store: str | Path | None = None) -> list[dict[s
     return _rows(
         store,
         "SELECT label AS step, status, why, execution, started "
-        "FROM steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
         [name],
     )
 
@@ -416,7 +453,10 @@ def query(sql: str, store: str | Path | None = None) -> Any:
         return opened.frame(sql)
 
 
-_NEWEST = "(SELECT run FROM runs WHERE workflow = $1 OR $1 IS NULL ORDER BY created DESC LIMIT 1)"
+_NEWEST = (
+    "(SELECT run FROM nbdurable.runs WHERE workflow = $1 OR $1 IS NULL "
+    "ORDER BY created DESC LIMIT 1)"
+)
 
 
 def _rows(
@@ -430,10 +470,6 @@ def _rows(
 
 
 # --- stores, opened and let go -------------------------------------------------------------
-
-
-def _place(store: str) -> str:
-    return store if store == MEMORY else str(Path(store).expanduser().resolve())
 
 
 @contextlib.contextmanager
@@ -454,40 +490,48 @@ def _executing(place: str, name: str) -> Iterator[None]:
         raise
 
 
-def _acquire(place: str) -> Store:
+def _acquire(place: str) -> _Open:
     with _state.lock:
         found = _state.opens.get(place)
-        if found is None or found.store.broken:
+        if found is not None and found.store.broken:
+            # A connection on which a commit failed is given up; whoever still uses it closes it.
+            del _state.opens[place]
+            if not found.users:
+                found.store.close()
+            found = None
+        if found is None:
             found = _state.opens[place] = _Open(stores.Store.open(place))
         if found.cancel_close is not None:
             found.cancel_close()
             found.cancel_close = None
         found.users += 1
-        return found.store
+        return found
 
 
-def _release(place: str) -> None:
+def _release(place: str, found: _Open) -> None:
     with _state.lock:
-        found = _state.opens[place]
         found.users -= 1
-        if found.users == 0 and place != MEMORY:
+        if found.users:
+            return
+        if _state.opens.get(place) is not found:
+            found.store.close()
+        elif place != MEMORY:
             found.cancel_close = _state.closing_clock.call_later(
-                LINGER_SECONDS, functools.partial(_close_unused, place)
+                LINGER_SECONDS, functools.partial(_close_unused, place, found)
             )
 
 
-def _close_unused(place: str) -> None:
+def _close_unused(place: str, found: _Open) -> None:
     with _state.lock:
-        found = _state.opens.get(place)
-        if found is not None and found.users == 0:
+        if _state.opens.get(place) is found and not found.users:
             del _state.opens[place]
             found.store.close()
 
 
 def close_stores() -> None:
     """Close every store that no run uses, at once."""
-    for place in list(_state.opens):
-        _close_unused(place)
+    for place, found in list(_state.opens.items()):
+        _close_unused(place, found)
 
 
 # A connection that is still open when the interpreter ends makes DuckDB print what it leaks.
@@ -497,15 +541,15 @@ atexit.register(close_stores)
 @contextlib.contextmanager
 def _reading(store: str | Path | None) -> Iterator[Store | None]:
     """Give the store for a question, or None where there is no file; never makes one."""
-    place = _place(str(store or default_store()))
+    place = stores.place_of(store or default_store())
     if place not in _state.opens and (place == MEMORY or not Path(place).is_file()):
         yield None
         return
-    opened = _acquire(place)
+    found = _acquire(place)
     try:
-        yield opened
+        yield found.store
     finally:
-        _release(place)
+        _release(place, found)
 
 
 def _check_limit(value: Any) -> None:
@@ -513,9 +557,20 @@ def _check_limit(value: Any) -> None:
         raise UsageError(f"limit={value!r}: give a whole number, 1 or more")
 
 
+def _check_store(value: Any) -> None:
+    if value is not None and not isinstance(value, str | Path):
+        raise UsageError(f"store={value!r}: give the path of a DuckDB file")
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
 def _replay_note(run: Run) -> tuple[str, ...]:
-    """Say that a finished run was replayed, and how old it is."""
+    """Say that a finished run was replayed, and how old it is; nothing where nothing was saved."""
     if run.opened.previous is not RunStatus.FINISHED or run.ran():
+        return ()
+    if not run.opened.index.last_saved:
         return ()
     age = max(0.0, _state.clock.time() - run.opened.index.last_saved)
     return (f"replayed: saved {_ago(age)} ago, --new to recompute",)

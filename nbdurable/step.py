@@ -25,6 +25,7 @@ from . import output
 from .codec import encode_error, settle_value
 from .errors import EncodeError, InputMovedError, StepTimeoutError, UsageError
 from .fingerprint import Print, contains
+from .label import printable
 from .records import Kind, Message, Payload, RetryPolicy
 
 
@@ -42,7 +43,11 @@ class StepOptions:
 
 @dataclass(slots=True)
 class Work:
-    """What a step runs, and the inputs under whose identity it will be saved."""
+    """What a step runs, and the inputs under whose identity it will be saved.
+
+    ``loop`` is that of the code that started an async step, None where that code does
+    not await: then it could not give its loop to the step while it waits for it.
+    """
 
     label: str
     function: Callable[..., Any]
@@ -53,6 +58,7 @@ class Work:
     inputs: Print | None
     context: contextvars.Context
     is_async: bool
+    loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
 
     def moved(self) -> tuple[tuple[str, object], ...]:
@@ -204,14 +210,15 @@ def backoff(policy: RetryPolicy, failed: int) -> float:
 
 def explain(error: BaseException) -> str:
     """Give an error in one line: what `traceback` prints last."""
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    return printable(lines[-1])
 
 
 def arguments_text(work: Work | None) -> str:
     """Give ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
     if work is None or work.inputs is None:
         return ""
-    return ";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts])
+    return printable(";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts]))
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -9,9 +9,20 @@ second, which loading the extension must not cost.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .index import Identity, PastAttempts, ReplayIndex, checkpoint_message, decision_message, pack
+from nbdurable.errors import StoreError
+
+from .index import (
+    Identity,
+    Member,
+    PastAttempts,
+    ReplayIndex,
+    checkpoint_message,
+    decision_message,
+    pack,
+)
 
 if TYPE_CHECKING:
     from .database import Opened, Store
@@ -26,6 +37,7 @@ __all__ = [
     "Entry",
     "Identity",
     "Journal",
+    "Member",
     "Opened",
     "PastAttempts",
     "ReplayIndex",
@@ -34,10 +46,31 @@ __all__ = [
     "checkpoint_message",
     "decision_message",
     "pack",
+    "place_of",
+    "taken_by_schema",
 ]
 
 _LAZY = {"Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
          "Entry": "journal", "Journal": "journal"}  # fmt: skip
+
+
+def place_of(path: str | Path) -> str:
+    """Give the one name under which a process holds a store: its absolute path, or MEMORY.
+
+    Raises:
+        StoreError: It can't be the path of a file.
+    """
+    if str(path) == MEMORY:
+        return MEMORY
+    try:
+        return str(Path(path).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StoreError(f"{str(path)!r} can't be the path of a store: {error}") from error
+
+
+def taken_by_schema(filename: str) -> bool:
+    """Tell whether DuckDB would call a file of this name as our schema, and confuse the two."""
+    return filename.split(".", maxsplit=1)[0].casefold() == "nbdurable"
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import platform
 import re
+import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,8 @@ from nbdurable.errors import (
 )
 from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
-from . import MEMORY
-from .index import PastAttempts, ReplayIndex, store_message, unpack
+from . import MEMORY, place_of, taken_by_schema
+from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
 from .schema import TABLES, VERSION, VIEWS
@@ -71,6 +72,7 @@ class Store:
         self.key = key
         self.id = ""
         self._connection = connection
+        self._beginning = threading.Lock()
         self.journal = Journal(connection)
 
     @classmethod
@@ -84,31 +86,38 @@ class Store:
         Raises:
             StoreLockedError: Another process still holds it after `wait`.
             StoreVersionError: A newer nbdurable wrote it.
-            StoreCorruptError: It is not a DuckDB database.
+            StoreCorruptError: It is not a DuckDB database, or it is damaged.
             UntrustedCheckpointError: Another user's key signed it.
-            StoreError: Its folder can't be written, or the key can't be read.
+            StoreError: It can't be a file's path, its folder can't be written, or the
+                key can't be read.
         """
         key = load_key()
-        place = str(path)
+        place = place_of(path)
         if place != MEMORY:
-            place = str(Path(path).expanduser().resolve())
+            if taken_by_schema(Path(place).name):
+                raise StoreError(
+                    f"{place}: a store can't be called `nbdurable`, for DuckDB could not tell the "
+                    f"file from the schema in it; give it another name"
+                )
             _make_folder(Path(place).parent)
         connection = _connect(place, wait)
         store = cls(place, connection, key)
         try:
             store._prepare()
         except duckdb.Error as error:
-            connection.close()
-            raise as_store_error(error) from error
+            _close_untouched(connection)
+            raise _read_error(place, error) from error
         except DurableError:
-            connection.close()
+            _close_untouched(connection)
             raise
         return store
 
     def close(self) -> None:
         """Commit what is enqueued and let go of the file."""
-        self.journal.close()
-        self._connection.close()
+        try:
+            self.journal.close()
+        finally:
+            self._connection.close()
 
     def _prepare(self) -> None:
         found = self._connection.execute(
@@ -142,7 +151,12 @@ class Store:
 
     def _create(self) -> None:
         self.id = uuid.uuid4().hex
-        connection = self._connection
+        try:
+            self._create_schema(self._connection)
+        except duckdb.Error as error:
+            raise as_store_error(error) from error
+
+    def _create_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.begin()
         connection.execute("CREATE SCHEMA IF NOT EXISTS nbdurable")
         for table, columns in TABLES.items():
@@ -171,9 +185,17 @@ class Store:
             raise entry.error
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run a query of ours on a cursor of its own and give all rows."""
-        with self.journal.lock, self._connection.cursor() as cursor:
-            return cursor.execute(query, list(parameters)).fetchall()
+        """Run a query of ours on a cursor of its own and give all rows.
+
+        Raises:
+            StoreCorruptError: The file is damaged, or a table of ours is gone.
+            StoreError: It can't be read.
+        """
+        try:
+            with self.journal.lock, self._connection.cursor() as cursor:
+                return cursor.execute(query, list(parameters)).fetchall()
+        except duckdb.Error as error:
+            raise _read_error(self.path, error) from error
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyRelation | None:
         """Run a user's SQL with the views of schema `nbdurable` in reach by their names.
@@ -239,6 +261,10 @@ class Store:
             new: A finished run is not replayed: a new one begins.
             max_age: As `new`, when the last checkpoint is older than so many seconds.
         """
+        with self._beginning:  # executions are numbered over all runs of the store
+            return self._begin(name, now, new=new, max_age=max_age)
+
+    def _begin(self, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
         run = self._newest_run(name)
         previous = None if run is None else self._last_status(run[0])
         index = self.load_index(run[0]) if run else self._empty_index()
@@ -248,6 +274,7 @@ class Store:
             fresh = True
         else:
             fresh = False
+            index.verify_decisions()
         retried = self._retried(run[0], index) if not fresh else []
         execution = self.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
         known = self.rows("SELECT 1 FROM nbdurable.run_log WHERE id = ?", [run[0]])
@@ -296,7 +323,7 @@ class Store:
         rows = self.rows(
             """
             SELECT r.id, r.name, r.created, count(e.id), max(e.started),
-                   arg_max(x.ended, e.id), arg_max(COALESCE(x.status, 'died'), e.id),
+                   last(x.ended ORDER BY e.id), arg_max(COALESCE(x.status, 'died'), e.id),
                    (SELECT count(*) FROM nbdurable.checkpoints c
                     JOIN nbdurable.execution_log o ON o.id = c.execution WHERE o.run = r.id),
                    (SELECT count(DISTINCT (s.call, s.version)) FROM nbdurable.starts s
@@ -307,7 +334,7 @@ class Store:
             FROM nbdurable.run_log r
             LEFT JOIN nbdurable.execution_log e ON e.run = r.id
             LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id
-            GROUP BY r.id, r.name, r.created ORDER BY r.created DESC
+            GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
             """
         )
         found = [
@@ -361,11 +388,14 @@ class Store:
             [run],
         )
         listed = set(unpack(ends[0][0])) if ends and ends[0][0] else set()
-        return [
+        retried = [
             found
             for found in errors
             if (identity := (found.call, found.version)) not in seen or identity in listed
         ]
+        for found in retried:
+            index.verify(found)  # nothing is taken out on the word of somebody else's row
+        return retried
 
     def _empty_index(self) -> ReplayIndex:
         return ReplayIndex(self.id, self.key)
@@ -381,7 +411,8 @@ class Store:
             [run],
         ):
             fields = list(row)
-            fields[_KIND] = _KINDS[row[_KIND]]
+            # An unknown kind stays as it is: its signature fails where it is asked for.
+            fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
             index.load_checkpoint(Checkpoint(*fields))
         for key, branches, winner, losers, number, execution, signature in self.rows(
             "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
@@ -390,7 +421,13 @@ class Store:
         ):
             index.add_decision(
                 Decision(
-                    key, unpack(branches), winner, number, execution, unpack(losers), signature
+                    key,
+                    unpack_members(branches),
+                    winner,
+                    number,
+                    execution,
+                    unpack(losers),
+                    signature,
                 )
             )
         self._load_attempts(run, of_run, index)
@@ -515,7 +552,7 @@ def _connect_once(path: str) -> duckdb.DuckDBPyConnection:
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:
-    text = str(error).splitlines()[0]
+    text = _first_line(error)
     if _is_lock(error):
         holder = re.search(r"PID (\d+)", text)
         return StoreLockedError(
@@ -523,15 +560,58 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
             f"one process at a time can use a store: shut that kernel down, or wait until its "
             f"durable cell has ended, then run this cell again"
         )
-    if "not a valid DuckDB" in text:
+    if "different configuration" in text or "already attached" in text:
+        return StoreError(
+            f"{path} is open in this process already, in a way that can't be shared ({text}): "
+            f"close that connection, or open it with duckdb.connect(path) and no settings"
+        )
+    if Path(path).is_file() and not _is_database(path):
         return StoreCorruptError(
             f"{path} is not a DuckDB database; it was left as it is: move it away, or name another "
             f"store with configure(store=...) or NBDURABLE_STORE"
         )
+    if _is_damage(text):
+        return _read_error(path, error)
     return StoreError(
         f"the store {path} can't be opened: {text}; make it writable, or name another store with "
         f"configure(store=...) or NBDURABLE_STORE"
     )
+
+
+def _read_error(path: str, error: duckdb.Error) -> StoreError:
+    text = _first_line(error)
+    if isinstance(error, duckdb.CatalogException) or _is_damage(text):
+        return StoreCorruptError(
+            f"{path} is damaged: {text}; it was left as it is: restore it from a copy, or move it "
+            f"away, or name another store with configure(store=...) or NBDURABLE_STORE"
+        )
+    return StoreError(f"the store {path} can't be read: {text}")
+
+
+def _is_damage(text: str) -> bool:
+    return any(
+        sign in text for sign in ("Corrupt", "Could not read enough bytes", "Failed to deserialize")
+    )
+
+
+def _is_database(path: str) -> bool:
+    """Tell whether the file begins as DuckDB's files do: a checksum, then four letters."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError:
+        return True  # then DuckDB's own message says what is wrong
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _close_untouched(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a file that is refused, without DuckDB folding its write-ahead log into it."""
+    with contextlib.suppress(duckdb.Error):
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+    connection.close()
 
 
 def _describe(pid: int) -> str:

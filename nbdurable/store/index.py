@@ -16,39 +16,42 @@ from nbdurable.records import Checkpoint, Decision, Kind
 Identity = tuple[bytes, bytes]
 """(call, version)"""
 
-PAIR_BYTES = 32
+Member = tuple[bytes, bytes, bytes]
+"""(call, version, code) of a branch, by which a decision is found again"""
 
 
 def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
     """Give what a checkpoint's signature covers: everything that replay relies on.
 
-    Fixed fields first, then the length of each other field, then those fields: no
-    two checkpoints have one message.
+    The number first, then the length of each other field, then those fields: no two
+    checkpoints have one message.
     """
     fields = (
+        checkpoint.call,
+        checkpoint.version,
+        checkpoint.code,
         store.encode("ascii"),
         checkpoint.namespace,
-        checkpoint.kind.encode("ascii"),
+        checkpoint.kind.encode("utf-8", "surrogatepass"),
         checkpoint.name.encode("utf-8", "surrogatepass"),
         checkpoint.payload,
         checkpoint.output.encode("utf-8", "surrogatepass"),
     )
-    return _CHECKPOINT.pack(
-        b"checkpoint",
-        checkpoint.call,
-        checkpoint.version,
-        checkpoint.code,
-        checkpoint.number,
-        *map(len, fields),
-    ) + b"".join(fields)
+    head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, *map(len, fields))
+    return head + b"".join(fields)
 
 
 def decision_message(store: str, decision: Decision) -> bytes:
     """Give what a decision's signature covers, laid out as a checkpoint's."""
-    fields = (store.encode("ascii"), pack(decision.branches), pack(decision.losers))
-    return _DECISION.pack(
-        b"decision", decision.key, decision.winner, decision.number, *map(len, fields)
-    ) + b"".join(fields)
+    fields = (
+        decision.key,
+        decision.winner,
+        store.encode("ascii"),
+        pack(decision.branches),
+        pack(decision.losers),
+    )
+    head = _DECISION.pack(b"decision", decision.number, *map(len, fields))
+    return head + b"".join(fields)
 
 
 def store_message(store: str) -> bytes:
@@ -56,21 +59,31 @@ def store_message(store: str) -> bytes:
     return b"store     " + store.encode("ascii")
 
 
-_CHECKPOINT = struct.Struct(">10s16s16s16sq6Q")
-_DECISION = struct.Struct(">10s16s16sq3Q")
+_CHECKPOINT = struct.Struct(">10sq9Q")
+_DECISION = struct.Struct(">10sq5Q")
 
 
-def pack(pairs: tuple[Identity, ...]) -> bytes:
-    """Lay (call, version) pairs of 16 bytes each end to end."""
-    return b"".join([call + version for call, version in pairs])
+def pack(tuples: tuple[Identity, ...] | tuple[Member, ...]) -> bytes:
+    """Lay tuples of digests, 16 bytes each, end to end."""
+    return b"".join([digest for one in tuples for digest in one])
 
 
 def unpack(data: bytes) -> tuple[Identity, ...]:
-    """Take apart what `pack` laid."""
-    return tuple(
-        (data[at : at + 16], data[at + 16 : at + PAIR_BYTES])
-        for at in range(0, len(data), PAIR_BYTES)
-    )
+    """Take apart what `pack` laid of identities.
+
+    What does not divide evenly was not laid by `pack`; it stays as it is, so that
+    its signature fails.
+    """
+    return tuple((one[:16], one[16:]) for one in _pieces(data, 32))
+
+
+def unpack_members(data: bytes) -> tuple[Member, ...]:
+    """Take apart what `pack` laid of members; as `unpack`."""
+    return tuple((one[:16], one[16:32], one[32:]) for one in _pieces(data, 48))
+
+
+def _pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 @dataclass(slots=True)
@@ -127,27 +140,39 @@ class ReplayIndex:
             raise UntrustedCheckpointError(
                 f"the saved outcome of {checkpoint.label} is not signed by your key: it was "
                 f"changed, damaged, or written by somebody else. Nothing of it was unpickled. "
-                f"`%%durable NAME --new` starts a run without it"
+                f"`%durable restart NAME` starts a run without it"
             )
 
-    def decision_for(self, key: bytes, branches: tuple[Identity, ...]) -> Decision | None:
+    def verify_decisions(self) -> None:
+        """Make sure that this user's key signed every decision, before losers are told by them.
+
+        Raises:
+            UntrustedCheckpointError: It did not, or a byte has changed since.
+        """
+        for decisions in self.decisions.values():
+            for decision in decisions:
+                self._verify_decision(decision)
+
+    def _verify_decision(self, decision: Decision) -> None:
+        message = decision_message(self.store, decision)
+        if not signature_holds(self.key, decision.signature, message):
+            raise UntrustedCheckpointError(
+                "a saved select decision is not signed by your key: it was changed, damaged, or "
+                "written by somebody else; `%durable restart NAME` starts a run without it"
+            )
+
+    def decision_for(self, key: bytes, branches: tuple[Member, ...]) -> Decision | None:
         """Give the decision over this set of branches, or None if the set is undecided.
 
-        A version of zeros stands for a branch whose code had not been reached when
-        the decision was made; it agrees with every version.
+        A version of zeros stands for a branch that was still waiting for its upstream
+        when the decision was made; it agrees with every version of the same code.
 
         Raises:
             UntrustedCheckpointError: There is one, but its signature does not hold.
         """
         for decision in self.decisions.get(key, ()):
             if _same_set(branches, decision.branches):
-                message = decision_message(self.store, decision)
-                if not signature_holds(self.key, decision.signature, message):
-                    raise UntrustedCheckpointError(
-                        "a saved select decision is not signed by your key: it was changed, "
-                        "damaged, or written by somebody else; `%%durable NAME --new` starts a "
-                        "run without it"
-                    )
+                self._verify_decision(decision)
                 return decision
         return None
 
@@ -159,8 +184,8 @@ class ReplayIndex:
 _UNKNOWN = bytes(16)
 
 
-def _same_set(mine: tuple[Identity, ...], theirs: tuple[Identity, ...]) -> bool:
+def _same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
     return len(mine) == len(theirs) and all(
-        call == other and (version == known or _UNKNOWN in (version, known))
-        for (call, version), (other, known) in zip(mine, theirs, strict=True)
+        call == other and code == coded and (version == known or _UNKNOWN in {version, known})
+        for (call, version, code), (other, known, coded) in zip(mine, theirs, strict=True)
     )

@@ -14,11 +14,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import duckdb
 
 from nbdurable.errors import DurableError, StoreError, StoreFullError
+from nbdurable.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +78,7 @@ class Journal:
         self._inserts: dict[str, str] = {}
         self._queue: deque[Entry] = deque()
         self._lock = threading.Lock()
-        self._wake = threading.Semaphore(0)
-        self._awake = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
         self._broken: DurableError | None = None
         self._thread: threading.Thread | None = None
@@ -95,15 +96,23 @@ class Journal:
     def enqueue(self, entry: Entry, *, kick: bool = True) -> None:
         """Put `entry` at the end of the order; without `kick` it goes along with the next."""
         self._queue.append(entry)
-        if kick and not self._awake:
-            self._awake = True
+        if kick:
+            self.kick()
+
+    def kick(self) -> None:
+        """Have what is enqueued committed soon."""
+        # The token in the queue is the state: there is no moment at which it could be lost.
+        if self._wake.empty():
             if self._thread is None:
                 self._start()
-            self._wake.release()
+            self._wake.put(None)
 
     def flush(self) -> None:
-        """Commit everything that is enqueued, in the calling thread."""
-        with self._lock:
+        """Commit everything that is enqueued, in the calling thread.
+
+        Others wait for what is in there: an interrupt is held back until it is told.
+        """
+        with uninterrupted(), self._lock:
             self._drain()
 
     def close(self) -> None:
@@ -112,23 +121,21 @@ class Journal:
         self._closed = True
         # An appender that outlives its connection makes DuckDB print a leak at exit.
         self._appenders.clear()
-        self._wake.release()
+        self._wake.put(None)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _start(self) -> None:
-        with self._lock:
+        with uninterrupted(), self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="nbdurable-journal", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="nbdurable-journal", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _work(self) -> None:
         while True:
-            self._wake.acquire()
-            self._awake = False
+            self._wake.get()
             self.flush()
             if self._closed:
                 return
@@ -144,14 +151,14 @@ class Journal:
                 for entry in entries:
                     entry.write(batch)
                 self._commit(batch)
-            except DurableError as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
                 # The order can't be kept past a hole in it: everything behind fails too.
-                self._broken = error
+                self._broken = _told(error)
                 for entry in entries:
-                    entry.failed(error)
+                    entry.failed(self._broken)
             else:
                 for entry in entries:
-                    entry.committed()
+                    _tell(entry)
 
     def _commit(self, batch: Batch) -> None:
         global _commit_count  # noqa: PLW0603 - one count a process, for crash points
@@ -203,6 +210,22 @@ class Journal:
         except BaseException:
             appender.clear()
             raise
+
+
+def _tell(entry: Entry) -> None:
+    try:
+        entry.committed()
+    except Exception as error:  # noqa: BLE001 - a defect, raised where the entry is waited for
+        entry.failed(_told(error))
+
+
+def _told(error: Exception) -> DurableError:
+    """Give the error to raise where an entry is waited for."""
+    if isinstance(error, DurableError):
+        return error
+    told = StoreError(f"the store could not be written: {type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told
 
 
 def as_store_error(error: duckdb.Error) -> StoreError:

@@ -46,7 +46,8 @@ TABLES: dict[str, str] = {
     "codes": "code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL",
 }
 
-_AT = "make_timestamp(CAST({} * 1e6 AS BIGINT))"
+# A timer may be due at the end of time: no timestamp then.
+_AT = "TRY(make_timestamp(CAST({} * 1e6 AS BIGINT)))"
 
 VIEWS: dict[str, str] = {
     "executions": f"""

@@ -6,6 +6,7 @@ exception for what it finds.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from nbdurable.codec import signature_holds
@@ -57,8 +58,8 @@ def check(store: Store) -> list[str]:
     """Give a sentence for each invariant of `store` that does not hold.
 
     Uniqueness of identities and numbers, references between tables, known kinds
-    and states, every signature, and that no decision has a branch with a lower
-    number than its winner's.
+    and states, every signature, that a decision has its winner's number, and that
+    no step that lost a plain select has a lower one.
     """
     return [*_relations(store), *_signatures(store)]
 
@@ -88,10 +89,29 @@ def _signatures(store: Store) -> Iterator[str]:
 def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[str]:
     if not signature_holds(store.key, decision.signature, decision_message(store.id, decision)):
         yield f"a decision with a wrong signature: number {decision.number}"
-    for call, version in decision.branches:
-        winner = index.checkpoints.get((call, version))
-        if call == decision.winner and winner is not None and winner.number != decision.number:
+    plain = decision.key == _plain_select([call for call, _, _ in decision.branches])
+    for call, version, _ in decision.branches:
+        found = index.checkpoints.get((call, version))
+        if found is None:
+            continue
+        if call == decision.winner and found.number != decision.number:
             yield (
-                f"a decision with another number than its winner's: {winner.label} has "
-                f"{winner.number}, the decision {decision.number}"
+                f"a decision with another number than its winner's: {found.label} has "
+                f"{found.number}, the decision {decision.number}"
             )
+        elif plain and found.number < decision.number:
+            yield (
+                f"a decision against the order: {found.label} lost with {found.number}, the "
+                f"decision has {decision.number}"
+            )
+
+
+def _plain_select(calls: list[bytes]) -> bytes:
+    """Give the identity of a select whose branches are these calls themselves.
+
+    Below a combinator a step may come first and its branch last, so that nothing
+    follows from the numbers of steps there.
+    """
+    parts = (b"select", b"", *sorted(calls))
+    laid = b"".join([b"%d:%b" % (len(part), part) for part in parts])
+    return hashlib.blake2b(laid, digest_size=16).digest()

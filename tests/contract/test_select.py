@@ -427,3 +427,87 @@ def test_result_timeout_is_recorded(always_replay):
     found, value = always_replay(result_timeout).value
     assert found == "slow(): not finished after a wait of 0.01 s (it goes on)"
     assert value == "slow"
+
+
+def interrupted_branch(probe):
+    """Race a branch that leaves with an interrupt; then nothing but such branches."""
+
+    def leaves(number):
+        raise KeyboardInterrupt(number)
+
+    def works():
+        probe.event("left").wait(10)
+        return "works"
+
+    left, other = go(leaves, 1), go(leaves, 2)
+    first = select(left, go(works))
+    for handle in (left, other):
+        try:
+            handle.result()
+        except KeyboardInterrupt:
+            probe.event("left").set()
+    found = [first.result()]
+    for combine in (select, gather):
+        try:
+            combine(left, other).result()
+        except KeyboardInterrupt as error:
+            found.append(error.args)
+    try:
+        go(str, left).result()
+    except KeyboardInterrupt as error:
+        found.append(error.args)
+    return found
+
+
+def test_an_interrupt_is_no_outcome(bench):
+    """A select goes on without the branch; what needs it ends as it did, a downstream too."""
+    assert bench.run(interrupted_branch).value == ["works", (1,), (1,), (1,)]
+    assert bench.check()[0] == []
+
+
+def same_set_again(probe):
+    """Select over one set several times, live and when all have ended."""
+
+    def branch(number):
+        if number == 1:
+            probe.event("decided").wait(10)
+        return number
+
+    one, two = go(branch, 1), go(branch, 2)
+    found = [select(one, two).index, select(one, two).index, select(two, one).index]
+    probe.event("decided").set()
+    one.result()
+    return [*found, select(one, two).index]
+
+
+def test_one_set_has_one_decision(always_replay, bench):
+    """Selects over the same set agree, and the store holds one decision."""
+    assert always_replay(same_set_again).value == [1, 1, 0, 1]
+    assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
+
+
+def waiting_branch(probe):
+    """Race a step that still waits for its upstream; its code depends on a parameter."""
+    text = probe.parameters.get("text", "old")
+
+    def upstream():
+        probe.event("decided").wait(10)
+        return "up"
+
+    def downstream(received):
+        return received, text
+
+    slow = go(downstream, go(upstream))
+    first = select(slow, go(len, "ab"))
+    found = first.result()
+    probe.event("decided").set()
+    return found, slow.result()
+
+
+def test_a_changed_branch_that_never_started_reopens(bench):
+    """Editing a loser that was still waiting for its upstream makes another set."""
+    for text in ("old", "new", "old", "new"):
+        parameters = {"text": text}
+        assert bench.run(waiting_branch, parameters=parameters).value == (2, ("up", text))
+    assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(2,)]
+    assert bench.check()[0] == []

@@ -1,6 +1,7 @@
 """CONTRACT sections 1, 2 and 4: steps, go, gather, handles, each live and replayed."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
@@ -8,15 +9,18 @@ import pytest
 
 from nbdurable import (
     NotInRunError,
+    StepTimeoutError,
     UsageError,
     after,
     gather,
     go,
     select,
+    session,
     sleep,
     step,
     workflow,
 )
+from nbdurable.store import Store, check
 
 
 def hundred_in_order(probe):
@@ -548,3 +552,91 @@ def test_looking_starts_and_waits_for_nothing(tmp_path):
         assert same in {handle, 1}
         assert not handle.done()
         gate.set()
+
+
+def odd_texts(probe):
+    """Use texts that UTF-8 can't hold wherever the store keeps one."""
+    odd = "\ud800\0"
+
+    @step(retries=1, backoff=0.001)
+    def fails(text):
+        print(text.encode("unicode_escape"), odd == text)
+        raise ValueError(text)
+
+    def gives(text, **options):
+        return [text, options]
+
+    try:
+        fails.go(odd).result()
+    except ValueError as error:
+        found = error.args == (odd,)
+    value = go(gives, odd, **{odd: odd}).result()
+    return found, value == [odd, {odd: odd}]
+
+
+def test_texts_that_are_no_utf8(always_replay):
+    """A lone surrogate in a value, label, output or error is kept, and stops nothing."""
+    assert always_replay(odd_texts).value == (True, True)
+
+
+def test_runs_that_begin_at_the_same_moment(tmp_path):
+    """Executions of many runs of one store, begun together, don't share a number."""
+    barrier = threading.Barrier(8)
+    store = tmp_path / "store.duckdb"
+
+    def execute(number):
+        barrier.wait()
+        with workflow(f"run {number}", store=store):
+            assert go(len, "abc").result() == 3
+
+    threads = [threading.Thread(target=execute, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.close_stores()
+    with contextlib.closing(Store.open(store)) as opened:
+        found = opened.rows("SELECT count(*), count(DISTINCT id) FROM nbdurable.execution_log")
+        assert found == [(8, 8)]
+        assert check(opened) == []
+
+
+def test_an_observer_that_fails_stops_nothing(tmp_path):
+    """A broken view is told nothing more, and said to be broken; the run goes on."""
+    told = []
+
+    def broken(event):
+        told.append(event)
+        raise RuntimeError("broken view")
+
+    observed = workflow("observed", store=tmp_path / "store.duckdb", observers=(broken,))
+    with observed:
+        assert gather(go(len, "a"), go(len, "ab")).result() == [1, 2]
+    assert len(told) == 1
+    assert any("broken view" in note for note in observed.notes)
+
+
+def test_a_thread_that_was_given_up_counts_again_when_it_comes_back(tmp_path):
+    """A timed-out body's slot is lent while it hangs, not given away for good."""
+    gate, running, most = threading.Event(), [], []
+
+    @step(timeout=0.05)
+    def hangs():
+        gate.wait(10)
+
+    def counted(number):
+        running.append(number)
+        most.append(len(running))
+        started.wait(0.05)
+        running.remove(number)
+
+    started = threading.Event()
+    with workflow("limited", store=tmp_path / "store.duckdb", limit=2):
+        late = hangs.go()
+        with pytest.raises(StepTimeoutError):
+            late.result()
+        gate.set()
+        gather(go(counted, number) for number in range(3)).result()
+        most.clear()
+        gather(go(counted, number) for number in range(3, 12)).result()
+    assert max(most) <= 2
