@@ -264,7 +264,9 @@ class Bodies:
             self._news.emit(event)
             then()
 
-        self._journal.enqueue(AttemptEnded(self._ledger, handle, running, now, text, told))
+        self._journal.enqueue(
+            AttemptEnded(self._ledger, handle, running, ended=now, error=text, then=told)
+        )
 
     def _settled(
         self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False

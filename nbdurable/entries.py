@@ -175,6 +175,7 @@ class AttemptEnded:
         ledger: Ledger,
         handle: StepHandle[Any],
         running: Running,
+        *,
         ended: float,
         error: str,
         then: Callable[[], object],

@@ -187,10 +187,17 @@ class DurableCell:
     def _said(self, error: BaseException | None) -> None:
         """Say what the view can't: there is none in a terminal, or no step ran."""
         terminal = not kernel.in_kernel(self._shell)
+        notes = self._workflow.warnings
         if self._view is not None and terminal:
             kernel.say(self._shell, progress.line(self._view.run))
-            for note in self._workflow.notes:
+            notes = self._workflow.notes
+        if terminal or (self._view is None and kernel.watched(self._shell)):
+            for note in notes:
                 kernel.say(self._shell, note)
+        elif not kernel.watched(self._shell):
+            # The stable summary of an executed notebook has no place for them.
+            for note in notes:
+                kernel.log(self._shell, f"{self._name}: {note}")
         if error is None and self._workflow.steps == 0:
             kernel.say(
                 self._shell,

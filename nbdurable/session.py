@@ -201,6 +201,7 @@ class Workflow:
     ) -> None:
         self.run_name = run_name
         self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
         self.steps = 0
         self._by_arguments = by_arguments
         self._store = store
@@ -299,7 +300,8 @@ class Workflow:
         output.remove_streams()
         self._guard.close()
         self.steps = run.step_count()
-        self.notes = (*_replay_note(run), *run.notes)
+        self.warnings = tuple(run.notes)
+        self.notes = (*_replay_note(run), *self.warnings)
         self._run = None
         _state.executing.pop((self._place, self.run_name), None)
         _release(self._place, self._open)

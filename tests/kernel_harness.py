@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_client.manager import KernelManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 60.0
@@ -146,12 +146,21 @@ class Kernel:
         self._busy = message["header"]["msg_id"]
         self._result = Result()
         self._ids: dict[str, dict[str, Any]] = {}
+        self._rows: list[dict[str, Any]] = []
 
     def wait_for(self, text: str, *, timeout: float = TIMEOUT) -> None:
         """Read the running cell's outputs until ``text`` was printed."""
         deadline = time.monotonic() + timeout
         while text not in self._result.stdout:
             assert not self._read(deadline), f"the cell ended without {text!r}"
+
+    def wait_for_rows(
+        self, wanted: Callable[[list[dict[str, Any]]], bool], *, timeout: float = TIMEOUT
+    ) -> None:
+        """Read what the running cell publishes until its live view shows the wanted rows."""
+        deadline = time.monotonic() + timeout
+        while not wanted(self._rows):
+            assert not self._read(deadline), f"the cell ended with the view at {self._rows}"
 
     def finish(self, *, timeout: float = TIMEOUT) -> Result:
         """Read the running cell's outputs to its end."""
@@ -218,6 +227,9 @@ class Kernel:
                 shown_before["data"] = content["data"]
         elif kind == "error":
             outputs.append({"type": kind, **content})
+        elif kind in {"comm_open", "comm_msg"}:
+            state = content.get("data", {}).get("state", {}).get("state", {})
+            self._rows = state.get("rows", self._rows)
         return False
 
     def _reply(self, deadline: float) -> dict[str, Any]:

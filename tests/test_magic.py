@@ -202,6 +202,44 @@ def test_a_replay_shows_the_same(own):
     assert "1 step" in str(shown) or "2 steps" in str(shown)
 
 
+def test_a_warning_is_shown_where_there_is_no_view(own):
+    """--quiet hides the status, never that something was not saved."""
+    running = own()
+    running.run("%load_ext nbdurable\nimport threading\nfrom nbdurable import step")
+    body = "@step\ndef f():\n    return threading.Lock()\nf();"
+    for _ in range(2):
+        quiet = running.run(f"%%durable unsaved --quiet\n{body}", "one")
+        assert "f(): not saved: " in quiet.text
+        assert "replayed" not in quiet.text
+    fine = running.run("%%durable saved --quiet\n@step\ndef g():\n    return 1\ng();", "two")
+    assert fine.outputs == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\n\ndef f():\n    return time.time()",
+        "%%durable within --quiet\nimport time\n\ndef f():\n    return time.time()",
+        "%%durable within --quiet\nimport asyncio\nawait asyncio.sleep(0)\n\n"
+        "async def f():\n    await asyncio.sleep(0)",
+        "from __future__ import annotations\nimport math\n\n@step(retries=1)\n"
+        "def f(n: int) -> int:\n    return math.floor(n)",
+        "import math\nf = lambda n: math.floor(n)",
+        "import math\n\nclass C:\n    def m(self):\n        return math.pi\n\nf = C.m",
+        "%timeit -n1 -r1 1\nimport os.path\nx = !echo a\n\n"
+        "def f():\n    return os.path.join('a', 'b')",
+    ],
+)
+def test_the_source_of_a_cells_functions_is_found(shared, source):
+    """IPython compiles a cell its own way; the syntax counts, not the instructions."""
+    assert shared.run(source).status == "ok"
+    asked = shared.run(
+        "from nbdurable.fingerprint import Fingerprinter\n"
+        "[str(note) for note in Fingerprinter().code(f, ignore=frozenset()).notes]"
+    )
+    assert asked.value == "[]", asked.text
+
+
 # --- Mistakes ---------------------------------------------------------------------
 
 

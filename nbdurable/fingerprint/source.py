@@ -37,7 +37,8 @@ _COMPILED: dict[tuple[str, int], _Compiled] = {}
 def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
     """Find the definition that compiles to ``code``; None if there is no such source now."""
     path = code.co_filename
-    if os.path.isfile(path):  # noqa: PTH113
+    on_disk = os.path.isfile(path)  # noqa: PTH113
+    if on_disk:
         linecache.checkcache(path)
     lines = linecache.getlines(path, namespace)
     if not lines:
@@ -45,7 +46,7 @@ def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
     flags = code.co_flags & _FUTURE
     known = _COMPILED.get((path, flags))
     if known is None or (known.lines is not lines and known.lines != lines):
-        known = _Compiled(lines, _functions("".join(lines), path, flags))
+        known = _Compiled(lines, _functions("".join(lines), path, flags, cell=not on_disk))
         if len(_COMPILED) > 512:  # noqa: PLR2004
             _COMPILED.clear()
         _COMPILED[path, flags] = known
@@ -60,14 +61,22 @@ def _qualname(code: CodeType) -> str:
     return code.co_qualname
 
 
-def _functions(text: str, path: str, flags: int) -> dict[str, _Found]:
-    """Compile ``text`` and pair each function's code with its definition."""
+def _functions(text: str, path: str, flags: int, *, cell: bool) -> dict[str, _Found]:
+    """Compile ``text`` and pair each function's code with its definition.
+
+    IPython compiles a cell's statements one by one. That can give other instructions:
+    since Python 3.11 a module imported in the same unit is asked for its attributes
+    another way. So each statement of a cell is compiled by itself, too.
+    """
     options: dict[str, Any] = {"dont_inherit": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = compile(text, path, "exec", flags | _MODES | ast.PyCF_ONLY_AST, **options)
-            module = compile(tree, path, "exec", flags | _MODES, **options)
+            units: list[ast.Module] = [tree]
+            if cell:
+                units += [ast.Module([statement], []) for statement in tree.body]
+            modules = [compile(unit, path, "exec", flags | _MODES, **options) for unit in units]
     except (SyntaxError, ValueError, RecursionError):
         return {}
     defs: dict[tuple[str, int], Function] = {}
@@ -79,7 +88,7 @@ def _functions(text: str, path: str, flags: int) -> dict[str, _Found]:
         elif isinstance(node, ast.Lambda):
             lambdas.append(node)
     found: dict[str, _Found] = {}
-    for code in _codes(module):
+    for code in (code for module in modules for code in _codes(module)):
         node_of: Function | None = defs.get((code.co_name, code.co_firstlineno))
         if code.co_name == "<lambda>":
             node_of = _lambda(code, lambdas)

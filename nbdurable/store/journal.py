@@ -144,21 +144,25 @@ class Journal:
         queue = self._queue
         while queue:
             entries = [queue.popleft() for _ in range(len(queue))]
-            batch = Batch()
-            try:
-                if self._broken is not None:
-                    raise self._broken
-                for entry in entries:
-                    entry.write(batch)
-                self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-                # The order can't be kept past a hole in it: everything behind fails too.
-                self._broken = _told(error)
-                for entry in entries:
-                    entry.failed(self._broken)
-            else:
-                for entry in entries:
+            # The order can't be kept past a hole in it: after an error all behind fails too.
+            if self._broken is None:
+                self._broken = self._try(entries)
+            for entry in entries:
+                if self._broken is None:
                     _tell(entry)
+                else:
+                    entry.failed(self._broken)
+
+    def _try(self, entries: list[Entry]) -> DurableError | None:
+        """Write `entries` in one transaction; give the error if that can't be done."""
+        batch = Batch()
+        try:
+            for entry in entries:
+                entry.write(batch)
+            self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            return _told(error)
+        return None
 
     def _commit(self, batch: Batch) -> None:
         global _commit_count  # noqa: PLW0603 - one count a process, for crash points
