@@ -220,14 +220,20 @@ def test_a_warning_is_shown_where_there_is_no_view(own):
     [
         "import time\n\ndef f():\n    return time.time()",
         "%%durable within --quiet\nimport time\n\ndef f():\n    return time.time()",
-        "%%durable within --quiet\nimport asyncio\nawait asyncio.sleep(0)\n\n"
-        "async def f():\n    await asyncio.sleep(0)",
-        "from __future__ import annotations\nimport math\n\n@step(retries=1)\n"
-        "def f(n: int) -> int:\n    return math.floor(n)",
+        (
+            "%%durable within --quiet\nimport asyncio\nawait asyncio.sleep(0)\n\n"
+            "async def f():\n    await asyncio.sleep(0)"
+        ),
+        (
+            "from __future__ import annotations\nimport math\n\n@step(retries=1)\n"
+            "def f(n: int) -> int:\n    return math.floor(n)"
+        ),
         "import math\nf = lambda n: math.floor(n)",
         "import math\n\nclass C:\n    def m(self):\n        return math.pi\n\nf = C.m",
-        "%timeit -n1 -r1 1\nimport os.path\nx = !echo a\n\n"
-        "def f():\n    return os.path.join('a', 'b')",
+        (
+            "%timeit -n1 -r1 1\nimport os.path\nx = !echo a\n\n"
+            "def f():\n    return os.path.join('a', 'b')"
+        ),
     ],
 )
 def test_the_source_of_a_cells_functions_is_found(shared, source):
