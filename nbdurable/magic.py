@@ -32,7 +32,7 @@ from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
 from . import cell, kernel, progress, session
-from .errors import UsageError
+from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
 from .records import RunStatus, RunSummary
 
 if TYPE_CHECKING:
@@ -595,6 +595,9 @@ def _complete(_shell: InteractiveShell, event: Any) -> list[str]:
     return []
 
 
+_LOAD_WAIT_SECONDS: Final = 1.0
+"""Loading waits no longer for the store: the first durable cell waits, and says who holds it."""
+
 # --- Loading --------------------------------------------------------------------
 
 
@@ -609,8 +612,14 @@ def load(shell: InteractiveShell) -> None:
     untyped.set_hook("complete_command", _complete, str_key="%durable")
     kernel.capture_displays(shell)
     session.set_notebook(kernel.notebook(shell))
-    if _store_exists():
-        for run in session.unfinished():
+    if not _store_exists():
+        return
+    try:
+        found = session.unfinished(wait=_LOAD_WAIT_SECONDS)
+    except (StoreError, CodecError) as error:
+        print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
+    else:
+        for run in found:
             print(_unfinished(run))  # noqa: T201 - told as the extension loads
 
 
@@ -648,8 +657,8 @@ def _steps_of(number: int) -> str:
     return "no step" if not number else "1 step" if number == 1 else f"{number:,} steps"
 
 
-def _one_line(error: UsageError) -> list[str]:
-    """Render a usage error: what IPython shows in place of a traceback."""
+def _one_line(error: DurableError) -> list[str]:
+    """Render an error that its sentence explains: what IPython shows for its traceback."""
     place = ""
     entry = error.__traceback__
     while entry is not None:
@@ -666,5 +675,7 @@ def _one_line(error: UsageError) -> list[str]:
     return [f"{type(error).__name__}: {error}{place}"]
 
 
-if not hasattr(UsageError, "_render_traceback_"):
-    UsageError._render_traceback_ = _one_line  # type: ignore[attr-defined]
+# Mistakes in using nbdurable, and trouble with its store: no line of code is at fault.
+_SENTENCES: Final[tuple[Any, ...]] = (UsageError, StoreError, CodecError, FingerprintError)
+for _kind in _SENTENCES:
+    _kind._render_traceback_ = _one_line

@@ -377,16 +377,25 @@ def replaced_clock(clock: Clock) -> Iterator[None]:
 # --- questions about a store -----------------------------------------------------------
 
 
-def runs(store: str | Path | None = None) -> list[RunSummary]:
-    """Give a line about each run of the store, newest first; none if there is no store."""
-    with _reading(store) as opened:
+def runs(
+    store: str | Path | None = None, *, wait: float = stores.LOCK_WAIT_SECONDS
+) -> list[RunSummary]:
+    """Give a line about each run of the store, newest first; none if there is no store.
+
+    Args:
+        store: The DuckDB file; by default the one that a durable cell would use.
+        wait: How many seconds to wait for another process to let go of it.
+    """
+    with _reading(store, wait) as opened:
         return opened.summaries() if opened is not None else []
 
 
-def unfinished(store: str | Path | None = None) -> list[RunSummary]:
-    """Give the newest run of each name where that run has not finished."""
+def unfinished(
+    store: str | Path | None = None, *, wait: float = stores.LOCK_WAIT_SECONDS
+) -> list[RunSummary]:
+    """Give the newest run of each name where that run has not finished; as `runs`."""
     newest: dict[str, RunSummary] = {}
-    for summary in runs(store):
+    for summary in runs(store, wait=wait):
         newest.setdefault(summary.name, summary)
     return [
         summary
@@ -492,7 +501,7 @@ def _executing(place: str, name: str) -> Iterator[None]:
         raise
 
 
-def _acquire(place: str) -> _Open:
+def _acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> _Open:
     with _state.lock:
         found = _state.opens.get(place)
         if found is not None and found.store.broken:
@@ -502,7 +511,7 @@ def _acquire(place: str) -> _Open:
                 found.store.close()
             found = None
         if found is None:
-            found = _state.opens[place] = _Open(stores.Store.open(place))
+            found = _state.opens[place] = _Open(stores.Store.open(place, wait=wait))
         if found.cancel_close is not None:
             found.cancel_close()
             found.cancel_close = None
@@ -541,13 +550,15 @@ atexit.register(close_stores)
 
 
 @contextlib.contextmanager
-def _reading(store: str | Path | None) -> Iterator[Store | None]:
+def _reading(
+    store: str | Path | None, wait: float = stores.LOCK_WAIT_SECONDS
+) -> Iterator[Store | None]:
     """Give the store for a question, or None where there is no file; never makes one."""
     place = stores.place_of(store or default_store())
     if place not in _state.opens and (place == MEMORY or not Path(place).is_file()):
         yield None
         return
-    found = _acquire(place)
+    found = _acquire(place, wait)
     try:
         yield found.store
     finally:

@@ -520,6 +520,44 @@ def test_saved_cells(tmp_path):
         assert surroundings.saved_cells(path) == {}
 
 
+def test_a_store_that_cannot_be_read(tmp_path):
+    """Loading goes on without it; cells and lines say in one line what is wrong."""
+    (tmp_path / ".nbdurable").mkdir()
+    store = tmp_path / ".nbdurable" / "n.duckdb"
+    store.write_bytes(b"something else" * 500)
+    (tmp_path / "n.ipynb").write_text("{}")
+    with kernel(tmp_path, notebook=tmp_path / "n.ipynb") as running:
+        loaded = running.run("%load_ext nbdurable")
+        assert loaded.status == "ok"
+        assert "what was saved can't be read" in loaded.stdout
+        for code in ("%durable runs", "%%durable x\n1"):
+            refused = running.run(code)
+            assert refused.ename == "StoreCorruptError"
+            assert len(refused.traceback) == 1
+            assert "is not a DuckDB database; it was left as it is" in refused.traceback[0]
+        assert store.read_bytes() == b"something else" * 500
+
+
+def test_a_store_held_elsewhere_does_not_hold_up_loading(tmp_path):
+    """Loading says who has the store; when it is free, cells run."""
+    (tmp_path / ".nbdurable").mkdir()
+    store = tmp_path / ".nbdurable" / "n.duckdb"
+    (tmp_path / "n.ipynb").write_text("{}")
+    hold = f"import duckdb; c = duckdb.connect({str(store)!r}); print('held', flush=True); input()"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as holder,
+        kernel(tmp_path, notebook=tmp_path / "n.ipynb") as running,
+    ):
+        holder.stdout.readline()
+        loaded = running.run("%load_ext nbdurable")
+        assert loaded.status == "ok"
+        assert f"is held by process {holder.pid} " in loaded.stdout
+        holder.communicate(b"\n")
+        assert running.run("%%durable x --quiet\n1 + 1").value == "2"
+
+
 # --- %durable ----------------------------------------------------------------------
 
 

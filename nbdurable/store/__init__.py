@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from .verify import check
 
 MEMORY = ":memory:"
+LOCK_WAIT_SECONDS = 10.0
+"""How long a lock that another process holds on the file is waited for."""
 
 __all__ = [
+    "LOCK_WAIT_SECONDS",
     "MEMORY",
     "Batch",
     "Entry",

@@ -34,7 +34,7 @@ from nbdurable.errors import (
 )
 from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
-from . import MEMORY, place_of, taken_by_schema
+from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
@@ -43,7 +43,6 @@ from .schema import TABLES, VERSION, VIEWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LOCK_WAIT_SECONDS = 10.0
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,  # one row committed is faster with one thread than with several
     "autoinstall_known_extensions": False,  # nothing downloads at run time
