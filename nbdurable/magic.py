@@ -485,15 +485,6 @@ def _shown(value: object) -> str:
             return str(value)
 
 
-def _ago(moment: float) -> str:
-    """Say how long ago a moment was, in its largest unit."""
-    seconds = max(0.0, time.time() - moment)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{int(seconds)} s ago"
-
-
 def _row(run: RunSummary) -> dict[str, object]:
     """Make a row of a run, in words."""
     return {
@@ -503,7 +494,7 @@ def _row(run: RunSummary) -> dict[str, object]:
         "in flight": run.in_flight,
         "executions": run.executions,
         "created": datetime.fromtimestamp(run.created, UTC).astimezone(),
-        "last started": _ago(run.last_started),
+        "last started": progress.ago(time.time() - run.last_started),
         "run": run.id[:8],
     }
 
@@ -645,7 +636,7 @@ def _store_exists() -> bool:
 
 def _unfinished(run: RunSummary) -> str:
     """Say where a run stopped, and how to go on."""
-    when = _ago(run.last_ended or run.last_started)
+    when = progress.ago(time.time() - (run.last_ended or run.last_started))
     known = run.saved + run.in_flight
     saved = f"{run.saved} of {known} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
     if run.status is RunStatus.RUNNING:

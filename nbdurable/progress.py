@@ -435,6 +435,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s"
 
 
+_UNITS: Final = ((86_400 * 2, 86_400, "days"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
+
+
+def ago(seconds: float) -> str:
+    """Say how long ago something was, in one unit: ``26 h ago``."""
+    for least, unit, word in _UNITS:
+        if seconds >= least:
+            return f"{seconds / unit:.0f} {word} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
 def line(view: RunView, now: float | None = None) -> str:
     """Say in one line, for people, what this execution did and what it spared."""
     said = f"{view.name}: {_said(view)}, {duration(view.elapsed(now))}"

@@ -27,6 +27,7 @@ from .interrupts import uninterrupted
 from .label import label_of
 from .ledger import Ledger
 from .news import News
+from .progress import ago
 from .reasons import Reasons
 from .records import Call, Checkpoint, Event, Kind, RunFinished, RunStarted, RunStatus, Version
 from .scope import Scope
@@ -97,6 +98,14 @@ class Run:
     def notes(self) -> list[str]:
         """Lines for the person at the screen."""
         return self._news.notes
+
+    def said(self) -> tuple[str, ...]:
+        """Give the notes, and before them that all came from a finished run, and how old it is."""
+        replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
+        if not replayed or not self._index.last_saved:
+            return tuple(self.notes)
+        age = ago(self._news.clock.time() - self._index.last_saved)
+        return (f"replayed: saved {age}, --new to recompute", *self.notes)
 
     def begin(self) -> None:
         """Say that the execution has begun."""
@@ -675,7 +684,7 @@ class Run:
                 if not handle.durable and handle.broken is None:
                     late = NotInRunError(handle.label, "it had not ended when its run did")
                     self._ledger.break_off(handle, late)
-            self._news.emit(RunFinished(status, now, tuple(self.notes)))
+            self._news.emit(RunFinished(status, now, self.said()))
 
     def _write_end(self, status: RunStatus, now: float, error: BaseException | None) -> None:
         listed = pack(tuple(self._listed(error)))

@@ -23,7 +23,7 @@ from . import store as stores
 from .errors import StoreError, UsageError
 from .executors import Clock, SystemClock
 from .fingerprint import Fingerprinter
-from .interrupts import guarded
+from .interrupts import guarded, uninterrupted
 from .label import label_of
 from .records import RunStatus, RunSummary
 from .run import Run, RunSettings
@@ -45,8 +45,6 @@ R = TypeVar("R")
 
 LINGER_SECONDS = 1.0
 """How long a store stays open after its last use: the next cell need not open it again."""
-
-_UNITS = ((86_400 * 2, 86_400, "days"), (3_600 * 2, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +209,8 @@ class Workflow:
         self._limit = limit
         self._observers = observers
         self._run: Run | None = None
-        self._token: Token[Scope | None] | None = None
         self._place = ""
-        self._guard = contextlib.ExitStack()
-        self._open: _Open | None = None
+        self._undo = contextlib.ExitStack()
 
     # --- with -----------------------------------------------------------------------
 
@@ -261,50 +257,42 @@ class Workflow:
                 f"second one with another name or id="
             )
         self._place = stores.place_of(self._store or default_store())
-        with _executing(self._place, self.run_name):
+        # An interrupt can come anywhere: what has been done by then is undone.
+        with _executing(self._place, self.run_name), contextlib.ExitStack() as undo:
+            undo.enter_context(guarded())
             found = _acquire(self._place)
-            try:
-                opened = found.store.begin_execution(
-                    self.run_name, now=_state.clock.time(), new=self._new, max_age=self._max_age
-                )
-            except BaseException:
-                _release(self._place, found)
-                raise
-        self._open = found
-        strict = _state.settings.strict if self._strict is None else self._strict
-        self._run = run = Run(
-            found.store,
-            opened,
-            RunSettings(self.run_name, strict, self._limit or default_limit(), asynchronous),
-            clock=_state.clock,
-            observers=self._observers,
-            leftovers=_state.leftovers.setdefault(opened.run, {}),
-        )
-        output.install_streams()
-        self._guard.enter_context(guarded())
-        run.begin()
-        self._token = scope.current.set(run.scope)
+            undo.callback(_release, self._place, found)
+            opened = found.store.begin_execution(
+                self.run_name, now=_state.clock.time(), new=self._new, max_age=self._max_age
+            )
+            strict = _state.settings.strict if self._strict is None else self._strict
+            run = Run(
+                found.store,
+                opened,
+                RunSettings(self.run_name, strict, self._limit or default_limit(), asynchronous),
+                clock=_state.clock,
+                observers=self._observers,
+                leftovers=_state.leftovers.setdefault(opened.run, {}),
+            )
+            output.install_streams()
+            undo.callback(output.remove_streams)
+            run.begin()
+            undo.callback(_leave_scope, scope.current.set(run.scope))
+            with uninterrupted():
+                self._run, self._undo = run, undo.pop_all()
         return run
 
     def _leave(self) -> Run:
         assert self._run is not None
-        assert self._token is not None
         return self._run
 
     def _finished(self, run: Run) -> None:
-        assert self._token is not None
-        assert self._open is not None
-        with contextlib.suppress(ValueError):
-            # An async generator's cleanup may run in another context; the scope is dead anyhow.
-            scope.current.reset(self._token)
-        output.remove_streams()
-        self._guard.close()
         self.steps = run.step_count()
         self.warnings = tuple(run.notes)
-        self.notes = (*_replay_note(run), *self.warnings)
+        self.notes = run.said()
         self._run = None
         _state.executing.pop((self._place, self.run_name), None)
-        _release(self._place, self._open)
+        self._undo.close()
 
     # --- decorator ------------------------------------------------------------------
 
@@ -483,6 +471,12 @@ def _rows(
 # --- stores, opened and let go -------------------------------------------------------------
 
 
+def _leave_scope(token: Token[Scope | None]) -> None:
+    with contextlib.suppress(ValueError):
+        # An async generator's cleanup may run in another context; the scope is dead anyhow.
+        scope.current.reset(token)
+
+
 @contextlib.contextmanager
 def _executing(place: str, name: str) -> Iterator[None]:
     """Mark a run as being executed; the mark stays unless beginning it fails."""
@@ -577,20 +571,3 @@ def _check_store(value: Any) -> None:
 
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-
-
-def _replay_note(run: Run) -> tuple[str, ...]:
-    """Say that a finished run was replayed, and how old it is; nothing where nothing was saved."""
-    if run.opened.previous is not RunStatus.FINISHED or run.ran():
-        return ()
-    if not run.opened.index.last_saved:
-        return ()
-    age = max(0.0, _state.clock.time() - run.opened.index.last_saved)
-    return (f"replayed: saved {_ago(age)} ago, --new to recompute",)
-
-
-def _ago(seconds: float) -> str:
-    for least, unit, word in _UNITS:
-        if seconds >= least:
-            return f"{seconds / unit:.0f} {word}"
-    return "0 s"

@@ -458,7 +458,7 @@ def test_unfinished_runs_are_told_at_load(own, tmp_path):
     told = running.run(
         "import time, pathlib\nimport nbdurable.session as s\n"
         "from nbdurable.records import RunStatus, RunSummary\n"
-        "s.unfinished = lambda store=None: [RunSummary('r', 'quotes', RunStatus.DIED,\n"
+        "s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,\n"
         "    time.time() - 999, 1, time.time() - 130, None, 3, 2)]\n"
         "%load_ext nbdurable"
     )

@@ -41,7 +41,7 @@ from .keys import key_path, load_key
 from .schema import TABLES, VERSION, VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,  # one row committed is faster with one thread than with several
@@ -191,7 +191,7 @@ class Store:
             StoreError: It can't be read.
         """
         try:
-            with self.journal.lock, self._connection.cursor() as cursor:
+            with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
                 return cursor.execute(query, list(parameters)).fetchall()
         except duckdb.Error as error:
             raise _read_error(self.path, error) from error
@@ -203,11 +203,9 @@ class Store:
             StoreError: DuckDB's own message.
         """
         cursor = self._connection.cursor()
-        try:
+        with _user_errors():
             cursor.execute("SET search_path = 'main,nbdurable'")
             return cursor.sql(sql, params=list(parameters) or None)
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from error
 
     def table(
         self, sql: str, parameters: Sequence[object] = ()
@@ -216,10 +214,8 @@ class Store:
         relation = self.query(sql, parameters)
         if relation is None:
             return [], []
-        try:
+        with _user_errors():
             return list(relation.columns), relation.fetchall()
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from error
 
     def frame(self, sql: str) -> Any:
         """Give a user's query as a pandas DataFrame, or a list of dicts without pandas.
@@ -230,13 +226,11 @@ class Store:
         relation = self.query(sql)
         if relation is None:
             return None
-        try:
+        with _user_errors():
             if importlib.util.find_spec("pandas") is not None:
                 return relation.df()
             columns = relation.columns
             return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
-        except duckdb.Error as error:
-            raise StoreError(str(error)) from error
 
     @property
     def broken(self) -> bool:
@@ -508,6 +502,27 @@ def _forget(index: ReplayIndex, checkpoint: Checkpoint) -> None:
         loser for kept in index.decisions.values() for one in kept for loser in one.losers
     }
     index.loser_calls = {call for call, _ in index.losers}
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt where DuckDB turned it into an error of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from None
+
+
+@contextlib.contextmanager
+def _user_errors() -> Iterator[None]:
+    """Raise as a StoreError, in DuckDB's own words, what is wrong with a user's query."""
+    try:
+        with _interruptible():
+            yield
+    except duckdb.Error as error:
+        raise StoreError(str(error)) from error
 
 
 def _make_folder(folder: Path) -> None:

@@ -47,6 +47,12 @@ class Server:
         raise LookupError(msg)
 
 
+@pytest.fixture
+def repository():
+    """Give the repository's root."""
+    return REPOSITORY
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Start JupyterLab once; stop it and its kernels at the end."""
@@ -149,13 +155,17 @@ class Lab:
 
     def open(self, *cells: str) -> None:
         """Write a notebook of code cells, open it, and wait for its kernel."""
-        self.path = f"{secrets.token_hex(4)}.ipynb"
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
         notebook.metadata.kernelspec = {
             "name": "python3",
             "display_name": "Python 3",
             "language": "python",
         }
+        self.open_notebook(notebook)
+
+    def open_notebook(self, notebook: nbformat.NotebookNode) -> None:
+        """Write a notebook, open it, and wait for its kernel."""
+        self.path = f"{secrets.token_hex(4)}.ipynb"
         nbformat.write(notebook, self.server.root / self.path)
         self.show()
         self.page.evaluate(
