@@ -247,10 +247,10 @@ class Lab:
         self.command("docmanager:save")
         return nbformat.read(self.server.root / self.path, as_version=4)
 
-    def picture(self, name: str) -> Path:
-        """Take a screenshot into the test's folder."""
+    def picture(self, name: str, part: Locator | None = None) -> Path:
+        """Take a screenshot, of the page or of a part of it, into the test's folder."""
         path = self.pictures / f"{name}.png"
-        self.page.screenshot(path=path)
+        (self.page if part is None else part).screenshot(path=path)
         return path
 
 

@@ -35,6 +35,9 @@ def test_killed_in_jupyterlab_and_run_again(lab, repository):
 
     lab.run_all(wait=False)
     expect(lab.output(LOAD)).to_contain_text("quotes: 2 of 4 steps saved, died")
+    expect(row("quote('alpha', 0.8)")).to_contain_text("replayed")
+    expect(row("quote('beta', 4)")).to_contain_text("running")
+    lab.picture("resuming", live)
     lab.idle()
     summary = output.filter(has_text="won over")
     expect(summary).to_contain_text("2 replayed, 2 ran")
