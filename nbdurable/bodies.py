@@ -95,6 +95,7 @@ class Bodies:
             self._dispatch(handle)
             return
         handle.running = leftover
+        handle.ran = True
         self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
         leftover.adopt(functools.partial(self._conclude, handle, leftover))
 
@@ -155,6 +156,7 @@ class Bodies:
         running = Running(handle.last_attempt, self._clock.time())
         running.adopt(functools.partial(self._conclude, handle, running))
         handle.running = running
+        handle.ran = True
         self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
         if not self._starts_due:
             self._starts_due = True
@@ -257,7 +259,7 @@ class Bodies:
         assert ending.error is not None
         now = self._clock.time()
         text = explain(ending.error)
-        handle.attempt_errors.append(f"attempt {running.number} failed: {text}")
+        handle.attempt_errors += (f"attempt {running.number} failed: {text}",)
         event = AttemptFailed(handle.place, running.number, text, wait, now)
 
         def told() -> None:
@@ -293,6 +295,7 @@ class Bodies:
             handle.last_attempt += 1
         running = Running(handle.last_attempt, handle.wake_time - handle.timer_seconds)
         handle.running = running
+        handle.ran = True
         handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
         self._journal.enqueue(Started(handle, running, self._ledger.execution))
         self._news.attempt_started(handle, running.number, now)

@@ -235,7 +235,7 @@ def _c_state(error: BaseException) -> dict[str, object]:
         names = ("name",)
     found = {}
     for name in names:
-        # What was never set raises AttributeError, or TypeError.
+        # Not each class has each, and a subclass may answer with code of its own.
         with contextlib.suppress(Exception):
             found[name] = getattr(error, name)
     return {name: value for name, value in found.items() if value is not None}

@@ -26,6 +26,8 @@ T_co = TypeVar("T_co", covariant=True)
 class Combinator(Handle[T_co]):
     """A handle on several branches."""
 
+    __slots__ = ("branches",)
+
     def __init__(
         self, order: Order, place: int, identity: bytes, branches: tuple[Handle[Any], ...]
     ) -> None:
@@ -81,6 +83,8 @@ class Combinator(Handle[T_co]):
 
 class Gather(Combinator[T_co]):
     """All results in argument order, or the first failure."""
+
+    __slots__ = ("_failed", "_highest", "_keys", "_left", "_return_exceptions")
 
     kind = "gather"
 
@@ -172,6 +176,10 @@ class Gather(Combinator[T_co]):
 
 class Select(Combinator[T_co]):
     """The branch with the lowest number."""
+
+    __slots__ = (
+        "_best", "_group", "_highest", "_left", "_positions", "_success", "chosen", "replayed",
+    )  # fmt: skip
 
     kind = "select"
 

@@ -78,25 +78,30 @@ class Handle(Generic[T_co]):
     arithmetic and indexing raise `UsageError`.
     """
 
-    kind = "handle"
+    # Slots, not only for their size: several threads set attributes of one handle, and
+    # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
+    __slots__ = (
+        "__weakref__", "_order", "asked", "broken", "digest", "durable", "ended", "identity",
+        "known", "lost", "name", "number", "observers", "place", "waiters",
+    )  # fmt: skip
 
-    # Defaults on the class: ten thousand handles are made in a fraction of a second.
-    number = 0
-    ended: Kind | None = None
-    durable = False
-    broken: BaseException | None = None
-    observers: list[Observer] | None = None
-    waiters: list[Callable[[], object]] | None = None
-    asked = False
-    lost = False
-    known = False
-    digest: bytes | None = None
+    kind = "handle"
 
     def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
         self._order = order
         self.place = place
         self.name = name
         self.identity = identity
+        self.number = 0
+        self.ended: Kind | None = None
+        self.durable = False
+        self.broken: BaseException | None = None
+        self.observers: list[Observer] | None = None
+        self.waiters: list[Callable[[], object]] | None = None
+        self.asked = False
+        self.lost = False
+        self.known = False
+        self.digest: bytes | None = None
 
     def observed_by(self, observer: Observer) -> None:
         """Tell `observer` when this has its number. The run's lock is held."""
@@ -288,29 +293,12 @@ class Observer(Protocol):
 class StepHandle(Handle[T_co]):
     """A step's or a timer's handle."""
 
-    version: Version | None = None
-    work: Work | None = None
-    label_text = ""
-    checkpoint: Checkpoint | None = None
-    ending: Ending | None = None
-    running: Running | None = None
-    source: Handle[Any] | None = None
-    started = False
-    deferred = False
-    delivered = False
-    seen = False
-    held = False
-    replayed = False
-    upstream: tuple[Handle[Any], ...] = ()
-    pending = 0
-    code = b""
-    why = ""
-    seconds = 0.0
-    failed_attempts = 0
-    last_attempt = 0
-    wake_time: float | None = None
-    timer_seconds = 0.0
-    cancel_timer: Callable[[], None] | None = None
+    __slots__ = (
+        "attempt_errors", "call", "cancel_timer", "checkpoint", "code", "deferred", "delivered",
+        "ending", "failed_attempts", "held", "kind", "label_text", "last_attempt", "parent",
+        "pending", "ran", "replayed", "running", "seconds", "seen", "source", "started",
+        "timer_seconds", "upstream", "version", "wake_time", "why", "work",
+    )  # fmt: skip
 
     def __init__(
         self, order: Order, place: int, call: Call, *, kind: str = "step", parent: int | None
@@ -319,7 +307,31 @@ class StepHandle(Handle[T_co]):
         self.kind = kind
         self.call = call
         self.parent = parent
-        self.attempt_errors: list[str] = []
+        self.version: Version | None = None
+        self.work: Work | None = None
+        self.label_text = ""
+        self.checkpoint: Checkpoint | None = None
+        self.ending: Ending | None = None
+        self.running: Running | None = None
+        self.source: Handle[Any] | None = None
+        self.started = False
+        self.deferred = False
+        self.delivered = False
+        self.seen = False
+        self.held = False
+        self.ran = False
+        self.replayed = False
+        self.upstream: tuple[Handle[Any], ...] = ()
+        self.pending = 0
+        self.code = b""
+        self.why = ""
+        self.seconds = 0.0
+        self.failed_attempts = 0
+        self.last_attempt = 0
+        self.attempt_errors: tuple[str, ...] = ()
+        self.wake_time: float | None = None
+        self.timer_seconds = 0.0
+        self.cancel_timer: Callable[[], None] | None = None
 
     @property
     def label(self) -> str:
@@ -384,6 +396,11 @@ class StepHandle(Handle[T_co]):
         self.started = self.replayed = True
         # What replays was seen, or it would have been taken out at the beginning.
         self.seen = True
+
+    def let_go(self) -> None:
+        """Forget what only a body under way needs: a long notebook holds many handles."""
+        self.work = self.running = self.cancel_timer = self.observers = None
+        self.upstream = ()
 
     def take_from(self, failed: Handle[Any]) -> None:
         """End with an upstream's error and number. The run's lock is held."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import output
 from .codec import sign
 from .combinators import Combinator, Select
+from .handles import StepHandle
 from .records import Checkpoint, Decision, Kind
 from .step import arguments_text
 from .store import checkpoint_message, decision_message, pack
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .entries import Settled
-    from .handles import Handle, StepHandle
+    from .handles import Handle
     from .news import News
     from .store import Batch, ReplayIndex, Store
 
@@ -186,6 +187,9 @@ class Ledger:
         if self.news.heard:
             for handle in resolved:
                 self.news.ended(handle)
+        first = resolved[0]
+        if isinstance(first, StepHandle) and first.checkpoint is not None:
+            first.let_go()
         for wake in wakes:
             wake()
 

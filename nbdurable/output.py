@@ -145,7 +145,7 @@ def _deliver_display(message: Message) -> None:
     if _show is not None:
         _show(bundle)
     else:
-        sys.stdout.write(str(bundle["data"].get("text/plain", "")) + "\n")
+        _write(sys.stdout, str(bundle["data"].get("text/plain", "")) + "\n")
 
 
 # --- streams --------------------------------------------------------------------

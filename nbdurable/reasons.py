@@ -6,6 +6,7 @@ calls claimed since; decides nothing.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .handles import Handle, StepHandle
@@ -13,11 +14,14 @@ from .records import Why
 from .step import arguments_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .news import News
     from .records import Checkpoint
     from .store import Identity, Opened
+
+
+_Group = tuple[bytes, str]  # namespace and name: what the outcomes of one step are saved under
 
 
 class Reasons:
@@ -28,6 +32,9 @@ class Reasons:
         self._retried = opened.retried
         self._claimed = claimed
         self._news = news
+        self._lock = threading.Lock()
+        self._left: dict[_Group, dict[bytes, Checkpoint]] = {}
+        self._changed: dict[tuple[_Group, bytes, bytes], str] = {}
 
     def why(self, handle: StepHandle[Any]) -> str:
         """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
@@ -39,8 +46,9 @@ class Reasons:
         older = index.versions.get(handle.call.id)
         if not older:
             # Which argument changed can be told now only where one call stands for one.
-            candidates = self._unclaimed(handle)
-            return self._argument_changed(handle, candidates if len(candidates) == 1 else [])
+            left = self._unclaimed(_group(handle), 2)
+            before = left[0] if len(left) == 1 else None
+            return _argument_changed(before, arguments_text(handle.work))
         assert handle.version is not None
         if older[-1].code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
@@ -49,18 +57,17 @@ class Reasons:
     def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:
         """Pair what ran as new with what was no longer asked for, now that both are known."""
         changed = []
-        left: dict[tuple[bytes, str], list[Checkpoint]] = {}
+        left: dict[_Group, Iterator[Checkpoint]] = {}
         for handle in handles:
-            if not isinstance(handle, StepHandle) or handle.work is None:
+            if not isinstance(handle, StepHandle) or handle.checkpoint is None or handle.replayed:
                 continue
             if not handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
                 continue
-            group = (handle.call.namespace, handle.name)
+            group = _group(handle)
             if group not in left:
-                left[group] = self._unclaimed(handle)
-            text = self._argument_changed(handle, left[group])
-            del left[group][:1]
-            if text != handle.why and handle.checkpoint is not None:
+                left[group] = iter(self._unclaimed(group))
+            text = _argument_changed(next(left[group], None), handle.checkpoint.arguments)
+            if text != handle.why:
                 handle.why = text
                 changed.append((text, handle.pair))
         return changed
@@ -76,34 +83,60 @@ class Reasons:
             outcomes = "outcome was" if len(unasked) == 1 else "outcomes were"
             self._news.say(f"{len(unasked):,} saved {outcomes} not asked for this time")
 
-    def _unclaimed(self, handle: StepHandle[Any]) -> list[Checkpoint]:
-        named = self._index.named.get((handle.call.namespace, handle.name), [])
-        latest = {found.call: found for found in named}
-        return [found for found in latest.values() if found.call not in self._claimed]
+    def _unclaimed(self, group: _Group, most: int | None = None) -> list[Checkpoint]:
+        """Give the latest outcomes of calls that nobody has asked for yet; `most` of them.
 
-    def _argument_changed(self, handle: StepHandle[Any], older: list[Checkpoint]) -> str:
-        if not older:
-            return Why.NEW.value
-        before = _parts(older[0].arguments)
-        after = _parts(arguments_text(handle.work))
-        return _text(Why.ARGUMENT_CHANGED, _differing(before, after))
+        What has been claimed never comes back, so it is looked at once.
+        """
+        with self._lock:
+            left = self._left.get(group)
+            if left is None:
+                named = self._index.named.get(group, ())
+                left = self._left[group] = {found.call: found for found in named}
+            found, gone = [], []
+            for call, checkpoint in left.items():
+                if call in self._claimed:
+                    gone.append(call)
+                else:
+                    found.append(checkpoint)
+                    if len(found) == most:
+                        break
+            for call in gone:
+                del left[call]
+            return found
 
     def _code_changed(self, handle: StepHandle[Any], older: Checkpoint) -> str:
         """Name what changed in the code; once for each name, say how many outcomes that touches."""
         assert handle.version is not None
-        if handle.work is None or handle.work.code is None:
-            changed = "version="
-        else:
-            before = self._index.code_parts.get(older.code, {})
-            changed = _differing(before, dict(handle.work.code.parts))
-        named = self._index.named[handle.call.namespace, handle.name]
-        latest = {found.call: found for found in named}
+        group = _group(handle)
+        key = group, older.code, handle.version.code
+        with self._lock:
+            changed = self._changed.get(key)
+            if changed is not None:
+                return changed
+            if handle.work is None or handle.work.code is None:
+                changed = "version="
+            else:
+                before = self._index.code_parts.get(older.code, {})
+                changed = _differing(before, dict(handle.work.code.parts))
+            self._changed[key] = changed
+            latest = {found.call: found for found in self._index.named[group]}
         count = sum(found.code != handle.version.code for found in latest.values())
         self._news.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} no longer "
             f"match: {changed or 'its code'} changed"
         )
         return changed
+
+
+def _group(handle: StepHandle[Any]) -> _Group:
+    return handle.call.namespace, handle.name
+
+
+def _argument_changed(older: Checkpoint | None, arguments: str) -> str:
+    if older is None:
+        return Why.NEW.value
+    return _text(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
 
 
 def _text(why: Why, detail: str) -> str:

@@ -32,7 +32,7 @@ from .reasons import Reasons
 from .records import Call, Checkpoint, Event, Kind, RunFinished, RunStarted, RunStatus, Version
 from .scope import Scope
 from .step import Ending, StepOptions, Work, explain, is_async
-from .store import pack
+from .store import correct_whys, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -644,7 +644,7 @@ class Run:
 
     def ran(self) -> bool:
         """Tell whether any body was started."""
-        return any(isinstance(one, StepHandle) and one.running is not None for one in self.handles)
+        return any(isinstance(one, StepHandle) and one.ran for one in self.handles)
 
     def _rest(self) -> Iterable[StepHandle[Any]]:
         """Give the steps that the end of the cell waits for, new ones included."""
@@ -691,11 +691,8 @@ class Run:
         corrected = self._reasons.corrected(self.handles)
 
         def write(batch: Batch) -> None:
-            for why, pair in corrected:
-                batch.execute(
-                    "UPDATE nbdurable.checkpoints SET why = ? WHERE call = ? AND version = ?",
-                    (why, *pair),
-                )
+            if corrected:
+                correct_whys(batch, corrected)
             text = "" if error is None else explain(error)
             batch.add("execution_ends", (self.execution, status.value, now, text, listed))
 

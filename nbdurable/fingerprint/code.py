@@ -284,8 +284,12 @@ class Reach:
             own[key] = digest16(text)
             if made.walk.plain:
                 self._seeds[key] = text
-            label = made.unit(value).label
-            parts.setdefault(label, []).append(own[key])
+            unit = made.unit(value)
+            label, digest = unit.label, own[key]
+            if isinstance(value, types.FunctionType):
+                # What a function holds has names, and so parts, of its own.
+                label, digest = f"{label}()", digest16(unit.text)
+            parts.setdefault(label, []).append(digest)
             self._labels[label] = made.table[key].ref
         digests = own
         for _ in range(2):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
+from .changes import correct_whys
 from .index import (
     Identity,
     Member,
@@ -47,6 +48,7 @@ __all__ = [
     "Store",
     "check",
     "checkpoint_message",
+    "correct_whys",
     "decision_message",
     "pack",
     "place_of",

@@ -35,6 +35,7 @@ from nbdurable.errors import (
 from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
 from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
+from .changes import take_out
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
@@ -287,12 +288,11 @@ class Store:
                     "",
                 ),
             )
-            for checkpoint in retried:
-                _take_out(batch, checkpoint)
+            if retried:
+                take_out(batch, run[0], retried)
 
         self.commit(write)
-        for checkpoint in retried:
-            _forget(index, checkpoint)
+        index.forget(retried)
         return Opened(
             run=run[0],
             execution=execution,
@@ -464,44 +464,6 @@ class _Now:
 
     def failed(self, error: DurableError) -> None:
         self.error = error
-
-
-def _take_out(batch: Batch, checkpoint: Checkpoint) -> None:
-    """Turn an error's checkpoint into a concluded attempt; undo the decisions that it closed."""
-    identity = [checkpoint.call, checkpoint.version]
-    batch.execute(
-        "INSERT INTO nbdurable.attempt_ends "
-        "SELECT call, version, attempt, execution, name, label, started, seconds, "
-        "'error', '', true FROM nbdurable.checkpoints "
-        "WHERE call = ? AND version = ? AND number = ?",
-        [*identity, checkpoint.number],
-    )
-    batch.execute(
-        "DELETE FROM nbdurable.checkpoints WHERE call = ? AND version = ? AND number = ?",
-        [*identity, checkpoint.number],
-    )
-    batch.execute(
-        "DELETE FROM nbdurable.decision_log WHERE number = ? AND execution IN "
-        "(SELECT b.id FROM nbdurable.execution_log a JOIN nbdurable.execution_log b "
-        " ON a.run = b.run WHERE a.id = ?)",
-        [checkpoint.number, checkpoint.execution],
-    )
-    batch.execute("DELETE FROM nbdurable.seen_errors WHERE call = ? AND version = ?", identity)
-
-
-def _forget(index: ReplayIndex, checkpoint: Checkpoint) -> None:
-    identity = (checkpoint.call, checkpoint.version)
-    del index.checkpoints[identity]
-    index.versions[checkpoint.call].remove(checkpoint)
-    index.named[checkpoint.namespace, checkpoint.name].remove(checkpoint)
-    past = index.attempts.setdefault(identity, PastAttempts())
-    past.last, past.failed, past.concluded = max(past.last, checkpoint.attempt), 0, True
-    for decisions in index.decisions.values():
-        decisions[:] = [kept for kept in decisions if kept.number != checkpoint.number]
-    index.losers = {
-        loser for kept in index.decisions.values() for one in kept for loser in one.losers
-    }
-    index.loser_calls = {call for call, _ in index.losers}
 
 
 @contextlib.contextmanager

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nbdurable.codec import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import Checkpoint, Decision, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Identity = tuple[bytes, bytes]
 """(call, version)"""
@@ -176,9 +180,33 @@ class ReplayIndex:
                 return decision
         return None
 
+    def forget(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Let go of checkpoints that have been taken out, and of the decisions they closed."""
+        if not checkpoints:
+            return
+        numbers = {found.number for found in checkpoints}
+        for found in checkpoints:
+            identity = (found.call, found.version)
+            del self.checkpoints[identity]
+            past = self.attempts.setdefault(identity, PastAttempts())
+            past.last, past.failed, past.concluded = max(past.last, found.attempt), 0, True
+        for call in {found.call for found in checkpoints}:
+            _drop(self.versions[call], numbers)
+        for group in {(found.namespace, found.name) for found in checkpoints}:
+            _drop(self.named[group], numbers)
+        for decisions in self.decisions.values():
+            decisions[:] = [kept for kept in decisions if kept.number not in numbers]
+        kept = [one for decisions in self.decisions.values() for one in decisions]
+        self.losers = {loser for one in kept for loser in one.losers}
+        self.loser_calls = {call for call, _ in self.losers}
+
     def errors(self) -> list[Checkpoint]:
         """Give the checkpoints whose outcome is an error."""
         return [found for found in self.checkpoints.values() if found.kind is Kind.ERROR]
+
+
+def _drop(checkpoints: list[Checkpoint], numbers: set[int]) -> None:
+    checkpoints[:] = [kept for kept in checkpoints if kept.number not in numbers]
 
 
 _UNKNOWN = bytes(16)

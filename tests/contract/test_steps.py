@@ -640,3 +640,68 @@ def test_a_thread_that_was_given_up_counts_again_when_it_comes_back(tmp_path):
         most.clear()
         gather(go(counted, number) for number in range(3, 12)).result()
     assert max(most) <= 2
+
+
+def test_handles_have_no_dict(tmp_path):
+    """Threads set attributes of one handle: CPython 3.11 can lose one while it makes a dict."""
+    with workflow("slots", store=tmp_path / "store.duckdb"):
+        one = go(len, "a")
+        for handle in (one, after(0), select(one), gather(one)):
+            assert not hasattr(handle, "__dict__")
+            handle.result()
+
+
+def many(probe):
+    """Call two steps many times; arguments and code are parameters."""
+    shift = probe.parameters.get("shift", 0)
+    text = probe.parameters.get("text", "old")
+
+    def shifted(number):
+        return number
+
+    def edited(number):
+        return text, number
+
+    handles = [go(shifted, number + shift) for number in range(40)]
+    handles += [go(edited, number) for number in range(40)]
+    gather(handles).result()
+
+
+def test_why_many_steps_ran(bench):
+    """Each says what changed, the count of what no longer matches is said once."""
+    assert bench.run(many).error is None
+    report = bench.run(many, parameters={"shift": 1000, "text": "new"})
+    told = [note for note in report.notes if "no longer match" in note]
+    assert told == ["40 saved outcomes of edited no longer match: text changed"]
+    assert "40 saved outcomes were not asked for this time" in report.notes
+    found = bench.rows(
+        "SELECT name, why, count(*) FROM nbdurable.checkpoints WHERE execution = 2 "
+        "GROUP BY ALL ORDER BY ALL"
+    )
+    assert found == [
+        ("edited", "code changed: text", 40),
+        ("shifted", "argument changed: number", 40),
+    ]
+    assert bench.check()[0] == []
+
+
+def many_fail(probe):
+    """Leave many errors that nobody asks for, and a decision that one of them won."""
+
+    def fails(number):
+        if probe.effect(f"fails {number}") == 1:
+            raise OSError(number)
+        return number
+
+    handles = [go(fails, number) for number in range(20)]
+    won = select(handles[:2]).winner  # to know who won is to have seen its error
+    return won in handles[:2], sum(one.outcome().ok for one in handles[:5])
+
+
+def test_many_errors_are_tried_again_at_once(bench):
+    """What nobody saw is taken out in one go; what was seen stays, with its decision."""
+    for seen in (5, 20):
+        assert bench.run(many_fail).value == (True, 0)
+        assert sum(count == 1 for count in bench.effects().values()) == 25 - seen
+    assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
+    assert bench.check()[0] == []

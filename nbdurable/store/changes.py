@@ -1,0 +1,65 @@
+"""Changes of committed rows, each for any number of rows in a few statements.
+
+Invariant: a statement costs the same for one row and for ten thousand; without
+keys in the tables, one statement a row would read the table once a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nbdurable.records import Checkpoint
+
+    from .index import Identity
+    from .journal import Batch
+
+
+def correct_whys(batch: Batch, whys: Sequence[tuple[str, Identity]]) -> None:
+    """Replace why steps ran, by their call and version."""
+    batch.execute(
+        "UPDATE nbdurable.checkpoints SET why = t.why FROM "
+        "(SELECT unnest(?::VARCHAR[]) AS why, unnest(?::BLOB[]) AS call, "
+        " unnest(?::BLOB[]) AS version) t "
+        "WHERE checkpoints.call = t.call AND checkpoints.version = t.version",
+        [
+            [why for why, _ in whys],
+            [call for _, (call, _) in whys],
+            [version for _, (_, version) in whys],
+        ],
+    )
+
+
+def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
+    """Turn errors' checkpoints into concluded attempts; undo the decisions that they closed."""
+    calls = [found.call for found in checkpoints]
+    versions = [found.version for found in checkpoints]
+    numbers = [found.number for found in checkpoints]
+    these = (
+        "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version, "
+        "unnest(?::BIGINT[]) AS number) t"
+    )
+    same = "c.call = t.call AND c.version = t.version"
+    batch.execute(
+        "INSERT INTO nbdurable.attempt_ends "  # noqa: S608 - constants
+        "SELECT c.call, c.version, attempt, execution, name, label, started, seconds, "
+        f"'error', '', true FROM nbdurable.checkpoints c JOIN {these} "
+        f"ON {same} AND c.number = t.number",
+        [calls, versions, numbers],
+    )
+    batch.execute(
+        f"DELETE FROM nbdurable.checkpoints c USING {these} "  # noqa: S608 - constants
+        f"WHERE {same} AND c.number = t.number",
+        [calls, versions, numbers],
+    )
+    batch.execute(
+        "DELETE FROM nbdurable.decision_log WHERE number IN (SELECT unnest(?::BIGINT[])) "
+        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        [numbers, run],
+    )
+    batch.execute(
+        f"DELETE FROM nbdurable.seen_errors c USING {these} WHERE {same}",  # noqa: S608 - constants
+        [calls, versions, numbers],
+    )
