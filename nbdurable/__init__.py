@@ -18,22 +18,31 @@ Architecture
 
 A module imports lower floors only (``tests/test_architecture.py`` holds it).
 
-====== ======================== ==================================================
-floor  module                   duty
-====== ======================== ==================================================
-0      `errors`, `records`      the exception tree; calls, outcomes, events as data
-1      `codec`                  value <-> payload, buffers, signature
-1      `fingerprint`            code and arguments -> digests
-1      `progress`               events -> what a view shows
-2      `store`                  DuckDB: schema, group commit, replay index
-2      `executors`              runs opaque callables: threads, loop, processes
-3      `step`                   one step: find, attempt, commit, emit
-4      `run`                    program order, handles, select, the end of a run
-5      `session`                joins the parts; `workflow`, `configure`
-6      `widget`                 the live view
-6      `cell`                   a cell's source -> its source inside a run
-7      `magic`, `kernel`, `cli` a line is parsed, the session called, the view shown
-====== ======================== ==================================================
+===== =================================== ===========================================
+floor modules                             duty
+===== =================================== ===========================================
+0     `errors`, `records`                 the exception tree; calls, outcomes, events
+1     `codec`                             value <-> payload, signature
+1     `fingerprint`                       code and arguments -> digests
+1     `output`                            each step's prints and displays, kept apart
+1     `progress`, `label`                 events -> what a view shows; short labels
+1     `interrupts`                        SIGINT held back where it would do harm
+2     `store`                             DuckDB: schema, group commit, replay index
+2     `executors`                         runs opaque callables: threads, loops
+3     `step`                              one step: its options, its attempts
+4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
+4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
+4     `bodies`                            attempts started, retried, stopped, adopted
+4     `news`, `reasons`                   what people are told; why a step ran
+4     `run`                               program order, waiting, the end of a run
+5     `session`                           joins the parts; `workflow`, `configure`
+5     `api`                               the functions that a cell calls
+6     `widget`                            the live view
+6     `cell`                              a cell's source -> its source inside a run
+6     `testing`, `demo`                   kill points and clocks; the demonstration
+7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
+                                          view shown
+===== =================================== ===========================================
 
 The way of a value: cell text -> `cell` -> `session` -> `run` (the call, in
 program order, at `go`) -> `step` -> `executors` -> `codec` (in the worker) ->

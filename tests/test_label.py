@@ -1,0 +1,266 @@
+"""Labels: short, one line, no secrets, and no code of a user's class runs for one."""
+
+import functools
+import unittest.mock
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nbdurable import go, step, workflow
+from nbdurable.label import label_of, printable
+
+
+def shown(*arguments, parameters=(), **keywords):
+    """Give what a label shows between its parentheses."""
+    label = label_of("f", arguments, keywords, parameters)
+    assert label.startswith("f(")
+    assert label.endswith(")")
+    assert label.isprintable()
+    return label[2:-1]
+
+
+class Evil:
+    """Every way to look at an instance runs this class's code, and fails."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"{name} was asked for")
+
+    def _refuse(self, *_):
+        raise AssertionError("code of a user's class ran")
+
+    __repr__ = __str__ = __format__ = __bool__ = __len__ = __iter__ = __eq__ = _refuse
+    __call__ = __getitem__ = __contains__ = __hash__ = __index__ = _refuse
+
+
+class EvilMeta(type):
+    """Its classes run code when they are asked for their names."""
+
+    @property
+    def __name__(cls):
+        raise AssertionError("the name was asked for")
+
+    def __repr__(cls):
+        raise AssertionError("the class was shown")
+
+
+class EvilClass(metaclass=EvilMeta):
+    """A class of that kind."""
+
+
+def plain(number):
+    """A function."""
+    return number
+
+
+# --- what is shown -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, "1"),
+        (-2.5, "-2.5"),
+        (True, "True"),
+        (None, "None"),
+        ("alpha", "'alpha'"),
+        (b"raw", "b'raw'"),
+        ("x" * 24, repr("x" * 24)),
+        ("x" * 25, "'" + "x" * 21 + "...'"),
+        ("it's " * 9, '"' + ("it's " * 5)[:21] + '..."'),
+        (b"y" * 100, "b'" + "y" * 21 + "...'"),
+        ([], "[]"),
+        ([1, "a"], "[1, 'a']"),
+        ((1,), "(1,)"),
+        ((), "()"),
+        ([1, 2, 3, 4], "[1, 2, 3, 4]"),
+        ([1, 2, 3, 4, 5], "[1, 2, 3, 4, ...]"),
+        (list(range(1000)), "[0, 1, 2, 3, ...]"),
+        (["a long text here"] * 3, "<list of 3>"),
+        ([[1]], "<list of 1>"),
+        ({"a": 1}, "<dict of 1>"),
+        ({1, 2}, "<set of 2>"),
+        (frozenset(), "<frozenset of 0>"),
+        (plain, "plain"),
+        (len, "len"),
+        (int, "int"),
+        ("".join, "join"),
+        (np.zeros(3), "<ndarray>"),
+        (pd.DataFrame(), "<DataFrame>"),
+        (functools.partial(plain, 1), "<partial>"),
+        (object(), "<object>"),
+        (10**18, "1" + "0" * 18),
+        (10**5000, "<int of 16610 bits>"),
+        ([10**5000], "[<int of 16610 bits>]"),
+        (float("nan"), "nan"),
+    ],
+    ids=lambda value: str(type(value).__name__),
+)
+def test_what_a_value_shows(value, expected):
+    """Small plain values show themselves; everything else its class, its size, its name."""
+    assert shown(value) == expected
+
+
+def test_arguments_and_keywords():
+    """At most four arguments are shown, and that there are more."""
+    assert shown() == ""
+    assert shown(1, 2, a=3, b=4) == "1, 2, a=3, b=4"
+    assert shown(1, 2, 3, a=4, b=5) == "1, 2, 3, a=4, ..."
+    assert shown(1, 2, 3, 4, 5, a=6) == "1, 2, 3, 4, ..."
+    assert shown(**{"not a name": 1}) == "not a name=1"
+
+
+def test_huge_values_are_short():
+    """No label is long, and none takes long, whatever it is given."""
+    huge = ["x" * 10_000_000, b"y" * 10_000_000, [0] * 1_000_000, 1 << 10_000_000, {0: "z" * 10**6}]
+    for value in huge:
+        assert len(shown(value)) < 40
+        assert len(shown(value, value, value, value, value)) < 200
+
+
+def test_subclasses_show_their_class():
+    """A subclass of a plain type may have a repr of its own, so it is not asked."""
+
+    class Text(str):
+        __slots__ = ()
+
+        def __repr__(self):
+            raise AssertionError("the repr was asked for")
+
+    class Many(list):
+        __repr__ = Text.__repr__
+
+    assert shown(Text("a"), Many([1]), [Text("b")]) == "<Text>, <Many>, <list of 1>"
+
+
+def test_no_code_of_a_users_class_runs():
+    """Neither repr, nor attributes, nor length, nor truth: alone, inside, as a class, a method."""
+    evil = Evil()
+    assert shown(evil, [evil], (1, evil), {"a": evil}) == (
+        "<Evil>, <list of 1>, <tuple of 2>, <dict of 1>"
+    )
+    assert shown([1, 2, 3, 4, evil]) == "[1, 2, 3, 4, ...]"
+    assert shown(EvilClass, EvilClass()) == "EvilClass, <EvilClass>"
+    method = functools.partialmethod(plain).__class__
+    assert shown(method) == "partialmethod"
+
+
+def test_callables_of_a_users_class():
+    """A callable instance is not asked for its name; a mock is a mock."""
+
+    class Proxy:
+        def __call__(self):
+            return 1
+
+        def __getattr__(self, name):
+            raise AssertionError(f"{name} was asked for")
+
+        def method(self):
+            return 1
+
+    assert shown(Proxy(), Proxy().method) == "<Proxy>, method"
+    assert shown(unittest.mock.MagicMock()) == "<MagicMock>"
+
+
+def test_steps_and_handles_show_their_names():
+    """A step and a handle among the arguments are shown by name; a handle is not waited for."""
+
+    def take(*things):
+        return len(things)
+
+    assert shown(step(plain, name="other")) == "plain"
+    with workflow("w", store=":memory:"):
+        handle = go(plain, 1)
+        assert go(take, handle, 2).label == "take(plain, 2)"
+
+
+# --- secrets -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    ["key", "api_key", "apikey", "API_KEY", "ApiKey", "token", "access_token", "secret",
+     "client_secret", "password", "passwd", "db_password", "pwd", "auth", "credential",
+     "credentials", "bearer", "Bearer", "key_id", "TOKEN_2"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["hunter2", b"hunter2", 12345, ["hunter2"], None])
+def test_secrets_by_their_parameters(parameter, value):
+    """What a parameter of such a name is given is masked, by place or by name."""
+    assert shown(value, parameters=(parameter,)) == "***"
+    assert shown(**{parameter: value}) == f"{parameter}=***"
+
+
+@pytest.mark.parametrize("parameter", ["keys", "monkey", "keyboard", "author", "secretary", "x"])
+def test_parameters_that_only_look_alike(parameter):
+    """A name that merely contains such a word is no secret's."""
+    assert shown("value", parameters=(parameter,)) == "'value'"
+
+
+SECRETS = [
+    "sk-abcdefghijklmnop1234",
+    "sk-proj-Abc_123456789012",
+    "pk_live_abcdefghijkl",
+    "ghp_abcdefghijklmnopqrst",
+    "gho_abcdefghijklmnopqrst",
+    "github_pat_11ABCDEFGHIJ",
+    "glpat-abcdefghijklmnop",
+    "xoxb-123456789012-abcdef",
+    "hf_abcdefghijklmnop",
+    "AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+    "Bearer abcdef",
+    "Basic dXNlcjpwYXNz",
+    "postgres://ann:hunter2@db.example.org/main",
+    "https://:token@example.org/x",
+    "mongodb+srv://ann:hunter2@cluster",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_secrets_by_their_shape(secret):
+    """What has the shape of a secret is masked, as text or bytes, alone or inside, cut or not."""
+    assert shown(secret) == "***"
+    assert shown(secret.encode()) == "***"
+    assert shown(secret + "\n") == "***"
+    assert shown([secret, 1]) == "[***, 1]"
+    assert shown(x=(secret,)) == "x=(***,)"
+    assert secret[3:15] not in shown([1, 2, 3, 4, secret])
+    assert secret[3:15] not in shown({secret: secret}, {secret})
+    assert shown(secret + "x" * 10_000) == "***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["skeletonization", "skateboarding-trick", "pkg_resources_extern", "rkhunter-database",
+     "hfield-strengths", "eyJ short", "AKIAlower", "https://ex.org/a:b@c", "Basics of it",
+     "ghp-short", "time 12:30 @ noon"],
+)  # fmt: skip
+def test_texts_that_only_look_alike(text):
+    """An ordinary word or address is shown."""
+    assert shown(text) == repr(text)
+
+
+# --- one line ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("größer 𝄞 日本", "größer 𝄞 日本"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\0\x1b[31m", r"\x00\x1b[31m"),
+        ("\ud800", r"\ud800"),
+        ("", ""),
+    ],
+)
+def test_printable(text, expected):
+    """Line ends, control characters and lone surrogates are escaped; letters are not."""
+    assert printable(text) == expected
+    assert printable(text).encode().decode() == expected
+
+
+def test_a_label_is_one_line():
+    """Names, keys and values with line ends or surrogates give one line that can be stored."""
+    label = label_of("f\n\ud800", ["a\nb", "\ud800"], {"k\0": 1})
+    assert label == r"f\n\ud800('a\nb', '\ud800', k\x00=1)"
