@@ -57,7 +57,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .api import after, gather, go, select, sleep, step
+from .api import after, gather, go, race, select, sleep, step
 from .errors import (
     CodecError,
     DecodeError,
@@ -105,6 +105,7 @@ __all__ = [
     "configure",
     "gather",
     "go",
+    "race",
     "select",
     "sleep",
     "step",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from . import scope
+from .combinators import Race
 from .errors import NotInRunError, UsageError
 from .executors import running_loop
 from .step import StepOptions, is_async
@@ -184,6 +185,24 @@ def select(*handles: Any, success: bool = False) -> Select[Any]:
     """
     where = _where("select()")
     return where.run.select(where, handles, success=success)
+
+
+def race(*handles: Any, success: bool = False) -> Race[Any]:
+    """Give a handle on the first of `handles` to finish, and cancel the others with the decision.
+
+    As `select`, and in the same transaction every loser that has not ended ends as
+    cancelled: its body is stopped (an async one) or let go, and records nothing more.
+
+    Args:
+        handles: Handles, or one iterable of them.
+        success: Take the first that is no error; an ExceptionGroup if there is none.
+
+    Raises:
+        NotInRunError: No run is active here.
+        UsageError: No handle, something that is none, or the same one twice.
+    """
+    where = _where("race()")
+    return cast("Race[Any]", where.run.select(where, handles, success=success, kind=Race))
 
 
 @overload

@@ -15,7 +15,7 @@ from . import scope
 from .codec import encode
 from .entries import AttemptEnded, Nothing, Settled, Started
 from .errors import StepCancelledError
-from .executors import Coroutines, LoopThread, Threads
+from .executors import Coroutines, LoopThread, Threads, call_in
 from .handles import StepHandle
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
 from .step import Ending, Running, attempt, attempt_async, backoff, explain, failure, timed_out
@@ -109,16 +109,15 @@ class Bodies:
         assert work is not None
         handle.started = True
         self._recall(handle)
-        endings: list[Ending] = []
         # Retried attempts are shown when they have ended: the final one's output counts.
         through = in_cell and not work.options.policy.retries
         while True:
             running = self._open(handle)
-            running.fence()
-            running.adopt(endings.append)
+            running.fence()  # nobody but this thread wants its ending
             work.context.run(scope.current.set, self._scope_of(handle, False))
             running.end(attempt(work, through=through))
-            ending = endings.pop()
+            ending = running.ending
+            assert ending is not None
             if ending.interrupt:
                 assert ending.error is not None
                 handle.running = None
@@ -171,17 +170,18 @@ class Bodies:
 
     def _perform(self, handle: StepHandle[Any]) -> None:
         """Run one attempt on a thread of the run."""
-        if self.ended:
+        if self.ended or handle.number:
             return
         work = handle.work
         assert work is not None
         running = self._open(handle)
         body = self._scope_of(handle, False)
+        running.stop = functools.partial(self._let_go, body)
         work.context.run(scope.current.set, body)
         cancel = None
         if work.options.timeout is not None:
             cancel = self._clock.call_later(
-                work.options.timeout, functools.partial(self._expire, handle, running, body)
+                work.options.timeout, functools.partial(self._expire, handle, running)
             )
         ending = attempt(work)
         if cancel is not None:
@@ -190,12 +190,20 @@ class Bodies:
             self.threads.came_back()
         running.end(ending)
 
+    def _let_go(self, body: Scope) -> None:
+        """Leave a thread's body to itself: it can start nothing, and another gets its slot."""
+        body.live = False
+        self.threads.let_go()
+
     async def _perform_async(self, handle: StepHandle[Any]) -> None:
-        if self.ended:
+        if self.ended or handle.number:
             return
         work = handle.work
         assert work is not None
         running = self._open(handle)
+        task = asyncio.current_task()
+        assert task is not None
+        running.stop = functools.partial(call_in, asyncio.get_running_loop(), task.cancel)
         token = scope.current.set(self._scope_of(handle, True))
         try:
             ending = await attempt_async(work)
@@ -213,10 +221,9 @@ class Bodies:
             cancel()
             raise
 
-    def _expire(self, handle: StepHandle[Any], running: Running, body: Scope) -> None:
+    def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
-            body.live = False
-            self.threads.let_go()
+            running.stop()
             assert handle.work is not None
             self._conclude(handle, running, timed_out(handle.work))
 
@@ -304,10 +311,18 @@ class Bodies:
         )
 
     def _fire(self, handle: StepHandle[Any], running: Running) -> None:
-        if not self.ended:
+        if not self.ended and not handle.number:
             running.over = True
             ending = Ending(Kind.VALUE, payload=encode(None))
             self._journal.enqueue(self._settled(handle, running, ending))
+
+    def halt(self, handle: StepHandle[Any]) -> None:
+        """Stop what still runs of a step that was cancelled; it records nothing more."""
+        if handle.cancel_timer is not None:
+            handle.cancel_timer()
+        running = handle.running
+        if running is not None and running.fence():
+            running.stop()
 
     # --- the end ------------------------------------------------------------------
 

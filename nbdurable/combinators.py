@@ -182,12 +182,15 @@ class Select(Combinator[T_co]):
     )  # fmt: skip
 
     kind = "select"
+    cancels = False
 
     def __init__(
         self, order: Order, place: int, branches: tuple[Handle[Any], ...], *, success: bool = False
     ) -> None:
         mode = b"success" if success else b""
-        identity = digest_of(b"select", mode, *sorted(branch.identity for branch in branches))
+        identity = digest_of(
+            self.kind.encode(), mode, *sorted(branch.identity for branch in branches)
+        )
         super().__init__(order, place, identity, branches)
         self._success = success
         self._positions = {branch.place: at for at, branch in enumerate(branches)}
@@ -202,10 +205,14 @@ class Select(Combinator[T_co]):
         """Give call, version and code of every step below, sorted: what a decision belongs to."""
         return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in self.leaves()))
 
+    def losing_leaves(self) -> list[StepHandle[Any]]:
+        """Give every step and timer below the branches that lost, and not below the winner."""
+        kept = set() if self.chosen is None else {leaf.place for leaf in self.chosen.leaves()}
+        return [leaf for leaf in self.leaves() if leaf.place not in kept]
+
     def losers(self) -> tuple[Identity, ...]:
         """Give the (call, version) of every step below the branches that lost."""
-        kept = set() if self.chosen is None else {id(leaf) for leaf in self.chosen.leaves()}
-        return tuple(sorted(leaf.pair for leaf in self.leaves() if id(leaf) not in kept))
+        return tuple(sorted(leaf.pair for leaf in self.losing_leaves()))
 
     def apply(self, decision: Decision) -> None:
         """Take a stored decision. The run's lock is held."""
@@ -323,9 +330,18 @@ class Select(Combinator[T_co]):
     def _all_failed(self) -> BaseException:
         if self._group is None:
             errors = [error for branch in self.branches if (error := branch.error()) is not None]
-            message = f"select: all {len(self.branches)} branches failed"
+            message = f"{self.kind}: all {len(self.branches)} branches failed"
             self._group = BaseExceptionGroup(message, errors)
         return self._group
+
+
+class Race(Select[T_co]):
+    """A select whose losers are cancelled with its decision."""
+
+    __slots__ = ()
+
+    kind = "race"
+    cancels = True
 
 
 def flatten(handles: Sequence[Any], combinator: str) -> tuple[Handle[Any], ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .combinators import Combinator, Select
+from .combinators import Select
+from .records import Kind
+from .store import take_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .errors import DurableError
     from .handles import Handle, StepHandle
@@ -21,8 +23,26 @@ if TYPE_CHECKING:
     from .store import Batch
 
 
-class Settled:
-    """A step's or timer's outcome."""
+class _Outcomes:
+    """What ends handles; ``_resolved`` are those that it ended."""
+
+    def __init__(self, ledger: Ledger, *handles: Handle[Any]) -> None:
+        self._ledger = ledger
+        self._handles = handles
+        self._resolved: list[Handle[Any]] = []
+
+    def committed(self) -> None:
+        """Show the outcomes."""
+        self._ledger.make_durable(self._resolved)
+
+    def failed(self, error: DurableError) -> None:
+        """Raise the store's error where the outcomes are waited for."""
+        for handle in (*self._handles, *self._resolved):
+            self._ledger.break_off(handle, error)
+
+
+class Settled(_Outcomes):
+    """A step's or timer's outcome; nothing if it was cancelled meanwhile."""
 
     def __init__(
         self,
@@ -34,106 +54,90 @@ class Settled:
         *,
         in_cell: bool = False,
     ) -> None:
-        self.handle = handle
-        self.running = running
-        self.ending = ending
-        self.ended = ended
-        self.in_cell = in_cell
-        self._ledger = ledger
-        self._resolved: list[Handle[Any]] = []
+        super().__init__(ledger, handle)
+        self._handle = handle
+        self._running = running
+        self._ending = ending
+        self._seconds = ended - running.started
+        self._in_cell = in_cell
 
     def write(self, batch: Batch) -> None:
         """Take the number, save the outcome, decide what it decides."""
-        ledger, handle = self._ledger, self.handle
+        ledger, handle, ending = self._ledger, self._handle, self._ending
         with ledger.lock:
-            handle.number = ledger.take_number()
-            handle.ended = self.ending.kind
-            handle.ending = self.ending
-            handle.seconds = self.ended - self.running.started
-            if self.ending.payload is not None:
-                ledger.write_checkpoint(self, batch)
-            self._resolved = ledger.close_over(handle, batch)
-
-    def committed(self) -> None:
-        """Show the outcome."""
-        self._ledger.make_durable(self._resolved)
-
-    def failed(self, error: DurableError) -> None:
-        """Raise the store's error where the outcome is waited for."""
-        for handle in self._resolved or [self.handle]:
-            self._ledger.break_off(handle, error)
+            if handle.number:
+                return
+            ledger.end(handle, ending, self._seconds)
+            if ending.payload is not None:
+                ledger.write_checkpoint(handle, ending, self._running, batch)
+                if ending.kind is Kind.ERROR and self._in_cell:
+                    handle.seen = True
+                    batch.add("seen_errors", (*handle.pair, ledger.execution))
+            self._resolved = ledger.close_over([handle], batch)
 
 
-class Passed:
-    """A step that has no attempt because an upstream failed: it ends with that error."""
+class Cancelled(_Outcomes):
+    """Steps and timers cancelled by their handles."""
 
-    def __init__(self, ledger: Ledger, handle: StepHandle[Any], failed: Handle[Any]) -> None:
-        self._ledger = ledger
-        self._handle = handle
-        self._failed = failed
-        self._resolved: list[Handle[Any]] = []
+    def __init__(self, ledger: Ledger, handles: Sequence[StepHandle[Any]]) -> None:
+        super().__init__(ledger, *handles)
+        self._cancelled = handles
 
     def write(self, batch: Batch) -> None:
-        """Take the upstream's number and error."""
+        """Cancel those that have not ended."""
         with self._ledger.lock:
-            self._handle.take_from(self._failed)
-            self._resolved = self._ledger.close_over(self._handle, batch)
-
-    def committed(self) -> None:
-        """Show the outcome."""
-        self._ledger.make_durable(self._resolved)
-
-    def failed(self, error: DurableError) -> None:
-        """Raise the store's error where the outcome is waited for."""
-        for handle in self._resolved or [self._handle]:
-            self._ledger.break_off(handle, error)
+            ended = [one for one in self._cancelled if self._ledger.cancel(one, batch, cause=0)]
+            self._resolved = self._ledger.close_over(ended, batch)
 
 
-class Found:
+class Found(_Outcomes):
     """A step whose version became known late, and is in the store."""
 
     def __init__(self, ledger: Ledger, handle: StepHandle[Any], checkpoint: Checkpoint) -> None:
-        self._ledger = ledger
+        super().__init__(ledger, handle)
         self._handle = handle
         self._checkpoint = checkpoint
-        self._resolved: list[Handle[Any]] = []
 
     def write(self, batch: Batch) -> None:
         """Take the checkpoint's number; combinators may close with it."""
         with self._ledger.lock:
-            self._handle.take_checkpoint(self._checkpoint)
-            self._resolved = self._ledger.close_over(self._handle, batch)
-
-    def committed(self) -> None:
-        """Show the outcome."""
-        self._ledger.make_durable(self._resolved)
-
-    def failed(self, error: DurableError) -> None:
-        """Raise the store's error where the outcome is waited for."""
-        for handle in self._resolved or [self._handle]:
-            self._ledger.break_off(handle, error)
+            if not self._handle.number:
+                self._handle.take_checkpoint(self._checkpoint)
+                self._resolved = self._ledger.close_over([self._handle], batch)
 
 
-class Closed:
-    """A combinator that was complete when it was made, by numbers that may not be durable yet."""
+class Closed(_Outcomes):
+    """A handle that had ended when it was made, by numbers that may not be durable yet."""
 
-    def __init__(self, ledger: Ledger, combinator: Combinator[Any]) -> None:
-        self._ledger = ledger
-        self._combinator = combinator
+    def __init__(self, ledger: Ledger, handle: Handle[Any]) -> None:
+        super().__init__(ledger, handle)
+        self._handle = handle
 
     def write(self, batch: Batch) -> None:
-        """Add the decision of a select; a gather is told by its branches."""
-        if isinstance(self._combinator, Select):
-            with self._ledger.lock:
-                self._ledger.write_decision(self._combinator, batch)
+        """Add the decision of a select, and what it cancels; anything else is told by numbers."""
+        with self._ledger.lock:
+            self._resolved = [self._handle]
+            if isinstance(self._handle, Select):
+                cancelled = self._ledger.decide(self._handle, batch)
+                self._resolved += self._ledger.close_over(cancelled, batch)
+
+
+class Undone:
+    """A cancellation whose race has been opened again: its step runs after all."""
+
+    def __init__(self, run: str, cancellation: Checkpoint) -> None:
+        self._run = run
+        self._cancellation = cancellation
+
+    def write(self, batch: Batch) -> None:
+        """Take the cancellation out."""
+        take_out(batch, self._run, [self._cancellation])
 
     def committed(self) -> None:
-        """Show it."""
-        self._ledger.make_durable([self._combinator])
+        """Nobody waits for it."""
 
     def failed(self, error: DurableError) -> None:
-        """Raise the store's error where it is waited for."""
-        self._ledger.break_off(self._combinator, error)
+        """Nobody waits for it: the step's own outcome fails too."""
 
 
 class Started:
@@ -146,7 +150,7 @@ class Started:
 
     def write(self, batch: Batch) -> None:
         """Add the start."""
-        if not self._running.over:
+        if not self._running.over and not self._handle.number:
             handle = self._handle
             batch.add(
                 "starts",
@@ -201,8 +205,9 @@ class AttemptEnded:
         batch.add("attempt_ends", self._row)
 
     def committed(self) -> None:
-        """Go on."""
-        self._then()
+        """Go on, unless it was cancelled meanwhile."""
+        if not self._handle.number:
+            self._then()
 
     def failed(self, error: DurableError) -> None:
         """Raise the store's error where the step is waited for."""

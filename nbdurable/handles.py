@@ -67,6 +67,9 @@ class Order(Protocol):
     def see(self, handle: StepHandle[Any]) -> None:
         """Make it durable that the cell has seen this error."""
 
+    def cancel(self, handle: Handle[Any]) -> None:
+        """Commit the cancellation of what has not ended at or below `handle`."""
+
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
         """Wait as a recorded select against a timer."""
 
@@ -96,14 +99,14 @@ class Handle(Generic[T_co]):
         self.ended: Kind | None = None
         self.durable = False
         self.broken: BaseException | None = None
-        self.observers: list[Observer] | None = None
+        self.observers: list[Handle[Any]] | None = None
         self.waiters: list[Callable[[], object]] | None = None
         self.asked = False
         self.lost = False
         self.known = False
         self.digest: bytes | None = None
 
-    def observed_by(self, observer: Observer) -> None:
+    def observed_by(self, observer: Handle[Any]) -> None:
         """Tell `observer` when this has its number. The run's lock is held."""
         if self.observers is None:
             self.observers = []
@@ -153,6 +156,17 @@ class Handle(Generic[T_co]):
         """Name and short arguments."""
         return self.name
 
+    def cancel(self) -> None:
+        """Cancel it: what has not ended at or below it ends as cancelled, durably.
+
+        Its body is stopped where that is possible (an async one), else let go: whatever
+        it still does, it records nothing more. What has ended stays as it is.
+
+        Raises:
+            NotInRunError: Its run has ended.
+        """
+        self._order.cancel(self)
+
     def done(self) -> bool:
         """Tell whether it has ended: for people, not durable, refused in strict mode."""
         self._refuse_strict("done()")
@@ -169,6 +183,8 @@ class Handle(Generic[T_co]):
         """A word for how far it is."""
         if not self.durable:
             return "waiting"
+        if self.ended is Kind.CANCELLED:
+            return "cancelled"
         return "finished" if self.ended is Kind.VALUE else "failed"
 
     # --- what the run and the combinators ask -------------------------------------
@@ -277,25 +293,12 @@ for _how, _names in _MISUSES.items():
         setattr(Handle, f"__{_name}__", _refuse(_how))
 
 
-class Observer(Protocol):
-    """A handle that ends when others do."""
-
-    place: int
-    number: int
-
-    def notice(self, branch: Handle[Any]) -> None:
-        """`branch` has its number."""
-
-    def evaluate(self) -> bool:
-        """Tell whether this ends now, and if so take its number."""
-
-
 class StepHandle(Handle[T_co]):
     """A step's or a timer's handle."""
 
     __slots__ = (
-        "attempt_errors", "call", "cancel_timer", "checkpoint", "code", "deferred", "delivered",
-        "ending", "failed_attempts", "held", "kind", "label_text", "last_attempt", "parent",
+        "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
+        "deferred", "delivered", "ending", "failed_attempts", "held", "kind", "label_text", "last_attempt", "parent",
         "pending", "ran", "replayed", "running", "seconds", "seen", "source", "started",
         "timer_seconds", "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
@@ -311,6 +314,7 @@ class StepHandle(Handle[T_co]):
         self.work: Work | None = None
         self.label_text = ""
         self.checkpoint: Checkpoint | None = None
+        self.cancelled_by_race: Checkpoint | None = None
         self.ending: Ending | None = None
         self.running: Running | None = None
         self.source: Handle[Any] | None = None
@@ -373,7 +377,7 @@ class StepHandle(Handle[T_co]):
 
     def error(self) -> BaseException | None:
         """Give the error it ended with."""
-        return self._order.error_of(self) if self.ended is Kind.ERROR else None
+        return None if self.ended is Kind.VALUE else self._order.error_of(self)
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
         """Give itself."""

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import output
-from .codec import sign
+from .codec import encode_error, sign
 from .combinators import Combinator, Select
+from .errors import StepCancelledError
 from .handles import StepHandle
 from .records import Checkpoint, Decision, Kind
-from .step import arguments_text
+from .step import Ending, Running, arguments_text
 from .store import checkpoint_message, decision_message, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from .entries import Settled
     from .handles import Handle
     from .news import News
     from .store import Batch, ReplayIndex, Store
@@ -38,49 +39,77 @@ class Ledger:
         self.store = store
         self.journal = store.journal
         self.news = news
+        self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._decided: set[tuple[bytes, bytes]] = set()
 
-    def take_number(self) -> int:
-        """Give the next place in the commit order. The lock is held."""
-        number = self._next_number
+    def end(self, handle: StepHandle[Any], ending: Ending, seconds: float) -> None:
+        """Give `handle` its ending and the next place in the commit order. The lock is held."""
+        handle.number = self._next_number
         self._next_number += 1
-        return number
+        handle.ended = ending.kind
+        handle.ending = ending
+        handle.seconds = seconds
 
-    def close_over(self, first: Handle[Any], batch: Batch) -> list[Handle[Any]]:
-        """End every combinator that `first` completes, decisions into `batch`. The lock is held.
+    def cancel(self, handle: StepHandle[Any], batch: Batch, *, cause: int) -> bool:
+        """End `handle` as cancelled; False if it has ended. The lock is held."""
+        if handle.number:
+            return False
+        now = self.news.clock.time()
+        reason = "it lost a race" if cause else "it was cancelled"
+        error = StepCancelledError(handle.label, reason)
+        running = handle.running or Running(handle.last_attempt, now)
+        ending = Ending(Kind.CANCELLED, error=error, payload=encode_error(error))
+        self.end(handle, ending, now - running.started)
+        handle.started = True
+        self.write_checkpoint(handle, ending, running, batch, cause=cause)
+        return True
+
+    def close_over(self, ended: Iterable[Handle[Any]], batch: Batch) -> list[Handle[Any]]:
+        """End all that `ended` complete, decisions into `batch`. The lock is held.
 
         Combinators are visited in the order in which they were made: one that
         contains another was made later, so when it looks, all below is settled.
         """
-        resolved: list[Handle[Any]] = [first]
-        if not first.observers:
-            return resolved
+        resolved: list[Handle[Any]] = []
         ready: list[tuple[int, Combinator[Any]]] = []
         queued: set[int] = set()
-
-        def tell(handle: Handle[Any]) -> None:
-            for observer in handle.observers or ():
-                assert isinstance(observer, Combinator)
-                if observer.number:
-                    continue
-                observer.notice(handle)
-                if observer.place not in queued:
-                    queued.add(observer.place)
-                    heapq.heappush(ready, (observer.place, observer))
-
-        tell(first)
-        while ready:
-            _, observer = heapq.heappop(ready)
-            queued.discard(observer.place)
-            if observer.number or not observer.evaluate():
+        untold = deque(ended)
+        while untold or ready:
+            if untold:
+                handle = untold.popleft()
+                resolved.append(handle)
+                for observer in handle.observers or ():
+                    if observer.number:
+                        continue
+                    if isinstance(observer, StepHandle):
+                        if handle.ended is not Kind.VALUE:
+                            observer.take_from(handle)
+                            untold.append(observer)
+                        continue
+                    assert isinstance(observer, Combinator)
+                    observer.notice(handle)
+                    if observer.place not in queued:
+                        queued.add(observer.place)
+                        heapq.heappush(ready, (observer.place, observer))
                 continue
-            resolved.append(observer)
-            if isinstance(observer, Select) and not observer.replayed:
-                self.write_decision(observer, batch)
-            tell(observer)
+            _, combinator = heapq.heappop(ready)
+            queued.discard(combinator.place)
+            if combinator.number or not combinator.evaluate():
+                continue
+            untold.append(combinator)
+            if isinstance(combinator, Select) and not combinator.replayed:
+                untold += self.decide(combinator, batch)
         return resolved
+
+    def decide(self, select: Select[Any], batch: Batch) -> list[StepHandle[Any]]:
+        """Save a select's decision; give what a race cancels with it. The lock is held."""
+        self.write_decision(select, batch)
+        if not select.cancels or select.chosen is None:
+            return []
+        losing = select.losing_leaves()
+        return [one for one in losing if self.cancel(one, batch, cause=select.number)]
 
     def write_decision(self, select: Select[Any], batch: Batch) -> None:
         """Add a select's decision to the transaction. The lock is held."""
@@ -115,17 +144,25 @@ class Ledger:
             ),
         )
 
-    def write_checkpoint(self, settled: Settled, batch: Batch) -> None:
+    def write_checkpoint(
+        self,
+        handle: StepHandle[Any],
+        ending: Ending,
+        running: Running,
+        batch: Batch,
+        *,
+        cause: int = 0,
+    ) -> None:
         """Sign a checkpoint and add it to the transaction. The lock is held."""
-        handle, running, ending = settled.handle, settled.running, settled.ending
-        assert handle.version is not None
         assert ending.payload is not None
+        call, version = handle.pair
         unsigned = Checkpoint(
-            call=handle.call.id,
-            version=handle.version.id,
-            code=handle.version.code,
+            call=call,
+            version=version,
+            code=handle.code_digest,
             namespace=handle.call.namespace,
             number=handle.number,
+            cause=cause,
             execution=self.execution,
             kind=ending.kind,
             name=handle.name,
@@ -147,6 +184,7 @@ class Ledger:
                 unsigned.code,
                 unsigned.namespace,
                 unsigned.number,
+                unsigned.cause,
                 unsigned.execution,
                 unsigned.kind.value,
                 unsigned.name,
@@ -163,9 +201,6 @@ class Ledger:
         )
         handle.checkpoint = unsigned
         self._write_code(handle, batch)
-        if ending.kind is Kind.ERROR and settled.in_cell:
-            handle.seen = True
-            batch.add("seen_errors", (*handle.pair, self.execution))
 
     def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
         """Save what a code digest is made of, once, so that `why` can name what changed."""
@@ -187,9 +222,11 @@ class Ledger:
         if self.news.heard:
             for handle in resolved:
                 self.news.ended(handle)
-        first = resolved[0]
-        if isinstance(first, StepHandle) and first.checkpoint is not None:
-            first.let_go()
+        for handle in resolved:
+            if isinstance(handle, StepHandle) and handle.checkpoint is not None:
+                if handle.ended is Kind.CANCELLED and not handle.replayed:
+                    self.halt(handle)
+                handle.let_go()
         for wake in wakes:
             wake()
 
@@ -206,6 +243,6 @@ class Ledger:
                     continue
                 one.broken = error
                 wakes += one.take_waiters()
-                stack += [above for above in one.observers or () if isinstance(above, Combinator)]
+                stack += one.observers or ()
         for wake in wakes:
             wake()

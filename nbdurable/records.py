@@ -105,8 +105,10 @@ class Attempt:
 class Checkpoint:
     """The stored outcome of one call and version.
 
-    ``number`` is its place in the commit order of its run. ``arguments`` is one
-    text of ``parameter=digest`` pairs, by which `why` names what changed.
+    ``number`` is its place in the commit order of its run. ``cause`` is 0, but for a
+    cancellation by a race: then it is the number of the race's decision.
+    ``arguments`` is one text of ``parameter=digest`` pairs, by which `why` names what
+    changed.
     """
 
     call: bytes
@@ -114,6 +116,7 @@ class Checkpoint:
     code: bytes
     namespace: bytes
     number: int
+    cause: int
     execution: int
     kind: Kind
     name: str

@@ -18,8 +18,14 @@ from . import output, scope
 from .bodies import Bodies
 from .codec import decode, decode_error, traceback_text
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
-from .entries import Closed, Found, Passed
-from .errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
+from .entries import Cancelled, Closed, Found, Undone
+from .errors import (
+    NotInRunError,
+    StepCancelledError,
+    StoreError,
+    UsageError,
+    WaitTimeoutError,
+)
 from .executors import Threads, call_in, running_loop
 from .fingerprint import Fingerprinter
 from .handles import Handle, StepHandle, digest_of, handles_in, with_values
@@ -78,10 +84,12 @@ class Run:
         self._index = opened.index
         self._prints = Fingerprinter(strict=settings.strict)
         self._live: dict[bytes, StepHandle[Any]] = {}
+        self._children: dict[int, list[StepHandle[Any]]] = {}
         self._versions: dict[bytes, Version] = {}
         self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
         self._news = News(observers, clock)
         self._ledger = Ledger(store, opened.index, opened.execution, self._news)
+        self._ledger.halt = self._halt
         self._lock = self._ledger.lock
         self._receiving = Threads(1, "nbdurable-receive")
         self._reasons = Reasons(opened, self._live, self._news)
@@ -154,7 +162,9 @@ class Run:
                 if not received.known:
                     raise _would_block(received)
         handle = self._claim(where, function, arguments, keywords, options)
-        if not handle.durable and not handle.pending:
+        if handle.cancelled_by_race is not None:
+            self._settle_cancelled(handle)
+        if not handle.durable and not handle.pending and not handle.started:
             if options.timeout is None and not self._bodies.left_over(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
@@ -201,16 +211,15 @@ class Run:
         handle, again = self._claim_call(where, options.name, inputs.digest, "step")
         if again:
             return handle  # an earlier attempt of the parent has started it
-        call = handle.call
         code_digest = code.digest if code is not None else _digest_of_version(options.version)
+        handle.code = code_digest
         handle.upstream = tuple(handles_in(arguments, keywords))
         handle.version = self._version(code_digest, handle.upstream)
-        found = None
-        if handle.version is not None:
-            found = self._index.checkpoints.get((call.id, handle.version.id))
-        if found is not None:
-            handle.label_text = found.label
-            self._replay(handle, found)
+        found = self._index.checkpoints.get(handle.pair)
+        if found is None:
+            # It may have been cancelled before its version was known.
+            found = self._index.checkpoints.get((handle.call.id, bytes(16)))
+        if found is not None and self._replay_found(handle, found):
             return handle
         parameters = [name for name, _ in inputs.parts]
         handle.label_text = label_of(options.name, arguments, keywords, parameters)
@@ -230,7 +239,7 @@ class Run:
         self._news.created(handle)
         self._news.say_prints(options.name, code, inputs)
         if handle.version is None:
-            self._await_upstream(handle, code_digest)
+            self._await_upstream(handle)
         elif handle.upstream:
             handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
         return handle
@@ -270,6 +279,8 @@ class Run:
             )
             self.handles.append(handle)
             self._live[identity] = handle
+            if where.parent is not None:
+                self._children.setdefault(where.parent, []).append(handle)
             return handle, False
 
     def _version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
@@ -299,6 +310,19 @@ class Run:
             raise NotInRunError(what, "the run it belongs to has ended")
 
     # --- replay -------------------------------------------------------------------
+
+    def _replay_found(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
+        """Replay a checkpoint, unless it is a cancellation that may not stand any more."""
+        if found.kind is Kind.CANCELLED:
+            if found.code != handle.code_digest:
+                return False  # cancelled before its version was known, under another code
+            if found.cause:
+                self._index.verify(found)
+                handle.cancelled_by_race = found
+                return False
+        handle.label_text = found.label
+        self._replay(handle, found)
+        return True
 
     def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> None:
         self._news.created(handle)
@@ -333,21 +357,32 @@ class Run:
 
     # --- combinators and timers --------------------------------------------------------
 
-    def select(self, where: Scope, handles: Sequence[Any], *, success: bool = False) -> Select[Any]:
+    def select(
+        self,
+        where: Scope,
+        handles: Sequence[Any],
+        *,
+        success: bool = False,
+        kind: type[Select[Any]] = Select,
+    ) -> Select[Any]:
         """Make a select over `handles`; decided at once where the store or the numbers tell."""
-        self._refuse_ended(where, "select")
-        branches = flatten(handles, "select")
+        what = kind.kind
+        self._refuse_ended(where, what)
+        branches = flatten(handles, what)
         if not branches:
-            raise UsageError("select() needs at least one handle: there is nothing to wait for")
-        refuse_twice(branches, "select")
-        self._refuse_foreign(branches, "select")
+            raise UsageError(f"{what}() needs at least one handle: there is nothing to wait for")
+        refuse_twice(branches, what)
+        self._refuse_foreign(branches, what)
         with uninterrupted(), self._lock:
-            select: Select[Any] = Select(self, len(self.handles), branches, success=success)
+            select: Select[Any] = kind(self, len(self.handles), branches, success=success)
             self.handles.append(select)
             self._news.combined(select, where.parent)
             stored = self._index.decision_for(select.identity, select.set_members())
             if stored is not None:
                 select.apply(stored)
+                for leaf in select.losing_leaves() if select.cancels else ():
+                    if leaf.cancelled_by_race is not None:
+                        self._settle_cancelled(leaf)
                 if select.number:
                     self._known_at_once(select)
                 elif select.chosen is not None:
@@ -401,10 +436,11 @@ class Run:
         handle.timer_seconds = float(seconds)
         handle.label_text = f"{name}({seconds:g})"
         found = self._index.checkpoints.get(handle.pair)
-        if found is not None:
-            self._replay(handle, found)
+        if found is not None and self._replay_found(handle, found):
             return handle
         self._news.created(handle)
+        if handle.cancelled_by_race is not None:
+            return handle
         past = self._index.attempts.get(handle.pair)
         if past is None:
             with uninterrupted():
@@ -435,19 +471,25 @@ class Run:
 
     # --- handles as arguments -----------------------------------------------------------
 
-    def _await_upstream(self, handle: StepHandle[Any], code: bytes) -> None:
-        with self._lock:
+    def _await_upstream(self, handle: StepHandle[Any]) -> None:
+        with uninterrupted(), self._lock:
+            failed = [one for one in handle.upstream if one.number and one.ended is not Kind.VALUE]
+            if failed:
+                handle.take_from(min(failed, key=lambda one: (one.number, one.place)))
+                self._ledger.journal.enqueue(Closed(self._ledger, handle))
+                return
             open_ends = [one for one in handle.upstream if not one.durable and one.broken is None]
-            handle.pending = len({upstream.place for upstream in open_ends}) or 1
-            handle.code = code
             distinct = {upstream.place: upstream for upstream in open_ends}.values()
+            handle.pending = len(distinct) or 1
             for upstream in distinct:
                 upstream.wake(functools.partial(self._upstream_ended, handle))
+                if not upstream.number:
+                    upstream.observed_by(handle)  # whose failure it takes at once
         if not self._bodies.is_stored_loser(handle):
             for upstream in distinct:
                 upstream.demand(asked=True)
-        if not open_ends:
-            self._upstream_ended(handle)  # all have ended, and not all with a value
+        if not distinct:
+            self._upstream_ended(handle)  # one of them was broken off
 
     def _upstream_ended(self, handle: StepHandle[Any]) -> None:
         """One more upstream outcome is durable; with the last one the step can start."""
@@ -455,16 +497,13 @@ class Run:
             if handle.pending > 1:
                 handle.pending -= 1
                 return
+        if handle.number:
+            return  # it has its upstream's failure, or was cancelled
         # The last count stays until the step can start: nobody else may start it meanwhile.
         for upstream in handle.upstream:
             if upstream.broken is not None and not upstream.durable:
                 self._ledger.break_off(handle, upstream.broken)
                 return
-        failed = [one for one in handle.upstream if one.ended is not Kind.VALUE]
-        if failed:
-            first = min(failed, key=lambda one: (one.number, one.place))
-            self._settle_without_attempt(handle, Passed(self._ledger, handle, first))
-            return
         # This may be the journal's thread, which must not decode and digest what may be large.
         self._receiving.submit(functools.partial(self._receive_upstream, handle))
 
@@ -475,9 +514,12 @@ class Run:
         try:
             handle.version = self._version(handle.code, handle.upstream)
             found = self._index.checkpoints.get(handle.pair)
+            if found is not None and found.cause:
+                handle.cancelled_by_race = found
             if found is not None:
                 self._index.verify(found)
-                self._settle_without_attempt(handle, Found(self._ledger, handle, found))
+            if found is not None and not found.cause:
+                self._take(handle, found)
                 return
             work.arguments, work.keywords = with_values(work.arguments, work.keywords)
         except Exception as error:  # noqa: BLE001 - raised where the step is waited for
@@ -486,10 +528,11 @@ class Run:
         handle.pending = 0
         self._bodies.launch(handle)
 
-    def _settle_without_attempt(self, handle: StepHandle[Any], entry: Passed | Found) -> None:
+    def _take(self, handle: StepHandle[Any], found: Checkpoint) -> None:
+        """End a step with a checkpoint that is known late to be its own."""
         handle.started = True
         handle.pending = 0
-        self._ledger.journal.enqueue(entry)
+        self._ledger.journal.enqueue(Found(self._ledger, handle, found))
 
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew; what was not saved is itself."""
@@ -501,6 +544,8 @@ class Run:
 
     def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
         """Start a step that was deferred, or arm a timer that began in an earlier execution."""
+        if handle.cancelled_by_race is not None and self._settle_cancelled(handle):
+            return
         if handle.kind == "timer":
             self._bodies.arm(handle, rearm=rearm)
         elif handle.pending:
@@ -508,6 +553,59 @@ class Run:
                 upstream.demand(asked=True)
         elif handle.work is not None and not handle.started:
             self._bodies.start(handle)
+
+    # --- cancellation ------------------------------------------------------------------
+
+    def cancel(self, handle: Handle[Any]) -> None:
+        """Commit the cancellation of what has not ended at or below `handle`."""
+        if self._bodies.ended:
+            raise NotInRunError(f"{handle.label}.cancel()", "its run has ended")
+        leaves = []
+        for leaf in handle.leaves():
+            if leaf.cancelled_by_race is not None:
+                self._take(leaf, leaf.cancelled_by_race)
+            elif not leaf.number:
+                leaves.append(leaf)
+        with uninterrupted():
+            self._ledger.journal.enqueue(Cancelled(self._ledger, leaves), kick=False)
+            self._ledger.journal.flush()
+
+    def _settle_cancelled(self, handle: StepHandle[Any]) -> bool:
+        """End a step that lost a race, if that race stands; else let it run again.
+
+        The race may come later in program order than who asks. It stands as long as
+        none of its branches has been claimed with another version.
+        """
+        with self._lock:
+            found, handle.cancelled_by_race = handle.cancelled_by_race, None
+            if found is None:
+                return handle.started
+            if self._stands(found):
+                self._take(handle, found)
+                return True
+        self._ledger.journal.enqueue(Undone(self.opened.run, found), kick=False)
+        return False
+
+    def _stands(self, cancellation: Checkpoint) -> bool:
+        race = self._index.race_of(cancellation)
+        for call, version, code in race.branches if race is not None else ():
+            live = self._live.get(call)
+            if live is None:
+                continue
+            known = live.version is not None and any(version)
+            if live.code_digest != code or (known and live.pair[1] != version):
+                return False
+        return race is not None
+
+    def _halt(self, handle: StepHandle[Any]) -> None:
+        """Stop a cancelled step's body, and what its body has started."""
+        self._bodies.halt(handle)
+        for child in self._children.get(handle.place, ()):
+            if not child.number:
+                child.started = True
+                self._halt(child)
+                stopped = StepCancelledError(child.label, "the step that started it was cancelled")
+                self._ledger.break_off(child, stopped)
 
     # --- waiting and receiving -------------------------------------------------------------
 

@@ -93,9 +93,12 @@ class Ending:
 
 
 class Running:
-    """One live attempt; whoever holds it decides who gets its ending."""
+    """One live attempt; whoever holds it decides who gets its ending.
 
-    __slots__ = ("_lock", "_target", "ending", "number", "over", "started")
+    ``stop`` ends its body where that can be, once its ending is nobody's.
+    """
+
+    __slots__ = ("_lock", "_target", "ending", "number", "over", "started", "stop")
 
     def __init__(self, number: int, started: float) -> None:
         self._lock = threading.Lock()
@@ -104,6 +107,7 @@ class Running:
         self.over = False
         self.number = number
         self.started = started
+        self.stop: Callable[[], object] = _nothing
 
     def end(self, ending: Ending) -> None:
         """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
@@ -129,6 +133,10 @@ class Running:
                 return
             ending = self.ending
         target(ending)
+
+
+def _nothing() -> None:
+    """Stop a body that can't be stopped."""
 
 
 def attempt(work: Work, *, through: bool = False) -> Ending:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
-from .changes import correct_whys
+from .changes import correct_whys, take_out
 from .index import (
     Identity,
     Member,
@@ -52,6 +52,7 @@ __all__ = [
     "decision_message",
     "pack",
     "place_of",
+    "take_out",
     "taken_by_schema",
 ]
 

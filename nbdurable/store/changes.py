@@ -33,7 +33,7 @@ def correct_whys(batch: Batch, whys: Sequence[tuple[str, Identity]]) -> None:
 
 
 def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
-    """Turn errors' checkpoints into concluded attempts; undo the decisions that they closed."""
+    """Turn checkpoints into concluded attempts; undo the decisions that they closed."""
     calls = [found.call for found in checkpoints]
     versions = [found.version for found in checkpoints]
     numbers = [found.number for found in checkpoints]
@@ -45,7 +45,7 @@ def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
     batch.execute(
         "INSERT INTO nbdurable.attempt_ends "  # noqa: S608 - constants
         "SELECT c.call, c.version, attempt, execution, name, label, started, seconds, "
-        f"'error', '', true FROM nbdurable.checkpoints c JOIN {these} "
+        f"c.kind, '', true FROM nbdurable.checkpoints c JOIN {these} "
         f"ON {same} AND c.number = t.number",
         [calls, versions, numbers],
     )

@@ -270,6 +270,7 @@ class Store:
             fresh = False
             index.verify_decisions()
         retried = self._retried(run[0], index) if not fresh else []
+        taken = index.with_consequences(retried)
         execution = self.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
         known = self.rows("SELECT 1 FROM nbdurable.run_log WHERE id = ?", [run[0]])
 
@@ -288,11 +289,11 @@ class Store:
                     "",
                 ),
             )
-            if retried:
-                take_out(batch, run[0], retried)
+            if taken:
+                take_out(batch, run[0], taken)
 
         self.commit(write)
-        index.forget(retried)
+        index.forget(taken)
         return Opened(
             run=run[0],
             execution=execution,
@@ -556,7 +557,7 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
 
 def _read_error(path: str, error: duckdb.Error) -> StoreError:
     text = _first_line(error)
-    if isinstance(error, duckdb.CatalogException) or _is_damage(text):
+    if isinstance(error, duckdb.CatalogException | duckdb.BinderException) or _is_damage(text):
         return StoreCorruptError(
             f"{path} is damaged: {text}; it was left as it is: restore it from a copy, or move it "
             f"away, or name another store with configure(store=...) or NBDURABLE_STORE"

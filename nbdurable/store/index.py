@@ -27,7 +27,7 @@ Member = tuple[bytes, bytes, bytes]
 def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
     """Give what a checkpoint's signature covers: everything that replay relies on.
 
-    The number first, then the length of each other field, then those fields: no two
+    The numbers first, then the length of each other field, then those fields: no two
     checkpoints have one message.
     """
     fields = (
@@ -41,7 +41,7 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
         checkpoint.payload,
         checkpoint.output.encode("utf-8", "surrogatepass"),
     )
-    head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, *map(len, fields))
+    head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, checkpoint.cause, *map(len, fields))
     return head + b"".join(fields)
 
 
@@ -63,7 +63,7 @@ def store_message(store: str) -> bytes:
     return b"store     " + store.encode("ascii")
 
 
-_CHECKPOINT = struct.Struct(">10sq9Q")
+_CHECKPOINT = struct.Struct(">10sqq9Q")
 _DECISION = struct.Struct(">10sq5Q")
 
 
@@ -113,6 +113,7 @@ class ReplayIndex:
     versions: dict[bytes, list[Checkpoint]] = field(default_factory=dict)
     named: dict[tuple[bytes, str], list[Checkpoint]] = field(default_factory=dict)
     decisions: dict[bytes, list[Decision]] = field(default_factory=dict)
+    numbered: dict[int, list[Decision]] = field(default_factory=dict)
     losers: set[Identity] = field(default_factory=set)
     loser_calls: set[bytes] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class ReplayIndex:
     def add_decision(self, decision: Decision) -> None:
         """Take in a committed decision."""
         self.decisions.setdefault(decision.key, []).append(decision)
+        self.numbered.setdefault(decision.number, []).append(decision)
         self.losers.update(decision.losers)
         self.loser_calls.update(call for call, _ in decision.losers)
         self.next_number = max(self.next_number, decision.number + 1)
@@ -196,9 +198,29 @@ class ReplayIndex:
             _drop(self.named[group], numbers)
         for decisions in self.decisions.values():
             decisions[:] = [kept for kept in decisions if kept.number not in numbers]
+        for number in numbers:
+            self.numbered.pop(number, None)
         kept = [one for decisions in self.decisions.values() for one in decisions]
         self.losers = {loser for one in kept for loser in one.losers}
         self.loser_calls = {call for call, _ in self.losers}
+
+    def race_of(self, checkpoint: Checkpoint) -> Decision | None:
+        """Give the race that cancelled the call of `checkpoint`, where one did."""
+        for decision in self.numbered.get(checkpoint.cause, ()):
+            if (checkpoint.call, checkpoint.version) in decision.losers:
+                return decision
+        return None
+
+    def with_consequences(self, errors: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """Give `errors` and every cancellation that hangs on a decision that one of them won."""
+        caused: dict[int, list[Checkpoint]] = {}
+        for found in self.checkpoints.values():
+            if found.cause:
+                caused.setdefault(found.cause, []).append(found)
+        taken = list(errors)
+        for found in taken:  # it grows: a cancellation can have won a race itself
+            taken += caused.pop(found.number, ())
+        return taken
 
     def errors(self) -> list[Checkpoint]:
         """Give the checkpoints whose outcome is an error."""

@@ -46,7 +46,8 @@ _QUERIES = {
         WHERE kind NOT IN ('value', 'error', 'cancelled')""",
     "a checkpoint and a concluded attempt with one number": """
         SELECT c.label FROM nbdurable.checkpoints c JOIN nbdurable.attempt_ends a
-        ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt""",
+        ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt
+        WHERE c.kind <> 'cancelled'""",
     "an error seen that is not there": """
         SELECT hex(s.call) FROM nbdurable.seen_errors s WHERE NOT EXISTS (
             FROM nbdurable.checkpoints c
