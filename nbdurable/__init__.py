@@ -31,12 +31,13 @@ floor modules                             duty
 2     `executors`                         runs opaque callables: threads, loops
 3     `step`                              one step: its options, its attempts
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
+4     `completion`                        handles in the order in which they end
 4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
 4     `bodies`                            attempts started, retried, stopped, adopted
 4     `news`, `reasons`                   what people are told; why a step ran
 4     `run`                               program order, waiting, the end of a run
 5     `session`                           joins the parts; `workflow`, `configure`
-5     `api`                               the functions that a cell calls
+5     `api`, `recorded`                   the functions that a cell calls
 6     `widget`                            the live view
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration
@@ -57,7 +58,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .api import after, gather, go, race, select, sleep, step
+from .api import after, as_completed, gather, go, race, select, sleep, step
 from .errors import (
     CodecError,
     DecodeError,
@@ -79,6 +80,7 @@ from .errors import (
     UsageError,
     WaitTimeoutError,
 )
+from .recorded import now, rng, uuid4
 from .session import configure, workflow
 
 __all__ = [
@@ -102,13 +104,17 @@ __all__ = [
     "UsageError",
     "WaitTimeoutError",
     "after",
+    "as_completed",
     "configure",
     "gather",
     "go",
+    "now",
     "race",
+    "rng",
     "select",
     "sleep",
     "step",
+    "uuid4",
     "workflow",
 ]
 

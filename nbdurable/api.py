@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from . import scope
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from .combinators import Gather, Select
+    from .completion import AsCompleted
     from .handles import Handle, StepHandle
     from .scope import Scope
 
@@ -31,7 +33,8 @@ R = TypeVar("R")
 K = TypeVar("K")
 
 _OPTIONS = (
-    "name", "retries", "backoff", "max_backoff", "retry_on", "timeout", "key", "ignore", "version",
+    "name", "retries", "backoff", "max_backoff", "retry_on", "timeout", "limit", "key", "ignore",
+    "version",
 )  # fmt: skip
 
 
@@ -75,6 +78,39 @@ class Step(Generic[P, R]):
         where = _where(f"{self._options.name}.go()")
         return where.run.go(where, self.__wrapped__, args, kwargs, self._options)
 
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        **same_for_all: Any,
+    ) -> Gather[list[R]]:
+        """Start the step for each of `items`, and give a handle on all results, in their order.
+
+        Args:
+            items: What each call gets as its first argument.
+            limit: How many run at once, besides the run's and the step's own limit.
+            return_exceptions: Give errors in the results' places instead of failing.
+            same_for_all: Named arguments that all calls have in common; digested once.
+
+        Raises:
+            NotInRunError: No run is active here.
+            UsageError: `limit` is no whole number of 1 or more.
+        """
+        where = _where(f"{self._options.name}.map()")
+        if limit is not None:
+            _checked("limit", limit)
+        return where.run.map(
+            where,
+            self.__wrapped__,
+            items,
+            same_for_all,
+            self._options,
+            limit=limit,
+            return_exceptions=return_exceptions,
+        )
+
     def with_options(self, **options: Any) -> Step[P, R]:
         """Give the same step with other options (those of `step`).
 
@@ -109,6 +145,7 @@ def step(
     | tuple[type[BaseException], ...]
     | Callable[[BaseException], bool] = Exception,
     timeout: float | None = None,
+    limit: int | None = None,
     key: Callable[..., object] | None = None,
     ignore: Iterable[str] = (),
     version: str | int | None = None,
@@ -124,6 +161,7 @@ def step(
     | tuple[type[BaseException], ...]
     | Callable[[BaseException], bool] = Exception,
     timeout: float | None = None,
+    limit: int | None = None,
     key: Callable[..., object] | None = None,
     ignore: Iterable[str] = (),
     version: str | int | None = None,
@@ -136,7 +174,8 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         options: ``name`` (the function's, unless given); ``retries`` after the first
             attempt, 0 by default, each after ``backoff`` seconds (0.1), doubling up
             to ``max_backoff`` (5); ``retry_on``, exception types or a predicate;
-            ``timeout`` of each attempt in seconds; ``key``, a function of the
+            ``timeout`` of each attempt in seconds; ``limit``, how many of this step run
+            at once; ``key``, a function of the
             arguments whose result is compared in their place; ``ignore``, names of
             arguments and globals that are not compared; ``version``, compared in
             place of the code.
@@ -239,17 +278,48 @@ def after(seconds: float) -> StepHandle[None]:
     return where.run.after(where, seconds)
 
 
-def sleep(seconds: float) -> Any:
+def as_completed(*handles: Any) -> AsCompleted:
+    """Give `handles` one after the other as they end: an iterator, sync and async.
+
+    The order is durable. Leaving early (``break``) makes losers of the rest: they go
+    on, and are not waited for.
+
+    Args:
+        handles: Handles, or one iterable of them.
+
+    Raises:
+        NotInRunError: No run is active here.
+        UsageError: Something that is no handle, or the same one twice.
+    """
+    where = _where("as_completed()")
+    return where.run.as_completed(where, handles)
+
+
+def sleep(seconds: float | None = None, *, until: datetime | float | None = None) -> Any:
     """Wait until `seconds` have passed since this was first reached; a resumed run waits the rest.
 
     In an async cell or step, ``await sleep(...)``.
 
+    Args:
+        seconds: How long.
+        until: Instead: a moment, as a datetime (local time if it names no zone) or in
+            seconds since the epoch.
+
     Raises:
         NotInRunError: No run is active here.
-        UsageError: `seconds` is no number of 0 or more.
+        UsageError: `seconds` is no number of 0 or more, or both or neither are given.
     """
     where = _where("sleep()")
-    timer = where.run.after(where, seconds, "sleep")
+    if (seconds is None) == (until is None):
+        raise UsageError("sleep() takes a number of seconds, or until=: one of the two")
+    if until is None:
+        timer = where.run.after(where, cast("float", seconds), "sleep")
+    elif isinstance(until, datetime):
+        timer = where.run.at(where, until.timestamp(), f"{until:%Y-%m-%d %H:%M:%S%z}")
+    elif isinstance(until, int | float) and not isinstance(until, bool):
+        timer = where.run.at(where, float(until), f"{until:g}")
+    else:
+        raise UsageError(f"sleep(until={until!r}): give a datetime, or seconds since the epoch")
     if where.asynchronous and running_loop() is not None:
         return timer
     return timer.result()
@@ -296,6 +366,8 @@ def _options(
         options = replace(options, name=_checked_name(given["name"]))
     if given.get("timeout") is not None:
         options = replace(options, timeout=float(_checked("timeout", given["timeout"])))
+    if given.get("limit") is not None:
+        options = replace(options, limit=_checked("limit", given["limit"]))
     if given.get("key") is not None:
         options = replace(options, key=_checked_key(given["key"]))
     if given.get("version") is not None:
@@ -307,11 +379,12 @@ def _options(
 
 
 def _checked(option: str, value: Any) -> Any:
-    whole = option == "retries"
+    whole = option in {"retries", "limit"}
+    least = 1 if option == "limit" else 0
     kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
         what = "a whole number" if whole else "a number of seconds"
-        raise UsageError(f"step option {option}={value!r}: give {what}, 0 or more")
+        raise UsageError(f"step option {option}={value!r}: give {what}, {least} or more")
     if option == "timeout" and not value:
         raise UsageError("step option timeout=0: give a number of seconds above 0, or None")
     return value

@@ -23,10 +23,12 @@ from .step import Ending, Running, attempt, attempt_async, backoff, explain, fai
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .executors import Limit
     from .handles import Handle
     from .ledger import Ledger
     from .reasons import Reasons
     from .scope import Scope
+    from .step import Work
     from .store import Identity, ReplayIndex
 
 ASYNC_LIMIT = 100
@@ -114,8 +116,11 @@ class Bodies:
         while True:
             running = self._open(handle)
             running.fence()  # nobody but this thread wants its ending
-            work.context.run(scope.current.set, self._scope_of(handle, False))
+            body = self._scope_of(handle, False)
+            body.limits += self._room_for(work)
+            work.context.run(scope.current.set, body)
             running.end(attempt(work, through=through))
+            body.give_limits()
             ending = running.ending
             assert ending is not None
             if ending.interrupt:
@@ -134,12 +139,16 @@ class Bodies:
         self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
         self._journal.flush()
 
-    def _dispatch(self, handle: StepHandle[Any]) -> None:
-        assert handle.work is not None
-        if handle.work.is_async:
-            work = functools.partial(self._perform_async, handle)
-            loop = handle.work.loop or _background.loop
-            self.coroutines.submit(work, handle.work.context, loop)
+    def _dispatch(self, handle: StepHandle[Any], passed: int = 0) -> None:
+        """Run an attempt, once each of the step's limits has room for it."""
+        work = handle.work
+        if work is None:
+            return  # it has ended while it stood in line
+        if passed < len(work.limits):
+            work.limits[passed].take(functools.partial(self._dispatch, handle, passed + 1))
+        elif work.is_async:
+            perform = functools.partial(self._perform_async, handle)
+            self.coroutines.submit(perform, work.context, work.loop or _background.loop)
         else:
             self.threads.submit(functools.partial(self._perform, handle))
 
@@ -170,12 +179,14 @@ class Bodies:
 
     def _perform(self, handle: StepHandle[Any]) -> None:
         """Run one attempt on a thread of the run."""
-        if self.ended or handle.number:
-            return
         work = handle.work
         assert work is not None
-        running = self._open(handle)
         body = self._scope_of(handle, False)
+        body.limits += work.limits
+        if self.ended or handle.number:
+            body.give_limits()
+            return
+        running = self._open(handle)
         running.stop = functools.partial(self._let_go, body)
         work.context.run(scope.current.set, body)
         cancel = None
@@ -186,29 +197,45 @@ class Bodies:
         ending = attempt(work)
         if cancel is not None:
             cancel()
+        body.give_limits()
         if not body.live:
             self.threads.came_back()
         running.end(ending)
 
+    @staticmethod
+    def _room_for(work: Work) -> tuple[Limit, ...]:
+        """Wait in the calling thread until each of the step's limits has room."""
+        for limit in work.limits:
+            gate = _thread.allocate_lock()
+            gate.acquire()
+            limit.take(gate.release)
+            gate.acquire()
+        return work.limits
+
     def _let_go(self, body: Scope) -> None:
         """Leave a thread's body to itself: it can start nothing, and another gets its slot."""
         body.live = False
+        body.give_limits()
         self.threads.let_go()
 
     async def _perform_async(self, handle: StepHandle[Any]) -> None:
-        if self.ended or handle.number:
-            return
         work = handle.work
         assert work is not None
+        body = self._scope_of(handle, True)
+        body.limits += work.limits
+        if self.ended or handle.number:
+            body.give_limits()
+            return
         running = self._open(handle)
         task = asyncio.current_task()
         assert task is not None
         running.stop = functools.partial(call_in, asyncio.get_running_loop(), task.cancel)
-        token = scope.current.set(self._scope_of(handle, True))
+        token = scope.current.set(body)
         try:
             ending = await attempt_async(work)
         finally:
             scope.current.reset(token)
+            body.give_limits()
         running.end(ending)
 
     def _pause(self, seconds: float) -> None:
@@ -297,10 +324,16 @@ class Bodies:
                 return
             handle.started = True
         now = self._clock.time()
-        if rearm or handle.wake_time is None:
+        started = now
+        if handle.until is not None:
+            handle.wake_time = handle.until
+            handle.last_attempt += 1
+        elif rearm or handle.wake_time is None:
             handle.wake_time = now + handle.timer_seconds
             handle.last_attempt += 1
-        running = Running(handle.last_attempt, handle.wake_time - handle.timer_seconds)
+        else:
+            started = handle.wake_time - handle.timer_seconds
+        running = Running(handle.last_attempt, started)
         handle.running = running
         handle.ran = True
         handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value

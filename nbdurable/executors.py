@@ -112,6 +112,38 @@ class Threads:
                         return
 
 
+class Limit:
+    """At most so many at a time; the others wait in a line, which costs them no thread."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._lock = threading.Lock()
+        self._line: deque[Callable[[], object]] = deque()
+
+    def take(self, start: Callable[[], object]) -> None:
+        """Call `start` as soon as there is room; it must not raise, and `give` must follow."""
+        with self._lock:
+            if self._free <= 0:
+                self._line.append(start)
+                return
+            self._free -= 1
+        start()
+
+    def give(self) -> None:
+        """Make room: for the next in line, if there is one."""
+        with self._lock:
+            if self._free < 0 or not self._line:
+                self._free += 1
+                return
+            start = self._line.popleft()
+        start()
+
+    def take_back(self) -> None:
+        """Take the room that was given away meanwhile, even where that is one too many."""
+        with self._lock:
+            self._free -= 1
+
+
 class LoopThread:
     """An event loop on a daemon thread, started when it is first needed."""
 

@@ -298,9 +298,9 @@ class StepHandle(Handle[T_co]):
 
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
-        "deferred", "delivered", "ending", "failed_attempts", "held", "kind", "label_text", "last_attempt", "parent",
-        "pending", "ran", "replayed", "running", "seconds", "seen", "source", "started",
-        "timer_seconds", "upstream", "version", "wake_time", "why", "work",
+        "deferred", "delivered", "ending", "failed_attempts", "held", "kind", "label_text",
+        "last_attempt", "parent", "pending", "ran", "replayed", "running", "seconds", "seen", "source", "started",
+        "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
 
     def __init__(
@@ -335,6 +335,7 @@ class StepHandle(Handle[T_co]):
         self.attempt_errors: tuple[str, ...] = ()
         self.wake_time: float | None = None
         self.timer_seconds = 0.0
+        self.until: float | None = None
         self.cancel_timer: Callable[[], None] | None = None
 
     @property

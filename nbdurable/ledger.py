@@ -124,21 +124,25 @@ class Ledger:
             losers=select.losers(),
             signature=b"",
         )
-        branches = pack(decision.branches)
-        if (decision.key, branches) in self._decided:
+        chosen = (decision.key, pack(decision.branches))
+        if chosen in self._decided:
             return  # another select over this set: by the numbers it has the same winner
-        self._decided.add((decision.key, branches))
+        self._decided.add(chosen)
+        self.add_decision(batch, decision, select.label, select.chosen.label)
+
+    def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
+        """Sign a decision and add it to the transaction."""
         batch.add(
             "decision_log",
             (
                 decision.key,
-                branches,
+                pack(decision.branches),
                 decision.winner,
                 pack(decision.losers),
                 decision.number,
                 decision.execution,
-                select.label,
-                select.chosen.label,
+                label,
+                winner,
                 self.news.clock.time(),
                 sign(self.store.key, decision_message(self.store.id, decision)),
             ),

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import contextvars
 import functools
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from . import output, scope
 from .bodies import Bodies
 from .codec import decode, decode_error, traceback_text
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
+from .completion import AsCompleted, not_saved
 from .entries import Cancelled, Closed, Found, Undone
 from .errors import (
     NotInRunError,
@@ -26,7 +29,7 @@ from .errors import (
     UsageError,
     WaitTimeoutError,
 )
-from .executors import Threads, call_in, running_loop
+from .executors import Limit, Threads, call_in, running_loop
 from .fingerprint import Fingerprinter
 from .handles import Handle, StepHandle, digest_of, handles_in, with_values
 from .interrupts import uninterrupted
@@ -35,16 +38,26 @@ from .ledger import Ledger
 from .news import News
 from .progress import ago
 from .reasons import Reasons
-from .records import Call, Checkpoint, Event, Kind, RunFinished, RunStarted, RunStatus, Version
+from .records import (
+    Call,
+    Checkpoint,
+    Decision,
+    Event,
+    Kind,
+    RunFinished,
+    RunStarted,
+    RunStatus,
+    Version,
+)
 from .scope import Scope
 from .step import Ending, StepOptions, Work, explain, is_async
 from .store import correct_whys, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .executors import Clock
-    from .fingerprint import Print
+    from .fingerprint import Held, Print
     from .step import Running
     from .store import Batch, Identity, Opened, Store
 
@@ -84,6 +97,8 @@ class Run:
         self._index = opened.index
         self._prints = Fingerprinter(strict=settings.strict)
         self._live: dict[bytes, StepHandle[Any]] = {}
+        self._limits: dict[StepOptions, Limit] = {}
+        self._completions: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
         self._children: dict[int, list[StepHandle[Any]]] = {}
         self._versions: dict[bytes, Version] = {}
         self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
@@ -144,6 +159,29 @@ class Run:
                 self._bodies.launch(handle)
         return handle
 
+    def map(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        items: Iterable[Any],
+        same: dict[str, Any],
+        options: StepOptions,
+        *,
+        limit: int | None,
+        return_exceptions: bool,
+    ) -> Gather[Any]:
+        """Start `function` for each of `items`, and gather; `same` is digested once for all."""
+        shared = () if limit is None else (Limit(limit),)
+        held: Held = dict.fromkeys(same)
+        handles = []
+        for item in items:
+            handle = self._claim(where, function, (item,), same, options, held=held, limits=shared)
+            handles.append(handle)
+            if not handle.durable:
+                with uninterrupted():
+                    self._bodies.launch(handle)
+        return self.gather(where, (handles,), return_exceptions=return_exceptions)
+
     def call(
         self,
         where: Scope,
@@ -202,12 +240,15 @@ class Run:
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         options: StepOptions,
+        *,
+        held: Held | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
         self._refuse_ended(where, options.name)
         code = None
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore)
-        inputs = self._inputs(function, arguments, keywords, options)
+        inputs = self._inputs(function, arguments, keywords, options, held)
         handle, again = self._claim_call(where, options.name, inputs.digest, "step")
         if again:
             return handle  # an earlier attempt of the parent has started it
@@ -235,6 +276,7 @@ class Run:
             is_async=is_async(function),
             loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
+            limits=limits if options.limit is None else (*limits, self._limit_of(options)),
         )
         self._news.created(handle)
         self._news.say_prints(options.name, code, inputs)
@@ -250,10 +292,18 @@ class Run:
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         options: StepOptions,
+        held: Held | None,
     ) -> Print:
         if options.key is not None:
             return self._prints.value(options.key(*arguments, **keywords), "key")
-        return self._prints.arguments(function, arguments, keywords, ignore=options.ignore)
+        return self._prints.arguments(
+            function, arguments, keywords, ignore=options.ignore, held=held
+        )
+
+    def _limit_of(self, options: StepOptions) -> Limit:
+        assert options.limit is not None
+        with self._lock:
+            return self._limits.setdefault(options, Limit(options.limit))
 
     def _claim_call(
         self, where: Scope, name: str, inputs: bytes, kind: str
@@ -423,18 +473,39 @@ class Run:
         self._break_over(gather)
         return gather
 
+    def time(self) -> float:
+        """Give the clock's time: not recorded."""
+        return self._news.clock.time()
+
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
         """Make a timer handle: done `seconds` after it was first made."""
-        self._refuse_ended(where, name)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
             raise UsageError(f"{name}({seconds!r}): give a number of seconds, 0 or more")
-        inputs = digest_of(b"seconds", repr(float(seconds)).encode())
+        return self._timer(where, name, f"{seconds:g}", seconds=float(seconds))
+
+    def at(self, where: Scope, until: float, shown: str) -> StepHandle[Any]:
+        """Make a timer handle that is done at a time (seconds since the epoch), never re-armed."""
+        return self._timer(where, "sleep", f"until={shown}", until=until)
+
+    def _timer(
+        self,
+        where: Scope,
+        name: str,
+        shown: str,
+        *,
+        seconds: float = 0.0,
+        until: float | None = None,
+    ) -> StepHandle[Any]:
+        self._refuse_ended(where, name)
+        kind, due = (b"seconds", seconds) if until is None else (b"until", until)
+        inputs = digest_of(kind, repr(due).encode())
         handle, again = self._claim_call(where, name, inputs, "timer")
         if again:
             return handle
         handle.version = _TIMER_VERSION
-        handle.timer_seconds = float(seconds)
-        handle.label_text = f"{name}({seconds:g})"
+        handle.timer_seconds = seconds
+        handle.until = until
+        handle.label_text = f"{name}({shown})"
         found = self._index.checkpoints.get(handle.pair)
         if found is not None and self._replay_found(handle, found):
             return handle
@@ -449,6 +520,139 @@ class Run:
             handle.last_attempt = past.last
             handle.wake_time = past.started + handle.timer_seconds
         return handle
+
+    # --- as_completed -------------------------------------------------------------------
+
+    def as_completed(self, where: Scope, handles: Sequence[Any]) -> AsCompleted:
+        """Make an iterator over `handles` in the order in which they end."""
+        self._refuse_ended(where, "as_completed")
+        branches = flatten(handles, "as_completed")
+        refuse_twice(branches, "as_completed")
+        self._refuse_foreign(branches, "as_completed")
+        completion = AsCompleted(self, branches)
+        with uninterrupted(), self._lock:
+            for branch in branches:
+                if branch.durable or branch.broken is not None:
+                    completion.came(branch)
+                else:
+                    branch.wake(functools.partial(self._came, weakref.ref(completion), branch))
+            self._completions.add(completion)
+        return completion
+
+    def _came(self, completion: weakref.ref[AsCompleted], branch: Handle[Any]) -> None:
+        with self._lock:
+            if (found := completion()) is not None:
+                found.came(branch)
+
+    def next_completed(self, completion: AsCompleted) -> Handle[Any]:
+        """Block until the next one has ended, and give it."""
+        where = scope.current.get()
+        if where is not None and where.asynchronous and running_loop():
+            raise UsageError(
+                "as_completed: a `for` loop would block the cell's own event loop: write "
+                "`async for handle in as_completed(...)`"
+            )
+        wanted = self._wanted(completion)
+        while True:
+            gate = _thread.allocate_lock()
+            gate.acquire()
+            taken = self._take_next(completion, wanted, gate.release)
+            if taken is not None:
+                return self._given(completion, taken)
+            self._demand_left(completion)
+            self._ledger.journal.kick()
+            with self._slots_given():
+                gate.acquire()
+
+    async def next_completed_async(self, completion: AsCompleted) -> Handle[Any]:
+        """Await that the next one has ended, and give it."""
+        loop = asyncio.get_running_loop()
+        wanted = self._wanted(completion)
+        while True:
+            done = loop.create_future()
+            wake = functools.partial(call_in, loop, _resolve, done)
+            taken = self._take_next(completion, wanted, wake)
+            if taken is not None:
+                return self._given(completion, taken)
+            self._demand_left(completion)
+            self._ledger.journal.kick()
+            with self._slots_given(), self._bodies.coroutines.blocked():
+                await done
+
+    def _demand_left(self, completion: AsCompleted) -> None:
+        """Start what is not started, but what an earlier pass left only if nothing else is left."""
+        stored = None
+        if completion.identity in self._index.decisions:
+            stored = self._index.decision_for(completion.identity, completion.members())
+        lost = set(stored.losers) if stored is not None else set()
+        left = tuple(completion.left.values())
+        others = [one for one in left if not all(leaf.pair in lost for leaf in one.leaves())]
+        with uninterrupted():
+            for branch in others or left:
+                branch.demand(asked=False, rearm=True)
+
+    def _wanted(self, completion: AsCompleted) -> Handle[Any] | None:
+        """Give the handle that a decision puts at this position, where there is one."""
+        key = completion.position_key()
+        if key not in self._index.decisions:
+            return None
+        stored = self._index.decision_for(key, completion.members())
+        if stored is None:
+            return None
+        left = completion.left.values()
+        return next((one for one in left if one.identity == stored.winner), None)
+
+    def _take_next(
+        self,
+        completion: AsCompleted,
+        wanted: Handle[Any] | None,
+        waker: Callable[[], object],
+    ) -> Handle[Any] | None:
+        with self._lock:
+            taken = completion.take(wanted)
+            if taken is None:
+                if self._bodies.ended:
+                    raise NotInRunError("as_completed", "the run it belongs to has ended")
+                completion.waker = waker
+            return taken
+
+    def _given(self, completion: AsCompleted, taken: Handle[Any]) -> Handle[Any]:
+        """Commit the position of what was not saved, and give `taken`."""
+        if taken.broken is not None and not taken.durable:
+            raise taken.broken
+        if not_saved(taken):
+            completion.position -= 1
+            key = completion.position_key()
+            completion.position += 1
+            if key not in self._index.decisions:
+                self._commit_completion(completion, key, taken.identity, ())
+        taken.mark_known()
+        return taken
+
+    def leave(self, completion: AsCompleted) -> None:
+        """Make losers of what was not asked for, and commit that."""
+        if completion.over or self._bodies.ended:
+            return
+        completion.over = True
+        if not completion.left:
+            return
+        for branch in completion.left.values():
+            branch.lose()
+        losers = tuple(sorted(leaf.pair for leaf in completion.losing_leaves()))
+        if completion.identity not in self._index.decisions:
+            self._commit_completion(completion, completion.identity, bytes(16), losers)
+
+    def _commit_completion(
+        self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
+    ) -> None:
+        number = completion.last_number
+        members = completion.members()
+
+        def write(batch: Batch) -> None:
+            decision = Decision(key, members, winner, number, self.execution, losers, b"")
+            self._ledger.add_decision(batch, decision, "as_completed", "")
+
+        self._store.commit(write)
 
     def _break_over(self, combinator: Combinator[Any]) -> None:
         """Break a new combinator off if a branch that it needs was, before it was made."""
@@ -635,7 +839,7 @@ class Run:
                 handle.wake(gate.release)
         if waiting:
             self._ledger.journal.kick()
-            with self._bodies.threads.blocked():
+            with self._slots_given():
                 gate.acquire()
         self._awoken(handle)
 
@@ -644,6 +848,20 @@ class Run:
         loop = running_loop()
         if loop is not None and not handle.known and _needs(handle, loop):
             raise _would_block(handle)
+
+    @contextlib.contextmanager
+    def _slots_given(self) -> Iterator[None]:
+        """Count in no limit while waiting: what is waited for may need the room."""
+        where = scope.current.get()
+        limits = tuple(where.limits) if where is not None and where.live else ()
+        for limit in limits:
+            limit.give()
+        try:
+            with self._bodies.threads.blocked():
+                yield
+        finally:
+            for limit in limits:
+                limit.take_back()
 
     async def wait_async(self, handle: Handle[Any]) -> None:
         """Wait on the running loop until `handle` is durable."""
@@ -658,7 +876,7 @@ class Run:
                 handle.wake(functools.partial(call_in, loop, _resolve, done))
         if waiting:
             self._ledger.journal.kick()
-            with self._bodies.coroutines.blocked():
+            with self._slots_given(), self._bodies.coroutines.blocked():
                 await done
         self._awoken(handle)
 
@@ -718,6 +936,7 @@ class Run:
         """End the execution from the thread of the cell: wait, or stop where `error` escapes."""
         if error is None:
             try:
+                self._leave_completions()
                 for handle in self._rest():
                     self.wait_here(handle)
             except BaseException as late:
@@ -729,6 +948,7 @@ class Run:
         """End the execution on the cell's loop: as `finish`."""
         if error is None:
             try:
+                self._leave_completions()
                 for handle in self._rest():
                     await self.wait_async(handle)
             except BaseException as late:
@@ -756,6 +976,10 @@ class Run:
             if handle.durable or handle.broken is not None or handle.is_loser or never_awaited:
                 continue
             yield handle
+
+    def _leave_completions(self) -> None:
+        for completion in tuple(self._completions):
+            self.leave(completion)
 
     def _end(self, error: BaseException | None) -> None:
         self.scope.live = False

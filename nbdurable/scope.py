@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .executors import Limit
     from .run import Run
 
 
@@ -30,7 +31,13 @@ class Scope:
     parent: int | None
     asynchronous: bool
     live: bool = True
+    limits: list[Limit] = field(default_factory=list)
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+
+    def give_limits(self) -> None:
+        """Make room for others of the limits that this body counts in, once."""
+        while self.limits:
+            self.limits.pop().give()
 
     def strand(self) -> int:
         """Give what tells apart the places that code in this scope can run at."""

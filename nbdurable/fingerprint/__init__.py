@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
-from nbdurable.fingerprint.prints import Note, Print
+from nbdurable.fingerprint.prints import Held, Note, Print
 
-__all__ = ["Fingerprinter", "Note", "Print", "contains"]
+__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains"]

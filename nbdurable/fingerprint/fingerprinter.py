@@ -18,7 +18,7 @@ from nbdurable.fingerprint import arrays, builtin, frames, instances, values
 from nbdurable.fingerprint.binding import Binder, target_of
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.places import Places
-from nbdurable.fingerprint.prints import Print, digest16
+from nbdurable.fingerprint.prints import Digested, Held, Print, digest16
 from nbdurable.fingerprint.units import reference, written_parameters
 from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
 
@@ -106,6 +106,7 @@ class Fingerprinter:
         kwargs: Mapping[str, Any] = _NO_KWARGS,
         *,
         ignore: frozenset[str] = _NOTHING,
+        held: Held | None = None,
     ) -> Print:
         """Fingerprint the arguments of a call, by parameter.
 
@@ -114,6 +115,7 @@ class Fingerprinter:
             args: positional arguments.
             kwargs: named arguments.
             ignore: names of parameters to leave out.
+            held: what many calls have in common, each value digested once for all.
 
         Raises:
             FingerprintError: it can't be done, or in strict mode, something was left out.
@@ -130,6 +132,8 @@ class Fingerprinter:
         pairs = binder.bind(args, kwargs)
         if ignore:
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
+        if held is not None:
+            return self._print_slow(pairs, ignore, held)
         return self._print(pairs, ignore)
 
     def _binder(self, fn: Any) -> Binder:
@@ -164,21 +168,28 @@ class Fingerprinter:
             named.append((name, text if len(text) <= _SHORT else sealed(text, _SHORT)))
         return Print(_joined(named), named)
 
-    def _print_slow(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
+    def _print_slow(
+        self, pairs: list[tuple[str, Any]], ignore: frozenset[str], held: Held | None = None
+    ) -> Print:
         started = perf_counter()
         named: list[tuple[str, bytes]] = []
         inputs: list[tuple[str, object, bytes, bytes | None]] = []
         walk = Walk(self, "", ignore=ignore)
         for name, value in pairs:
-            walk.start(name)
-            try:
-                text = walk.top(value)
-                sampled = sample_of(self, None, name, value) if walk.big else None
-            except Exception as error:  # noqa: BLE001 - user code runs in there
-                self._refuse(name, value, error)
-            named.append((name, text))
-            if walk.mutable:
-                inputs.append((name, value, text, sampled))
+            known = held.get(name) if held is not None else None
+            if known is None or known.value is not value:
+                walk.start(name)
+                try:
+                    text = walk.top(value)
+                    sampled = sample_of(self, None, name, value) if walk.big else None
+                except Exception as error:  # noqa: BLE001 - user code runs in there
+                    self._refuse(name, value, error)
+                known = Digested(value, text, sampled, walk.mutable)
+                if held is not None and name in held:
+                    held[name] = known
+            named.append((name, known.text))
+            if known.mutable:
+                inputs.append((name, value, known.text, known.sampled))
         seconds = perf_counter() - started
         return Print(
             _joined(named),

@@ -47,6 +47,19 @@ def nothing_moved(_sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT
     return ()
 
 
+class Digested(NamedTuple):
+    """One value's encoding, for calls that have the value in common."""
+
+    value: object
+    text: bytes
+    sampled: bytes | None
+    mutable: bool
+
+
+Held = dict[str, "Digested | None"]
+"""By parameter: what many calls have in common; None is not digested yet."""
+
+
 class Print:
     """Result of digesting code, arguments or one value."""
 

@@ -197,7 +197,12 @@ class ReplayIndex:
         for group in {(found.namespace, found.name) for found in checkpoints}:
             _drop(self.named[group], numbers)
         for decisions in self.decisions.values():
-            decisions[:] = [kept for kept in decisions if kept.number not in numbers]
+            decisions[:] = [
+                kept
+                for kept in decisions
+                if kept.number not in numbers
+                and not (kept.winner == _NOBODY and kept.number >= min(numbers))
+            ]
         for number in numbers:
             self.numbered.pop(number, None)
         kept = [one for decisions in self.decisions.values() for one in decisions]
@@ -232,6 +237,7 @@ def _drop(checkpoints: list[Checkpoint], numbers: set[int]) -> None:
 
 
 _UNKNOWN = bytes(16)
+_NOBODY = bytes(16)  # the winner of what as_completed left
 
 
 def _same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:

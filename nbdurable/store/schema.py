@@ -26,9 +26,9 @@ TABLES: dict[str, str] = {
         call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
         number BIGINT NOT NULL, cause BIGINT NOT NULL, execution BIGINT NOT NULL,
         kind VARCHAR NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL, started DOUBLE NOT NULL,
-        seconds DOUBLE NOT NULL, payload BLOB NOT NULL, output VARCHAR NOT NULL,
-        signature BLOB NOT NULL""",
+        arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL,
+        started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, payload BLOB NOT NULL,
+        output VARCHAR NOT NULL, signature BLOB NOT NULL""",
     "starts": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,

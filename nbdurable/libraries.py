@@ -1,0 +1,205 @@
+"""What other libraries keep once per process, made one per step: pyplot's figures, rich's console.
+
+Invariant: no library is imported here. One that is there, or is imported while
+this is in use, is fitted; outside a step it behaves as it always did.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_Figures = OrderedDict[Any, Any]
+
+_figures: contextvars.ContextVar[_Figures | None] = contextvars.ContextVar(
+    "nbdurable_figures", default=None
+)
+
+
+class Apart:
+    """A block with figures of its own: pyplot sees no others, and others don't see these.
+
+    With ``show``, what is left open at its end is shown as the inline backend does
+    at a cell's end. Open or not, none is left to pyplot afterwards.
+    """
+
+    __slots__ = ("_show", "_token")
+
+    def __init__(self, *, show: bool = False) -> None:
+        self._show = show
+
+    def __enter__(self) -> Self:
+        self._token = _figures.set(OrderedDict())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if _figures.get():
+                _leave_figures(show=self._show and (kind is None or issubclass(kind, Exception)))
+        finally:
+            _reset(self._token)
+
+
+def fit() -> None:
+    """Fit the libraries that are imported, and from now on each that is; undone by `unfit`."""
+    global _users  # noqa: PLW0603 - the import system is the process's
+    with _lock:
+        _users += 1
+        if _users == 1:
+            sys.meta_path.insert(0, _arrivals)
+            for name, fitting in _FITTINGS.items():
+                module = sys.modules.get(name)
+                # One that is just being imported, by another thread, says so.
+                if module is not None and not getattr(module.__spec__, "_initializing", False):
+                    fitting(module)
+
+
+def unfit() -> None:
+    """Fit no more libraries; those that were fitted stay so."""
+    global _users  # noqa: PLW0603 - the import system is the process's
+    with _lock:
+        _users -= 1
+        if _users == 0 and _arrivals in sys.meta_path:
+            sys.meta_path.remove(_arrivals)
+
+
+_lock = threading.Lock()
+_users = 0
+
+# --- pyplot ---------------------------------------------------------------------
+
+
+class _FiguresHere:
+    """Stands for pyplot's dict of figure managers: a step's own, or else the process's."""
+
+    def __init__(self, everybodys: _Figures) -> None:
+        self.everybodys = everybodys
+
+    @property
+    def _here(self) -> _Figures:
+        mine = _figures.get()
+        return self.everybodys if mine is None else mine
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._here[number]
+
+    def __setitem__(self, number: Any, manager: Any) -> None:
+        self._here[number] = manager
+
+    def __delitem__(self, number: Any) -> None:
+        del self._here[number]
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._here
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._here)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._here)
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._here, name)
+
+
+def _fit_pyplot(helpers: ModuleType) -> None:
+    registry = helpers.Gcf
+    if not isinstance(registry.figs, _FiguresHere):
+        registry.figs = _FiguresHere(registry.figs)
+
+
+def _leave_figures(*, show: bool) -> None:
+    """Show what is open where the inline backend is in use, then close it."""
+    matplotlib: Any = sys.modules["matplotlib"]
+    registry: Any = sys.modules["matplotlib._pylab_helpers"]
+    inline: Any = sys.modules.get("matplotlib_inline.backend_inline")
+    try:
+        if show and inline and matplotlib.is_interactive() and "inline" in matplotlib.get_backend():
+            inline.show(close=False)
+    except Exception:  # noqa: BLE001 - as at a cell's end: what can't be drawn fails nothing else
+        traceback.print_exc()
+    finally:
+        registry.Gcf.destroy_all()
+
+
+# --- rich -----------------------------------------------------------------------
+
+
+class _IsJupyter:
+    """Stands for a console's ``is_jupyter``, which is not so in a step.
+
+    In Jupyter a live display of rich's replaces ``sys.stdout`` for all threads and
+    diverts the whole cell's output into a widget. As a file's, a step's console
+    writes its last state when it has ended.
+    """
+
+    def __get__(self, console: Any, owner: type) -> Any:
+        if console is None:
+            return self
+        return vars(console).get("is_jupyter", False) and _figures.get() is None
+
+    def __set__(self, console: Any, value: bool) -> None:
+        vars(console)["is_jupyter"] = value
+
+
+def _fit_rich(module: ModuleType) -> None:
+    if not isinstance(vars(module.Console).get("is_jupyter"), _IsJupyter):
+        module.Console.is_jupyter = _IsJupyter()
+
+
+# --- imports --------------------------------------------------------------------
+
+_FITTINGS: Final[dict[str, Callable[[ModuleType], None]]] = {
+    "matplotlib._pylab_helpers": _fit_pyplot,
+    "rich.console": _fit_rich,
+}
+
+
+class _Arrivals:
+    """The finder that finds nothing itself, and fits what others find once it is loaded."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        fitting = _FITTINGS.get(name)
+        if fitting is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    _fit_when_loaded(spec.loader, fitting)
+                    return spec
+        return None
+
+
+def _fit_when_loaded(loader: Any, fitting: Callable[[ModuleType], None]) -> None:
+    def exec_module(module: ModuleType) -> None:
+        del loader.exec_module
+        loader.exec_module(module)
+        fitting(module)
+
+    loader.exec_module = exec_module
+
+
+_arrivals: Any = _Arrivals()
+
+
+def _reset(token: contextvars.Token[_Figures | None]) -> None:
+    try:
+        _figures.reset(token)
+    except ValueError:
+        # A coroutine that was left to the garbage collector is closed in another context.
+        _figures.set(None)

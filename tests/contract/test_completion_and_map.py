@@ -1,0 +1,390 @@
+"""CONTRACT section 2: as_completed, map, limits, recorded clock, ids and draws, sleep until."""
+
+import asyncio
+import datetime
+import random
+import threading
+import time
+import uuid
+
+import pytest
+
+from nbdurable import (
+    UsageError,
+    after,
+    as_completed,
+    gather,
+    go,
+    now,
+    rng,
+    select,
+    sleep,
+    step,
+    uuid4,
+    workflow,
+)
+
+
+def in_turn(probe):
+    """Let five steps end in an order that is not that of their starts."""
+    order = [3, 0, 4, 1, 2]
+
+    def one(number):
+        at = order.index(number)
+        if at:
+            probe.event(order[at - 1]).wait(10)
+        return number
+
+    handles = [go(one, number) for number in range(5)]
+    found = []
+    for handle in as_completed(handles):
+        found.append(handle.result())
+        probe.event(found[-1]).set()
+    return found
+
+
+def test_as_completed_gives_the_order_of_ends(always_replay):
+    """The order in which steps ended is the order on every replay."""
+    assert always_replay(in_turn).value == [3, 0, 4, 1, 2]
+
+
+async def in_turn_async(probe):
+    """Iterate in an async cell, over async and sync steps, a timer and a combinator."""
+
+    async def quick():
+        return "quick"
+
+    def slow():
+        probe.event("timer").wait(10)
+        return "slow"
+
+    last = go(slow)
+    handles = [last, after(0.02), go(quick), gather(last)]
+    try:
+        next(as_completed(handles))
+    except UsageError as error:
+        refused = "async for" in str(error)
+    found = []
+    async for handle in as_completed(handles):
+        found.append(handle.name)
+        if handle.name == "after":
+            probe.event("timer").set()
+    return refused, found
+
+
+def test_as_completed_in_an_async_cell(always_replay):
+    """`async for` awaits; a plain `for` would block the loop, and says so."""
+    assert always_replay(in_turn_async).value == (True, ["quick", "after", "slow", "gather"])
+
+
+def leaves_early(probe):
+    """Leave after the first that is good enough."""
+
+    def one(number):
+        probe.effect(f"one {number}")
+        if number != 1:
+            probe.event("left").wait(10)
+        return number
+
+    handles = [go(one, number) for number in range(4)]
+    for handle in as_completed(handles):
+        found = handle.result()
+        if found:
+            break
+    if probe.parameters.get("let_go"):
+        probe.event("left").set()
+    return found
+
+
+def test_leaving_early_makes_losers_of_the_rest(always_replay, bench):
+    """The cell does not wait for them, and a replay does not start them."""
+    assert always_replay(leaves_early).value == 1
+    assert bench.effects() == {f"one {number}": 1 for number in range(4)}
+
+
+def with_unsaved(probe):
+    """Let results that can't be saved come between others."""
+
+    def one(number):
+        if number:
+            probe.event(number - 1).wait(10)
+        return number if number != 1 else threading.Lock()
+
+    handles = [go(one, number) for number in range(3)]
+    found = []
+    for handle in as_completed(handles):
+        found.append(handle.label)
+        probe.event(len(found) - 1).set()
+    return found
+
+
+def test_what_was_not_saved_keeps_its_position(always_replay):
+    """It runs again on replay, and comes where it came."""
+    assert always_replay(with_unsaved).value == ["one(0)", "one(1)", "one(2)"]
+
+
+def failing_first(probe):
+    """Let an error come first, and end the run."""
+
+    def one(number):
+        if probe.effect(f"one {number}") == 1 and number == 0:
+            raise OSError("for now")
+        if number:
+            probe.event("failed").wait(10)
+        else:
+            probe.event("others").wait(10)
+        return number
+
+    handles = [go(one, number) for number in range(3)]
+    found = []
+    for handle in as_completed(handles):
+        outcome = handle.outcome()
+        found.append(handle.label)
+        probe.event("failed").set()
+        if len(found) == 2:
+            probe.event("others").set()
+        if outcome.error is not None and probe.count("ended") == 0:
+            others = [one for one in handles if one is not handle]
+            gather(others).result()
+            probe.effect("ended")
+            raise outcome.error
+    return found[-1]
+
+
+def test_a_retried_error_takes_another_position(bench):
+    """What is tried again ends later: it comes after what had ended before."""
+    assert bench.run(failing_first).error == "OSError: for now"
+    for _ in range(2):
+        report = bench.run(failing_first)
+        assert report.value == "one(0)", report.traceback
+    assert bench.effects()["one 0"] == 2
+    assert bench.effects()["one 1"] == 1
+    assert bench.check()[0] == []
+
+
+def mapped(probe):
+    """Map a step over a list, with what all have in common."""
+
+    @step
+    def scaled(number, table, *, factor):
+        probe.effect(f"scaled {number}")
+        if number == 3:
+            raise ValueError(number)
+        return table["offset"] + number * factor
+
+    table = {"offset": 100}
+    good = scaled.map([1, 2], table=table, factor=10).result()
+    mixed = scaled.map([1, 3], table=table, factor=10, return_exceptions=True).result()
+    nothing = scaled.map([], table=table, factor=1).result()
+    again = scaled.go(2, table=table, factor=10)
+    return good, [mixed[0], str(mixed[1])], nothing, again.result()
+
+
+def test_map(always_replay, bench):
+    """Results in the order of the items; a mapped call is the same call as any other."""
+    assert always_replay(mapped).value == ([110, 120], [110, "3"], [], 120)
+    assert bench.effects() == {"scaled 1": 2, "scaled 2": 2, "scaled 3": 1}
+
+
+class Counted:
+    """A value that counts how often it is looked at."""
+
+    looked = 0
+
+    def __reduce_ex__(self, protocol):
+        """Count, and give a state."""
+        Counted.looked += 1
+        return Counted, ()
+
+
+def test_what_map_holds_constant_is_digested_once(tmp_path):
+    """Once at the start, whatever the number of items; moves are still noticed."""
+
+    @step
+    def uses(number, table):
+        return number
+
+    with workflow("constants", store=tmp_path / "store.duckdb"):
+        table = {"a": [1]}
+        assert uses.map(range(3), table=table).result() == [0, 1, 2]
+        gate = threading.Event()
+
+        @step(version=1)
+        def waits(number, table):
+            gate.wait(10)
+            table["a"].append(number)
+            return number
+
+        handle = waits.map([1], table=table)
+        gate.set()
+        assert handle.result() == [1]
+    assert any("not saved" in note for note in _notes(tmp_path, waits, table))
+
+
+def _notes(folder, waits, table):
+    again = workflow("constants again", store=folder / "store.duckdb")
+    with again:
+        waits.map([2], table=table).result()
+    return again.notes
+
+
+def most_at_once(folder, start, **options):
+    """Run twenty bodies by `start`, and give how many there were at once at the most."""
+    lock, running, most = threading.Lock(), [], []
+
+    def body(number):
+        with lock:
+            running.append(number)
+            most.append(len(running))
+        threading.Event().wait(0.005)
+        with lock:
+            running.remove(number)
+        return number
+
+    with workflow("limited", store=folder / "store.duckdb", limit=16):
+        assert start(body).result() == list(range(20))
+    return max(most)
+
+
+def test_limits(tmp_path):
+    """A step's and a map's limit hold, the lower of the two; without one there are many."""
+
+    def mapped(limit, own):
+        return lambda body: step(body, version=1, limit=own).map(range(20), limit=limit)
+
+    def started(own):
+        return lambda body: gather(step(body, version=1, limit=own).go(n) for n in range(20))
+
+    for number, (start, expected) in enumerate(
+        [(mapped(2, None), 2), (mapped(5, 1), 1), (mapped(3, 6), 3), (started(2), 2)]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert most_at_once(folder, start) <= expected
+    assert most_at_once(tmp_path, started(None)) > 3
+
+
+def test_a_step_that_waits_counts_in_no_limit(tmp_path):
+    """A limited step that starts itself and waits for it doesn't wait for ever."""
+
+    @step(limit=1, version=1)
+    def countdown(number):
+        return number and countdown.go(number - 1).result()
+
+    with workflow("recursive", store=tmp_path / "store.duckdb"):
+        assert countdown.go(5).result() == 0
+        assert gather(countdown.go(number) for number in range(6, 9)).result() == [0, 0, 0]
+
+
+async def limited_async(probe):
+    """Run async steps under a limit."""
+    running = []
+
+    @step(limit=2, version=1)
+    async def one(number):
+        running.append(number)
+        most = len(running)
+        await asyncio.sleep(0.001)
+        running.remove(number)
+        return most
+
+    return max(await gather(one.go(number) for number in range(10)))
+
+
+def test_a_limit_of_async_steps(always_replay):
+    """Async steps keep to their limit as well."""
+    assert always_replay(limited_async).value == 2
+
+
+def test_queued_steps_hold_no_threads(tmp_path):
+    """Thousands that wait for room cost neither threads nor their stacks."""
+    gate = threading.Event()
+
+    @step(limit=2, version=1)
+    def waits(number):
+        gate.wait(30)
+        return number
+
+    with workflow("queued", store=tmp_path / "store.duckdb"):
+        before = threading.active_count()
+        handle = waits.map(range(3000))
+        assert threading.active_count() - before <= 10
+        gate.set()
+        assert len(handle.result()) == 3000
+
+
+def recorded(probe):
+    """Take the time, ids and draws."""
+    first, second = now(), now()
+    ids = uuid4(), uuid4(), uuid4(name="mine")
+    draws, other = rng(), rng()
+    return (
+        first <= second,
+        first.tzinfo is not None,
+        repr((first, second, ids)),
+        len(set(ids)),
+        [draws.random(), draws.randrange(10**9), other.random()],
+        isinstance(ids[0], uuid.UUID) and isinstance(draws, random.Random),
+    )
+
+
+def test_time_ids_and_draws_are_recorded(always_replay):
+    """Every pass gets what the first one got."""
+    found = always_replay(recorded).value
+    assert found[:2] == (True, True)
+    assert found[3] == 3
+    assert found[4][0] != found[4][2]
+    assert found[5]
+
+
+def sleeps_until(probe):
+    """Sleep until a moment that the first pass recorded."""
+    moment = now() + datetime.timedelta(seconds=0.05)
+    sleep(until=moment)
+    sleep(until=moment.timestamp())
+    sleep(until=0)
+    return time.time() >= moment.timestamp()
+
+
+def test_sleep_until(always_replay):
+    """A moment in the past is no wait; replay waits for nothing."""
+    assert always_replay(sleeps_until).value is True
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: sleep(), "one of the two"),
+        (lambda: sleep(1, until=2), "one of the two"),
+        (lambda: sleep(until="noon"), "give a datetime"),
+        (lambda: now(name=""), "not empty"),
+        (lambda: as_completed(3), "int is not a handle"),
+        (lambda: step(len).map([], limit=0), "1 or more"),
+        (lambda: step(len, limit=1.5), "a whole number"),
+    ],
+)
+def test_misuse(tmp_path, call, says):
+    """Each is a UsageError that says what to give."""
+    with workflow("misuse", store=tmp_path / "store.duckdb"), pytest.raises(UsageError, match=says):
+        call()
+
+
+def mixed(probe):
+    """Nest what is new in what there was."""
+
+    def one(name):
+        if name == "slow":
+            probe.event("done").wait(10)
+        return name
+
+    slow, fast = go(one, "slow"), go(one, "fast")
+    first = select(gather(slow), gather(fast, step(one).map(["x", "y"])))
+    found = first.result()
+    probe.event("done").set()
+    ended = [handle.name for handle in as_completed(gather(slow), first)]
+    return found, ended
+
+
+def test_new_and_old_combinators_nest(always_replay):
+    """A map is a gather is a handle."""
+    assert always_replay(mixed).value == (["fast", ["x", "y"]], ["select", "gather"])
