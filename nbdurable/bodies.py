@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from . import scope
 from .codec import encode
 from .entries import AttemptEnded, Nothing, Settled, Started
-from .errors import StepCancelledError
-from .executors import Coroutines, LoopThread, Threads, call_in
+from .errors import RetriesExhaustedError, StepCancelledError
+from .executors import Coroutines, LoopThread, Threads, Turnstile, call_in
 from .handles import StepHandle
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
 from .step import Ending, Running, attempt, attempt_async, backoff, explain, failure, timed_out
@@ -23,7 +23,7 @@ from .step import Ending, Running, attempt, attempt_async, backoff, explain, fai
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .executors import Limit
+    from .executors import Room
     from .handles import Handle
     from .ledger import Ledger
     from .reasons import Reasons
@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 ASYNC_LIMIT = 100
 """How many async steps of a run are under way at once."""
 
+MOST_DEATHS = 5
+"""A step that was in flight at so many deaths of the kernel is not tried again by itself."""
+
 STARTS_SECONDS = 0.25
-"""A body that takes longer has its start committed, so that a death shows what was in flight."""
+"""A body that takes longer has its start committed, so that a death shows what was in flight.
+
+After a death every start is committed before its body runs: then the step that was in
+flight at the next one is known.
+"""
 
 _background = LoopThread("nbdurable-loop")
 
@@ -50,6 +57,7 @@ class Bodies:
         reasons: Reasons,
         *,
         limit: int,
+        careful: bool,
         leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
     ) -> None:
@@ -65,6 +73,9 @@ class Bodies:
         self._leftovers = leftovers
         self._scope_of = scope_of
         self._starts_due = False
+        self._careful = careful
+        self._turnstile = Turnstile()
+        self._suspects = index.suspects()
 
     # --- starting -----------------------------------------------------------------
 
@@ -84,6 +95,31 @@ class Bodies:
             return handle.pair in self._index.losers
         return handle.call.id in self._index.loser_calls
 
+    def room_of(self, handle: StepHandle[Any]) -> tuple[Room, ...]:
+        """Give what a step needs room in because a step was in flight when kernels died.
+
+        A suspect runs alone, so that nothing else can be what kills the kernel.
+        """
+        if not self._suspects:
+            return ()
+        if handle.pair not in self._suspects:
+            return (self._turnstile.many,)
+        deaths = self._index.attempts[handle.pair].deaths
+        self._news.say(
+            f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone"
+        )
+        return (self._turnstile.alone,)
+
+    def given_up(self, handle: StepHandle[Any]) -> bool:
+        """End a step that was in flight at too many deaths; False if it may be tried again."""
+        past = self._index.attempts.get(handle.pair)
+        if past is None or past.deaths < MOST_DEATHS:
+            return False
+        error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
+        running = Running(past.last, self._clock.time())
+        self._journal.enqueue(self._settled(handle, running, failure(error, final=True)))
+        return True
+
     def start(self, handle: StepHandle[Any]) -> None:
         """Start a step's first attempt of this execution, or adopt one that still runs."""
         with self._ledger.lock:
@@ -94,7 +130,8 @@ class Bodies:
             leftover = self._leftovers.pop(handle.pair, None)
         self._recall(handle)
         if leftover is None:
-            self._dispatch(handle)
+            if not self.given_up(handle):
+                self._dispatch(handle)
             return
         handle.running = leftover
         handle.ran = True
@@ -111,6 +148,8 @@ class Bodies:
         assert work is not None
         handle.started = True
         self._recall(handle)
+        if self.given_up(handle):
+            return
         # Retried attempts are shown when they have ended: the final one's output counts.
         through = in_cell and not work.options.policy.retries
         while True:
@@ -166,7 +205,9 @@ class Bodies:
         handle.running = running
         handle.ran = True
         self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
-        if not self._starts_due:
+        if self._careful:
+            self._journal.flush()
+        elif not self._starts_due:
             self._starts_due = True
             self._clock.call_later(STARTS_SECONDS, self._write_starts)
         self._news.attempt_started(handle, running.number, running.started)
@@ -203,7 +244,7 @@ class Bodies:
         running.end(ending)
 
     @staticmethod
-    def _room_for(work: Work) -> tuple[Limit, ...]:
+    def _room_for(work: Work) -> tuple[Room, ...]:
         """Wait in the calling thread until each of the step's limits has room."""
         for limit in work.limits:
             gate = _thread.allocate_lock()

@@ -299,8 +299,8 @@ class StepHandle(Handle[T_co]):
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "ending", "failed_attempts", "held", "kind", "label_text",
-        "last_attempt", "parent", "pending", "ran", "replayed", "running", "seconds", "seen", "source", "started",
-        "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
+        "last_attempt", "parent", "pending", "ran", "replayed", "running", "seconds", "seen",
+        "source", "started", "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
 
     def __init__(

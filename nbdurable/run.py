@@ -113,6 +113,7 @@ class Run:
             opened.index,
             self._reasons,
             limit=settings.limit,
+            careful=opened.previous is RunStatus.DIED,
             leftovers=leftovers,
             scope_of=self._body_scope,
         )
@@ -278,6 +279,7 @@ class Run:
             strict=self.strict,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
         )
+        handle.work.limits += self._bodies.room_of(handle)
         self._news.created(handle)
         self._news.say_prints(options.name, code, inputs)
         if handle.version is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .executors import Limit
+    from .executors import Room
     from .run import Run
 
 
@@ -31,7 +31,7 @@ class Scope:
     parent: int | None
     asynchronous: bool
     live: bool = True
-    limits: list[Limit] = field(default_factory=list)
+    limits: list[Room] = field(default_factory=list)
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
 
     def give_limits(self) -> None:

@@ -24,7 +24,7 @@ import tenacity
 from . import output
 from .codec import encode_error, settle_value
 from .errors import EncodeError, InputMovedError, StepTimeoutError, UsageError
-from .executors import Limit  # noqa: TC001 - dataclass fields are read at run time
+from .executors import Room  # noqa: TC001 - dataclass fields are read at run time
 from .fingerprint import Print, contains
 from .label import printable
 from .records import Kind, Message, Payload, RetryPolicy
@@ -62,7 +62,7 @@ class Work:
     is_async: bool
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Room, ...] = ()
 
     def moved(self) -> tuple[tuple[str, object], ...]:
         """Give the inputs, by name, that are no longer what was digested at `go`."""

@@ -430,8 +430,10 @@ class Store:
         return index
 
     def _load_attempts(self, run: str, of_run: str, index: ReplayIndex) -> None:
-        for call, version, attempt, concluded, ending in self.rows(
-            "SELECT call, version, attempt, concluded, ending "  # noqa: S608 - no input
+        ended: set[tuple[bytes, bytes, int, int]] = set()
+        settled: dict[tuple[bytes, bytes], int] = {}
+        for call, version, attempt, execution, concluded, ending in self.rows(
+            "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
             f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
             [run],
         ):
@@ -439,14 +441,22 @@ class Store:
             past.last = max(past.last, attempt)
             past.concluded = concluded
             past.failed = 0 if concluded else past.failed + (ending == "error")
-        for call, version, attempt, started, execution in self.rows(
-            "SELECT call, version, attempt, t.started, t.execution "  # noqa: S608 - no input
-            f"FROM nbdurable.starts t {of_run} ORDER BY t.execution, attempt",
+            ended.add((call, version, attempt, execution))
+            if concluded:
+                settled[call, version] = execution
+        for call, version, attempt, started, execution, died in self.rows(
+            "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
+            "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
+            "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
+            "WHERE e.run = ? ORDER BY t.execution, attempt",
             [run],
         ):
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.started, past.execution = started, execution
+            in_flight = (call, version, attempt, execution) not in ended
+            if died and in_flight and execution > settled.get((call, version), 0):
+                past.deaths += (call, version) not in index.checkpoints
 
 
 _KINDS = {kind.value: kind for kind in Kind}
@@ -542,6 +552,8 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
             f"{path} is open in this process already, in a way that can't be shared ({text}): "
             f"close that connection, or open it with duckdb.connect(path) and no settings"
         )
+    if "Could not write" in text or "No space left" in text:
+        return as_store_error(error)
     if Path(path).is_file() and not _is_database(path):
         return StoreCorruptError(
             f"{path} is not a DuckDB database; it was left as it is: move it away, or name another "

@@ -97,6 +97,7 @@ class PastAttempts:
     last: int = 0
     failed: int = 0
     concluded: bool = False
+    deaths: int = 0
     started: float = 0.0
     execution: int = 0
 
@@ -192,6 +193,7 @@ class ReplayIndex:
             del self.checkpoints[identity]
             past = self.attempts.setdefault(identity, PastAttempts())
             past.last, past.failed, past.concluded = max(past.last, found.attempt), 0, True
+            past.deaths = 0
         for call in {found.call for found in checkpoints}:
             _drop(self.versions[call], numbers)
         for group in {(found.namespace, found.name) for found in checkpoints}:
@@ -208,6 +210,10 @@ class ReplayIndex:
         kept = [one for decisions in self.decisions.values() for one in decisions]
         self.losers = {loser for one in kept for loser in one.losers}
         self.loser_calls = {call for call, _ in self.losers}
+
+    def suspects(self) -> frozenset[Identity]:
+        """Give what was in flight at two deaths of the kernel or more."""
+        return frozenset(pair for pair, past in self.attempts.items() if past.deaths >= _SUSPICIOUS)
 
     def race_of(self, checkpoint: Checkpoint) -> Decision | None:
         """Give the race that cancelled the call of `checkpoint`, where one did."""
@@ -236,6 +242,7 @@ def _drop(checkpoints: list[Checkpoint], numbers: set[int]) -> None:
     checkpoints[:] = [kept for kept in checkpoints if kept.number not in numbers]
 
 
+_SUSPICIOUS = 2  # deaths
 _UNKNOWN = bytes(16)
 _NOBODY = bytes(16)  # the winner of what as_completed left
 

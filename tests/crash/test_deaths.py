@@ -1,0 +1,113 @@
+"""A step that kills the kernel again and again: known, named, run alone, given up."""
+
+import os
+import signal
+
+from nbdurable import RetriesExhaustedError, go, step
+
+
+def deadly(probe):
+    """Kill the process in one of several steps, as often as a parameter says."""
+
+    def body(name):
+        number = probe.effect(f"{name} starts")
+        if name == "deadly" and number <= probe.parameters["deaths"]:
+            probe.event("others").wait(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "long":
+            probe.event("others").set()
+            probe.event("never").wait(0.3)
+        return name
+
+    handles = [go(body, name) for name in ("deadly", "long")]
+    try:
+        return [handle.result() for handle in handles]
+    except RetriesExhaustedError as error:
+        return str(error)
+
+
+def alone(probe):
+    """Note who runs at the same time as a step that has been in flight at deaths."""
+    running = set()
+
+    def body(name):
+        running.add(name)
+        probe.event(f"seen {name}").wait(0.05)
+        met = sorted(running)
+        running.discard(name)
+        if probe.effect(f"{name} starts") <= 2 and name == "suspect":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return met
+
+    probe.running = running
+    return [handle.result() for handle in [go(body, name) for name in ("suspect", "b", "c")]]
+
+
+def test_a_suspect_runs_alone(bench):
+    """After two deaths in which it was in flight, a step is named, and nothing runs beside it."""
+    for death in (1, 2, 3):
+        report = bench.run(alone)
+        if not report.killed:
+            break
+        assert bench.check()[0] == []
+    assert death == 3
+    assert report.value[0] == ["suspect"]
+    named = [note for note in report.notes if "runs alone" in note]
+    assert "body('suspect') was in flight at each of 2 deaths of the kernel: it runs alone" in named
+    assert bench.check()[0] == []
+
+
+def test_deaths_have_a_cap_of_their_own(bench):
+    """Retries are not used up by deaths; after five deaths the step ends with an error."""
+    for _ in range(5):
+        assert bench.run(deadly, parameters={"deaths": 99}).killed
+    report = bench.run(deadly, parameters={"deaths": 99})
+    assert report.value == "body('deadly'): gave up after 5 attempts: the kernel died during each"
+    assert bench.effects()["deadly starts"] == 5
+    assert bench.check()[0] == []
+    again = bench.run(deadly, parameters={"deaths": 99})
+    assert again.seen() == report.seen()
+
+
+def retried(probe):
+    """Fail twice with an error and die twice, with three retries."""
+
+    @step(retries=3, backoff=0.001)
+    def body():
+        number = probe.effect("body")
+        if number in {1, 3}:
+            raise OSError(number)
+        if number in {2, 4}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return body.go().result()
+
+
+def test_deaths_do_not_use_up_retries(bench):
+    """Two errors and two deaths are two of the three retries."""
+    assert bench.run(retried).killed
+    assert bench.run(retried).killed
+    report = bench.run(retried)
+    assert report.value == 5, report.traceback
+    assert bench.check()[0] == []
+
+
+def in_place(probe):
+    """Die in steps called in place."""
+
+    @step
+    def body(number):
+        if probe.effect(f"body {number}") <= 2 and number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return [body(number) for number in range(3)]
+
+
+def test_a_suspect_called_in_place(bench):
+    """It is named, and runs."""
+    while (report := bench.run(in_place)).killed:
+        pass
+    assert report.value == [0, 1, 2]
+    assert bench.effects() == {"body 0": 1, "body 1": 3, "body 2": 1}
