@@ -68,8 +68,7 @@ class Threads:
         try:
             yield
         finally:
-            with self._lock:
-                self._given_up -= 1
+            self.came_back()
 
     def let_go(self) -> None:
         """A thread will not come back soon: another may take its slot until `came_back`."""
@@ -78,9 +77,12 @@ class Threads:
         self._grow()
 
     def came_back(self) -> None:
-        """A thread that was let go is there again."""
+        """A thread that was let go, or blocked, is there again: one may be too many now."""
         with self._lock:
             self._given_up -= 1
+            surplus = self._threads > self._limit + self._given_up
+        if surplus:
+            self._work.put(_nothing)
 
     def close(self) -> None:
         """Start nothing more; threads end after what they are running."""
@@ -110,6 +112,10 @@ class Threads:
                     if self._threads > self._limit + self._given_up:
                         self._threads -= 1
                         return
+
+
+def _nothing() -> None:
+    """Wake an idle thread, so that it ends if there are too many."""
 
 
 class Limit:
@@ -332,8 +338,9 @@ class Coroutines:
                 work, context, loop = self._waiting.popleft()
             if running_loop() is loop:
                 self._start(work, context, loop)
-            else:
-                call_in(loop, self._start, work, context, loop)
+            elif not call_in(loop, self._start, work, context, loop):
+                with self._lock:
+                    self._under_way -= 1
 
     def _start(
         self,
@@ -354,13 +361,15 @@ class Coroutines:
         self._free_slot()
 
 
-def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
-    """Call `callback` in the thread of `loop`; nowhere if the loop has been closed."""
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> bool:
+    """Call `callback` in the thread of `loop`; False, and nowhere, if the loop has been closed."""
     try:
         loop.call_soon_threadsafe(callback, *args)
     except RuntimeError:
         if not loop.is_closed():
             raise
+        return False
+    return True
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

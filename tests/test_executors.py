@@ -568,3 +568,55 @@ def test_a_timer_without_end(clock):
     clock.call_later(0, fired.set)
     assert fired.wait(LONG)
     cancel()
+
+
+def test_a_thread_that_was_blocked_is_not_one_too_many():
+    """When it goes on, the idle thread that stood in for it ends."""
+    threads = Threads(1)
+    inside, go_on, most = threading.Event(), threading.Event(), []
+    running, ended = threading.Lock(), threading.Event()
+
+    def blocks():
+        with threads.blocked():
+            inside.set()
+            go_on.wait(10)
+        with running:
+            threading.Event().wait(0.1)
+
+    def alone():
+        most.append(running.acquire(blocking=False))
+        ended.set()
+
+    threads.submit(blocks)
+    assert inside.wait(10)
+    stood_in = threading.Event()
+    threads.submit(stood_in.set)
+    assert stood_in.wait(10)
+    go_on.set()
+    while not running.locked():
+        pass
+    threads.submit(alone)
+    assert ended.wait(10)
+    assert most == [True]
+    running.release()
+    threads.close()
+
+
+def test_a_closed_loop_keeps_no_slot():
+    """What can't run any more counts in no limit."""
+    closed = asyncio.new_event_loop()
+    closed.close()
+    coroutines = Coroutines(1)
+    ran = []
+
+    async def one():
+        ran.append(1)
+
+    async def main():
+        coroutines.submit(one, contextvars.copy_context(), closed)
+        coroutines.submit(one, contextvars.copy_context(), asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert ran == [1]

@@ -115,7 +115,7 @@ def make(path):
 def golden(request, tmp_path, monkeypatch):
     """Give a copy of each golden store, with the key that signed it."""
     path = tmp_path / "golden.duckdb"
-    shutil.copy(GOLDEN / f"v{request.param}.duckdb", path)
+    shutil.copy(GOLDEN / f"v{request.param}.store", path)
     shutil.copy(KEY, tmp_path / "signing.key")
     monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "signing.key"))
     yield path
@@ -158,7 +158,7 @@ def test_a_golden_store_is_sound(golden):
 
 def test_every_version_has_its_golden_store():
     """A schema change comes with a golden file, and none is ever dropped."""
-    assert {one.name for one in GOLDEN.glob("*.duckdb")} == {f"v{n}.duckdb" for n in VERSIONS}
+    assert {one.name for one in GOLDEN.glob("*.store")} == {f"v{n}.store" for n in VERSIONS}
 
 
 def test_the_golden_store_can_be_made_again(tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def make_golden():
     """Make the golden store of the present version, in this module's own folder."""
     GOLDEN.mkdir(exist_ok=True)
     os.environ["NBDURABLE_KEY_FILE"] = str(KEY)
-    make(GOLDEN / f"v{schema.VERSION}.duckdb")
+    make(GOLDEN / f"v{schema.VERSION}.store")
 
 
 if __name__ == "__main__":

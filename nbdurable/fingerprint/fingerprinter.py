@@ -136,6 +136,13 @@ class Fingerprinter:
             return self._print_slow(pairs, ignore, held)
         return self._print(pairs, ignore)
 
+    def parameters(self, fn: Callable[..., Any]) -> tuple[str, ...]:
+        """Give the names of the parameters that a call's positional arguments go to."""
+        while builtin.is_step(fn):
+            fn = fn.__wrapped__  # type: ignore[attr-defined]
+        target, bound = target_of(fn)
+        return self._binder(target).names[len(bound) :]
+
     def _binder(self, fn: Any) -> Binder:
         known = self._binders.get(id(fn))
         code = getattr(fn, "__code__", None)

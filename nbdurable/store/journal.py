@@ -250,7 +250,8 @@ def _told(error: Exception) -> DurableError:
 def as_store_error(error: duckdb.Error) -> StoreError:
     """Give the store error that tells a person what a DuckDB error means."""
     text = str(error)
-    if "No space left" in text or "disk is full" in text.lower():
+    full = ("no space left", "disk is full", "disk quota exceeded", "file too large")
+    if any(words in text.lower() for words in full):
         return StoreFullError(
             f"the disk is full: {text.splitlines()[0]}; what was acknowledged is kept: free some "
             f"space and run the cell again to resume"

@@ -705,3 +705,37 @@ def test_many_errors_are_tried_again_at_once(bench):
         assert sum(count == 1 for count in bench.effects().values()) == 25 - seen
     assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
     assert bench.check()[0] == []
+
+
+def test_secrets_are_masked_by_their_parameter(tmp_path):
+    """A label masks what goes to a parameter called a secret, wherever it stands."""
+
+    def login(user, password, *, api_key):
+        return user
+
+    class Account:
+        def open(self, token, name):
+            return name
+
+    with workflow("secrets", store=tmp_path / "store.duckdb"):
+        handle = go(login, "bob", "hunter2", api_key="k")
+        assert handle.label == "login('bob', ***, api_key=***)"
+        keyed = step(login, key=lambda user, *_, **__: user).go("bob", "hunter2", api_key="k")
+        assert keyed.label == "login('bob', ***, api_key=***)"
+        assert go(Account().open, "t0ken", "main").label == "Account.open(***, 'main')"
+
+
+def test_a_retry_predicate_that_raises(tmp_path):
+    """The step ends with its own error, and why it was not retried is said."""
+
+    def fails():
+        raise OSError("mine")
+
+    def predicate(error):
+        raise KeyError("the predicate's")
+
+    run = workflow("predicate", store=tmp_path / "store.duckdb")
+    with run:
+        outcome = step(fails, retries=1, retry_on=predicate).go().outcome()
+    assert outcome.error.args == ("mine",)
+    assert any("retry_on raised KeyError" in note for note in run.notes)
