@@ -24,7 +24,8 @@ floor modules                             duty
 0     `errors`, `records`                 the exception tree; calls, outcomes, events
 1     `codec`                             value <-> payload, signature
 1     `fingerprint`                       code and arguments -> digests
-1     `output`                            each step's prints and displays, kept apart
+1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
+1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> what a view shows; short labels
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index
@@ -33,6 +34,7 @@ floor modules                             duty
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
 4     `completion`                        handles in the order in which they end
 4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
+4     `delivery`                          which step's output is shown when
 4     `bodies`                            attempts started, retried, stopped, adopted
 4     `news`, `reasons`                   what people are told; why a step ran
 4     `run`                               program order, waiting, the end of a run

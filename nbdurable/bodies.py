@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import scope
 from .codec import encode
 from .entries import AttemptEnded, Nothing, Settled, Started
-from .errors import RetriesExhaustedError, StepCancelledError
+from .errors import NotInRunError, RetriesExhaustedError, StepCancelledError
 from .executors import Coroutines, LoopThread, Threads, Turnstile, call_in
 from .handles import StepHandle
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
@@ -23,6 +23,7 @@ from .step import Ending, Running, attempt, attempt_async, backoff, explain, fai
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .delivery import Delivery
     from .executors import Room
     from .handles import Handle
     from .ledger import Ledger
@@ -60,6 +61,7 @@ class Bodies:
         careful: bool,
         leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
+        delivery: Delivery,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -72,6 +74,7 @@ class Bodies:
         self._reasons = reasons
         self._leftovers = leftovers
         self._scope_of = scope_of
+        self._delivery = delivery
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -127,16 +130,29 @@ class Bodies:
                 return
             handle.started = True
             handle.deferred = False
-            leftover = self._leftovers.pop(handle.pair, None)
+            leftover = self._usable(self._leftovers.pop(handle.pair, None))
         self._recall(handle)
         if leftover is None:
             if not self.given_up(handle):
                 self._dispatch(handle)
             return
         handle.running = leftover
+        self._delivery.begun(handle, leftover)
         handle.ran = True
         self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
+        if leftover.body is not None:
+            # What it starts from now on belongs to this execution.
+            mine = self._scope_of(handle, False)
+            leftover.body.run, leftover.body.parent = mine.run, mine.parent
         leftover.adopt(functools.partial(self._conclude, handle, leftover))
+        if leftover.ending is None and handle.work is not None:
+            self._time(handle, handle.work, leftover)
+
+    @staticmethod
+    def _usable(leftover: Running | None) -> Running | None:
+        """Give a body that still runs, or has ended; none that lacked a run meanwhile."""
+        ended = leftover.ending if leftover is not None else None
+        return None if ended is not None and isinstance(ended.error, NotInRunError) else leftover
 
     def left_over(self, handle: StepHandle[Any]) -> bool:
         """Tell whether an earlier execution's body of this step still runs."""
@@ -150,15 +166,15 @@ class Bodies:
         self._recall(handle)
         if self.given_up(handle):
             return
-        # Retried attempts are shown when they have ended: the final one's output counts.
-        through = in_cell and not work.options.policy.retries
         while True:
             running = self._open(handle)
             running.fence()  # nobody but this thread wants its ending
             body = self._scope_of(handle, False)
             body.limits += self._room_for(work)
-            work.context.run(scope.current.set, body)
-            running.end(attempt(work, through=through))
+            context = work.context.copy()
+            context.run(scope.current.set, body)
+            with self._delivery.here(handle, running):
+                running.end(attempt(work, running.capture, context))
             body.give_limits()
             ending = running.ending
             assert ending is not None
@@ -178,18 +194,20 @@ class Bodies:
         self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
         self._journal.flush()
 
-    def _dispatch(self, handle: StepHandle[Any], passed: int = 0) -> None:
+    def _dispatch(self, handle: StepHandle[Any]) -> None:
         """Run an attempt, once each of the step's limits has room for it."""
-        work = handle.work
-        if work is None:
-            return  # it has ended while it stood in line
+        if handle.work is not None:  # it may have been cancelled between two attempts
+            self._pass_limits(handle, handle.work, 0)
+
+    def _pass_limits(self, handle: StepHandle[Any], work: Work, passed: int) -> None:
         if passed < len(work.limits):
-            work.limits[passed].take(functools.partial(self._dispatch, handle, passed + 1))
+            on = functools.partial(self._pass_limits, handle, work, passed + 1)
+            work.limits[passed].take(on)
         elif work.is_async:
-            perform = functools.partial(self._perform_async, handle)
-            self.coroutines.submit(perform, work.context, work.loop or _background.loop)
+            perform = functools.partial(self._perform_async, handle, work)
+            self.coroutines.submit(perform, work.context.copy(), work.loop or _background.loop)
         else:
-            self.threads.submit(functools.partial(self._perform, handle))
+            self.threads.submit(functools.partial(self._perform, handle, work))
 
     def _recall(self, handle: StepHandle[Any]) -> None:
         past = self._index.attempts.get(handle.pair)
@@ -204,6 +222,7 @@ class Bodies:
         running.adopt(functools.partial(self._conclude, handle, running))
         handle.running = running
         handle.ran = True
+        self._delivery.begun(handle, running)
         self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
         if self._careful:
             self._journal.flush()
@@ -218,30 +237,32 @@ class Bodies:
         if not self.ended:
             self._journal.enqueue(Nothing())
 
-    def _perform(self, handle: StepHandle[Any]) -> None:
+    def _perform(self, handle: StepHandle[Any], work: Work) -> None:
         """Run one attempt on a thread of the run."""
-        work = handle.work
-        assert work is not None
         body = self._scope_of(handle, False)
         body.limits += work.limits
         if self.ended or handle.number:
             body.give_limits()
             return
         running = self._open(handle)
+        running.body = body
         running.stop = functools.partial(self._let_go, body)
-        work.context.run(scope.current.set, body)
-        cancel = None
-        if work.options.timeout is not None:
-            cancel = self._clock.call_later(
-                work.options.timeout, functools.partial(self._expire, handle, running)
-            )
-        ending = attempt(work)
-        if cancel is not None:
-            cancel()
+        # A context of its own: an attempt that timed out may still be in its.
+        context = work.context.copy()
+        context.run(scope.current.set, body)
+        self._time(handle, work, running)
+        ending = attempt(work, running.capture, context)
         body.give_limits()
         if not body.live:
             self.threads.came_back()
         running.end(ending)
+
+    def _time(self, handle: StepHandle[Any], work: Work, running: Running) -> None:
+        """Let an attempt on a thread run into its timeout, counted from its start."""
+        if work.options.timeout is not None:
+            left = running.started + work.options.timeout - self._clock.time()
+            expire = functools.partial(self._expire, handle, running)
+            running.stop_timer = self._clock.call_later(left, expire)
 
     @staticmethod
     def _room_for(work: Work) -> tuple[Room, ...]:
@@ -259,9 +280,7 @@ class Bodies:
         body.give_limits()
         self.threads.let_go()
 
-    async def _perform_async(self, handle: StepHandle[Any]) -> None:
-        work = handle.work
-        assert work is not None
+    async def _perform_async(self, handle: StepHandle[Any], work: Work) -> None:
         body = self._scope_of(handle, True)
         body.limits += work.limits
         if self.ended or handle.number:
@@ -273,7 +292,7 @@ class Bodies:
         running.stop = functools.partial(call_in, asyncio.get_running_loop(), task.cancel)
         token = scope.current.set(body)
         try:
-            ending = await attempt_async(work)
+            ending = await attempt_async(work, running.capture)
         finally:
             scope.current.reset(token)
             body.give_limits()
@@ -299,6 +318,12 @@ class Bodies:
 
     def _conclude(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
         """Retry, or settle: called once for each attempt, in whatever thread it ended."""
+        try:
+            self._retry_or_settle(handle, running, ending)
+        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            self._ledger.break_off(handle, error)
+
+    def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
         if ending.interrupt:
             assert ending.error is not None
             self._ledger.break_off(handle, _as_cancelled(handle, ending.error))
@@ -317,7 +342,14 @@ class Bodies:
             return None
         assert handle.work is not None
         policy = handle.work.options.policy
-        if handle.failed_attempts >= policy.retries or not policy.accepts(ending.error):
+        if handle.failed_attempts >= policy.retries:
+            return None
+        try:
+            accepted = policy.accepts(ending.error)
+        except Exception as error:  # noqa: BLE001 - the user's predicate raises what it likes
+            self._news.say(f"{handle.label}: not retried, for retry_on raised {explain(error)}")
+            return None
+        if not accepted:
             return None
         handle.failed_attempts += 1
         return backoff(policy, handle.failed_attempts)
@@ -332,6 +364,7 @@ class Bodies:
     ) -> None:
         """Save that an attempt failed; after that tell it, and go on with `then`."""
         assert ending.error is not None
+        running.capture.finished()  # the final attempt's output counts
         now = self._clock.time()
         text = explain(ending.error)
         handle.attempt_errors += (f"attempt {running.number} failed: {text}",)
@@ -348,6 +381,7 @@ class Bodies:
     def _settled(
         self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False
     ) -> Settled:
+        ending.keep(running.capture)
         if ending.note:
             self._news.say(ending.note)
         if ending.error is not None and handle.attempt_errors and ending.payload is not None:
@@ -409,6 +443,8 @@ class Bodies:
         with self._ledger.lock:
             self.ended = True
         self.threads.close()
+        handles = tuple(handles)
+        parents = {handle.parent for handle in handles if isinstance(handle, StepHandle)}
         kept = []
         for handle in handles:
             if not isinstance(handle, StepHandle) or handle.number:
@@ -418,8 +454,10 @@ class Bodies:
             running = handle.running
             if running is None or handle.work is None or not running.fence():
                 continue
+            running.stop_timer()
             reason = "cancelled" if handle.work.is_async else "let go"
-            if keep and not handle.work.is_async:
+            # The waits of a body that starts steps are broken off: it is no use any more.
+            if keep and not handle.work.is_async and handle.place not in parents:
                 self._leftovers[handle.pair] = running
                 kept.append(handle.label)
                 reason = "still running"

@@ -23,6 +23,7 @@ from typing import Any
 import cloudpickle
 
 from .errors import CodecError, DecodeError, EncodeError
+from .libraries import Apart
 from .records import Payload
 
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
@@ -48,7 +49,8 @@ def decode(data: bytes) -> Any:
         DecodeError: A class or module is gone or changed; says what to run.
     """
     try:
-        return pickle.loads(data)
+        with Apart():  # a restored figure is not pyplot's: it would pop up at the cell's end
+            return pickle.loads(data)
     except DecodeError:
         raise
     except Exception as error:
@@ -147,7 +149,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
 def _pickle(value: object) -> bytes:
     buffer = io.BytesIO()
     try:
-        _Pickler(buffer, protocol=_PROTOCOL).dump(value)
+        with Apart():
+            _Pickler(buffer, protocol=_PROTOCOL).dump(value)
     except EncodeError:
         raise
     except Exception as error:

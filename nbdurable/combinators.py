@@ -17,6 +17,7 @@ from .records import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .handles import Demand
     from .records import Decision
     from .store import Identity, Member
 
@@ -73,18 +74,16 @@ class Combinator(Handle[T_co]):
         """Tell whether `error`, which is no outcome, in a branch leaves this without an end."""
         raise NotImplementedError
 
-    def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start what is not started below."""
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Give what is to be started below."""
         self.asked = self.asked or asked
-        if not self.number:
-            for branch in self.branches:
-                branch.demand(asked=asked, rearm=rearm)
+        return [] if self.number else [(branch, asked, rearm) for branch in self.branches]
 
 
 class Gather(Combinator[T_co]):
     """All results in argument order, or the first failure."""
 
-    __slots__ = ("_failed", "_highest", "_keys", "_left", "_return_exceptions")
+    __slots__ = ("_failed", "_highest", "_keys", "_left", "return_exceptions")
 
     kind = "gather"
 
@@ -101,7 +100,7 @@ class Gather(Combinator[T_co]):
         identity = digest_of(b"gather", mode, *[branch.identity for branch in branches])
         super().__init__(order, place, identity, branches)
         self._keys = keys
-        self._return_exceptions = return_exceptions
+        self.return_exceptions = return_exceptions
         self._left = len({branch.place for branch in branches})
         self._highest = 0
         self._failed: Handle[Any] | None = None
@@ -110,7 +109,7 @@ class Gather(Combinator[T_co]):
         """Count `branch`; keep the failure with the lowest number."""
         self._left -= 1
         self._highest = max(self._highest, branch.number)
-        if branch.ended is not Kind.VALUE and not self._return_exceptions:
+        if branch.ended is not Kind.VALUE and not self.return_exceptions:
             failed = self._failed
             if failed is None or (branch.number, branch.place) < (failed.number, failed.place):
                 self._failed = branch
@@ -134,9 +133,10 @@ class Gather(Combinator[T_co]):
     def receive(self) -> T_co:
         """Give a list (or a dict), or raise the lowest-numbered failure."""
         if self._failed is not None:
+            self._order.show_before(self)
             self._failed.receive()
         values = [
-            self._settled(branch) if self._return_exceptions else branch.receive()
+            self._settled(branch) if self.return_exceptions else branch.receive()
             for branch in self.branches
         ]
         result: Any = values if self._keys is None else dict(zip(self._keys, values, strict=True))
@@ -306,15 +306,13 @@ class Select(Combinator[T_co]):
         if self.chosen is not None:
             self.chosen.mark_known()
 
-    def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start the winner, or while it is undecided all branches, none of them asked for."""
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Give the winner, or while it is undecided all branches, none of them asked for."""
         del rearm
         self.asked = self.asked or asked
         if self.chosen is not None:
-            self.chosen.demand(asked=asked)
-        elif not self.number:
-            for branch in self.branches:
-                branch.demand(asked=False, rearm=True)
+            return [(self.chosen, asked, False)]
+        return [] if self.number else [(branch, False, True) for branch in self.branches]
 
     def _decided(self) -> None:
         if self.chosen is None or not self.replayed:

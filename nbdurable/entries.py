@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .combinators import Select
+from .label import printable
 from .records import Kind
-from .store import take_out
+from .store import NOT_SAVED, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +74,25 @@ class Settled(_Outcomes):
                 if ending.kind is Kind.ERROR and self._in_cell:
                     handle.seen = True
                     batch.add("seen_errors", (*handle.pair, ledger.execution))
+            else:
+                batch.add("attempt_ends", self._not_saved())
             self._resolved = ledger.close_over([handle], batch)
+
+    def _not_saved(self) -> tuple[object, ...]:
+        """Give the row by which the next execution knows why this step runs again."""
+        handle, running = self._handle, self._running
+        return (
+            *handle.pair,
+            running.number,
+            self._ledger.execution,
+            handle.name,
+            handle.label,
+            running.started,
+            self._seconds,
+            NOT_SAVED,
+            printable(self._ending.unsaved),
+            False,
+        )
 
 
 class Cancelled(_Outcomes):

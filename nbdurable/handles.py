@@ -20,6 +20,7 @@ from .step import Ending
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterable
 
+    from .output import Destination
     from .records import Call, Checkpoint, Version
     from .step import Running, Work
     from .store import Identity
@@ -70,8 +71,15 @@ class Order(Protocol):
     def cancel(self, handle: Handle[Any]) -> None:
         """Commit the cancellation of what has not ended at or below `handle`."""
 
+    def show_before(self, gather: Any) -> None:
+        """Show the output of the steps that a failed gather had received in its order."""
+
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
         """Wait as a recorded select against a timer."""
+
+
+Demand = tuple["Handle[Any]", bool, bool]
+"""What is to be started, whether it was asked for, and whether a timer counts anew."""
 
 
 class Handle(Generic[T_co]):
@@ -215,7 +223,14 @@ class Handle(Generic[T_co]):
         raise NotImplementedError
 
     def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start what is not started at or below this handle; `asked` ends being a loser."""
+        """Start what is not started at, below or upstream of this; `asked` ends being a loser."""
+        stack: list[Demand] = [(self, asked, rearm)]
+        while stack:
+            handle, asked, rearm = stack.pop()
+            stack += reversed(handle.demands(asked=asked, rearm=rearm))
+
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Start this itself, and give what else is to be started for it."""
         raise NotImplementedError
 
     def lose(self) -> None:
@@ -298,9 +313,10 @@ class StepHandle(Handle[T_co]):
 
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
-        "deferred", "delivered", "ending", "failed_attempts", "held", "kind", "label_text",
-        "last_attempt", "parent", "pending", "ran", "replayed", "running", "seconds", "seen",
-        "source", "started", "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
+        "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
+        "kind", "label_text", "last_attempt", "parent", "pending", "ran", "replayed", "running",
+        "seconds", "seen", "source", "started", "timer_seconds", "until", "upstream", "version",
+        "wake_time", "why", "work",
     )  # fmt: skip
 
     def __init__(
@@ -320,7 +336,9 @@ class StepHandle(Handle[T_co]):
         self.source: Handle[Any] | None = None
         self.started = False
         self.deferred = False
-        self.delivered = False
+        self.demanded = False
+        self.delivered: object = None
+        self.follower: Destination | None = None
         self.seen = False
         self.held = False
         self.ran = False
@@ -384,11 +402,16 @@ class StepHandle(Handle[T_co]):
         """Give itself."""
         return (self,)
 
-    def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start it if it is not started."""
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Start it if it is not started; what it waits for is asked for once."""
         self.asked = self.asked or asked
-        if not self.started and not self.number:
-            self._order.demand(self, rearm=rearm)
+        if self.started or self.number:
+            return []
+        self._order.demand(self, rearm=rearm)
+        if not self.pending or self.demanded:
+            return []
+        self.demanded = True
+        return [(upstream, True, False) for upstream in self.upstream]
 
     def lose(self) -> None:
         """Become a loser of a decided select."""
@@ -416,8 +439,11 @@ class StepHandle(Handle[T_co]):
 
     def see(self) -> None:
         """Make it durable that its error, or the upstream's that it passes on, is seen."""
-        if self.source is not None:
-            self.source.see()
+        source: Handle[Any] = self
+        while isinstance(source, StepHandle) and source.source is not None:
+            source = source.source
+        if source is not self:
+            source.see()
         elif self.ended is Kind.ERROR:
             self._order.see(self)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import os
+import re
 import signal
+import sys
 import threading
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -28,6 +31,9 @@ STEP_TASK: Final = "nbdurable.step"
 """Begins the name of an asyncio task whose coroutine keeps KeyboardInterrupt to itself."""
 
 _DIM: Final = "opacity:.65;font-size:90%"
+_WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+_BAR: Final = 10
+_FULL: Final = "\u2588"
 
 
 def in_kernel(shell: InteractiveShell) -> bool:
@@ -101,36 +107,82 @@ def capture_displays(shell: InteractiveShell) -> None:
     """Let a step's displays be captured with its other output.
 
     The publisher's own hooks are kept per thread, and steps have threads of
-    their own; so its ``publish`` is covered. Once: `release_displays` first.
+    their own; so its methods are covered. Once: `release_displays` first.
     """
     publisher: Any = shell.display_pub
-    original = publisher.publish
+    publish, clear = publisher.publish, publisher.clear_output
 
-    def publish(
+    def covered_publish(
         data: dict[str, Any], metadata: dict[str, Any] | None = None, **options: Any
     ) -> None:
         bundle = {"data": _as_text(data), "metadata": metadata or {}}
         bundle |= {key: options[key] for key in ("transient", "update") if options.get(key)}
         if not output.capture_display(bundle):
-            original(data, metadata, **options)
+            publish(data, metadata, **options)
 
-    publish.original = original  # type: ignore[attr-defined]
-    publisher.publish = publish
-    output.install_display(lambda bundle: _publish(shell, bundle))
+    def covered_clear(wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
+        if not output.capture_clear(wait):
+            clear(wait)
+
+    covers: dict[str, Any] = {"publish": covered_publish, "clear_output": covered_clear}
+    for name, cover in covers.items():
+        cover.original = getattr(publisher, name)
+        setattr(publisher, name, cover)
+    output.install_face(
+        output.Face(
+            show=lambda bundle: _uncovered(shell, "publish")(**bundle),
+            # A terminal can't take back what it has shown.
+            clear=functools.partial(_clear, shell) if in_kernel(shell) else None,
+            settle=_settled,
+            raw=lambda: watched(shell),
+        )
+    )
 
 
 def release_displays(shell: InteractiveShell) -> None:
     """Take the cover off again, where there is one."""
     publisher: Any = shell.display_pub
-    if hasattr(publisher.publish, "original"):
-        del publisher.publish
-    output.install_display(None)
+    for name in ("publish", "clear_output"):
+        if hasattr(getattr(publisher, name), "original"):
+            delattr(publisher, name)
+    output.install_face(None)
 
 
-def _publish(shell: InteractiveShell, bundle: dict[str, Any]) -> None:
-    """Show a captured bundle, wherever the cell's displays go by now."""
-    publish: Any = shell.display_pub.publish
-    getattr(publish, "original", publish)(**bundle)
+def _uncovered(shell: InteractiveShell, name: str) -> Any:
+    """Give a publisher's method, wherever the cell's displays go by now."""
+    method: Any = getattr(shell.display_pub, name)
+    return getattr(method, "original", method)
+
+
+def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPython's signature
+    _uncovered(shell, "clear_output")(wait)
+
+
+def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a widget's display with the text of its last state; None if it was closed."""
+    module: Any = sys.modules.get("ipywidgets.widgets.widget")
+    known = getattr(module, "_instances", None)
+    if known is None:
+        return bundle
+    widget = known.get(bundle["data"][_WIDGET].get("model_id"))
+    if widget is None or getattr(widget, "outputs", None) == ():
+        return None  # closed; or an output widget, which holds nothing of a step's output
+    return bundle | {"data": bundle["data"] | {"text/plain": _text_of(widget)}}
+
+
+def _text_of(widget: Any) -> str:
+    """Write a widget's last state in one line: a box as its children, a bar as a bar."""
+    if children := getattr(widget, "children", ()):
+        return "".join(_text_of(child) for child in children)
+    value = getattr(widget, "value", None)
+    if isinstance(value, str):
+        # Progress bars pad with figure spaces, for HTML would fold the plain ones.
+        return unescape(re.sub(r"<[^>]*>", "", value)).replace("\u2007", " ")
+    most = getattr(widget, "max", None)
+    if isinstance(value, int | float) and isinstance(most, int | float) and most:
+        done = round(_BAR * min(max(value / most, 0.0), 1.0))
+        return f"|{_FULL * done}{' ' * (_BAR - done)}|"
+    return repr(widget)
 
 
 def _as_text(data: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Ledger:
         error = StepCancelledError(handle.label, reason)
         running = handle.running or Running(handle.last_attempt, now)
         ending = Ending(Kind.CANCELLED, error=error, payload=encode_error(error))
+        ending.keep(running.capture)
         self.end(handle, ending, now - running.started)
         handle.started = True
         self.write_checkpoint(handle, ending, running, batch, cause=cause)

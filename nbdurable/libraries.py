@@ -1,4 +1,4 @@
-"""What other libraries keep once per process, made one per step: pyplot's figures, rich's console.
+"""What other libraries keep once per process, made one per step: pyplot's figures, who prints.
 
 Invariant: no library is imported here. One that is there, or is imported while
 this is in use, is fitted; outside a step it behaves as it always did.
@@ -72,6 +72,12 @@ def unfit() -> None:
             sys.meta_path.remove(_arrivals)
 
 
+def here() -> Callable[[], object]:
+    """Give what makes another thread belong to this block, for good."""
+    mine = _figures.get()
+    return lambda: _figures.set(mine)
+
+
 _lock = threading.Lock()
 _users = 0
 
@@ -138,19 +144,22 @@ def _leave_figures(*, show: bool) -> None:
 
 
 class _IsJupyter:
-    """Stands for a console's ``is_jupyter``, which is not so in a step.
+    """Stands for a console's ``is_jupyter``, which is not so for a live display in a step.
 
-    In Jupyter a live display of rich's replaces ``sys.stdout`` for all threads and
-    diverts the whole cell's output into a widget. As a file's, a step's console
-    writes its last state when it has ended.
+    In Jupyter a live display replaces ``sys.stdout`` for all threads and diverts the
+    whole cell's output into a widget. As into a file, a step's is written when it has
+    ended, in its last state; whatever else a console prints is shown as in any cell.
     """
 
     def __get__(self, console: Any, owner: type) -> Any:
         if console is None:
             return self
-        return vars(console).get("is_jupyter", False) and _figures.get() is None
+        found = vars(console).get("is_jupyter", False)
+        if not found or _figures.get() is None:
+            return found
+        return sys._getframe(1).f_globals.get("__name__") != "rich.live"  # noqa: SLF001 - who asks
 
-    def __set__(self, console: Any, value: bool) -> None:
+    def __set__(self, console: Any, value: object) -> None:
         vars(console)["is_jupyter"] = value
 
 
@@ -159,11 +168,32 @@ def _fit_rich(module: ModuleType) -> None:
         module.Console.is_jupyter = _IsJupyter()
 
 
+# --- ipywidgets -----------------------------------------------------------------
+
+
+def _fit_output_widget(module: ModuleType) -> None:
+    """Let an output widget divert nothing in a step: it would divert the whole cell's output."""
+    widget = module.Output
+    enter, leave = widget.__enter__, widget.__exit__
+    if hasattr(enter, "outside"):
+        return
+
+    def enter_outside(self: Any) -> Any:
+        return enter(self) if _figures.get() is None else None
+
+    def leave_outside(self: Any, *error: object) -> Any:
+        return leave(self, *error) if _figures.get() is None else None
+
+    enter_outside.outside = True  # type: ignore[attr-defined]
+    widget.__enter__, widget.__exit__ = enter_outside, leave_outside
+
+
 # --- imports --------------------------------------------------------------------
 
 _FITTINGS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "matplotlib._pylab_helpers": _fit_pyplot,
     "rich.console": _fit_rich,
+    "ipywidgets.widgets.widget_output": _fit_output_widget,
 }
 
 

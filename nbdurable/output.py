@@ -1,95 +1,338 @@
-"""Each step's prints and displays, kept apart from everybody else's.
+"""Each step's prints and displays, kept apart from everybody else's, shown where they belong.
 
-Invariant: a stream replaced here passes through whatever is written outside a
-step, untouched. Whose output it is, is told by a ContextVar, so concurrent
-bodies don't mix, whatever threads they are on (CONTRACT section 6). Not caught:
-what a subprocess writes to file descriptor 1, and plain child threads.
+Invariant: whose output it is, is told by a ContextVar, so concurrent bodies don't
+mix, whatever threads they are on (CONTRACT section 6). What a capture holds is its
+last state; what of it was shown live is exactly what it holds, piece by piece, in
+the same order. Not caught: what a subprocess writes to file descriptor 1.
 """
 
 from __future__ import annotations
 
 import contextvars
-import io
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TextIO, cast
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
+from . import libraries
+from .libraries import Apart
+from .pieces import Piece, Roll, last_state, messages_of, overwritten, so_far
 from .records import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
 LIMIT_CHARACTERS = 1_000_000
 """A step's captured output is cut at so many characters, with a mark."""
 
+SCREEN_CHARACTERS = 10_000_000
+"""What a cell has shown is remembered up to here, for a step that takes its part back."""
+
+_VIEW: Final = "application/vnd.jupyter.widget-view+json"
+_OTHER: Final = {"stdout": "stderr", "stderr": "stdout"}
+
 _current: contextvars.ContextVar[Capture | None] = contextvars.ContextVar(
     "nbdurable_capture", default=None
 )
+_screen: contextvars.ContextVar[Screen | None] = contextvars.ContextVar(
+    "nbdurable_screen", default=None
+)
+_source: contextvars.ContextVar[object] = contextvars.ContextVar("nbdurable_source", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What shows displays: the notebook's; without one their text is printed.
+
+    ``show`` takes a bundle (``data``, ``metadata``, ``transient``, ``update``);
+    ``clear`` empties the cell, at once or when the next output comes; ``settle``
+    gives the last state of a live display, None if it has been closed; ``raw``
+    tells whether carriage returns are understood where it shows.
+    """
+
+    show: Callable[[dict[str, Any]], object]
+    clear: Callable[[bool], object] | None = None
+    settle: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+    raw: Callable[[], bool] | None = None
+
+
+_face: Face | None = None
+
+
+def install_face(face: Face | None) -> None:
+    """Name what shows displays in the cell."""
+    global _face  # noqa: PLW0603 - one front end a process
+    _face = face
+
+
+# --- one attempt's output -------------------------------------------------------------
 
 
 class Capture:
-    """One attempt's output, in the order in which it was written."""
+    """One attempt's output, in the order in which it was written.
 
-    __slots__ = ("_pieces", "_size", "_through")
+    While it follows somewhere (`follow`), what is written is shown there at once.
+    """
 
-    def __init__(self, *, through: bool = False) -> None:
-        self._pieces: list[tuple[str, list[str]]] = []
-        self._size = 0
-        self._through = through
+    __slots__ = (
+        "_closed", "_cut", "_due", "_live", "_lock", "_roll", "destination", "inside", "unsent",
+    )  # fmt: skip
 
-    @property
-    def through(self) -> bool:
-        """Whether what is captured is also shown at once."""
-        return self._through
+    def __init__(self) -> None:
+        self.destination: Destination | None = None
+        self.unsent: tuple[Message, ...] = ()
+        self.inside = False
+        self._roll = Roll()
+        self._live: _Live | None = None
+        self._closed: tuple[Message, ...] | None = None
+        self._cut = False
+        self._due = False
+        self._lock = threading.RLock()
 
     @property
     def messages(self) -> list[Message]:
         """What was captured, as it was written."""
-        return [Message(kind, "".join(texts)) for kind, texts in self._pieces]
+        with self._lock:
+            return list(self._closed or messages_of(self._roll.pieces, settled=False))
 
-    def write(self, kind: str, data: str) -> None:
-        """Add text of a stream, or a display's JSON."""
-        if self._size > LIMIT_CHARACTERS or not data:
-            return
-        if self._size + len(data) > LIMIT_CHARACTERS:
-            self._compact()
-        left = LIMIT_CHARACTERS - self._size
-        self._size += len(data)
-        if len(data) > left:
-            if kind != "display" and left:
-                self._add(kind, data[:left])
-            kind, data = "stderr", f"\n... output cut at {LIMIT_CHARACTERS:,} characters\n"
-        self._add(kind, data)
+    def write(self, kind: str, data: str, source: object = None) -> bool:
+        """Add text of a stream, or a display's JSON; False if that is not this capture's.
+
+        After its end a body that is still under way writes into nothing; whatever else
+        it has left behind writes past it.
+        """
+        with self._lock:
+            if self._closed is not None:
+                return self.inside
+            if data:
+                self._clear_if_due()
+                self._take(kind, data, source or self)
+            return True
+
+    def display(self, bundle: dict[str, Any], text: str = "", source: object = None) -> bool:
+        """Add a display, or change one that is here; as `write`."""
+        with self._lock:
+            if self._closed is not None:
+                return self.inside
+            named = bundle.get("transient", {}).get("display_id", "")
+            if bundle.get("update") and (pieces := self._roll.shows(named)):
+                self._change(pieces, bundle)
+                return True
+            self._clear_if_due()
+            if widget := _VIEW in bundle.get("data", ()):
+                # To be changed into its last state, and to be taken back alone.
+                source = source or object()
+                bundle = bundle if named else bundle | {"transient": {"display_id": _new_id()}}
+                text = ""
+            data = text or _dumps(bundle)
+            piece = self._take("display", data, source or self)
+            if piece is not None and not bundle.get("update"):
+                piece.display = bundle.get("transient", {}).get("display_id", "")
+                piece.widget = widget
+            return True
+
+    def clear(self, wait: bool = False) -> bool:  # noqa: FBT001, FBT002 - as IPython has it
+        """Take back what was written, with `wait` when more comes; as `write`."""
+        with self._lock:
+            if self._closed is not None:
+                return self.inside
+            self._due = wait
+            if not wait:
+                self._retract({piece.source for piece in self._roll.pieces}, more=False)
+            return True
+
+    def flush(self, kind: str) -> None:
+        """Flush the stream where this is shown."""
+        if self._live is not None and self.destination is not None:
+            self.destination.flush(kind)
+
+    # --- live -------------------------------------------------------------------------
+
+    def follow(self, destination: Destination) -> None:
+        """Show there what was written and was not shown there yet, and from now on the rest."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            if self._live is not None and self.destination is destination:
+                self._live.go_on()
+                return
+            self.destination, self._live = destination, _Live(destination)
+            for piece in self._roll.pieces:
+                self._live.send(piece)
+
+    def unfollow(self) -> None:
+        """Keep to itself what is written from now on."""
+        with self._lock:
+            if self._live is not None:
+                self._live.pause()
+
+    def retract(self, sources: Container[object], *, more: bool) -> None:
+        """Take back what came from `sources`, here and where it was shown."""
+        with self._lock:
+            if self._closed is None:
+                self._retract(sources, more=more)
 
     def finished(self) -> tuple[Message, ...]:
-        """Give the messages, lines overwritten by carriage returns at their last state."""
-        return tuple(
-            Message(message.kind, _last_state(message.data)) if "\r" in message.data else message
-            for message in self.messages
-        )
+        """End it; give the messages, each at its last state.
 
-    def _add(self, kind: str, data: str) -> None:
-        pieces = self._pieces
-        if pieces and kind != "display" and pieces[-1][0] == kind:
-            pieces[-1][1].append(data)
-        else:
-            pieces.append((kind, [data]))
+        ``unsent`` is then what was not shown at ``destination``.
+        """
+        with self._lock:
+            if self._closed is None:
+                self._settle_widgets()
+                if self._live is not None:
+                    self.unsent = self._live.end()
+                self._closed = messages_of(self._roll.pieces)
+                self._roll = Roll()
+            return self._closed
 
-    def _compact(self) -> None:
-        """Make room: drop what carriage returns have overwritten, as progress bars do."""
-        self._pieces = [(one.kind, [_so_far(one.data)]) for one in self.messages]
-        self._size = sum(len(texts[0]) for _, texts in self._pieces)
+    # --- with the lock held -------------------------------------------------------------
+
+    def _take(self, kind: str, data: str, source: object) -> Piece | None:
+        """Add what there is room for, and the mark of the cut with the first that there is not."""
+        if self._cut:
+            return None
+        if self._roll.size + len(data) > LIMIT_CHARACTERS:
+            self._roll.compact()
+        left = LIMIT_CHARACTERS - self._roll.size
+        if len(data) <= left:
+            return self._add(kind, data, source)
+        if kind != "display" and left:
+            self._add(kind, data[:left], source)
+        self._mark_cut(source)
+        return None
+
+    def _mark_cut(self, source: object) -> None:
+        self._cut = True
+        mark = f"\n... output cut at {LIMIT_CHARACTERS:,} characters\n"
+        self._add("stderr", mark, source)
+
+    def _add(self, kind: str, data: str, source: object) -> Piece:
+        piece = self._roll.add(kind, data, source)
+        if self._live is not None:
+            self._live.send(piece, data)
+        return piece
+
+    def _change(self, pieces: list[Piece], bundle: dict[str, Any]) -> None:
+        """Give displays another content, where there is room for it."""
+        data = _dumps({key: part for key, part in bundle.items() if key != "update"})
+        for piece in pieces:
+            if self._roll.size - piece.size + len(data) > LIMIT_CHARACTERS:
+                if not self._cut:
+                    self._mark_cut(piece.source)
+                return
+            self._roll.replace(piece, data)
+            piece.widget = _VIEW in bundle.get("data", ())
+            if self._live is not None:
+                self._live.change(piece, _dumps(bundle))
+
+    def _clear_if_due(self) -> None:
+        if self._due:
+            self._due = False
+            self._retract({piece.source for piece in self._roll.pieces}, more=True)
+
+    def _retract(self, sources: Container[object], *, more: bool) -> None:
+        self._roll.drop(sources)
+        self._cut = self._cut and self._roll.size > LIMIT_CHARACTERS
+        if self._live is not None:
+            self._live.retract(sources, more=more)
+
+    def _settle_widgets(self) -> None:
+        """Change each live display into its last state; take out those that were closed."""
+        closed = set()
+        for piece in [one for one in self._roll.pieces if one.widget]:
+            bundle = json.loads(piece.text)
+            settled = _settled(bundle)
+            if settled is None:
+                closed.add(piece.source)
+                continue
+            self._roll.replace(piece, _dumps(settled))
+            if self._live is not None:
+                update = settled | {"transient": bundle["transient"], "update": True}
+                self._live.change(piece, _dumps(update))
+        if closed:
+            self._retract(closed, more=False)
 
 
-def capturing(capture: Capture | None) -> contextvars.Token[Capture | None]:
-    """Send this context's output to `capture`; `released` undoes it."""
-    return _current.set(capture)
+def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a live display as it can be shown without its kernel, None if it was closed."""
+    if _face is not None and _face.settle is not None:
+        settled = _face.settle(bundle)
+        if settled is None:
+            return None
+        bundle = settled
+    parts = {kind: part for kind, part in bundle["data"].items() if kind != _VIEW}
+    return {"data": parts, "metadata": bundle.get("metadata", {})}
 
 
-def released(token: contextvars.Token[Capture | None]) -> None:
-    """Send this context's output to where it went before."""
-    _current.reset(token)
+class Capturing:
+    """Sends the output of a block, in its context, to `capture`; and figures left open."""
+
+    __slots__ = ("_apart", "_capture", "_token")
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._apart = Apart(show=True)
+
+    def __enter__(self) -> Self:
+        self._capture.inside = True
+        self._token = _current.set(self._capture)
+        self._apart.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self._apart.__exit__(kind, *error)
+        finally:
+            self._capture.inside = False
+            try:
+                _current.reset(self._token)
+            except ValueError:
+                # A coroutine left to the garbage collector is closed in another context.
+                _current.set(None)
+
+
+def here() -> Callable[[], object]:
+    """Give what makes another thread belong to this context's body, for good."""
+    capture, figures = _current.get(), libraries.here()
+
+    def enter() -> None:
+        _current.set(capture)
+        figures()
+
+    return enter
+
+
+def current() -> Capture | None:
+    """Give the capture that this context's output goes to; None where it is the cell's own."""
+    return _current.get()
+
+
+def capture_display(bundle: dict[str, Any]) -> bool:
+    """Take a display if a step's output is being captured; False if it is the cell's own.
+
+    The front end calls it for every display; with True, it shows nothing.
+    """
+    capture = _current.get()
+    if capture is not None and capture.display(bundle):
+        return True
+    _note_display(bundle)
+    return False
+
+
+def capture_clear(wait: bool) -> bool:  # noqa: FBT001 - as IPython has it
+    """Take back a step's output if it is being captured; False if the cell is to be cleared."""
+    capture = _current.get()
+    if capture is not None and capture.clear(wait):
+        return True
+    if (screen := _screen.get()) is not None:
+        screen.forget()
+    return False
+
+
+# --- messages, kept as text and delivered -----------------------------------------------
 
 
 def dumps(messages: Sequence[Message]) -> str:
@@ -104,116 +347,40 @@ def loads(text: str) -> tuple[Message, ...]:
 
 def deliver(messages: Iterable[Message]) -> None:
     """Write messages to where this context's output goes: the cell, or an enclosing step."""
+    source = object()
     for message in messages:
-        if message.kind == "display":
-            _deliver_display(message)
-        else:
-            _write(sys.stdout if message.kind == "stdout" else sys.stderr, message.data)
+        _emit(message.kind, message.data, source)
 
 
-# --- displays: the notebook's face installs what shows them ---------------------
-
-_show: Callable[[dict[str, Any]], None] | None = None
-
-
-def install_display(show: Callable[[dict[str, Any]], None] | None) -> None:
-    """Name what shows a display's bundle (``data``, ``metadata``) in the cell."""
-    global _show  # noqa: PLW0603 - one front end a process
-    _show = show
-
-
-def capture_display(bundle: dict[str, Any]) -> bool:
-    """Take a display if a step's output is being captured; False if it is the cell's own.
-
-    The front end calls it for every display; with True, it shows nothing unless
-    the capture also lets output through.
-    """
-    capture = _current.get()
-    if capture is None:
-        return False
-    capture.write("display", json.dumps(bundle, default=str))
-    return not capture.through
-
-
-def _deliver_display(message: Message) -> None:
+def _emit(kind: str, data: str, source: object) -> None:
+    """Show one piece where this context's output goes."""
+    bundle = json.loads(data) if kind == "display" else {}
     capture = _current.get()
     if capture is not None:
-        capture.write("display", message.data)
-        if not capture.through:
-            return
-    bundle = json.loads(message.data)
-    if _show is not None:
-        _show(bundle)
-    else:
+        if kind == "display":
+            capture.display(bundle, data, source)
+        else:
+            capture.write(kind, data, source)
+        return
+    token = _source.set(source)
+    try:
+        if kind == "display":
+            _note_display(bundle)
+            _show(bundle)
+        else:
+            other = getattr(sys, _OTHER[kind])
+            if getattr(other, "unflushed", True):
+                other.flush()
+            _write(getattr(sys, kind), data)
+    finally:
+        _source.reset(token)
+
+
+def _show(bundle: dict[str, Any]) -> None:
+    if _face is not None:
+        _face.show(bundle)
+    elif not bundle.get("update"):
         _write(sys.stdout, str(bundle["data"].get("text/plain", "")) + "\n")
-
-
-# --- streams --------------------------------------------------------------------
-
-
-class _Tee(io.TextIOBase):
-    """Stands for ``sys.stdout`` or ``sys.stderr`` while a run is active."""
-
-    def __init__(self, kind: str, stream: TextIO) -> None:
-        self.kind = kind
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        capture = _current.get()
-        if capture is None:
-            return self.stream.write(text)
-        capture.write(self.kind, text)
-        if capture.through:
-            _write(self.stream, text)
-        return len(text)
-
-    def flush(self) -> None:
-        if _current.get() is None:
-            self.stream.flush()
-
-    def isatty(self) -> bool:
-        return _current.get() is None and self.stream.isatty()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override] # a read-only attribute is enough
-        return self.stream.encoding
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-_lock = threading.Lock()
-_users = 0
-
-
-def install_streams() -> None:
-    """Replace ``sys.stdout`` and ``sys.stderr``; each call wants one `remove_streams`."""
-    global _users  # noqa: PLW0603 - the streams are the process's
-    with _lock:
-        _users += 1
-        if _users == 1:
-            sys.stdout = cast("TextIO", _Tee("stdout", sys.stdout))
-            sys.stderr = cast("TextIO", _Tee("stderr", sys.stderr))
-
-
-def remove_streams() -> None:
-    """Put the streams back when the last user has gone."""
-    global _users  # noqa: PLW0603 - the streams are the process's
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            if isinstance(sys.stdout, _Tee):
-                sys.stdout = sys.stdout.stream
-            if isinstance(sys.stderr, _Tee):
-                sys.stderr = sys.stderr.stream
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -225,23 +392,273 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _last_state(text: str) -> str:
-    """Keep of each line what a terminal would show after its carriage returns."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(_overwrite(line) if "\r" in line else line for line in lines)
+# --- live: from a body to who waits for it -----------------------------------------------
 
 
-def _overwrite(line: str) -> str:
-    shown = ""
-    for part in line.split("\r"):
-        shown = part + shown[len(part) :]
-    return shown
+class Destination:
+    """Where the output of a step goes while it is waited for, told by who waits.
+
+    What is shown is written in a copy of that context, from whatever thread: so it
+    is the waiting cell's, or goes into the capture of the step whose body waits.
+    """
+
+    __slots__ = ("_context", "open", "raw")
+
+    def __init__(self) -> None:
+        self._context = contextvars.copy_context()
+        self.open = True
+        self.raw = _understands_returns()
+
+    def emit(self, kind: str, data: str, source: object) -> None:
+        """Show a piece."""
+        if self.open:
+            self._context.copy().run(_emit, kind, data, source)
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Show messages."""
+        if self.open:
+            self._context.copy().run(deliver, messages)
+
+    def retract(self, sources: Container[object], *, more: bool) -> None:
+        """Take back what came from `sources`; `more` tells that other output follows."""
+        if self.open:
+            self._context.copy().run(_retract, sources, more)
+
+    def flush(self, kind: str) -> None:
+        """Flush the stream that is written to."""
+        if self.open:
+            self._context.copy().run(getattr(sys, kind).flush)
 
 
-def _so_far(text: str) -> str:
-    """As `_last_state`, but the last line can go on: its cursor stays where it is."""
-    if "\r" not in text:
-        return text
-    done, newline, line = text.rpartition("\n")
-    overwritten, back, rest = line.rpartition("\r")
-    return _last_state(done) + newline + _overwrite(overwritten) + back + rest
+def _understands_returns() -> bool:
+    """Tell whether carriage returns may go as they are to where this context's output goes."""
+    if _current.get() is not None:
+        return True
+    if _face is not None and _face.raw is not None:
+        return _face.raw()
+    return sys.stdout.isatty()
+
+
+class _Live:
+    """Sends pieces on, so that what is shown in the end is their last state.
+
+    Where carriage returns are understood, they go on as they come, and the cursor is
+    left behind the text of a piece. Elsewhere a line goes on when it is complete.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._emit: Callable[[str, str, object], object] = destination.emit
+        self._raw = destination.raw
+        self._piece: Piece | None = None
+        self._line: list[str] = []
+        self._shown: set[object] = set()
+        self._kept: list[tuple[Piece, str]] | None = None
+
+    def send(self, piece: Piece, data: str | None = None) -> None:
+        """Show a piece, or what of it has come now."""
+        if self._kept is not None:
+            self._kept.append((piece, piece.text if data is None else data))
+            return
+        if piece is not self._piece:
+            self._settle()
+            self._piece = piece
+        self._shown.add(piece.source)
+        if piece.kind == "display":
+            self._emit(piece.kind, piece.text, piece.source)
+        else:
+            self._send_text(piece, piece.text if data is None else data)
+
+    def change(self, piece: Piece, update: str) -> None:
+        """Show a display with another content."""
+        if self._kept is None or all(kept is not piece for kept, _ in self._kept):
+            self._destination.emit("display", update, piece.source)
+
+    def retract(self, sources: Container[object], *, more: bool) -> None:
+        """Take back what came from `sources`."""
+        if self._kept is not None:
+            self._kept = [kept for kept in self._kept if kept[0].source not in sources]
+        if self._piece is not None and self._piece.source in sources:
+            self._piece, self._line = None, []
+        if any(source in sources for source in self._shown):
+            self._destination.retract(sources, more=more)
+
+    def pause(self) -> None:
+        """Keep what follows."""
+        if self._kept is None:
+            self._kept = []
+
+    def go_on(self) -> None:
+        """Show what was kept, and what follows."""
+        kept, self._kept = self._kept or [], None
+        for piece, data in kept:
+            self.send(piece, data)
+
+    def end(self) -> tuple[Message, ...]:
+        """Show what is held back of a line; or, in a pause, give what was not shown."""
+        rest = Roll()
+        if self._kept is not None:
+            self._emit = rest.add
+            self.go_on()
+        self._settle()
+        return messages_of(rest.pieces, settled=False)
+
+    def _send_text(self, piece: Piece, data: str) -> None:
+        done, newline, rest = data.rpartition("\n")
+        if newline:
+            if not self._raw:
+                self._show(piece, last_state("".join((*self._line, done, newline))))
+            self._line = []
+        if rest:
+            self._line.append(rest)
+            if len(self._line) > _PARTS and any("\r" in part for part in self._line):
+                self._line = [so_far("".join(self._line))]
+        if self._raw:
+            self._show(piece, data)
+
+    def _settle(self) -> None:
+        """Show what is held back of the last piece's line, and leave the cursor behind it."""
+        piece, line = self._piece, "".join(self._line)
+        self._piece, self._line = None, []
+        if piece is None or not line:
+            return
+        if not self._raw:
+            self._show(piece, last_state(line))
+        elif "\r" in line:
+            self._show(piece, "\r" + overwritten(line))
+
+    def _show(self, piece: Piece, text: str) -> None:
+        if text:
+            self._emit(piece.kind, text, piece.source)
+
+
+_PARTS = 64
+"""A line in so many parts is looked through for what it has overwritten."""
+
+
+def _retract(sources: Container[object], more: bool) -> None:  # noqa: FBT001 - run in a context
+    capture, screen = _current.get(), _screen.get()
+    if capture is not None:
+        capture.retract(sources, more=more)
+    elif screen is not None:
+        screen.retract(sources, more=more)
+
+
+class Screen:
+    """What a cell has shown, so that a step's part of it can be taken back.
+
+    A front end can only be told to clear the whole cell: what is to stay is shown
+    anew.
+    """
+
+    def __init__(self, clear: Callable[[bool], object]) -> None:
+        self._clear = clear
+        self._roll = Roll()
+        self._lost = False
+        self._lock = threading.RLock()
+
+    def note(self, kind: str, data: str, source: object, display: str = "") -> None:
+        """Remember a piece that is being shown."""
+        with self._lock:
+            if self._lost:
+                return
+            self._roll.add(kind, data, source).display = display
+            if self._roll.size > SCREEN_CHARACTERS:
+                self._roll, self._lost = Roll(), True
+
+    def change(self, display: str, data: str) -> bool:
+        """Remember that a display is shown with another content; False if it is not here."""
+        with self._lock:
+            pieces = self._roll.shows(display)
+            for piece in pieces:
+                self._roll.replace(piece, data)
+            return bool(pieces)
+
+    def forget(self) -> None:
+        """The cell is being cleared."""
+        with self._lock:
+            self._roll, self._lost = Roll(), False
+
+    def retract(self, sources: Container[object], *, more: bool) -> None:
+        """Take from the screen what came from `sources`."""
+        with self._lock:
+            if not self._lost and self._roll.drop(sources):
+                contextvars.copy_context().run(self._repaint, more)
+
+    def _repaint(self, more: bool) -> None:  # noqa: FBT001 - run in a context
+        _screen.set(None)
+        self._clear(more or bool(self._roll.pieces))
+        for piece in self._roll.pieces:
+            _emit(piece.kind, piece.text, piece.source)
+
+
+def enter_screen() -> contextvars.Token[Screen | None]:
+    """Remember from now on what this context's cell shows, where that can be of use."""
+    clear = _face.clear if _face is not None else None
+    return _screen.set(None if clear is None else Screen(clear))
+
+
+def leave_screen(token: contextvars.Token[Screen | None]) -> None:
+    """Remember no more."""
+    try:
+        _screen.reset(token)
+    except ValueError:
+        # An async generator's cleanup may run in another context.
+        _screen.set(None)
+
+
+def note_text(kind: str, text: str) -> None:
+    """Take note of text that a cell's own code, or a delivery, writes to a stream."""
+    screen = _screen.get()
+    if screen is not None:
+        screen.note(kind, text, _source.get())
+
+
+def _note_display(bundle: dict[str, Any]) -> None:
+    screen = _screen.get()
+    if screen is None:
+        return
+    named = bundle.get("transient", {}).get("display_id", "")
+    shown = {key: part for key, part in bundle.items() if key != "update"}
+    if not (bundle.get("update") and screen.change(named, _dumps(shown))):
+        screen.note("display", _dumps(bundle), _source.get(), named)
+
+
+# --- text ---------------------------------------------------------------------------------
+
+
+def _dumps(bundle: dict[str, Any]) -> str:
+    return json.dumps(bundle, default=str)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Stage:
+    """Where the steps that one piece of code starts show their output: one after the other.
+
+    ``home`` is the strand of that code; ``busy`` tells that a step is shown live.
+    """
+
+    __slots__ = ("_due", "busy", "destination", "home")
+
+    def __init__(self, home: int) -> None:
+        self.home = home
+        self.busy = False
+        self.destination = Destination()
+        self._due: list[Message] = []
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Show messages now, or when the step that is shown live has ended."""
+        if self.busy:
+            self._due += messages
+        else:
+            deliver(messages)
+
+    def over(self) -> None:
+        """Show what came while a step was shown live."""
+        self.busy = False
+        due, self._due = self._due, []
+        if due:
+            self.destination.deliver(due)

@@ -41,8 +41,9 @@ class Reasons:
         index = self._index
         if handle.pair in self._retried:
             return Why.ERROR_RETRIED.value
-        if handle.pair in index.attempts:
-            return Why.UNFINISHED.value
+        past = index.attempts.get(handle.pair)
+        if past is not None:
+            return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
         older = index.versions.get(handle.call.id)
         if not older:
             # Which argument changed can be told now only where one call stands for one.

@@ -21,6 +21,7 @@ from .bodies import Bodies
 from .codec import decode, decode_error, traceback_text
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .completion import AsCompleted, not_saved
+from .delivery import Delivery, Gate, LoopGate
 from .entries import Cancelled, Closed, Found, Undone
 from .errors import (
     NotInRunError,
@@ -56,6 +57,7 @@ from .store import correct_whys, pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from .delivery import Watch
     from .executors import Clock
     from .fingerprint import Held, Print
     from .step import Running
@@ -72,6 +74,7 @@ class RunSettings:
     strict: bool = False
     limit: int = 6
     asynchronous: bool = False
+    tee: bool = False
 
 
 class Run:
@@ -108,6 +111,7 @@ class Run:
         self._lock = self._ledger.lock
         self._receiving = Threads(1, "nbdurable-receive")
         self._reasons = Reasons(opened, self._live, self._news)
+        self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -116,6 +120,7 @@ class Run:
             careful=opened.previous is RunStatus.DIED,
             leftovers=leftovers,
             scope_of=self._body_scope,
+            delivery=self._delivery,
         )
 
     @property
@@ -263,7 +268,7 @@ class Run:
             found = self._index.checkpoints.get((handle.call.id, bytes(16)))
         if found is not None and self._replay_found(handle, found):
             return handle
-        parameters = [name for name, _ in inputs.parts]
+        parameters = self._prints.parameters(function) if arguments else ()
         handle.label_text = label_of(options.name, arguments, keywords, parameters)
         handle.work = Work(
             label=handle.label_text,
@@ -387,6 +392,7 @@ class Run:
             handle.take_checkpoint(found)
             handle.durable = True
         self._news.replayed(handle)
+        self._delivery.replayed(handle)
 
     def _restored(self, handle: StepHandle[Any]) -> Ending:
         """Give the ending of a numbered handle, decoded from its checkpoint the first time."""
@@ -754,10 +760,7 @@ class Run:
             return
         if handle.kind == "timer":
             self._bodies.arm(handle, rearm=rearm)
-        elif handle.pending:
-            for upstream in handle.upstream:
-                upstream.demand(asked=True)
-        elif handle.work is not None and not handle.started:
+        elif handle.work is not None and not handle.pending and not handle.started:
             self._bodies.start(handle)
 
     # --- cancellation ------------------------------------------------------------------
@@ -828,21 +831,20 @@ class Run:
         self._refuse_blocking(handle)
         self.wait_here(handle)
 
-    def wait_here(self, handle: Handle[Any]) -> None:
-        """Block the calling thread until `handle` is durable."""
+    def wait_here(self, handle: Handle[Any], rest: Watch | None = None) -> None:
+        """Block the calling thread until `handle` is durable; at the end with the `rest`."""
         with uninterrupted():
-            handle.demand(asked=True)
-        gate = _thread.allocate_lock()
-        gate.acquire()
+            handle.demand(asked=rest is None)
+        gate = Gate()
         with self._lock:
             waiting = not handle.durable and handle.broken is None
             if waiting:
                 self._refuse_unresolved(handle)
-                handle.wake(gate.release)
+                handle.wake(gate.open)
         if waiting:
             self._ledger.journal.kick()
             with self._slots_given():
-                gate.acquire()
+                self._delivery.wait(handle, gate, rest)
         self._awoken(handle)
 
     def _refuse_blocking(self, handle: Handle[Any]) -> None:
@@ -865,21 +867,20 @@ class Run:
             for limit in limits:
                 limit.take_back()
 
-    async def wait_async(self, handle: Handle[Any]) -> None:
-        """Wait on the running loop until `handle` is durable."""
+    async def wait_async(self, handle: Handle[Any], rest: Watch | None = None) -> None:
+        """Wait on the running loop until `handle` is durable; at the end with the `rest`."""
         with uninterrupted():
-            handle.demand(asked=True)
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
+            handle.demand(asked=rest is None)
+        gate = LoopGate()
         with self._lock:
             waiting = not handle.durable and handle.broken is None
             if waiting:
                 self._refuse_unresolved(handle)
-                handle.wake(functools.partial(call_in, loop, _resolve, done))
+                handle.wake(gate.open)
         if waiting:
             self._ledger.journal.kick()
             with self._slots_given(), self._bodies.coroutines.blocked():
-                await done
+                await self._delivery.wait_async(handle, gate, rest)
         self._awoken(handle)
 
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
@@ -905,14 +906,15 @@ class Run:
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""
         ending = self._restored(handle)
-        if not handle.delivered:
-            handle.delivered = True
-            if not ending.shown:
-                output.deliver(ending.messages)
+        self._delivery.deliver(handle)
         if ending.error is None:
             return ending.value
         handle.see()
         raise ending.error
+
+    def show_before(self, gather: Gather[Any]) -> None:
+        """Show the output of the steps that a failed gather had received in its order."""
+        self._delivery.show_before(gather)
 
     def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
         """Give the error that a numbered step ended with, decoded the first time."""
@@ -939,8 +941,9 @@ class Run:
         if error is None:
             try:
                 self._leave_completions()
+                rest = self._delivery.watch_rest(self.handles)
                 for handle in self._rest():
-                    self.wait_here(handle)
+                    self.wait_here(handle, rest)
             except BaseException as late:
                 self._end(late)
                 raise
@@ -951,8 +954,9 @@ class Run:
         if error is None:
             try:
                 self._leave_completions()
+                rest = self._delivery.watch_rest(self.handles)
                 for handle in self._rest():
-                    await self.wait_async(handle)
+                    await self.wait_async(handle, rest)
             except BaseException as late:
                 self._end(late)
                 raise
@@ -990,11 +994,12 @@ class Run:
         self._ledger.journal.flush()
         status = _status_of(error)
         if error is None:
-            self._deliver_rest()
+            self._delivery.deliver_rest(tuple(self.handles))
             self._reasons.say_unasked(self.scope.namespace)
             self._say_unseen()
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
+        self._delivery.close()
         now = self._news.clock.time()
         try:
             self._write_end(status, now, error)
@@ -1021,19 +1026,6 @@ class Run:
             batch.add("execution_ends", (self.execution, status.value, now, text, listed))
 
         self._store.commit(write)
-
-    def _deliver_rest(self) -> None:
-        """Show, in `go` order, the output of steps that the cell never asked; losers' never."""
-        for handle in tuple(self.handles):
-            if not isinstance(handle, StepHandle) or not handle.durable or handle.delivered:
-                continue
-            if handle.parent is None and not handle.is_loser:
-                handle.delivered = True
-                if handle.ending is None:
-                    assert handle.checkpoint is not None
-                    output.deliver(output.loads(handle.checkpoint.output))
-                elif not handle.ending.shown:
-                    output.deliver(handle.ending.messages)
 
     def _say_unseen(self) -> None:
         unseen = [

@@ -7,13 +7,17 @@ task and whatever copies their context, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import itertools
 import threading
+import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .executors import Room
+    from .output import Stage
     from .run import Run
 
 
@@ -33,6 +37,7 @@ class Scope:
     live: bool = True
     limits: list[Room] = field(default_factory=list)
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+    stage: Stage | None = None
 
     def give_limits(self) -> None:
         """Make room for others of the limits that this body counts in, once."""
@@ -41,15 +46,19 @@ class Scope:
 
     def strand(self) -> int:
         """Give what tells apart the places that code in this scope can run at."""
+        place: object = threading.current_thread()
         if self.asynchronous:
-            try:
-                task: asyncio.Task[Any] | None = asyncio.current_task()
-            except RuntimeError:
-                task = None
-            if task is not None:
-                return id(task)
-        return threading.get_ident()
+            with contextlib.suppress(RuntimeError):
+                place = asyncio.current_task() or place
+        known = _strands.get(place)
+        if known is None:
+            known = _strands[place] = next(_numbers)
+        return known
 
+
+# By number, not by address: Python puts a new task where one was that is gone.
+_strands: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
+_numbers = itertools.count()
 
 current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "nbdurable_scope", default=None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import output, scope
+from . import output, scope, streams
 from . import store as stores
 from .errors import StoreError, UsageError
 from .executors import Clock, SystemClock
@@ -139,6 +139,7 @@ def workflow(
     max_age: float | None = None,
     strict: bool | None = None,
     limit: int | None = None,
+    tee: bool = False,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
     """Give a durable run without a notebook: a context manager, and a decorator.
@@ -151,6 +152,7 @@ def workflow(
         max_age: As `new`, when the last checkpoint is older than so many seconds.
         strict: Refuse what can't be compared or saved, instead of saying so.
         limit: How many sync steps run at once.
+        tee: Show every step's output while it runs, in no order, instead of in program order.
         observers: Called with each event, in any thread; must be quick and not raise.
 
     Raises:
@@ -174,6 +176,7 @@ def workflow(
         max_age=max_age,
         strict=strict,
         limit=limit,
+        tee=tee,
         observers=tuple(observers),
     )
 
@@ -195,6 +198,7 @@ class Workflow:
         max_age: float | None,
         strict: bool | None,
         limit: int | None,
+        tee: bool,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
         self.run_name = run_name
@@ -207,6 +211,7 @@ class Workflow:
         self._max_age = max_age
         self._strict = strict
         self._limit = limit
+        self._tee = tee
         self._observers = observers
         self._run: Run | None = None
         self._place = ""
@@ -265,17 +270,20 @@ class Workflow:
             opened = found.store.begin_execution(
                 self.run_name, now=_state.clock.time(), new=self._new, max_age=self._max_age
             )
+            streams.install()
+            undo.callback(streams.remove)
+            undo.callback(output.leave_screen, output.enter_screen())
             strict = _state.settings.strict if self._strict is None else self._strict
             run = Run(
                 found.store,
                 opened,
-                RunSettings(self.run_name, strict, self._limit or default_limit(), asynchronous),
+                RunSettings(
+                    self.run_name, strict, self._limit or default_limit(), asynchronous, self._tee
+                ),
                 clock=_state.clock,
                 observers=self._observers,
                 leftovers=_state.leftovers.setdefault(opened.run, {}),
             )
-            output.install_streams()
-            undo.callback(output.remove_streams)
             run.begin()
             undo.callback(_leave_scope, scope.current.set(run.scope))
             with uninterrupted():
@@ -348,6 +356,7 @@ class Workflow:
             max_age=self._max_age,
             strict=self._strict,
             limit=self._limit,
+            tee=self._tee,
             observers=self._observers,
         )
 

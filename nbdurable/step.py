@@ -21,13 +21,14 @@ from typing import Any
 
 import tenacity
 
-from . import output
 from .codec import encode_error, settle_value
 from .errors import EncodeError, InputMovedError, StepTimeoutError, UsageError
 from .executors import Room  # noqa: TC001 - dataclass fields are read at run time
 from .fingerprint import Print, contains
 from .label import printable
+from .output import Capture, Destination
 from .records import Kind, Message, Payload, RetryPolicy
+from .streams import Capturing
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +89,48 @@ class Ending:
     error: BaseException | None = None
     payload: Payload | None = None
     messages: tuple[Message, ...] = ()
-    shown: bool = False
+    shown_at: Destination | None = None
+    unshown: tuple[Message, ...] = ()
     unsaved: str = ""
     note: str = ""
     interrupt: bool = False
     final: bool = False
 
+    def keep(self, capture: Capture) -> None:
+        """Take what an attempt has written, and what of it was not shown live, and where."""
+        self.messages = capture.finished()
+        self.shown_at, self.unshown = capture.destination, capture.unsent
+
 
 class Running:
     """One live attempt; whoever holds it decides who gets its ending.
 
-    ``stop`` ends its body where that can be, once its ending is nobody's.
+    ``stop`` ends its body where that can be, once its ending is nobody's;
+    ``stop_timer`` its timeout; ``body`` is where a thread's body stands. ``over`` is for
+    good: an interrupted one is not over.
     """
 
-    __slots__ = ("_lock", "_target", "ending", "number", "over", "started", "stop")
+    __slots__ = (
+        "_lock", "_target", "body", "capture", "ending", "number", "over", "started", "stop",
+        "stop_timer",
+    )  # fmt: skip
 
     def __init__(self, number: int, started: float) -> None:
+        self.capture = Capture()
         self._lock = threading.Lock()
         self._target: Callable[[Ending], None] | None = None
         self.ending: Ending | None = None
         self.over = False
         self.number = number
         self.started = started
+        self.body: Any = None  # a scope, which is a floor above
         self.stop: Callable[[], object] = _nothing
+        self.stop_timer: Callable[[], object] = _nothing
 
     def end(self, ending: Ending) -> None:
         """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
-        self.over = True
+        self.over = not ending.interrupt
+        self.stop_timer()
         with self._lock:
             target, self._target = self._target, None
             if target is None:
@@ -142,38 +158,29 @@ def _nothing() -> None:
     """Stop a body that can't be stopped."""
 
 
-def attempt(work: Work, *, through: bool = False) -> Ending:
-    """Run a sync body once, in this thread and `work`'s context."""
+def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
+    """Run a sync body once, in this thread and `context`."""
     refused = _refuse_moved(work)
     if refused is not None:
         return refused
-    capture = output.Capture(through=through)
     try:
-        value = work.context.run(_call, work, capture)
+        value = context.run(_call, work, capture)
     except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
         ending = _failed(work, error)
     except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
         ending = Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
     else:
         ending = _returned(work, value)
-    ending.messages = capture.finished()
-    ending.shown = through
     return ending
 
 
-async def attempt_async(work: Work) -> Ending:
+async def attempt_async(work: Work, capture: Capture) -> Ending:
     """Run an async body once, in this task; the task runs in `work`'s context."""
     refused = _refuse_moved(work)
     if refused is not None:
         return refused
-    capture = output.Capture()
-    token = output.capturing(capture)
-    try:
-        ending = await _await(work)
-    finally:
-        output.released(token)
-    ending.messages = capture.finished()
-    return ending
+    with Capturing(capture):
+        return await _await(work)
 
 
 async def _await(work: Work) -> Ending:
@@ -241,12 +248,9 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def _call(work: Work, capture: output.Capture) -> Any:
-    token = output.capturing(capture)
-    try:
+def _call(work: Work, capture: Capture) -> Any:
+    with Capturing(capture):
         return work.function(*work.arguments, **work.keywords)
-    finally:
-        output.released(token)
 
 
 def _refuse_moved(work: Work) -> Ending | None:

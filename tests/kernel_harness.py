@@ -147,6 +147,12 @@ class Kernel:
         self._result = Result()
         self._ids: dict[str, dict[str, Any]] = {}
         self._rows: list[dict[str, Any]] = []
+        self._clear = False
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """What the running cell shows by now."""
+        return self._result.outputs
 
     def wait_for(self, text: str, *, timeout: float = TIMEOUT) -> None:
         """Read the running cell's outputs until ``text`` was printed."""
@@ -213,10 +219,18 @@ class Kernel:
 
     def _take(self, kind: str, content: dict[str, Any]) -> bool:
         outputs = self._result.outputs
+        if self._clear and kind in {"stream", "display_data", "execute_result", "error"}:
+            self._clear = False
+            outputs.clear()
         if kind == "status":
             return bool(content["execution_state"] == "idle")
         if kind == "stream":
             outputs.append({"type": kind, **content})
+        elif kind == "clear_output":
+            if content["wait"]:
+                self._clear = True
+            else:
+                outputs.clear()
         elif kind in {"display_data", "execute_result"}:
             shown = {"type": kind, **content}
             outputs.append(shown)

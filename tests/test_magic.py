@@ -613,10 +613,10 @@ def test_displays_are_captured(shared):
     """A display within a capture goes there, from any thread, and can be shown later."""
     result = shared.run(
         "from nbdurable import output\nfrom IPython.display import display, HTML\n"
-        "import contextvars\nbox = output.Capture()\ntoken = output.capturing(box)\n"
-        "thread = threading.Thread(target=contextvars.copy_context().run,\n"
-        "    args=(display, HTML('<i>x</i>')))\nthread.start()\nthread.join()\n"
-        "output.released(token)\n[m.kind for m in box.messages]"
+        "import contextvars\nbox = output.Capture()\nwith output.Capturing(box):\n"
+        "    thread = threading.Thread(target=contextvars.copy_context().run,\n"
+        "        args=(display, HTML('<i>x</i>')))\n    thread.start()\n    thread.join()\n"
+        "[m.kind for m in box.messages]"
     )
     assert (result.value, result.displays) == ("['display']", [])
     result = shared.run("output.deliver(box.messages)")

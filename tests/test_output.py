@@ -3,16 +3,16 @@
 import contextlib
 import contextvars
 import io
+import json
 import logging
-import os
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from nbdurable import gather, go, output, session, step, workflow
-from nbdurable.output import Capture, capturing, deliver, dumps, loads, released
+from nbdurable import gather, go, output, session, step, streams, workflow
+from nbdurable.output import Capture, Capturing, Destination, Face, deliver, dumps, loads
 from nbdurable.records import Message
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,8 +24,8 @@ def clean():
     before = sys.stdout, sys.stderr
     yield
     session.close_stores()
-    output.install_display(None)
-    assert output._users == 0
+    output.install_face(None)
+    assert streams._users == 0
     assert output._current.get() is None
     assert (sys.stdout, sys.stderr) == before
 
@@ -33,11 +33,11 @@ def clean():
 @contextlib.contextmanager
 def replaced():
     """Replace the streams as a run does (no fixture: pytest's own capture changes them too)."""
-    output.install_streams()
+    streams.install()
     try:
         yield
     finally:
-        output.remove_streams()
+        streams.remove()
 
 
 def written(*pieces, kind="stdout"):
@@ -182,11 +182,9 @@ def test_delivered_to_the_streams(capsys):
 def test_delivered_inside_a_step(capsys):
     """Inside a capture what is delivered is captured: a parent's output has its children's."""
     outer = Capture()
-    with replaced():
-        token = capturing(outer)
+    with replaced(), Capturing(outer):
         print("before")
         deliver([Message("stdout", "child\n"), Message("display", '{"data": {}}')])
-        released(token)
     assert outer.finished() == (
         Message("stdout", "before\nchild\n"),
         Message("display", '{"data": {}}'),
@@ -216,14 +214,12 @@ def test_displays_outside_a_step_are_the_cells():
     assert output.capture_display({"data": {}}) is False
 
 
-@pytest.mark.parametrize("through", [False, True])
-def test_displays_of_a_step_are_captured(through):
-    """A step's display is captured; the front end shows it only where it is let through."""
-    capture = Capture(through=through)
-    token = capturing(capture)
-    taken = output.capture_display({"data": {"text/plain": "x"}, "metadata": {"odd": {1, 2}}})
-    released(token)
-    assert taken is not through
+def test_displays_of_a_step_are_captured():
+    """A step's display is captured and not shown by the front end, whatever is in it."""
+    capture = Capture()
+    with Capturing(capture):
+        bundle = {"data": {"text/plain": "x"}, "metadata": {"odd": {1, 2}}}
+        assert output.capture_display(bundle) is True
     [message] = capture.finished()
     assert message.kind == "display"
     assert "{1, 2}" in message.data
@@ -233,14 +229,13 @@ def test_displays_are_delivered_to_the_front_end(capsys):
     """A front end shows the bundle as it was; without one, its text is printed."""
     bundle = {"data": {"text/plain": "größer", "text/html": "<b>"}, "metadata": {"a": 1}}
     capture = Capture()
-    token = capturing(capture)
-    output.capture_display(bundle)
-    released(token)
+    with Capturing(capture):
+        output.capture_display(bundle)
     shown = []
-    output.install_display(shown.append)
+    output.install_face(Face(shown.append))
     deliver(capture.finished())
     assert shown == [bundle]
-    output.install_display(None)
+    output.install_face(None)
     deliver(capture.finished())
     assert capsys.readouterr().out == "größer\n"
     assert shown == [bundle]
@@ -249,124 +244,429 @@ def test_displays_are_delivered_to_the_front_end(capsys):
 def test_displays_delivered_inside_a_step():
     """A child's display is the parent's output, not yet the cell's."""
     shown = []
-    output.install_display(shown.append)
+    output.install_face(Face(shown.append))
     outer = Capture()
-    token = capturing(outer)
-    deliver([Message("display", '{"data": {}}')])
-    released(token)
+    with Capturing(outer):
+        deliver([Message("display", '{"data": {}}')])
     assert shown == []
     assert outer.finished() == (Message("display", '{"data": {}}'),)
-    outer = Capture(through=True)
-    token = capturing(outer)
-    deliver([Message("display", '{"data": {}}')])
-    released(token)
-    assert shown == [{"data": {}}]
-    assert outer.finished() == (Message("display", '{"data": {}}'),)
 
 
-# --- streams -------------------------------------------------------------------------
+def named(text, *, update=False, name="x"):
+    """Give a display with an id."""
+    bundle = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": name}}
+    return bundle | {"update": True} if update else bundle
 
 
-def test_streams_are_counted():
-    """Runs beside each other replace the streams once; the last one puts them back."""
-    before = sys.stdout, sys.stderr
-    output.install_streams()
-    replaced = sys.stdout, sys.stderr
-    assert replaced != before
-    output.install_streams()
-    assert (sys.stdout, sys.stderr) == replaced
-    output.remove_streams()
-    assert (sys.stdout, sys.stderr) == replaced
-    output.remove_streams()
-    assert (sys.stdout, sys.stderr) == before
-
-
-def test_a_stream_that_somebody_else_has_replaced_stays(monkeypatch):
-    """Streams that were redirected meanwhile are not touched at the end."""
-    output.install_streams()
-    tee, mine = sys.stdout, io.StringIO()
-    sys.stdout = mine
-    output.remove_streams()
-    assert sys.stdout is mine
-    sys.stdout = tee.stream
-
-
-def test_outside_a_step_streams_pass_through(capsys):
-    """What no step writes goes where it went before, at once."""
-    with replaced():
-        assert sys.stdout.write("text") == 4
-        print("printed", file=sys.stderr)
-        assert capsys.readouterr() == ("text", "printed\n")
-
-
-@pytest.mark.parametrize("through", [False, True])
-def test_inside_a_step_streams_are_captured(capsys, through):
-    """What a step writes is its own; it is shown at once only where it is let through."""
-    capture = Capture(through=through)
-    with replaced():
-        token = capturing(capture)
-        assert sys.stdout.write("größer\n") == 7
-        sys.stderr.writelines(["a\n", "b\n"])
-        sys.stdout.flush()
-        released(token)
-    assert capture.finished() == (Message("stdout", "größer\n"), Message("stderr", "a\nb\n"))
-    assert capsys.readouterr() == (("größer\n", "a\nb\n") if through else ("", ""))
-
-
-def test_the_stream_is_like_the_one_below():
-    """What code asks a stream for is answered by the one below; in a step it is no terminal."""
-    below = sys.stdout
-    with replaced():
-        assert sys.stdout.encoding == below.encoding
-        assert sys.stdout.isatty() == below.isatty()
-        assert sys.stdout.writable()
-        assert sys.stdout.buffer is below.buffer
-        token = capturing(Capture())
-        assert not sys.stdout.isatty()
-        for text in (b"bytes", 5, None):
-            with pytest.raises(TypeError, match="must be str"):
-                sys.stdout.write(text)
-        released(token)
-
-
-def test_the_file_number_is_the_streams_own(monkeypatch, tmp_path):
-    """A subprocess is given the real file."""
-    with (tmp_path / "out").open("w") as file:
-        monkeypatch.setattr(sys, "stdout", file)
-        with replaced():
-            assert sys.stdout.fileno() == file.fileno()
-            os.write(sys.stdout.fileno(), b"direct")
-        assert sys.stdout is file
-    assert (tmp_path / "out").read_text() == "direct"
-
-
-def test_output_follows_its_context(capsys):
-    """Two threads in two contexts write at once, line by line, and nothing is mixed."""
-    captures = [Capture(), Capture()]
-    turns = [threading.Semaphore(1), threading.Semaphore(0)]
-
-    def write(mine):
-        capturing(captures[mine])
-        for number in range(20):
-            turns[mine].acquire()
-            print(mine, end="")
-            print("", number)
-            turns[1 - mine].release()
-
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(write, mine))
-        for mine in (0, 1)
+def texts(messages):
+    """Give messages as pairs: what kind, what text (of a display its plain text)."""
+    return [
+        (m.kind, json.loads(m.data)["data"].get("text/plain") if m.kind == "display" else m.data)
+        for m in messages
     ]
-    with replaced():
-        for thread in threads:
-            thread.start()
-        print("the cell's own")
-        for thread in threads:
-            thread.join(30)
-    for mine in (0, 1):
-        expected = "".join(f"{mine} {number}\n" for number in range(20))
-        assert captures[mine].finished() == (Message("stdout", expected),)
-    assert capsys.readouterr().out == "the cell's own\n"
+
+
+def test_an_updated_display_keeps_its_last_state():
+    """A display that the step itself updates is recorded once, as it was in the end."""
+    capture = Capture()
+    with Capturing(capture):
+        output.capture_display(named("one"))
+        capture.write("stdout", "text")
+        for text in ("two", "three"):
+            output.capture_display(named(text, update=True))
+        output.capture_display(named("elsewhere", update=True, name="y"))
+    first, second, third = capture.finished()
+    assert texts([first, second]) == [("display", "three"), ("stdout", "text")]
+    assert "update" not in json.loads(first.data)
+    assert json.loads(third.data) == named("elsewhere", update=True, name="y")
+
+
+def test_an_update_delivered_inside_a_step_changes_that_steps_display():
+    """A child's update of its parent's display changes the parent's record."""
+    outer = Capture()
+    with Capturing(outer):
+        output.capture_display(named("one"))
+        deliver([Message("display", json.dumps(named("two", update=True)))])
+    assert texts(outer.finished()) == [("display", "two")]
+
+
+def test_displays_are_bounded(monkeypatch):
+    """Displays take room, updates too; the one that does not fit is left out and marked."""
+    monkeypatch.setattr(output, "LIMIT_CHARACTERS", 300)
+    mark = ("stderr", "\n... output cut at 300 characters\n")
+    capture = Capture()
+    with Capturing(capture):
+        for number in range(9):
+            output.capture_display({"data": {"text/plain": "x" * 60}, "metadata": {"n": number}})
+    assert texts(capture.finished()) == [("display", "x" * 60)] * 2 + [mark]
+    capture = Capture()
+    with Capturing(capture):
+        output.capture_display(named("small"))
+        output.capture_display(named("x" * 300, update=True))
+        output.capture_display(named("smaller", update=True))
+    assert texts(capture.finished()) == [("display", "smaller"), mark]
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_cleared_output_is_gone(wait):
+    """What a step clears is not recorded; with `wait`, once something follows."""
+    capture = Capture()
+    with Capturing(capture):
+        capture.write("stdout", "one\n")
+        output.capture_display(named("one"))
+        assert output.capture_clear(wait) is True
+        assert bool(capture.messages) is wait
+        capture.write("stdout", "two\n")
+    assert capture.finished() == (Message("stdout", "two\n"),)
+    capture = Capture()
+    capture.write("stdout", "last\n")
+    capture.clear(wait=True)
+    assert capture.finished() == (Message("stdout", "last\n"),)
+
+
+def test_clearing_makes_room(monkeypatch):
+    """A step that clears as it goes is not cut for what it has cleared."""
+    monkeypatch.setattr(output, "LIMIT_CHARACTERS", 100)
+    capture = Capture()
+    for number in range(10):
+        capture.clear()
+        capture.write("stdout", f"{number}" * 90)
+    assert capture.finished() == (Message("stdout", "9" * 90),)
+
+
+def test_clearing_outside_a_step_is_the_cells():
+    """A clear_output that no step made is not taken."""
+    assert output.capture_clear(False) is False
+
+
+def widget(name, text):
+    """Give a widget's display."""
+    view = {output._VIEW: {"model_id": name}, "text/plain": text}
+    return {"data": view, "metadata": {}}
+
+
+def test_a_widget_is_recorded_as_its_last_text():
+    """A widget lives no longer than its kernel: its text of the end is kept, a closed one's not."""
+    ends = {"bar": "100%", "closed": None}
+
+    def settle(bundle):
+        text = ends[bundle["data"][output._VIEW]["model_id"]]
+        return None if text is None else bundle | {"data": bundle["data"] | {"text/plain": text}}
+
+    output.install_face(Face(lambda bundle: None, settle=settle))
+    capture = Capture()
+    with Capturing(capture):
+        output.capture_display(widget("bar", "0%"))
+        capture.write("stdout", "between\n")
+        output.capture_display(widget("closed", "0%"))
+    first, second = capture.finished()
+    assert json.loads(first.data) == {"data": {"text/plain": "100%"}, "metadata": {}}
+    assert second == Message("stdout", "between\n")
+
+
+# --- live ----------------------------------------------------------------------------
+
+
+class Cell:
+    """A cell of a front end that shows what it is sent, as JupyterLab does."""
+
+    def __init__(self, raw=True):
+        self.sent = []
+        self.outputs = []
+        self._clear = False
+        self.face = Face(self.show, self.clear, self.settle, lambda: raw)
+
+    def show(self, bundle):
+        """Take a display, or its update."""
+        self.sent.append(("display", bundle["data"].get("text/plain")))
+        named = bundle.get("transient", {}).get("display_id")
+        if bundle.get("update"):
+            for one in self.outputs:
+                if one[2] == named:
+                    one[1] = bundle["data"].get("text/plain")
+            return
+        self._due()
+        self.outputs.append(["display", bundle["data"].get("text/plain"), named])
+
+    def stream(self, kind, text):
+        """Take text."""
+        self.sent.append((kind, text))
+        self._due()
+        if self.outputs and self.outputs[-1][0] == kind:
+            self.outputs[-1][1] += text
+        else:
+            self.outputs.append([kind, text, None])
+
+    def clear(self, wait):
+        """Clear the cell."""
+        self.sent.append(("clear", wait))
+        if wait:
+            self._clear = True
+        else:
+            self.outputs.clear()
+
+    def settle(self, bundle):
+        """Say that a widget has come to its end, or was closed."""
+        if bundle["data"][output._VIEW]["model_id"] == "closed":
+            return None
+        return bundle | {"data": bundle["data"] | {"text/plain": "100%"}}
+
+    @property
+    def shown(self):
+        """What is on the screen."""
+        return [
+            (kind, text if kind == "display" else overwritten(text))
+            for kind, text, _ in self.outputs
+        ]
+
+    def _due(self):
+        if self._clear:
+            self._clear = False
+            self.outputs.clear()
+
+
+def overwritten(text):
+    """Give what a front end shows of a stream, character by character."""
+    lines, column = [""], 0
+    for letter in text:
+        if letter == "\n":
+            lines.append("")
+            column = 0
+        elif letter == "\r":
+            column = 0
+        else:
+            line = lines[-1]
+            lines[-1] = line[:column] + letter + line[column + 1 :]
+            column += 1
+    return "\n".join(lines)
+
+
+class Stream(io.StringIO):
+    """A stream of a cell."""
+
+    def __init__(self, cell, kind):
+        super().__init__()
+        self._cell, self._kind = cell, kind
+
+    def write(self, text):
+        """Send text."""
+        self._cell.stream(self._kind, text)
+        return len(text)
+
+
+@contextlib.contextmanager
+def cell(monkeypatch, *, raw=True):
+    """Give a cell whose front end understands carriage returns, or does not."""
+    shown = Cell(raw)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Stream(shown, "stdout"))
+        patch.setattr(sys, "stderr", Stream(shown, "stderr"))
+        output.install_face(shown.face)
+        with replaced():
+            token = output.enter_screen()
+            yield shown
+            output.leave_screen(token)
+
+
+BODY = [
+    ("stdout", "begin\n"),
+    ("stderr", "0%"),
+    ("stderr", "\r50%"),
+    ("display", "figure"),
+    ("stderr", "\r100%\n"),
+    ("stdout", "a\rb"),
+]
+
+
+def act(capture, deeds):
+    """Do what a body does."""
+    for kind, text in deeds:
+        if kind == "display":
+            capture.display(named(text, name=text))
+        elif kind == "update":
+            capture.display(named(text, update=True, name="figure"))
+        elif kind == "widget":
+            capture.display(widget(text, "0%"))
+        elif kind == "clear":
+            capture.clear(text)
+        else:
+            capture.write(kind, text)
+
+
+STORIES = {
+    "prints": BODY,
+    "clears at once": [*BODY, ("clear", False), ("stdout", "end\n")],
+    "clears later": [*BODY, ("clear", True), ("stdout", "end\n"), ("clear", True)],
+    "clears twice": [*BODY, ("clear", False), *BODY, ("clear", True), ("display", "last")],
+    "leaves nothing": [*BODY, ("clear", False)],
+    "updates": [*BODY, ("update", "new figure"), ("stdout", "end\n"), ("update", "newest")],
+    "shows a widget": [("widget", "bar"), *BODY],
+    "closes a widget": [*BODY, ("widget", "closed"), ("stdout", "end\n"), ("widget", "bar")],
+}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("at", range(len(BODY) + 1))
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_what_was_shown_live_is_what_is_recorded(monkeypatch, story, at, raw):
+    """Whenever the wait begins, and whenever another ends: the cell ends up as on replay."""
+    with cell(monkeypatch, raw=raw) as live:
+        print("the cell's own, before")
+        capture = Capture()
+        act(capture, story[:at])
+        destination = Destination()
+        capture.follow(destination)
+        act(capture, story[at : at + 2])
+        capture.unfollow()
+        act(capture, story[at + 2 : at + 3])
+        capture.follow(destination)
+        act(capture, story[at + 3 :])
+        messages = capture.finished()
+        assert capture.unsent == ()
+        print("after")
+    with cell(monkeypatch, raw=raw) as replayed:
+        print("the cell's own, before")
+        deliver(messages)
+        print("after")
+    assert live.shown == replayed.shown
+    if not raw:
+        assert live.outputs == replayed.outputs or "figure" in str(story)
+        assert not any("\r" in text for kind, text, _ in live.outputs if kind != "display")
+
+
+def test_what_is_followed_is_shown_at_once(monkeypatch):
+    """What was written before comes first; what follows comes piece by piece, not at the end."""
+    with cell(monkeypatch) as shown:
+        capture = Capture()
+        capture.write("stdout", "before")
+        assert shown.sent == []
+        capture.follow(Destination())
+        assert shown.sent == [("stdout", "before")]
+        capture.write("stdout", " now")
+        capture.display(named("figure"))
+        assert shown.sent[1:] == [("stdout", " now"), ("display", "figure")]
+        capture.unfollow()
+        capture.write("stdout", "later")
+        assert len(shown.sent) == 3
+        capture.finished()
+        assert capture.unsent == (Message("stdout", "later"),)
+
+
+def test_a_line_without_a_reader_is_shown_when_it_is_complete(monkeypatch):
+    """Where nobody looks a progress bar's last state is what the cell gets, as on replay."""
+    with cell(monkeypatch, raw=False) as shown:
+        capture = Capture()
+        capture.follow(Destination())
+        capture.write("stderr", "\r 0%")
+        capture.write("stderr", "\r50%")
+        assert shown.sent == []
+        capture.write("stderr", "\r100%\nnext")
+        assert shown.sent == [("stderr", "100%\n")]
+        capture.finished()
+        assert shown.sent[1:] == [("stderr", "next")]
+
+
+def test_another_place_is_shown_all(monkeypatch):
+    """Who waits in another cell sees the output from its beginning."""
+    with cell(monkeypatch) as first:
+        capture = Capture()
+        capture.write("stdout", "one\n")
+        capture.follow(Destination())
+        capture.unfollow()
+        assert first.shown == [("stdout", "one\n")]
+    with cell(monkeypatch) as second:
+        capture.write("stdout", "two\n")
+        capture.follow(Destination())
+        assert second.shown == [("stdout", "one\ntwo\n")]
+    assert first.shown == [("stdout", "one\n")]
+
+
+def test_live_output_goes_where_the_waiting_code_stands(monkeypatch):
+    """From whatever thread, live output is written in the waiting context: a front end's header."""
+    header = contextvars.ContextVar("header", default="none")
+    seen = []
+    with cell(monkeypatch) as shown:
+        output.install_face(Face(lambda bundle: seen.append(header.get())))
+        token = header.set("the cell's")
+        destination = Destination()
+        header.reset(token)
+        capture = Capture()
+        capture.follow(destination)
+        thread = threading.Thread(target=act, args=(capture, [("display", "x"), ("stdout", "y\n")]))
+        thread.start()
+        thread.join(30)
+        assert seen == ["the cell's"]
+        assert shown.sent == [("stdout", "y\n")]
+
+
+def test_a_child_that_is_waited_for_is_live_in_its_parent(monkeypatch):
+    """A parent that is shown live passes on its child's output, and what it takes back."""
+    with cell(monkeypatch) as shown:
+        print("first")
+        parent, child = Capture(), Capture()
+        parent.follow(Destination())
+        with Capturing(parent):
+            print("parent")
+            child.follow(Destination())
+        child.write("stdout", "child\n")
+        assert shown.shown == [("stdout", "first\nparent\nchild\n")]
+        child.clear()
+        assert shown.shown == [("stdout", "first\nparent\n")]
+        child.write("stdout", "a\rchild again\r")
+        assert child.finished() == (Message("stdout", "child again"),)
+        with Capturing(parent):
+            print("!")
+        assert parent.finished() == (Message("stdout", "parent\nchild again!\n"),)
+        assert shown.shown == [("stdout", "first\nparent\nchild again!\n")]
+
+
+def test_after_its_end_a_body_writes_into_nothing():
+    """A body that was let go is heard no more; what one has left behind writes to the cell."""
+    capture = Capture()
+    with Capturing(capture):
+        capture.write("stdout", "heard")
+        capture.finished()
+        assert capture.write("stdout", "unheard") is True
+        assert output.capture_display(named("unseen")) is True
+        assert output.capture_clear(False) is True
+    assert capture.finished() == (Message("stdout", "heard"),)
+    assert capture.write("stdout", "a thread's") is False
+
+
+def test_a_closed_place_shows_nothing(monkeypatch):
+    """What still runs when the cell has ended is shown no more."""
+    with cell(monkeypatch) as shown:
+        capture, destination = Capture(), Destination()
+        capture.follow(destination)
+        destination.open = False
+        act(capture, BODY)
+        capture.clear()
+        assert shown.sent == []
+
+
+def test_a_cell_that_has_shown_too_much_is_not_cleared(monkeypatch):
+    """What can't be shown again is not taken back; the record is right all the same."""
+    monkeypatch.setattr(output, "SCREEN_CHARACTERS", 100)
+    with cell(monkeypatch) as shown:
+        print("x" * 101)
+        capture = Capture()
+        capture.follow(Destination())
+        capture.write("stdout", "one\n")
+        capture.clear()
+        capture.write("stdout", "two\n")
+        assert capture.finished() == (Message("stdout", "two\n"),)
+        assert shown.shown == [("stdout", "x" * 101 + "\none\ntwo\n")]
+
+
+def test_a_stage_shows_one_after_the_other(monkeypatch):
+    """What is received while a step is shown live is shown after it."""
+    with cell(monkeypatch) as shown:
+        stage = output.Stage(0)
+        stage.busy = True
+        stage.deliver([Message("stdout", "second\n")])
+        print("first")
+        stage.over()
+        assert shown.shown == [("stdout", "first\nsecond\n")]
 
 
 # --- in a run ------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from nbdurable import (
     configure,
     gather,
     go,
-    output,
     scope,
     session,
     step,
+    streams,
     workflow,
 )
 from nbdurable.executors import SystemClock
@@ -42,7 +42,7 @@ def clean(tmp_path, monkeypatch):
     session.set_notebook(None)
     assert session._state.executing == {}
     assert scope.current.get() is None
-    assert output._users == 0
+    assert streams._users == 0
 
 
 @pytest.fixture

@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from .verify import check
 
 MEMORY = ":memory:"
+NOT_SAVED = "not saved"
+"""How an attempt ended whose outcome the store does not hold."""
 LOCK_WAIT_SECONDS = 10.0
 """How long a lock that another process holds on the file is waited for."""
 
 __all__ = [
     "LOCK_WAIT_SECONDS",
     "MEMORY",
+    "NOT_SAVED",
     "Batch",
     "Entry",
     "Identity",

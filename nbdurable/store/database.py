@@ -34,7 +34,7 @@ from nbdurable.errors import (
 )
 from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
-from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
+from . import LOCK_WAIT_SECONDS, MEMORY, NOT_SAVED, place_of, taken_by_schema
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
@@ -440,6 +440,7 @@ class Store:
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.concluded = concluded
+            past.unsaved = ending == NOT_SAVED
             past.failed = 0 if concluded else past.failed + (ending == "error")
             ended.add((call, version, attempt, execution))
             if concluded:

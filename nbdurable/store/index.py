@@ -97,6 +97,7 @@ class PastAttempts:
     last: int = 0
     failed: int = 0
     concluded: bool = False
+    unsaved: bool = False
     deaths: int = 0
     started: float = 0.0
     execution: int = 0

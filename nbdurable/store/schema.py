@@ -74,6 +74,15 @@ VIEWS: dict[str, str] = {
                c.execution, octet_length(c.payload) AS bytes, c.call, c.version
         FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
         UNION ALL
+        SELECT o.workflow, o.run, NULL, a.name, a.label, a.ending, a.seconds, a.attempt, NULL,
+               {_AT.format("a.started")}, a.execution, NULL, a.call, a.version
+        FROM nbdurable.attempt_ends a JOIN nbdurable.executions o USING (execution)
+        WHERE a.ending = 'not saved'
+          AND NOT EXISTS (FROM nbdurable.checkpoints c
+                          WHERE c.call = a.call AND c.version = a.version)
+          AND NOT EXISTS (FROM nbdurable.attempt_ends t WHERE t.call = a.call
+                          AND t.version = a.version AND t.attempt > a.attempt)
+        UNION ALL
         SELECT o.workflow, o.run, NULL, s.name, s.label,
                CASE o.status WHEN 'died' THEN 'in flight' ELSE 'unfinished' END,
                NULL, s.attempt, NULL, {_AT.format("s.started")}, s.execution, NULL,
@@ -82,7 +91,10 @@ VIEWS: dict[str, str] = {
         WHERE NOT EXISTS (FROM nbdurable.checkpoints c
                           WHERE c.call = s.call AND c.version = s.version)
           AND NOT EXISTS (FROM nbdurable.starts t WHERE t.call = s.call AND t.version = s.version
-                          AND (t.execution, t.attempt) > (s.execution, s.attempt))""",
+                          AND (t.execution, t.attempt) > (s.execution, s.attempt))
+          AND NOT EXISTS (FROM nbdurable.attempt_ends a WHERE a.call = s.call
+                          AND a.version = s.version AND a.ending = 'not saved'
+                          AND a.attempt >= s.attempt)""",
     "attempts": f"""
         SELECT o.workflow, o.run, c.name, c.label, c.attempt, {_AT.format("c.started")} AS started,
                c.seconds, c.kind AS ending, '' AS error, c.execution, c.call, c.version
@@ -97,11 +109,9 @@ VIEWS: dict[str, str] = {
                s.call, s.version
         FROM nbdurable.starts s JOIN nbdurable.executions o USING (execution)
         WHERE NOT EXISTS (FROM nbdurable.attempt_ends a WHERE a.call = s.call
-                          AND a.version = s.version AND a.attempt = s.attempt
-                          AND a.execution = s.execution)
+                          AND a.version = s.version AND a.attempt = s.attempt)
           AND NOT EXISTS (FROM nbdurable.checkpoints c WHERE c.call = s.call
-                          AND c.version = s.version AND c.attempt = s.attempt
-                          AND c.execution = s.execution)""",
+                          AND c.version = s.version AND c.attempt = s.attempt)""",
     "decisions": f"""
         SELECT o.workflow, o.run, d.number, d.label, d.winner_label AS winner,
                {_AT.format("d.decided")} AS decided, d.execution

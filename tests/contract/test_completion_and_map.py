@@ -1,7 +1,7 @@
 """CONTRACT section 2: as_completed, map, limits, recorded clock, ids and draws, sleep until."""
 
 import asyncio
-import datetime
+import datetime as dt
 import random
 import threading
 import time
@@ -339,7 +339,7 @@ def test_time_ids_and_draws_are_recorded(always_replay):
 
 def sleeps_until(probe):
     """Sleep until a moment that the first pass recorded."""
-    moment = now() + datetime.timedelta(seconds=0.05)
+    moment = now() + dt.timedelta(seconds=0.05)
     sleep(until=moment)
     sleep(until=moment.timestamp())
     sleep(until=0)
@@ -354,7 +354,7 @@ def test_sleep_until(always_replay):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: sleep(), "one of the two"),
+        (sleep, "one of the two"),
         (lambda: sleep(1, until=2), "one of the two"),
         (lambda: sleep(until="noon"), "give a datetime"),
         (lambda: now(name=""), "not empty"),
@@ -388,3 +388,26 @@ def mixed(probe):
 def test_new_and_old_combinators_nest(always_replay):
     """A map is a gather is a handle."""
     assert always_replay(mixed).value == (["fast", ["x", "y"]], ["select", "gather"])
+
+
+def long_chain(probe):
+    """Chain many more steps than Python nests calls; then one that begins with an error."""
+
+    def add(number):
+        return number + 1
+
+    def fails():
+        raise ValueError("at the start")
+
+    good, bad = go(add, 0), go(fails)
+    for _ in range(1500):
+        good, bad = go(add, good), go(add, bad)
+    try:
+        bad.result()
+    except ValueError as error:
+        return good.result(), str(error)
+
+
+def test_a_chain_of_handles_is_as_long_as_it_likes(always_replay):
+    """A handle that waits for a handle that waits ... costs no stack."""
+    assert always_replay(long_chain).value == (1501, "at the start")

@@ -1,6 +1,7 @@
 """CONTRACT sections 2 and 4: race, cancel, and what a retried or edited outcome undoes."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -367,3 +368,28 @@ def test_cancel_after_the_run(tmp_path):
         handle = go(len, "a")
     with pytest.raises(NotInRunError, match="has ended"):
         handle.cancel()
+
+
+def test_cancelled_in_line(tmp_path):
+    """What is cancelled while it waits for a thread, or for room, takes neither with it."""
+    gate, started = threading.Event(), threading.Event()
+
+    @step(version=1, limit=2)
+    def limited(number):
+        started.set()
+        gate.wait(10)
+        return number
+
+    def plain(number):
+        gate.wait(10)
+        return number
+
+    with workflow("in line", store=tmp_path / "store.duckdb", limit=2):
+        line = [limited.go(number) for number in range(6)]
+        started.wait(10)
+        threads = [step(plain, version=1).go(number) for number in range(6)]
+        gather(*line[2:5], *threads[2:5]).cancel()
+        gate.set()
+        kept = [*line[:2], line[5], *threads[:2], threads[5]]
+        assert gather(kept).result() == [0, 1, 5, 0, 1, 5]
+        assert gather(step(plain, version=2).go(number) for number in range(9)).result()

@@ -45,12 +45,11 @@ def alone(probe):
 
 def test_a_suspect_runs_alone(bench):
     """After two deaths in which it was in flight, a step is named, and nothing runs beside it."""
-    for death in (1, 2, 3):
-        report = bench.run(alone)
-        if not report.killed:
-            break
+    for _ in range(2):
+        assert bench.run(alone).killed
         assert bench.check()[0] == []
-    assert death == 3
+    report = bench.run(alone)
+    assert not report.killed
     assert report.value[0] == ["suspect"]
     named = [note for note in report.notes if "runs alone" in note]
     assert "body('suspect') was in flight at each of 2 deaths of the kernel: it runs alone" in named

@@ -42,11 +42,11 @@ class Report:
 
 
 class Zygote:
-    """One `zygote.py` process."""
+    """One `zygote.py` process, or one of another script that serves as it does."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, script=ZYGOTE):
         self._process = subprocess.Popen(
-            [sys.executable, str(ZYGOTE)],
+            [sys.executable, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -26,6 +26,31 @@ from nbdurable import session, testing
 from nbdurable.store import check, database  # noqa: F401 - loaded before forking
 
 
+class Shown(io.StringIO):
+    """What a program's cell shows."""
+
+    def __init__(self):
+        super().__init__()
+        self._written = threading.Condition()
+
+    def write(self, text):
+        """Take text, and tell who waits for it."""
+        with self._written:
+            super().write(text)
+            self._written.notify_all()
+        return len(text)
+
+    def wait_for(self, text):
+        """Wait until the cell shows `text`."""
+        with self._written:
+            if not self._written.wait_for(lambda: text in self.getvalue(), 10):
+                raise TimeoutError(f"the cell does not show {text!r}: {self.getvalue()!r}")
+
+    def shows(self, text):
+        """Tell whether the cell shows `text`."""
+        return text in self.getvalue()
+
+
 def make_probe(effects, parameters):
     """Make what a program is given: a count of effects that outlives the process, and events.
 
@@ -71,10 +96,11 @@ def load(path, name):
 def execute(request):
     """Run the program as one execution and give what can be compared."""
     program = load(request["path"], request["program"])
+    stdout = Shown()
     probe = make_probe(request["effects"], request["parameters"])
+    probe.wait_until_shown, probe.shows = stdout.wait_for, stdout.shows
     if request["kill"]:
         testing.kill_at(*request["kill"])
-    stdout = io.StringIO()
     events = []
     workflow = nbdurable.workflow(
         "program", store=request["store"], observers=(events.append,), **request["options"]
@@ -103,8 +129,8 @@ async def inside(workflow, program, probe):
         return await program(probe)
 
 
-def main():
-    """Serve requests until standard input closes."""
+def serve(execute):
+    """Serve requests until standard input closes: `execute` gives the report of one."""
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -122,4 +148,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    serve(execute)

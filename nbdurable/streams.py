@@ -1,0 +1,157 @@
+"""``sys.stdout`` and ``sys.stderr`` while steps run: each write goes to whose it is.
+
+Invariant: what no step writes passes through, untouched and at once. The streams
+that were there are covered too, for whoever took hold of one earlier, as logging
+does; a thread that a body starts is the body's. All is as it was when the last user
+has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+from . import libraries, output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Tee(io.TextIOBase):
+    """Stands for ``sys.stdout`` or ``sys.stderr``."""
+
+    def __init__(self, kind: str, stream: TextIO) -> None:
+        self.kind = kind
+        self.stream = stream
+        self.unflushed = False
+        self._write: Callable[[str], int] = stream.write
+        self._before = getattr(stream, "__dict__", {}).get("write")
+        # A stream that takes no attribute can't be covered: who holds it bypasses this.
+        with contextlib.suppress(AttributeError, TypeError):
+            cast("Any", stream).write = self.write
+
+    def uncover(self) -> None:
+        """Let the stream be as it was."""
+        covered: Any = self.stream
+        if getattr(covered, "__dict__", {}).get("write") != self.write:
+            return
+        if self._before is None:
+            del covered.write
+        else:
+            covered.write = self._before
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        capture = output.current()
+        if capture is not None and capture.write(self.kind, text):
+            return len(text)
+        output.note_text(self.kind, text)
+        self.unflushed = True
+        return self._write(text)
+
+    def flush(self) -> None:
+        capture = output.current()
+        if capture is None:
+            self.unflushed = False
+            self.stream.flush()
+        else:
+            capture.flush(self.kind)
+
+    def isatty(self) -> bool:
+        return output.current() is None and self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # a read-only attribute is enough
+        return self.stream.encoding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+_threads: Any = threading.Thread
+_plain_start = threading.Thread.start
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread; one that a body starts writes for that body, too."""
+    if output.current() is not None and not thread.name.startswith("nbdurable"):
+        entered, run = output.here(), thread.run
+
+        def run_entered() -> None:
+            del thread.run
+            # tqdm's monitor draws the bars of all steps, from the first one's thread.
+            if not type(thread).__module__.startswith("tqdm"):
+                entered()
+                run()
+            else:
+                with output.Capturing(_nowhere):
+                    run()
+
+        thread.run = run_entered  # type: ignore[method-assign]
+    _plain_start(thread)
+
+
+_nowhere = output.Capture()
+_nowhere.finished()
+
+_lock = threading.Lock()
+_users = 0
+_tees: list[_Tee] = []
+
+
+def install() -> None:
+    """Replace ``sys.stdout`` and ``sys.stderr``; each call wants one `remove`."""
+    global _users  # noqa: PLW0603 - the streams are the process's
+    with _lock:
+        _users += 1
+        if _users == 1:
+            libraries.fit()
+            _threads.start = _start
+            for kind in ("stdout", "stderr"):
+                stream = getattr(sys, kind)
+                while isinstance(stream, _Tee):  # put back by who had replaced it meanwhile
+                    stream = stream.stream
+                _tees.append(_Tee(kind, stream))
+                setattr(sys, kind, _tees[-1])
+
+
+def remove() -> None:
+    """Put the streams back when the last user has gone; what replaced them meanwhile stays."""
+    global _users  # noqa: PLW0603 - the streams are the process's
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            libraries.unfit()
+            if _threads.start is _start:
+                _threads.start = _plain_start
+            for tee in _tees:
+                tee.uncover()
+                if getattr(sys, tee.kind) is tee:
+                    setattr(sys, tee.kind, tee.stream)
+            _tees.clear()
+
+
+class Capturing(output.Capturing):
+    """Sends the output of a body to its capture, through streams that are in use until its end."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        install()
+        return super().__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            super().__exit__(kind, *error)
+        finally:
+            remove()

@@ -1,0 +1,233 @@
+"""``sys.stdout`` and ``sys.stderr`` while steps run: whose each write is, what stays as it was."""
+
+import contextlib
+import contextvars
+import io
+import logging
+import os
+import sys
+import threading
+
+import pytest
+
+from nbdurable import output, streams
+from nbdurable.output import Capture, Destination
+from nbdurable.records import Message
+from nbdurable.streams import Capturing
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    """Leave no stream replaced."""
+    before = sys.stdout, sys.stderr
+    yield
+    assert streams._users == 0
+    assert streams._tees == []
+    assert output.current() is None
+    assert (sys.stdout, sys.stderr) == before
+    assert "write" not in vars(before[0])
+
+
+@contextlib.contextmanager
+def replaced():
+    """Replace the streams as a run does (no fixture: pytest's own capture changes them too)."""
+    streams.install()
+    try:
+        yield
+    finally:
+        streams.remove()
+
+
+def test_streams_are_counted():
+    """Runs beside each other replace the streams once; the last one puts them back."""
+    before = sys.stdout, sys.stderr
+    streams.install()
+    replaced = sys.stdout, sys.stderr
+    assert replaced != before
+    streams.install()
+    assert (sys.stdout, sys.stderr) == replaced
+    streams.remove()
+    assert (sys.stdout, sys.stderr) == replaced
+    streams.remove()
+    assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_stream_that_somebody_else_has_replaced_stays(monkeypatch):
+    """Streams that were redirected meanwhile are not touched at the end."""
+    streams.install()
+    tee, mine = sys.stdout, io.StringIO()
+    sys.stdout = mine
+    streams.remove()
+    assert sys.stdout is mine
+    sys.stdout = tee.stream
+
+
+def test_outside_a_step_streams_pass_through(capsys):
+    """What no step writes goes where it went before, at once."""
+    with replaced():
+        assert sys.stdout.write("text") == 4
+        print("printed", file=sys.stderr)
+        assert capsys.readouterr() == ("text", "printed\n")
+
+
+def test_inside_a_step_streams_are_captured(capsys):
+    """What a step writes is its own."""
+    capture = Capture()
+    with Capturing(capture):
+        assert sys.stdout.write("größer\n") == 7
+        sys.stderr.writelines(["a\n", "b\n"])
+        sys.stdout.flush()
+    assert capture.finished() == (Message("stdout", "größer\n"), Message("stderr", "a\nb\n"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_stream_is_like_the_one_below():
+    """What code asks a stream for is answered by the one below; in a step it is no terminal."""
+    below = sys.stdout
+    with replaced():
+        assert sys.stdout.encoding == below.encoding
+        assert sys.stdout.isatty() == below.isatty()
+        assert sys.stdout.writable()
+        assert sys.stdout.buffer is below.buffer
+        with Capturing(Capture()):
+            assert not sys.stdout.isatty()
+            for text in (b"bytes", 5, None):
+                with pytest.raises(TypeError, match="must be str"):
+                    sys.stdout.write(text)
+
+
+def test_the_file_number_is_the_streams_own(monkeypatch, tmp_path):
+    """A subprocess is given the real file."""
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with replaced():
+            assert sys.stdout.fileno() == file.fileno()
+            os.write(sys.stdout.fileno(), b"direct")
+        assert sys.stdout is file
+    assert (tmp_path / "out").read_text() == "direct"
+
+
+def test_output_follows_its_context(capsys):
+    """Two threads in two contexts write at once, line by line, and nothing is mixed."""
+    captures = [Capture(), Capture()]
+    turns = [threading.Semaphore(1), threading.Semaphore(0)]
+
+    def write(mine):
+        with Capturing(captures[mine]):
+            for number in range(20):
+                turns[mine].acquire()
+                print(mine, end="")
+                print("", number)
+                turns[1 - mine].release()
+
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(write, mine))
+        for mine in (0, 1)
+    ]
+    with replaced():
+        for thread in threads:
+            thread.start()
+        print("the cell's own")
+        for thread in threads:
+            thread.join(30)
+    for mine in (0, 1):
+        expected = "".join(f"{mine} {number}\n" for number in range(20))
+        assert captures[mine].finished() == (Message("stdout", expected),)
+    assert capsys.readouterr().out == "the cell's own\n"
+
+
+def test_a_stream_that_was_taken_hold_of_earlier(capsys):
+    """A logging handler that was made in an earlier cell writes into the step's output, too."""
+    held, written = sys.stderr, sys.stderr.write
+    handler = logging.StreamHandler(held)
+    logger = logging.getLogger("tests.streams")
+    logger.addHandler(handler)
+    capture = Capture()
+    with replaced():
+        logger.warning("outside")
+        with Capturing(capture):
+            logger.warning("inside")
+    logger.removeHandler(handler)
+    assert capture.finished() == (Message("stderr", "inside\n"),)
+    assert capsys.readouterr().err == "outside\n"
+    assert held.write == written
+
+
+def test_a_stream_that_was_covered_already_is_so_again(monkeypatch):
+    """Whoever had put a `write` of their own on the stream finds it there afterwards."""
+    stream, seen = io.StringIO(), []
+    stream = type("Stream", (io.StringIO,), {})()
+    stream.write = mine = seen.append
+    monkeypatch.setattr(sys, "stdout", stream)
+    with replaced():
+        print("text", end="")
+    assert stream.write is mine
+    assert "text" in seen
+
+
+def test_a_stream_without_attributes_is_replaced_all_the_same(monkeypatch):
+    """A stream that can't be covered is still stood for."""
+
+    class Bare:
+        __slots__ = ()
+        encoding = "utf-8"
+
+        def write(self, text):
+            seen.append(text)
+            return len(text)
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return False
+
+    seen = []
+    monkeypatch.setattr(sys, "stdout", Bare())
+    capture = Capture()
+    with replaced():
+        with Capturing(capture):
+            print("inside")
+        print("outside")
+    assert "".join(seen) == "outside\n"
+    assert capture.finished() == (Message("stdout", "inside\n"),)
+
+
+def test_a_stream_that_was_put_back_too_late():
+    """A stand-in that somebody puts back after its time is not stood for again."""
+    streams.install()
+    late = sys.stdout
+    sys.stdout = io.StringIO()
+    streams.remove()
+    sys.stdout = late
+    with replaced():
+        assert sys.stdout is not late
+        assert sys.stdout.stream is late.stream
+    assert sys.stdout is late.stream
+
+
+def test_a_body_that_outlives_its_run_is_still_captured(capsys):
+    """The streams stay replaced until the last body has ended, so its output is its own."""
+    capture = Capture()
+    with Capturing(capture):
+        print("inside")
+    assert capture.finished() == (Message("stdout", "inside\n"),)
+    assert capsys.readouterr().out == ""
+
+
+def test_flushing_reaches_who_waits(monkeypatch):
+    """A body's flush is a flush where its output is shown live, and else nothing."""
+    flushed = []
+    stream = type("Stream", (io.StringIO,), {"flush": lambda self: flushed.append("stdout")})()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with replaced():
+        capture, destination = Capture(), Destination()
+        with Capturing(capture):
+            print("a", flush=True)
+            assert flushed == []
+            capture.follow(destination)
+            print("b", flush=True)
+            assert flushed == ["stdout"]
+    assert stream.getvalue() == "a\nb\n"
