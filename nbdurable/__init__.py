@@ -25,6 +25,7 @@ floor modules                             duty
 1     `codec`                             value <-> payload, signature
 1     `fingerprint`                       code and arguments -> digests
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
+1     `live`, `screen`                    shown while they come, and taken back
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> what a view shows; short labels
 1     `interrupts`                        SIGINT held back where it would do harm

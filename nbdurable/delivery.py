@@ -148,7 +148,7 @@ class Delivery:
         if self._tee:
             assert handle.work is not None
             # A copy: a coroutine's own context is in use already.
-            destination: Destination = handle.work.context.copy().run(Destination)
+            destination: Destination = handle.work.context.copy().run(Destination, alone=False)
             self._destinations.append(destination)
             running.capture.follow(destination)
             return

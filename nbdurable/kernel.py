@@ -109,7 +109,24 @@ def capture_displays(shell: InteractiveShell) -> None:
     The publisher's own hooks are kept per thread, and steps have threads of
     their own; so its methods are covered. Once: `release_displays` first.
     """
+    cover_displays(shell)
+    output.install_face(
+        output.Face(
+            show=functools.partial(_show, shell),
+            clear=functools.partial(_clear, shell),
+            # Neither a terminal nor what captures a cell's output takes back text.
+            can_clear=lambda: hasattr(shell.display_pub, "pub_socket"),
+            settle=_settled,
+            raw=lambda: watched(shell),
+        )
+    )
+
+
+def cover_displays(shell: InteractiveShell) -> None:
+    """Cover the publisher that is in use, ``%%capture``'s for one, unless it is covered."""
     publisher: Any = shell.display_pub
+    if hasattr(publisher.publish, "original"):
+        return
     publish, clear = publisher.publish, publisher.clear_output
 
     def covered_publish(
@@ -128,15 +145,6 @@ def capture_displays(shell: InteractiveShell) -> None:
     for name, cover in covers.items():
         cover.original = getattr(publisher, name)
         setattr(publisher, name, cover)
-    output.install_face(
-        output.Face(
-            show=lambda bundle: _uncovered(shell, "publish")(**bundle),
-            # A terminal can't take back what it has shown.
-            clear=functools.partial(_clear, shell) if in_kernel(shell) else None,
-            settle=_settled,
-            raw=lambda: watched(shell),
-        )
-    )
 
 
 def release_displays(shell: InteractiveShell) -> None:
@@ -152,6 +160,10 @@ def _uncovered(shell: InteractiveShell, name: str) -> Any:
     """Give a publisher's method, wherever the cell's displays go by now."""
     method: Any = getattr(shell.display_pub, name)
     return getattr(method, "original", method)
+
+
+def _show(shell: InteractiveShell, bundle: dict[str, Any]) -> None:
+    _uncovered(shell, "publish")(**bundle)
 
 
 def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPython's signature

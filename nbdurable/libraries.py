@@ -1,4 +1,4 @@
-"""What other libraries keep once per process, made one per step: pyplot's figures, who prints.
+"""What other libraries keep once per process, kept per step: figures, bars, who draws where.
 
 Invariant: no library is imported here. One that is there, or is imported while
 this is in use, is fitted; outside a step it behaves as it always did.
@@ -12,21 +12,29 @@ import threading
 import traceback
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-_Figures = OrderedDict[Any, Any]
 
-_figures: contextvars.ContextVar[_Figures | None] = contextvars.ContextVar(
-    "nbdurable_figures", default=None
-)
+class _Own:
+    """What one block has for itself: pyplot's figure managers, and tqdm's bars."""
+
+    __slots__ = ("bars", "figures")
+
+    def __init__(self) -> None:
+        self.figures: OrderedDict[Any, Any] = OrderedDict()
+        self.bars: WeakSet[Any] = WeakSet()
+
+
+_own: contextvars.ContextVar[_Own | None] = contextvars.ContextVar("nbdurable_own", default=None)
 
 
 class Apart:
-    """A block with figures of its own: pyplot sees no others, and others don't see these.
+    """A block with figures and bars of its own: it sees no others, and others don't see these.
 
     With ``show``, what is left open at its end is shown as the inline backend does
     at a cell's end. Open or not, none is left to pyplot afterwards.
@@ -38,12 +46,12 @@ class Apart:
         self._show = show
 
     def __enter__(self) -> Self:
-        self._token = _figures.set(OrderedDict())
+        self._token = _own.set(_Own())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if _figures.get():
+            if (own := _own.get()) is not None and own.figures:
                 _leave_figures(show=self._show and (kind is None or issubclass(kind, Exception)))
         finally:
             _reset(self._token)
@@ -74,43 +82,42 @@ def unfit() -> None:
 
 def here() -> Callable[[], object]:
     """Give what makes another thread belong to this block, for good."""
-    mine = _figures.get()
-    return lambda: _figures.set(mine)
+    own = _own.get()
+    return lambda: _own.set(own)
 
 
 _lock = threading.Lock()
 _users = 0
 
-# --- pyplot ---------------------------------------------------------------------
 
+class _Here:
+    """Stands for a collection of the process's: in a block, for the block's own."""
 
-class _FiguresHere:
-    """Stands for pyplot's dict of figure managers: a step's own, or else the process's."""
-
-    def __init__(self, everybodys: _Figures) -> None:
-        self.everybodys = everybodys
+    def __init__(self, everybodys: Any, own: Callable[[_Own], Any]) -> None:
+        self._everybodys = everybodys
+        self._own = own
 
     @property
-    def _here(self) -> _Figures:
-        mine = _figures.get()
-        return self.everybodys if mine is None else mine
+    def _here(self) -> Any:
+        own = _own.get()
+        return self._everybodys if own is None else self._own(own)
 
-    def __getitem__(self, number: Any) -> Any:
-        return self._here[number]
+    def __getitem__(self, key: Any) -> Any:
+        return self._here[key]
 
-    def __setitem__(self, number: Any, manager: Any) -> None:
-        self._here[number] = manager
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._here[key] = value
 
-    def __delitem__(self, number: Any) -> None:
-        del self._here[number]
+    def __delitem__(self, key: Any) -> None:
+        del self._here[key]
 
-    def __contains__(self, number: object) -> bool:
-        return number in self._here
+    def __contains__(self, key: object) -> bool:
+        return key in self._here
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._here)
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Any:
         return reversed(self._here)
 
     def __len__(self) -> int:
@@ -120,10 +127,13 @@ class _FiguresHere:
         return getattr(self._here, name)
 
 
+# --- pyplot ---------------------------------------------------------------------
+
+
 def _fit_pyplot(helpers: ModuleType) -> None:
     registry = helpers.Gcf
-    if not isinstance(registry.figs, _FiguresHere):
-        registry.figs = _FiguresHere(registry.figs)
+    if not isinstance(registry.figs, _Here):
+        registry.figs = _Here(registry.figs, lambda own: own.figures)
 
 
 def _leave_figures(*, show: bool) -> None:
@@ -138,6 +148,15 @@ def _leave_figures(*, show: bool) -> None:
         traceback.print_exc()
     finally:
         registry.Gcf.destroy_all()
+
+
+# --- tqdm -----------------------------------------------------------------------
+
+
+def _fit_tqdm(module: ModuleType) -> None:
+    """Let bars stand below those of their own step only: each is drawn into its own output."""
+    if not isinstance(module.tqdm._instances, _Here):  # noqa: SLF001 - there is no other way
+        module.tqdm._instances = _Here(module.tqdm._instances, lambda own: own.bars)  # noqa: SLF001
 
 
 # --- rich -----------------------------------------------------------------------
@@ -155,7 +174,7 @@ class _IsJupyter:
         if console is None:
             return self
         found = vars(console).get("is_jupyter", False)
-        if not found or _figures.get() is None:
+        if not found or _own.get() is None:
             return found
         return sys._getframe(1).f_globals.get("__name__") != "rich.live"  # noqa: SLF001 - who asks
 
@@ -179,10 +198,10 @@ def _fit_output_widget(module: ModuleType) -> None:
         return
 
     def enter_outside(self: Any) -> Any:
-        return enter(self) if _figures.get() is None else None
+        return enter(self) if _own.get() is None else None
 
     def leave_outside(self: Any, *error: object) -> Any:
-        return leave(self, *error) if _figures.get() is None else None
+        return leave(self, *error) if _own.get() is None else None
 
     enter_outside.outside = True  # type: ignore[attr-defined]
     widget.__enter__, widget.__exit__ = enter_outside, leave_outside
@@ -192,6 +211,7 @@ def _fit_output_widget(module: ModuleType) -> None:
 
 _FITTINGS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "matplotlib._pylab_helpers": _fit_pyplot,
+    "tqdm.std": _fit_tqdm,
     "rich.console": _fit_rich,
     "ipywidgets.widgets.widget_output": _fit_output_widget,
 }
@@ -227,9 +247,9 @@ def _fit_when_loaded(loader: Any, fitting: Callable[[ModuleType], None]) -> None
 _arrivals: Any = _Arrivals()
 
 
-def _reset(token: contextvars.Token[_Figures | None]) -> None:
+def _reset(token: contextvars.Token[_Own | None]) -> None:
     try:
-        _figures.reset(token)
+        _own.reset(token)
     except ValueError:
         # A coroutine that was left to the garbage collector is closed in another context.
-        _figures.set(None)
+        _own.set(None)

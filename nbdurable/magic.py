@@ -104,6 +104,7 @@ class DurableCell:
         self._interrupt = kernel.Interrupt()
         self._view = None if options.quiet else _new_view(shell, name)
         session.set_notebook(kernel.notebook(shell))
+        kernel.cover_displays(shell)
         self._workflow = session.workflow(
             name,
             observers=() if self._view is None else (self._view,),

@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from . import libraries
 from .libraries import Apart
-from .pieces import Piece, Roll, last_state, messages_of, overwritten, so_far
+from .live import Live
+from .pieces import Piece, Roll, messages_of
 from .records import Message
+from .screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
 LIMIT_CHARACTERS = 1_000_000
 """A step's captured output is cut at so many characters, with a mark."""
-
-SCREEN_CHARACTERS = 10_000_000
-"""What a cell has shown is remembered up to here, for a step that takes its part back."""
 
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 _OTHER: Final = {"stdout": "stderr", "stderr": "stdout"}
@@ -47,13 +46,14 @@ class Face:
     """What shows displays: the notebook's; without one their text is printed.
 
     ``show`` takes a bundle (``data``, ``metadata``, ``transient``, ``update``);
-    ``clear`` empties the cell, at once or when the next output comes; ``settle``
-    gives the last state of a live display, None if it has been closed; ``raw``
-    tells whether carriage returns are understood where it shows.
+    ``clear`` empties the cell, at once or when the next output comes, where it
+    ``can_clear``; ``settle`` gives the last state of a live display, None if it has
+    been closed; ``raw`` tells whether carriage returns are understood where it shows.
     """
 
     show: Callable[[dict[str, Any]], object]
     clear: Callable[[bool], object] | None = None
+    can_clear: Callable[[], bool] | None = None
     settle: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
     raw: Callable[[], bool] | None = None
 
@@ -85,7 +85,7 @@ class Capture:
         self.unsent: tuple[Message, ...] = ()
         self.inside = False
         self._roll = Roll()
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._closed: tuple[Message, ...] | None = None
         self._cut = False
         self._due = False
@@ -145,8 +145,10 @@ class Capture:
 
     def flush(self, kind: str) -> None:
         """Flush the stream where this is shown."""
-        if self._live is not None and self.destination is not None:
-            self.destination.flush(kind)
+        with self._lock:
+            if self._live is not None and self.destination is not None:
+                self._live.flush()
+                self.destination.flush(kind)
 
     # --- live -------------------------------------------------------------------------
 
@@ -158,7 +160,7 @@ class Capture:
             if self._live is not None and self.destination is destination:
                 self._live.go_on()
                 return
-            self.destination, self._live = destination, _Live(destination)
+            self.destination, self._live = destination, Live(destination)
             for piece in self._roll.pieces:
                 self._live.send(piece)
 
@@ -402,32 +404,37 @@ class Destination:
     is the waiting cell's, or goes into the capture of the step whose body waits.
     """
 
-    __slots__ = ("_context", "open", "raw")
+    __slots__ = ("_context", "alone", "open", "raw")
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         self._context = contextvars.copy_context()
+        self.alone = alone
         self.open = True
         self.raw = _understands_returns()
 
     def emit(self, kind: str, data: str, source: object) -> None:
         """Show a piece."""
-        if self.open:
-            self._context.copy().run(_emit, kind, data, source)
+        self._run(_emit, kind, data, source)
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Show messages."""
-        if self.open:
-            self._context.copy().run(deliver, messages)
+        self._run(deliver, messages)
 
     def retract(self, sources: Container[object], *, more: bool) -> None:
         """Take back what came from `sources`; `more` tells that other output follows."""
-        if self.open:
-            self._context.copy().run(_retract, sources, more)
+        self._run(_retract, sources, more)
 
     def flush(self, kind: str) -> None:
         """Flush the stream that is written to."""
-        if self.open:
-            self._context.copy().run(getattr(sys, kind).flush)
+        self._run(getattr(sys, kind).flush)
+
+    def _run(self, show: Callable[..., object], *arguments: object) -> None:
+        """Call `show` in a copy of the context; one that fails must not fail the step."""
+        try:
+            if self.open:
+                self._context.copy().run(show, *arguments)
+        except Exception:  # noqa: BLE001 - a stream may be closed, a front end gone
+            self.open = False
 
 
 def _understands_returns() -> bool:
@@ -439,163 +446,20 @@ def _understands_returns() -> bool:
     return sys.stdout.isatty()
 
 
-class _Live:
-    """Sends pieces on, so that what is shown in the end is their last state.
-
-    Where carriage returns are understood, they go on as they come, and the cursor is
-    left behind the text of a piece. Elsewhere a line goes on when it is complete.
-    """
-
-    def __init__(self, destination: Destination) -> None:
-        self._destination = destination
-        self._emit: Callable[[str, str, object], object] = destination.emit
-        self._raw = destination.raw
-        self._piece: Piece | None = None
-        self._line: list[str] = []
-        self._shown: set[object] = set()
-        self._kept: list[tuple[Piece, str]] | None = None
-
-    def send(self, piece: Piece, data: str | None = None) -> None:
-        """Show a piece, or what of it has come now."""
-        if self._kept is not None:
-            self._kept.append((piece, piece.text if data is None else data))
-            return
-        if piece is not self._piece:
-            self._settle()
-            self._piece = piece
-        self._shown.add(piece.source)
-        if piece.kind == "display":
-            self._emit(piece.kind, piece.text, piece.source)
-        else:
-            self._send_text(piece, piece.text if data is None else data)
-
-    def change(self, piece: Piece, update: str) -> None:
-        """Show a display with another content."""
-        if self._kept is None or all(kept is not piece for kept, _ in self._kept):
-            self._destination.emit("display", update, piece.source)
-
-    def retract(self, sources: Container[object], *, more: bool) -> None:
-        """Take back what came from `sources`."""
-        if self._kept is not None:
-            self._kept = [kept for kept in self._kept if kept[0].source not in sources]
-        if self._piece is not None and self._piece.source in sources:
-            self._piece, self._line = None, []
-        if any(source in sources for source in self._shown):
-            self._destination.retract(sources, more=more)
-
-    def pause(self) -> None:
-        """Keep what follows."""
-        if self._kept is None:
-            self._kept = []
-
-    def go_on(self) -> None:
-        """Show what was kept, and what follows."""
-        kept, self._kept = self._kept or [], None
-        for piece, data in kept:
-            self.send(piece, data)
-
-    def end(self) -> tuple[Message, ...]:
-        """Show what is held back of a line; or, in a pause, give what was not shown."""
-        rest = Roll()
-        if self._kept is not None:
-            self._emit = rest.add
-            self.go_on()
-        self._settle()
-        return messages_of(rest.pieces, settled=False)
-
-    def _send_text(self, piece: Piece, data: str) -> None:
-        done, newline, rest = data.rpartition("\n")
-        if newline:
-            if not self._raw:
-                self._show(piece, last_state("".join((*self._line, done, newline))))
-            self._line = []
-        if rest:
-            self._line.append(rest)
-            if len(self._line) > _PARTS and any("\r" in part for part in self._line):
-                self._line = [so_far("".join(self._line))]
-        if self._raw:
-            self._show(piece, data)
-
-    def _settle(self) -> None:
-        """Show what is held back of the last piece's line, and leave the cursor behind it."""
-        piece, line = self._piece, "".join(self._line)
-        self._piece, self._line = None, []
-        if piece is None or not line:
-            return
-        if not self._raw:
-            self._show(piece, last_state(line))
-        elif "\r" in line:
-            self._show(piece, "\r" + overwritten(line))
-
-    def _show(self, piece: Piece, text: str) -> None:
-        if text:
-            self._emit(piece.kind, text, piece.source)
-
-
-_PARTS = 64
-"""A line in so many parts is looked through for what it has overwritten."""
-
-
 def _retract(sources: Container[object], more: bool) -> None:  # noqa: FBT001 - run in a context
     capture, screen = _current.get(), _screen.get()
     if capture is not None:
         capture.retract(sources, more=more)
     elif screen is not None:
+        _screen.set(None)  # what is shown anew is remembered already
         screen.retract(sources, more=more)
-
-
-class Screen:
-    """What a cell has shown, so that a step's part of it can be taken back.
-
-    A front end can only be told to clear the whole cell: what is to stay is shown
-    anew.
-    """
-
-    def __init__(self, clear: Callable[[bool], object]) -> None:
-        self._clear = clear
-        self._roll = Roll()
-        self._lost = False
-        self._lock = threading.RLock()
-
-    def note(self, kind: str, data: str, source: object, display: str = "") -> None:
-        """Remember a piece that is being shown."""
-        with self._lock:
-            if self._lost:
-                return
-            self._roll.add(kind, data, source).display = display
-            if self._roll.size > SCREEN_CHARACTERS:
-                self._roll, self._lost = Roll(), True
-
-    def change(self, display: str, data: str) -> bool:
-        """Remember that a display is shown with another content; False if it is not here."""
-        with self._lock:
-            pieces = self._roll.shows(display)
-            for piece in pieces:
-                self._roll.replace(piece, data)
-            return bool(pieces)
-
-    def forget(self) -> None:
-        """The cell is being cleared."""
-        with self._lock:
-            self._roll, self._lost = Roll(), False
-
-    def retract(self, sources: Container[object], *, more: bool) -> None:
-        """Take from the screen what came from `sources`."""
-        with self._lock:
-            if not self._lost and self._roll.drop(sources):
-                contextvars.copy_context().run(self._repaint, more)
-
-    def _repaint(self, more: bool) -> None:  # noqa: FBT001 - run in a context
-        _screen.set(None)
-        self._clear(more or bool(self._roll.pieces))
-        for piece in self._roll.pieces:
-            _emit(piece.kind, piece.text, piece.source)
 
 
 def enter_screen() -> contextvars.Token[Screen | None]:
     """Remember from now on what this context's cell shows, where that can be of use."""
-    clear = _face.clear if _face is not None else None
-    return _screen.set(None if clear is None else Screen(clear))
+    if _face is None or _face.clear is None or not (_face.can_clear and _face.can_clear()):
+        return _screen.set(None)
+    return _screen.set(Screen(_face.clear, _emit))
 
 
 def leave_screen(token: contextvars.Token[Screen | None]) -> None:
@@ -607,11 +471,12 @@ def leave_screen(token: contextvars.Token[Screen | None]) -> None:
         _screen.set(None)
 
 
-def note_text(kind: str, text: str) -> None:
-    """Take note of text that a cell's own code, or a delivery, writes to a stream."""
-    screen = _screen.get()
+def note_text(kind: str, text: str) -> bool:
+    """Take note of text that is written to a stream; tell whether a step wrote it, not the cell."""
+    screen, source = _screen.get(), _source.get()
     if screen is not None:
-        screen.note(kind, text, _source.get())
+        screen.note(kind, text, source)
+    return source is not None
 
 
 def _note_display(bundle: dict[str, Any]) -> None:

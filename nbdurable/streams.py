@@ -26,7 +26,9 @@ class _Tee(io.TextIOBase):
     def __init__(self, kind: str, stream: TextIO) -> None:
         self.kind = kind
         self.stream = stream
+        self.other: _Tee | None = None
         self.unflushed = False
+        self.owed = False  # what a step has written stays before what follows on the other stream
         self._write: Callable[[str], int] = stream.write
         self._before = getattr(stream, "__dict__", {}).get("write")
         # A stream that takes no attribute can't be covered: who holds it bypasses this.
@@ -49,14 +51,17 @@ class _Tee(io.TextIOBase):
         capture = output.current()
         if capture is not None and capture.write(self.kind, text):
             return len(text)
-        output.note_text(self.kind, text)
+        other = self.other
+        if other is not None and other.owed:
+            other.flush()
+        self.owed = output.note_text(self.kind, text)
         self.unflushed = True
         return self._write(text)
 
     def flush(self) -> None:
         capture = output.current()
         if capture is None:
-            self.unflushed = False
+            self.unflushed = self.owed = False
             self.stream.flush()
         else:
             capture.flush(self.kind)
@@ -85,24 +90,16 @@ _plain_start = threading.Thread.start
 def _start(thread: threading.Thread) -> None:
     """Start a thread; one that a body starts writes for that body, too."""
     if output.current() is not None and not thread.name.startswith("nbdurable"):
-        entered, run = output.here(), thread.run
+        enter, run = output.here(), thread.run
 
         def run_entered() -> None:
             del thread.run
-            # tqdm's monitor draws the bars of all steps, from the first one's thread.
-            if not type(thread).__module__.startswith("tqdm"):
-                entered()
-                run()
-            else:
-                with output.Capturing(_nowhere):
-                    run()
+            enter()
+            run()
 
         thread.run = run_entered  # type: ignore[method-assign]
     _plain_start(thread)
 
-
-_nowhere = output.Capture()
-_nowhere.finished()
 
 _lock = threading.Lock()
 _users = 0
@@ -123,6 +120,7 @@ def install() -> None:
                     stream = stream.stream
                 _tees.append(_Tee(kind, stream))
                 setattr(sys, kind, _tees[-1])
+            _tees[0].other, _tees[1].other = _tees[1], _tees[0]
 
 
 def remove() -> None:

@@ -23,6 +23,8 @@ FLOORS = {
     "label": 1,
     "libraries": 1,
     "pieces": 1,
+    "live": 1.05,
+    "screen": 1.05,
     "progress": 1,
     "output": 1.1,
     "streams": 1.2,

@@ -193,18 +193,73 @@ def test_a_figure_that_cannot_be_drawn_fails_nothing(run):
 
 
 @pytest.mark.parametrize("first", ["before", "in the block"])
-def test_rich_in_a_block_is_not_in_jupyter(run, first):
-    """In Jupyter rich takes over the process's streams; in a block it must not."""
+def test_a_live_display_of_rich_in_a_block(run, first):
+    """It replaces no stream and makes no widget; its last state is displayed as it ends."""
     early = "import rich.console" if first == "before" else ""
     assert run(f"""
         {early}
         libraries.fit()
         with Apart():
+            import rich.jupyter
             from rich.console import Console
-            console = Console(force_jupyter=True)
-            inside = console.is_jupyter
-        say(inside, console.is_jupyter, Console(force_jupyter=False).is_jupyter)
-    """) == [False, True, False]
+            from rich.live import Live
+            shown = []
+            rich.jupyter.display = lambda segments, text: shown.append(text)
+            console, stream = Console(force_jupyter=True), sys.stdout
+            with Live("begin", console=console, auto_refresh=False) as live:
+                replaced = sys.stdout is not stream
+                console.print("between")
+                live.update("end", refresh=True)
+        say(replaced, live.ipy_widget, shown, console.is_jupyter)
+    """) == [False, None, ["between\n", "end"], True]
+
+
+def test_outside_of_a_block_rich_is_as_ever(run):
+    """A console in Jupyter says so, one that is not does not, and a live display is its own."""
+    assert run("""
+        libraries.fit()
+        from rich.console import Console
+        from rich.live import Live
+        console, stream = Console(force_jupyter=True), sys.stdout
+        with Live(console=console, auto_refresh=False):
+            replaced = sys.stdout is not stream
+        say(replaced, console.is_jupyter, Console(force_jupyter=False).is_jupyter)
+    """) == [True, True, False]
+
+
+@pytest.mark.parametrize("first", ["before", "in the block"])
+def test_a_blocks_bars_stand_alone(run, first):
+    """A bar of tqdm's stands below those of its own block, and below nobody else's."""
+    early = "from tqdm import tqdm; outer = tqdm(total=1)" if first == "before" else ""
+    assert run(f"""
+        {early}
+        libraries.fit()
+        with Apart():
+            from tqdm import tqdm
+            bars = [tqdm(total=1), tqdm(total=1)]
+            inside = [abs(bar.pos) for bar in bars]
+            for bar in bars:
+                bar.close()
+        again = tqdm(total=1)
+        say(inside, abs(again.pos))
+        again.close()
+    """) == [[0, 1], 1 if first == "before" else 0]
+
+
+def test_an_output_widget_in_a_block_diverts_nothing(run):
+    """An output widget in a step would divert the whole cell's output; outside it still does."""
+    assert run("""
+        libraries.fit()
+        from ipywidgets import Output
+        entered = []
+        plain = Output._flush
+        Output._flush = lambda self: entered.append("flushed")
+        with Apart(), Output():
+            inside = list(entered)
+        with Output():
+            pass
+        say(inside, len(entered))
+    """) == [[], 2]
 
 
 def test_imports_are_as_before_when_nobody_fits(run):

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from nbdurable import gather, go, output, session, step, streams, workflow
+from nbdurable import gather, go, output, screen, select, session, step, streams, workflow
 from nbdurable.output import Capture, Capturing, Destination, Face, deliver, dumps, loads
 from nbdurable.records import Message
 
@@ -25,6 +25,9 @@ def clean():
     yield
     session.close_stores()
     output.install_face(None)
+    for thread in threading.enumerate():
+        if thread.name == "nbdurable-step":
+            thread.join(10)
     assert streams._users == 0
     assert output._current.get() is None
     assert (sys.stdout, sys.stderr) == before
@@ -374,7 +377,7 @@ class Cell:
         self.sent = []
         self.outputs = []
         self._clear = False
-        self.face = Face(self.show, self.clear, self.settle, lambda: raw)
+        self.face = Face(self.show, self.clear, lambda: True, self.settle, lambda: raw)
 
     def show(self, bundle):
         """Take a display, or its update."""
@@ -566,6 +569,22 @@ def test_a_line_without_a_reader_is_shown_when_it_is_complete(monkeypatch):
         assert shown.sent[1:] == [("stderr", "next")]
 
 
+def test_where_others_write_a_line_is_shown_whole(monkeypatch):
+    """Where several steps are shown at once, a line comes in one piece, or when it is flushed."""
+    with cell(monkeypatch) as shown:
+        capture = Capture()
+        capture.follow(Destination(alone=False))
+        with Capturing(capture):
+            print("one", 1)
+            sys.stdout.write("half")
+            assert shown.sent == [("stdout", "one 1\n")]
+            sys.stdout.flush()
+            sys.stdout.write("\rdone\nlast\r")
+        assert shown.sent[1:] == [("stdout", "half"), ("stdout", "\rdone\n")]
+        assert capture.finished() == (Message("stdout", "one 1\ndone\nlast"),)
+        assert shown.shown == [("stdout", "one 1\ndone\nlast")]
+
+
 def test_another_place_is_shown_all(monkeypatch):
     """Who waits in another cell sees the output from its beginning."""
     with cell(monkeypatch) as first:
@@ -644,9 +663,23 @@ def test_a_closed_place_shows_nothing(monkeypatch):
         assert shown.sent == []
 
 
+def test_a_front_end_that_fails_fails_no_step():
+    """What can't be shown live is recorded all the same, and its step goes on."""
+
+    def fail(bundle):
+        raise OSError("gone")
+
+    output.install_face(Face(fail))
+    capture = Capture()
+    capture.follow(Destination())
+    capture.display(named("figure"))
+    capture.write("stdout", "text")
+    assert texts(capture.finished()) == [("display", "figure"), ("stdout", "text")]
+
+
 def test_a_cell_that_has_shown_too_much_is_not_cleared(monkeypatch):
     """What can't be shown again is not taken back; the record is right all the same."""
-    monkeypatch.setattr(output, "SCREEN_CHARACTERS", 100)
+    monkeypatch.setattr(screen, "SCREEN_CHARACTERS", 100)
     with cell(monkeypatch) as shown:
         print("x" * 101)
         capture = Capture()
@@ -770,3 +803,21 @@ def test_output_that_was_cut_is_cut_alike(tmp_path, capsys, monkeypatch):
     assert len(live.out) == 100
     assert live.err == "\n... output cut at 100 characters\n"
     assert execute(tmp_path / "s.duckdb", lambda: go(talk).result(), capsys) == live
+
+
+def test_what_still_runs_at_the_end_is_shown_no_more(tmp_path, capsys):
+    """A loser that prints after its run has ended is not heard, however it was shown before."""
+    lost, printed = threading.Event(), threading.Event()
+
+    def lose():
+        print("loses")
+        lost.wait(10)
+        print("has lost")
+        printed.set()
+
+    with workflow("w", store=tmp_path / "s.duckdb", tee=True):
+        loser = go(lose)
+        select(loser, go(int)).result()
+    lost.set()
+    assert printed.wait(10)
+    assert "has lost" not in capsys.readouterr().out

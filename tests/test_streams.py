@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -215,6 +216,65 @@ def test_a_body_that_outlives_its_run_is_still_captured(capsys):
         print("inside")
     assert capture.finished() == (Message("stdout", "inside\n"),)
     assert capsys.readouterr().out == ""
+
+
+def test_a_thread_that_a_body_starts_is_the_bodys(capsys):
+    """What a child thread prints, a pool's worker too, is the step's; outside it is the cell's."""
+    capture, ended = Capture(), threading.Event()
+
+    def late():
+        ended.wait(10)
+        print("late")
+
+    with replaced():
+        start = threading.Thread.start
+        with Capturing(capture):
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(print, "pool").result()
+            left = threading.Thread(target=late)
+            left.start()
+        assert capture.finished() == (Message("stdout", "pool\n"),)
+        ended.set()
+        left.join(10)
+        other = threading.Thread(target=print, args=("outside",))
+        other.start()
+        other.join(10)
+        assert capsys.readouterr().out == "late\noutside\n"
+    assert threading.Thread.start is not start
+
+
+def test_the_engines_own_threads_are_nobodys(capsys):
+    """A thread of the engine that happens to be started in a body does not belong to it."""
+    capture = Capture()
+    with Capturing(capture):
+        thread = threading.Thread(target=print, args=("engine",), name="nbdurable-step")
+        thread.start()
+        thread.join(10)
+    assert capture.finished() == ()
+    assert capsys.readouterr().out == "engine\n"
+
+
+def test_what_a_step_wrote_stays_before_what_follows(monkeypatch):
+    """A stream with a step's output is flushed before the cell writes to the other one."""
+    order = []
+
+    def stream(name):
+        members = {"flush": lambda self: order.append(f"flush {name}")}
+        return type("Stream", (io.StringIO,), members)()
+
+    monkeypatch.setattr(sys, "stdout", stream("stdout"))
+    monkeypatch.setattr(sys, "stderr", stream("stderr"))
+    with replaced():
+        print("cell", file=sys.stderr)
+        print("cell")
+        assert order == []
+        output.deliver([Message("stdout", "a\n"), Message("stderr", "b\n"), Message("stderr", "c")])
+        assert order == ["flush stderr", "flush stdout"]
+        print("cell")
+        assert order[2:] == ["flush stderr"]
+        print("cell", file=sys.stderr)
+        print("cell")
+        assert len(order) == 3
 
 
 def test_flushing_reaches_who_waits(monkeypatch):

@@ -81,6 +81,7 @@ class Journal:
         self._appenders: dict[str, duckdb.Appender] = {}
         self._queue: deque[Entry] = deque()
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closed = False
         self._broken: DurableError | None = None
@@ -132,7 +133,8 @@ class Journal:
         self._lean.close()
 
     def _start(self) -> None:
-        with uninterrupted(), self._lock:
+        # Not the lock of the writing: who enqueues may hold what an entry needs to be written.
+        with uninterrupted(), self._starting:
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="nbdurable-journal", daemon=True)
                 thread.start()

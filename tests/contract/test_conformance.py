@@ -436,7 +436,7 @@ def test_a_handled_error_lets_the_run_go_on(always_replay, bench):
 
 def waits(probe):
     """Wait; die while the time runs, the first time."""
-    timer = after(0.05)
+    timer = after(0.5)
     die_once(probe)
     timer.result()
     return "awake"
@@ -446,7 +446,7 @@ def test_a_wait_outlives_a_death(bench):
     """2-1: a wait that had begun goes on in the next execution, and is recorded at its end."""
     assert killed_and_resumed(bench, waits) == ("awake", {})
     rows = bench.rows(
-        "SELECT c.execution, c.seconds >= 0.05, c.started = s.started FROM nbdurable.checkpoints c "
+        "SELECT c.execution, c.seconds >= 0.5, c.started = s.started FROM nbdurable.checkpoints c "
         "JOIN nbdurable.starts s USING (call, version) WHERE c.name = 'after' AND s.execution = 1"
     )
     assert rows == [(2, True, True)], "it counted from where it began"
@@ -456,7 +456,7 @@ def two_waits(probe):
     """Wait twice for the same time, one after the other; die in the second, the first time."""
     sleep(0.01)
     probe.effect("between")
-    timer = after(0.01)
+    timer = after(0.5)
     die_once(probe)
     timer.result()
     sleep(0.01)

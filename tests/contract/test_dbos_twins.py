@@ -47,16 +47,18 @@ No engine's suite has:
 
 - a loser read after the select, not ready: select::test_winner_and_late_loser,
   test_select_in_an_async_cell[late loser]; ready: test_a_loser_that_was_ready
-- select in a loop: select::test_select_in_a_loop, test_shrinking_sets
+- select in a loop: select::test_select_in_a_loop, test_shrinking_sets,
+  test_loops_over_one_set_agree
 - the same handle twice: steps::test_misuse, test_a_refused_select_records_nothing
 - an error wins: select::test_an_error_wins, test_select_in_an_async_cell[error wins]
 - all branches fail: errors::test_all_branches_failed_replays,
   test_select_in_an_async_cell[all fail]
 - both ready at once: select::test_both_ready, test_select_in_an_async_cell[both ready]
 - the winner last in the list: select::test_winner_and_late_loser, test_ten_branches
-- a kill at every commit point: crash::test_killed_at_every_commit
+- a kill at every commit point: crash::test_killed_at_every_commit,
+  test_a_decision_does_not_wait_for_what_is_being_written (the execution after it)
 - recovery with the loser unrecorded: select::test_a_deferred_loser_starts_when_asked_for,
-  test_an_async_loser_starts_when_asked_for
+  test_an_async_loser_starts_when_asked_for, test_an_edited_loser_of_a_loop_is_left_again
 - a loser that finishes after the run succeeded: test_a_loser_that_ends_after_the_run
 - a branch added, removed, reordered: select::test_changed_sets; renamed: test_a_renamed_branch
 - two same-name calls with swapped arguments: test_swapped_loop_items,
@@ -76,6 +78,7 @@ Seen on dbos 3.4.0, shown not to happen here:
 """
 
 import asyncio
+import contextlib
 import importlib
 import random
 import threading
@@ -1151,6 +1154,96 @@ def test_an_order_that_was_seen_stays(bench, way, commit):
     assert first.killed or way == "race"  # which has few commits
     assert report.value[: len(seen(1))] == seen(1)
     assert bench.run(seen_one_by_one, parameters={"way": way, "pass": 3}).value == report.value
+    assert bench.check()[0] == []
+
+
+class Blocked:
+    """An entry that needs a lock to be written, as outcomes need their run's."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.writing = threading.Event()
+
+    def write(self, batch):
+        """Take the lock."""
+        self.writing.set()
+        with self.lock:
+            pass
+
+    def committed(self):
+        """Nobody waits."""
+
+    def failed(self, error):
+        """Nobody waits."""
+
+
+@pytest.mark.xfail(reason="the first kick takes the lock under which entries are written")
+def test_a_decision_does_not_wait_for_what_is_being_written(tmp_path):
+    """Who holds the run's lock can enqueue while another thread writes what needs that lock.
+
+    A select over what has ended does so; in an execution after a death, bodies write
+    their starts at the same time, before the journal has a thread of its own.
+    """
+    with contextlib.closing(Store.open(tmp_path / "store.duckdb")) as store:
+        lock = threading.Lock()
+        entry = Blocked(lock)
+        store.journal.enqueue(entry, kick=False)
+        writer = threading.Thread(target=store.journal.flush)
+        kicker = threading.Thread(target=store.journal.kick)
+        with lock:
+            writer.start()
+            assert entry.writing.wait(20)
+            kicker.start()
+            kicker.join(1)
+            stuck = kicker.is_alive()
+        writer.join(20)
+        kicker.join(20)
+        assert not stuck
+
+
+def two_loops(probe):
+    """Leave two loops over one set early, at one place and at another."""
+    handles = [go(len, "x" * number) for number in range(3)]
+    found = []
+    for most in (1, 1, 2):
+        order = []
+        for ended in as_completed(handles):
+            order.append(ended.result())
+            if len(order) == most:
+                break
+        found.append(order)
+    return found
+
+
+@pytest.mark.xfail(reason="each early leave is written as a decision, though it is there already")
+def test_loops_over_one_set_agree(always_replay):
+    """Loops over one set of handles give one order, and leave a sound store, left early or not."""
+    first, second, third = always_replay(two_loops).value
+    assert first == second == third[:1]
+
+
+def edited_loser_of_a_loop(probe):
+    """Leave a loop early; the text of what is left behind is a parameter."""
+    text = probe.parameters.get("text", "old")
+
+    def loser():
+        probe.effect(f"loser {text}")
+        probe.event("never").wait(10)
+        return text
+
+    for ended in as_completed([go(loser), go(len, "ab")]):
+        return ended.label
+    return None
+
+
+@pytest.mark.xfail(
+    reason="an early leave is written once for a set of calls, whatever its versions"
+)
+def test_an_edited_loser_of_a_loop_is_left_again(bench):
+    """After an edit the loop is left anew, for good: a replay does not start the new loser."""
+    for text in ("old", "old", "new", "new", "old", "new"):
+        assert bench.run(edited_loser_of_a_loop, parameters={"text": text}).value == "len('ab')"
+    assert bench.effects() == {"loser old": 1, "loser new": 1}
     assert bench.check()[0] == []
 
 

@@ -248,11 +248,12 @@ def undecided_at_the_end(probe):
     def slow():
         print("slow")
         probe.event("slow").set()
-        probe.event("never").wait(0.3)
+        probe.event("never").wait(0.5)
         print("slow ends")
 
     def fast():
         probe.event("slow").wait(10)
+        probe.event("never").wait(0.2)
         print("fast")
 
     select(go(slow), go(fast))
