@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .handles import Handle
     from .news import News
-    from .store import Batch, ReplayIndex, Store
+    from .store import Batch, Member, ReplayIndex, Store
 
 
 class Ledger:
@@ -125,11 +125,18 @@ class Ledger:
             losers=select.losers(),
             signature=b"",
         )
-        chosen = (decision.key, pack(decision.branches))
-        if chosen in self._decided:
+        if not self.first_decision(decision.key, decision.branches):
             return  # another select over this set: by the numbers it has the same winner
-        self._decided.add(chosen)
         self.add_decision(batch, decision, select.label, select.chosen.label)
+
+    def first_decision(self, key: bytes, branches: tuple[Member, ...]) -> bool:
+        """Tell, once, that this execution has not decided over this set."""
+        with self.lock:
+            chosen = (key, pack(branches))
+            if chosen in self._decided:
+                return False
+            self._decided.add(chosen)
+            return True
 
     def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
         """Sign a decision and add it to the transaction."""

@@ -632,8 +632,7 @@ class Run:
             completion.position -= 1
             key = completion.position_key()
             completion.position += 1
-            if key not in self._index.decisions:
-                self._commit_completion(completion, key, taken.identity, ())
+            self._commit_completion(completion, key, taken.identity, ())
         taken.mark_known()
         return taken
 
@@ -647,14 +646,17 @@ class Run:
         for branch in completion.left.values():
             branch.lose()
         losers = tuple(sorted(leaf.pair for leaf in completion.losing_leaves()))
-        if completion.identity not in self._index.decisions:
-            self._commit_completion(completion, completion.identity, bytes(16), losers)
+        self._commit_completion(completion, completion.identity, bytes(16), losers)
 
     def _commit_completion(
         self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
     ) -> None:
         number = completion.last_number
         members = completion.members()
+        if self._index.decision_for(key, members) is not None:
+            return
+        if not self._ledger.first_decision(key, members):
+            return
 
         def write(batch: Batch) -> None:
             decision = Decision(key, members, winner, number, self.execution, losers, b"")

@@ -1129,7 +1129,7 @@ def test_a_file_that_can_grow_no_more(path):
     process = python(LIMITED, path)
     said, _ = process.communicate(timeout=50)
     assert process.returncode == 0
-    assert said.split() == ["1", "StoreError", "StoreError", "StoreError"]
+    assert said.split() == ["1", "StoreFullError", "StoreFullError", "StoreFullError"]
     assert problems(path) == []
     with contextlib.closing(Store.open(path)) as store:
         assert store.rows("SELECT label, number FROM nbdurable.checkpoints") == [("text(1)", 1)]

@@ -59,7 +59,7 @@ async def in_turn_async(probe):
         return "slow"
 
     last = go(slow)
-    handles = [last, after(0.02), go(quick), gather(last)]
+    handles = [last, after(1), go(quick), gather(last)]
     try:
         next(as_completed(handles))
     except UsageError as error:

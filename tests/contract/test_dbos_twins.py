@@ -1177,7 +1177,6 @@ class Blocked:
         """Nobody waits."""
 
 
-@pytest.mark.xfail(reason="the first kick takes the lock under which entries are written")
 def test_a_decision_does_not_wait_for_what_is_being_written(tmp_path):
     """Who holds the run's lock can enqueue while another thread writes what needs that lock.
 
@@ -1215,7 +1214,6 @@ def two_loops(probe):
     return found
 
 
-@pytest.mark.xfail(reason="each early leave is written as a decision, though it is there already")
 def test_loops_over_one_set_agree(always_replay):
     """Loops over one set of handles give one order, and leave a sound store, left early or not."""
     first, second, third = always_replay(two_loops).value
@@ -1236,9 +1234,6 @@ def edited_loser_of_a_loop(probe):
     return None
 
 
-@pytest.mark.xfail(
-    reason="an early leave is written once for a set of calls, whatever its versions"
-)
 def test_an_edited_loser_of_a_loop_is_left_again(bench):
     """After an edit the loop is left anew, for good: a replay does not start the new loser."""
     for text in ("old", "old", "new", "new", "old", "new"):

@@ -345,6 +345,30 @@ def test_why_an_interrupted_step_runs_again(executions, probe):
     assert executions.rows("SELECT why FROM nbdurable.steps") == [("unfinished",)]
 
 
+@pytest.mark.xfail(reason="the attempt that never ran is kept as still running, and waited for")
+def test_interrupted_as_a_step_in_place_begins(executions, probe):
+    """An interrupt between the begin of an attempt and its body leaves nothing to wait for."""
+
+    @step
+    def one():
+        probe.effect("one")
+        return "value"
+
+    def interrupt(event):
+        if type(event) is AttemptStarted:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = executions.run(one, observers=(interrupt,))
+    assert type(first.error) is KeyboardInterrupt
+    assert first.notes == ()
+    watchdog = threading.Timer(5, os.kill, (os.getpid(), signal.SIGINT))
+    watchdog.start()
+    second = executions.run(one)
+    watchdog.cancel()
+    assert (second.value, second.error) == ("value", None)
+    assert executions.saved() == ["one()"]
+
+
 def test_interrupted_in_a_step_inside_a_step(executions, probe):
     """Of steps called in place in one another, what had finished inside is kept."""
 
