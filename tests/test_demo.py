@@ -175,7 +175,15 @@ SHORTER = (
 # What is changed in the notebook, and what the error says.
 LIES = {
     "a select that nothing decided": (
-        [("first = select(fast, slow)", "first = fast; first.winner = fast")],
+        [
+            (
+                "first = select(fast, slow)",
+                (
+                    "from types import SimpleNamespace as Stub\n"
+                    "first = Stub(winner=fast, result=fast.result)"
+                ),
+            )
+        ],
         "the select was not decided before the kill",
     ),
     "steps that are over too soon": (
