@@ -17,6 +17,7 @@ from .entries import AttemptEnded, Nothing, Settled, Started
 from .errors import NotInRunError, RetriesExhaustedError, StepCancelledError
 from .executors import Coroutines, LoopThread, Threads, Turnstile, call_in
 from .handles import StepHandle
+from .interrupts import uninterrupted
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
 from .step import Ending, Running, attempt, attempt_async, backoff, explain, failure, timed_out
 
@@ -137,6 +138,7 @@ class Bodies:
                 self._dispatch(handle)
             return
         handle.running = leftover
+        handle.last_attempt = max(handle.last_attempt, leftover.number)
         self._delivery.begun(handle, leftover)
         handle.ran = True
         self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
@@ -167,8 +169,9 @@ class Bodies:
         if self.given_up(handle):
             return
         while True:
-            running = self._open(handle)
-            running.fence()  # nobody but this thread wants its ending
+            with uninterrupted():
+                running = self._open(handle)
+                running.fence()  # nobody but this thread wants its ending
             body = self._scope_of(handle, False)
             body.limits += self._room_for(work)
             context = work.context.copy()
@@ -193,6 +196,8 @@ class Bodies:
             self._pause(wait)
         self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
         self._journal.flush()
+        if not handle.number and handle.broken is None:
+            raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
 
     def _dispatch(self, handle: StepHandle[Any]) -> None:
         """Run an attempt, once each of the step's limits has room for it."""

@@ -43,7 +43,7 @@ class _Outcomes:
 
 
 class Settled(_Outcomes):
-    """A step's or timer's outcome; nothing if it was cancelled meanwhile."""
+    """A step's or timer's outcome; nothing if it was cancelled, or its execution ended."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Settled(_Outcomes):
         """Take the number, save the outcome, decide what it decides."""
         ledger, handle, ending = self._ledger, self._handle, self._ending
         with ledger.lock:
-            if handle.number:
+            if handle.number or ledger.closed:
                 return
             ledger.end(handle, ending, self._seconds)
             if ending.payload is not None:

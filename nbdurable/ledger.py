@@ -39,10 +39,16 @@ class Ledger:
         self.store = store
         self.journal = store.journal
         self.news = news
+        self.closed = False
         self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._decided: set[tuple[bytes, bytes]] = set()
+
+    def close(self) -> None:
+        """Give no more numbers: the next execution may have them."""
+        with self.lock:
+            self.closed = True
 
     def end(self, handle: StepHandle[Any], ending: Ending, seconds: float) -> None:
         """Give `handle` its ending and the next place in the commit order. The lock is held."""

@@ -994,6 +994,7 @@ class Run:
         self._receiving.close()
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
         self._ledger.journal.flush()
+        self._ledger.close()
         status = _status_of(error)
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))

@@ -345,7 +345,6 @@ def test_why_an_interrupted_step_runs_again(executions, probe):
     assert executions.rows("SELECT why FROM nbdurable.steps") == [("unfinished",)]
 
 
-@pytest.mark.xfail(reason="the attempt that never ran is kept as still running, and waited for")
 def test_interrupted_as_a_step_in_place_begins(executions, probe):
     """An interrupt between the begin of an attempt and its body leaves nothing to wait for."""
 
@@ -706,10 +705,7 @@ def test_a_body_that_fails_late_is_adopted(executions, probe, meanwhile):
 @pytest.mark.parametrize(
     "ends",
     [
-        pytest.param(
-            "at once",
-            marks=pytest.mark.xfail(reason="the next attempt gets the adopted one's number"),
-        ),
+        "at once",
         "meanwhile",
         "later",
     ],
@@ -850,7 +846,6 @@ def test_a_body_below_a_step_is_adopted(executions, probe, way):
     assert executions.saved()[0] == "blocked()"
 
 
-@pytest.mark.xfail(reason="a step called in place on a thread is committed after its execution")
 def test_a_step_in_place_on_a_thread_records_nothing_late(executions, probe):
     """A step called in place in a body that outlives its execution is not recorded behind its back.
 
@@ -875,7 +870,6 @@ def test_a_step_in_place_on_a_thread_records_nothing_late(executions, probe):
     assert executions.saved() == ["blocked()", "parent()"]
 
 
-@pytest.mark.xfail(reason="a step called in place on a thread is committed after its execution")
 def test_a_step_in_place_on_a_thread_takes_no_number_late(executions, probe):
     """What a body of an earlier execution ends with takes no number of the next one."""
 
