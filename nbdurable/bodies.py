@@ -162,6 +162,16 @@ class Bodies:
 
     def perform_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
         """Run attempts in the calling thread until one ends the step, and commit that."""
+        try:
+            self._attempt_here(handle, in_cell=in_cell)
+        except BaseException as error:
+            # Wherever an interrupt came: without an end by now, it will not get one here.
+            if not handle.number:
+                handle.running = None
+                self._ledger.break_off(handle, error)
+            raise
+
+    def _attempt_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
         work = handle.work
         assert work is not None
         handle.started = True
@@ -183,8 +193,6 @@ class Bodies:
             assert ending is not None
             if ending.interrupt:
                 assert ending.error is not None
-                handle.running = None
-                self._ledger.break_off(handle, ending.error)
                 raise ending.error
             wait = self._retry_wait(handle, ending)
             if wait is None:
