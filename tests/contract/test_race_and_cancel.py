@@ -275,7 +275,7 @@ def chain_of_races(probe):
         return "fixed"
 
     def hangs(name):
-        if probe.effect(f"hangs {name}") == 1:
+        if probe.effect(f"hangs {name}") == 1 or name == "c":
             probe.event("never").wait(10)
         return name
 
