@@ -119,9 +119,13 @@ def server(tmp_path_factory):
         process.stderr.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Start Chromium once, with an empty profile."""
+    """Start Chromium, with an empty profile.
+
+    For a module and no longer: as long as Playwright's synchronous interface is open, the
+    main thread has a running event loop, and no test could start another.
+    """
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         lacking = f"no browser: one of {', '.join(BROWSERS)} is needed"
