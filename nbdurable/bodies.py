@@ -95,9 +95,7 @@ class Bodies:
 
     def is_stored_loser(self, handle: StepHandle[Any]) -> bool:
         """Tell whether a stored decision made this step a loser."""
-        if handle.version is not None:
-            return handle.pair in self._index.losers
-        return handle.call.id in self._index.loser_calls
+        return self._index.lost(handle.pair, handle.code_digest)
 
     def room_of(self, handle: StepHandle[Any]) -> tuple[Room, ...]:
         """Give what a step needs room in because a step was in flight when kernels died.
@@ -188,7 +186,7 @@ class Bodies:
             context.run(scope.current.set, body)
             with self._delivery.here(handle, running):
                 running.end(attempt(work, running.capture, context))
-            body.give_limits()
+            body.end()
             ending = running.ending
             assert ending is not None
             if ending.interrupt:
@@ -265,8 +263,9 @@ class Bodies:
         context.run(scope.current.set, body)
         self._time(handle, work, running)
         ending = attempt(work, running.capture, context)
-        body.give_limits()
-        if not body.live:
+        let_go = not body.live
+        body.end()
+        if let_go:
             self.threads.came_back()
         running.end(ending)
 
@@ -289,9 +288,14 @@ class Bodies:
 
     def _let_go(self, body: Scope) -> None:
         """Leave a thread's body to itself: it can start nothing, and another gets its slot."""
-        body.live = False
-        body.give_limits()
+        body.end()
         self.threads.let_go()
+
+    @staticmethod
+    def _stop_task(body: Scope, task: asyncio.Task[Any]) -> None:
+        """Cancel an async body: while it ends it can start nothing."""
+        body.live = False
+        call_in(task.get_loop(), task.cancel)
 
     async def _perform_async(self, handle: StepHandle[Any], work: Work) -> None:
         body = self._scope_of(handle, True)
@@ -302,13 +306,13 @@ class Bodies:
         running = self._open(handle)
         task = asyncio.current_task()
         assert task is not None
-        running.stop = functools.partial(call_in, asyncio.get_running_loop(), task.cancel)
+        running.stop = functools.partial(self._stop_task, body, task)
         token = scope.current.set(body)
         try:
             ending = await attempt_async(work, running.capture)
         finally:
             scope.current.reset(token)
-            body.give_limits()
+            body.end()
         running.end(ending)
 
     def _pause(self, seconds: float) -> None:

@@ -44,15 +44,7 @@ class Combinator(Handle[T_co]):
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
         """Give the steps and timers below, each once, in order."""
-        found: dict[int, StepHandle[Any]] = {}
-        stack: list[Handle[Any]] = list(reversed(self.branches))
-        while stack:
-            handle = stack.pop()
-            if isinstance(handle, Combinator):
-                stack.extend(reversed(handle.branches))
-            elif isinstance(handle, StepHandle):
-                found.setdefault(handle.place, handle)
-        return found.values()
+        return leaves_of(self.branches)
 
     def observe(self) -> None:
         """Watch the branches, and take note of those that have ended. The run's lock is held."""
@@ -143,7 +135,10 @@ class Gather(Combinator[T_co]):
         return result  # type: ignore[no-any-return] # the type is the caller's
 
     def fresh(self) -> Any:
-        """Give a list (or a dict) of values decoded anew."""
+        """Give a list (or a dict) of values decoded anew; errors among them are seen by that."""
+        for branch in self.branches:
+            if branch.ended is not Kind.VALUE:
+                branch.see()
         values = [branch.fresh() for branch in self.branches]
         return values if self._keys is None else dict(zip(self._keys, values, strict=True))
 
@@ -155,12 +150,6 @@ class Gather(Combinator[T_co]):
     def error(self) -> BaseException | None:
         """Give the lowest-numbered failure."""
         return self._failed.error() if self._failed is not None else None
-
-    def lose(self) -> None:
-        """Become a loser, and with it what nobody else has asked for below."""
-        self.lost = True
-        for branch in self.branches:
-            branch.lose()
 
     def see(self) -> None:
         """The failure is what the cell knows of."""
@@ -279,8 +268,9 @@ class Select(Combinator[T_co]):
         return value
 
     def fresh(self) -> Any:
-        """Give the winner's value decoded anew."""
-        assert self.chosen is not None
+        """Give the winner's value decoded anew; without a winner, the group of all errors."""
+        if self.chosen is None:
+            return self._group_of([branch.fresh() for branch in self.branches])
         return self.chosen.fresh()
 
     def error(self) -> BaseException | None:
@@ -288,12 +278,6 @@ class Select(Combinator[T_co]):
         if self.chosen is None:
             return self._all_failed() if self.number else None
         return self.chosen.error()
-
-    def lose(self) -> None:
-        """Become a loser, and with it what nobody else has asked for below."""
-        self.lost = True
-        for branch in self.branches:
-            branch.lose()
 
     def see(self) -> None:
         """The winner's error is what the cell knows of; without winner, all errors."""
@@ -321,16 +305,18 @@ class Select(Combinator[T_co]):
             self.see()
 
     def _mark_losers(self) -> None:
-        for branch in self.branches:
-            if branch is not self.chosen:
-                branch.lose()
+        for leaf in self.losing_leaves():
+            leaf.lost = True
 
     def _all_failed(self) -> BaseException:
         if self._group is None:
             errors = [error for branch in self.branches if (error := branch.error()) is not None]
-            message = f"{self.kind}: all {len(self.branches)} branches failed"
-            self._group = BaseExceptionGroup(message, errors)
+            self._group = self._group_of(errors)
         return self._group
+
+    def _group_of(self, errors: list[BaseException]) -> BaseException:
+        message = f"{self.kind}: all {len(self.branches)} branches failed"
+        return BaseExceptionGroup(message, errors)
 
 
 class Race(Select[T_co]):
@@ -340,6 +326,19 @@ class Race(Select[T_co]):
 
     kind = "race"
     cancels = True
+
+
+def leaves_of(branches: Sequence[Handle[Any]]) -> Iterable[StepHandle[Any]]:
+    """Give the steps and timers at or below `branches`, each once, in order."""
+    found: dict[int, StepHandle[Any]] = {}
+    stack: list[Handle[Any]] = list(reversed(branches))
+    while stack:
+        handle = stack.pop()
+        if isinstance(handle, Combinator):
+            stack.extend(reversed(handle.branches))
+        elif isinstance(handle, StepHandle):
+            found.setdefault(handle.place, handle)
+    return found.values()
 
 
 def flatten(handles: Sequence[Any], combinator: str) -> tuple[Handle[Any], ...]:

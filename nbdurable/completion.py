@@ -11,12 +11,14 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .combinators import leaves_of
 from .handles import Handle, StepHandle, digest_of
 from .records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .scope import Scope
     from .store import Member
 
 
@@ -36,8 +38,16 @@ class CompletionOrder(Protocol):
 class AsCompleted:
     """An iterator over handles, sync and async, in the order in which they end."""
 
-    def __init__(self, order: CompletionOrder, branches: tuple[Handle[Any], ...]) -> None:
+    def __init__(
+        self,
+        order: CompletionOrder,
+        branches: tuple[Handle[Any], ...],
+        scope: Scope,
+        late: list[StepHandle[Any]],
+    ) -> None:
         self.branches = branches
+        self.scope = scope
+        self.late = late
         self.identity = digest_of(b"as_completed", *sorted(one.identity for one in branches))
         self.left = {branch.place: branch for branch in branches}
         self.position = 0
@@ -107,19 +117,15 @@ class AsCompleted:
 
     def members(self) -> tuple[Member, ...]:
         """Give call, version and code of every step below, sorted."""
-        found = {leaf.place: leaf for branch in self.branches for leaf in branch.leaves()}
-        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in found.values()))
+        found = leaves_of(self.branches)
+        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in found))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
         """Give every step and timer below what is left, and below nothing that was given."""
-        given = {
-            leaf.place
-            for branch in self.branches
-            if branch.place not in self.left
-            for leaf in branch.leaves()
-        }
-        rest = {leaf.place: leaf for branch in self.left.values() for leaf in branch.leaves()}
-        return [leaf for leaf in rest.values() if leaf.place not in given]
+        given = leaves_of([one for one in self.branches if one.place not in self.left])
+        kept = {leaf.place for leaf in given}
+        rest = leaves_of(tuple(self.left.values()))
+        return [leaf for leaf in rest if leaf.place not in kept]
 
 
 def not_saved(handle: Handle[Any]) -> bool:

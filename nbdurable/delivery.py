@@ -124,7 +124,7 @@ class Delivery:
     def deliver_rest(self, handles: Iterable[Handle[Any]]) -> None:
         """Show, in `go` order, the output of steps that the cell never asked; losers' never."""
         for handle in handles:
-            if isinstance(handle, StepHandle) and handle.durable and not handle.is_loser:
+            if isinstance(handle, StepHandle) and handle.durable and not handle.lost:
                 self.deliver(handle)
 
     def close(self) -> None:
@@ -175,16 +175,22 @@ class Delivery:
         """Make what shows live what a wait for `handle` waits for."""
         return Watch(self, _leading(handle))
 
-    def watch_rest(self, handles: Sequence[Handle[Any]]) -> Watch:
-        """Make what shows the rest, in `go` order, while the end of the cell waits for it."""
-        return Watch(self, _in_order(handles))
+    def watch_rest(
+        self, handles: Sequence[Handle[Any]], passed_over: Callable[[StepHandle[Any]], bool]
+    ) -> Watch:
+        """Make what shows the rest, in `go` order, while the end of the cell waits for it.
+
+        It waits no longer for what is `passed_over`.
+        """
+        return Watch(self, _in_order(handles), passed_over)
 
     def wait(self, handle: Handle[Any], gate: Gate, watch: Watch | None) -> None:
         """Block until `handle` is durable or broken off, which opens `gate`."""
-        if gate.wait(LIVE_SECONDS):
+        gate.wait(LIVE_SECONDS)
+        if _is_over(handle):
             return
         with watch or self.watch(handle) as shown:
-            while not _is_over(handle):
+            while not shown.is_over(handle):
                 with uninterrupted():
                     shown.go_on(gate.open)
                 gate.wait()
@@ -195,7 +201,7 @@ class Delivery:
         if _is_over(handle):
             return
         with watch or self.watch(handle) as shown:
-            while not _is_over(handle):
+            while not shown.is_over(handle):
                 with uninterrupted():
                     shown.go_on(gate.open)
                 await gate.wait()
@@ -239,8 +245,14 @@ class Delivery:
 class Watch:
     """Shows live, one after the other, the steps whose output comes next."""
 
-    def __init__(self, delivery: Delivery, steps: Iterator[StepHandle[Any]]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        steps: Iterator[StepHandle[Any]],
+        passed_over: Callable[[StepHandle[Any]], bool] = lambda _: False,
+    ) -> None:
         self._delivery = delivery
+        self._passed_over = passed_over
         self._steps = steps
         self._step: StepHandle[Any] | None = None
         self._stage: Stage | None = None
@@ -261,6 +273,11 @@ class Watch:
             if self._step is not None:
                 self._delivery.unfollow(self._step)
             stage.over()
+
+    def is_over(self, handle: Handle[Any]) -> bool:
+        """Tell whether nobody has to wait for `handle` any more."""
+        over = _is_over(handle)
+        return over or (isinstance(handle, StepHandle) and self._passed_over(handle))
 
     def go_on(self, wake: Callable[[], object]) -> None:
         """Show what has ended, and the next one live; `wake` is called when that has ended."""
@@ -316,7 +333,7 @@ def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:
             return
         if isinstance(handle, StepHandle) and handle.kind == "step" and handle.parent is None:
             never_awaited = handle.held and not handle.started
-            if not handle.is_loser and not never_awaited and handle.broken is None:
+            if not handle.lost and not never_awaited and handle.broken is None:
                 yield handle
 
 

@@ -93,7 +93,7 @@ class Handle(Generic[T_co]):
     # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
     __slots__ = (
         "__weakref__", "_order", "asked", "broken", "digest", "durable", "ended", "identity",
-        "known", "lost", "name", "number", "observers", "place", "waiters",
+        "known", "name", "number", "observers", "place", "waiters",
     )  # fmt: skip
 
     kind = "handle"
@@ -110,7 +110,6 @@ class Handle(Generic[T_co]):
         self.observers: list[Handle[Any]] | None = None
         self.waiters: list[Callable[[], object]] | None = None
         self.asked = False
-        self.lost = False
         self.known = False
         self.digest: bytes | None = None
 
@@ -233,10 +232,6 @@ class Handle(Generic[T_co]):
         """Start this itself, and give what else is to be started for it."""
         raise NotImplementedError
 
-    def lose(self) -> None:
-        """Become a loser of a decided select."""
-        raise NotImplementedError
-
     def see(self) -> None:
         """Make it durable that the cell knows how this ended, where that is an error."""
         raise NotImplementedError
@@ -314,7 +309,7 @@ class StepHandle(Handle[T_co]):
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
-        "kind", "label_text", "last_attempt", "parent", "pending", "ran", "replayed", "running",
+        "kind", "label_text", "last_attempt", "lost", "parent", "pending", "ran", "replayed", "running",
         "seconds", "seen", "source", "started", "timer_seconds", "until", "upstream", "version",
         "wake_time", "why", "work",
     )  # fmt: skip
@@ -341,6 +336,7 @@ class StepHandle(Handle[T_co]):
         self.follower: Destination | None = None
         self.seen = False
         self.held = False
+        self.lost = False
         self.ran = False
         self.replayed = False
         self.upstream: tuple[Handle[Any], ...] = ()
@@ -369,11 +365,6 @@ class StepHandle(Handle[T_co]):
         if self.deferred:
             return "not started"
         return "running" if self.running is not None else "waiting"
-
-    @property
-    def is_loser(self) -> bool:
-        """Whether a decided select passed it over and nobody else asked for it."""
-        return self.lost and not self.asked
 
     @property
     def pair(self) -> Identity:
@@ -412,10 +403,6 @@ class StepHandle(Handle[T_co]):
             return []
         self.demanded = True
         return [(upstream, True, False) for upstream in self.upstream]
-
-    def lose(self) -> None:
-        """Become a loser of a decided select."""
-        self.lost = True
 
     def take_checkpoint(self, found: Checkpoint) -> None:
         """End as a checkpoint says. The run's lock is held."""

@@ -41,6 +41,7 @@ class Ledger:
         self.news = news
         self.closed = False
         self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
+        self.lost_more: Callable[[], object] = lambda: None
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._decided: set[tuple[bytes, bytes]] = set()
@@ -232,6 +233,8 @@ class Ledger:
     def make_durable(self, resolved: list[Handle[Any]]) -> None:
         """Wake whoever waits for these, and show them."""
         wakes: list[Callable[[], object]] = []
+        # as_completed gives what wakes it first: let that be the lowest number.
+        resolved.sort(key=lambda one: (one.number, one.place))
         with self.lock:
             for handle in resolved:
                 handle.durable = True
@@ -247,6 +250,8 @@ class Ledger:
                 handle.let_go()
         for wake in wakes:
             wake()
+        if any(isinstance(handle, Select) for handle in resolved):
+            self.lost_more()
 
     def break_off(self, handle: Handle[Any], error: BaseException) -> None:
         """Raise `error` wherever `handle`, or a combinator above it, is waited for."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import output, scope
 from .bodies import Bodies
 from .codec import decode, decode_error, traceback_text
-from .combinators import Combinator, Gather, Select, flatten, refuse_twice
+from .combinators import Combinator, Gather, Select, flatten, leaves_of, refuse_twice
 from .completion import AsCompleted, not_saved
 from .delivery import Delivery, Gate, LoopGate
 from .entries import Cancelled, Closed, Found, Undone
@@ -103,6 +103,7 @@ class Run:
         self._limits: dict[StepOptions, Limit] = {}
         self._completions: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
         self._children: dict[int, list[StepHandle[Any]]] = {}
+        self._unsettled: dict[int, StepHandle[Any]] = {}
         self._versions: dict[bytes, Version] = {}
         self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
         self._news = News(observers, clock)
@@ -375,7 +376,7 @@ class Run:
                 return False  # cancelled before its version was known, under another code
             if found.cause:
                 self._index.verify(found)
-                handle.cancelled_by_race = found
+                self._lost_before(handle, found)
                 return False
         handle.label_text = found.label
         self._replay(handle, found)
@@ -431,6 +432,7 @@ class Run:
             raise UsageError(f"{what}() needs at least one handle: there is nothing to wait for")
         refuse_twice(branches, what)
         self._refuse_foreign(branches, what)
+        self._settle_below(branches)
         with uninterrupted(), self._lock:
             select: Select[Any] = kind(self, len(self.handles), branches, success=success)
             self.handles.append(select)
@@ -438,9 +440,6 @@ class Run:
             stored = self._index.decision_for(select.identity, select.set_members())
             if stored is not None:
                 select.apply(stored)
-                for leaf in select.losing_leaves() if select.cancels else ():
-                    if leaf.cancelled_by_race is not None:
-                        self._settle_cancelled(leaf)
                 if select.number:
                     self._known_at_once(select)
                 elif select.chosen is not None:
@@ -462,6 +461,7 @@ class Run:
             keys, handles = tuple(handles[0]), (tuple(handles[0].values()),)
         branches = flatten(handles, "gather")
         self._refuse_foreign(branches, "gather")
+        self._settle_below(branches)
         with uninterrupted(), self._lock:
             gather: Gather[Any] = Gather(
                 self,
@@ -537,7 +537,11 @@ class Run:
         branches = flatten(handles, "as_completed")
         refuse_twice(branches, "as_completed")
         self._refuse_foreign(branches, "as_completed")
-        completion = AsCompleted(self, branches)
+        self._settle_below(branches)
+        if any(branch.number and not branch.durable for branch in branches):
+            self._ledger.journal.flush()
+        late = [leaf for leaf in leaves_of(branches) if self._first_stored(leaf)]
+        completion = AsCompleted(self, branches, where, late)
         with uninterrupted(), self._lock:
             for branch in branches:
                 if branch.durable or branch.broken is not None:
@@ -546,6 +550,14 @@ class Run:
                     branch.wake(functools.partial(self._came, weakref.ref(completion), branch))
             self._completions.add(completion)
         return completion
+
+    def _first_stored(self, leaf: StepHandle[Any]) -> int:
+        """Give the lowest number that a step without one may still find for itself, or 0."""
+        if leaf.number or leaf.kind != "step":
+            return 0
+        found = self._index.versions.get(leaf.call.id, ())
+        numbers = [one.number for one in found if one.code == leaf.code_digest]
+        return min(numbers, default=0)
 
     def _came(self, completion: weakref.ref[AsCompleted], branch: Handle[Any]) -> None:
         with self._lock:
@@ -592,9 +604,9 @@ class Run:
         stored = None
         if completion.identity in self._index.decisions:
             stored = self._index.decision_for(completion.identity, completion.members())
-        lost = set(stored.losers) if stored is not None else set()
+        lost = {call for call, _ in stored.losers} if stored is not None else set()
         left = tuple(completion.left.values())
-        others = [one for one in left if not all(leaf.pair in lost for leaf in one.leaves())]
+        others = [one for one in left if not all(leaf.call.id in lost for leaf in one.leaves())]
         with uninterrupted():
             for branch in others or left:
                 branch.demand(asked=False, rearm=True)
@@ -625,10 +637,15 @@ class Run:
             return taken
 
     def _given(self, completion: AsCompleted, taken: Handle[Any]) -> Handle[Any]:
-        """Commit the position of what was not saved, and give `taken`."""
+        """Commit the position where numbers alone will not tell it, and give `taken`.
+
+        What was not saved has no number next time. And what waits for its upstream may
+        find that it has a lower one, with which it will come first next time.
+        """
         if taken.broken is not None and not taken.durable:
             raise taken.broken
-        if not_saved(taken):
+        earlier = any(0 < self._first_stored(leaf) < taken.number for leaf in completion.late)
+        if earlier or not_saved(taken):
             completion.position -= 1
             key = completion.position_key()
             completion.position += 1
@@ -637,16 +654,24 @@ class Run:
         return taken
 
     def leave(self, completion: AsCompleted) -> None:
-        """Make losers of what was not asked for, and commit that."""
-        if completion.over or self._bodies.ended:
+        """Make losers of what was not asked for, and commit that.
+
+        Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
+        """
+        where = completion.scope
+        cancelled = where.parent is not None and self.handles[where.parent].number
+        if completion.over or self._bodies.ended or not where.live or cancelled:
             return
         completion.over = True
         if not completion.left:
             return
-        for branch in completion.left.values():
-            branch.lose()
-        losers = tuple(sorted(leaf.pair for leaf in completion.losing_leaves()))
+        losing = completion.losing_leaves()
+        with self._lock:
+            for leaf in losing:
+                leaf.lost = True
+        losers = tuple(sorted(leaf.pair for leaf in losing))
         self._commit_completion(completion, completion.identity, bytes(16), losers)
+        self._ledger.lost_more()
 
     def _commit_completion(
         self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
@@ -729,7 +754,7 @@ class Run:
             handle.version = self._version(handle.code, handle.upstream)
             found = self._index.checkpoints.get(handle.pair)
             if found is not None and found.cause:
-                handle.cancelled_by_race = found
+                self._lost_before(handle, found)
             if found is not None:
                 self._index.verify(found)
             if found is not None and not found.cause:
@@ -781,6 +806,22 @@ class Run:
             self._ledger.journal.enqueue(Cancelled(self._ledger, leaves), kick=False)
             self._ledger.journal.flush()
 
+    def _lost_before(self, handle: StepHandle[Any], found: Checkpoint) -> None:
+        with self._lock:
+            handle.cancelled_by_race = found
+            self._unsettled[handle.place] = handle
+
+    def _settle_below(self, branches: Iterable[Handle[Any]]) -> None:
+        """Settle what lost a race in an earlier execution: a combinator goes by numbers."""
+        if not self._unsettled:
+            return
+        with uninterrupted():
+            leaves = {leaf.place: leaf for branch in branches for leaf in branch.leaves()}
+            for leaf in leaves.values():
+                if leaf.cancelled_by_race is not None:
+                    self._settle_cancelled(leaf)
+            self._ledger.journal.flush()
+
     def _settle_cancelled(self, handle: StepHandle[Any]) -> bool:
         """End a step that lost a race, if that race stands; else let it run again.
 
@@ -789,6 +830,7 @@ class Run:
         """
         with self._lock:
             found, handle.cancelled_by_race = handle.cancelled_by_race, None
+            self._unsettled.pop(handle.place, None)
             if found is None:
                 return handle.started
             if self._stands(found):
@@ -835,16 +877,8 @@ class Run:
 
     def wait_here(self, handle: Handle[Any], rest: Watch | None = None) -> None:
         """Block the calling thread until `handle` is durable; at the end with the `rest`."""
-        with uninterrupted():
-            handle.demand(asked=rest is None)
         gate = Gate()
-        with self._lock:
-            waiting = not handle.durable and handle.broken is None
-            if waiting:
-                self._refuse_unresolved(handle)
-                handle.wake(gate.open)
-        if waiting:
-            self._ledger.journal.kick()
+        if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self._slots_given():
                 self._delivery.wait(handle, gate, rest)
         self._awoken(handle)
@@ -871,19 +905,30 @@ class Run:
 
     async def wait_async(self, handle: Handle[Any], rest: Watch | None = None) -> None:
         """Wait on the running loop until `handle` is durable; at the end with the `rest`."""
-        with uninterrupted():
-            handle.demand(asked=rest is None)
         gate = LoopGate()
-        with self._lock:
-            waiting = not handle.durable and handle.broken is None
-            if waiting:
-                self._refuse_unresolved(handle)
-                handle.wake(gate.open)
-        if waiting:
-            self._ledger.journal.kick()
+        if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self._slots_given(), self._bodies.coroutines.blocked():
                 await self._delivery.wait_async(handle, gate, rest)
         self._awoken(handle)
+
+    def _has_to_wait(
+        self, handle: Handle[Any], wake: Callable[[], object], *, asked: bool
+    ) -> bool:
+        """Start what is waited for; False if it has ended, else `wake` is called when it does.
+
+        At the end of a cell, which does not ask, also when steps have lost meanwhile.
+        """
+        if not asked:
+            self._ledger.lost_more = wake
+        with uninterrupted():
+            handle.demand(asked=asked)
+        with self._lock:
+            if handle.durable or handle.broken is not None:
+                return False
+            self._refuse_unresolved(handle)
+            handle.wake(wake)
+        self._ledger.journal.kick()
+        return True
 
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
         """Wait as a recorded select of the handle against a timer."""
@@ -897,7 +942,8 @@ class Run:
     def _awoken(self, handle: Handle[Any]) -> None:
         if handle.broken is not None:
             raise handle.broken
-        handle.mark_known()
+        if handle.durable:
+            handle.mark_known()
 
     def _refuse_unresolved(self, handle: Handle[Any]) -> None:
         if self._bodies.ended:
@@ -943,7 +989,7 @@ class Run:
         if error is None:
             try:
                 self._leave_completions()
-                rest = self._delivery.watch_rest(self.handles)
+                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     self.wait_here(handle, rest)
             except BaseException as late:
@@ -956,7 +1002,7 @@ class Run:
         if error is None:
             try:
                 self._leave_completions()
-                rest = self._delivery.watch_rest(self.handles)
+                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     await self.wait_async(handle, rest)
             except BaseException as late:
@@ -981,13 +1027,22 @@ class Run:
             if not isinstance(handle, StepHandle) or handle.kind != "step":
                 continue
             never_awaited = handle.held and not handle.started
-            if handle.durable or handle.broken is not None or handle.is_loser or never_awaited:
+            if handle.durable or handle.broken is not None or never_awaited:
                 continue
-            yield handle
+            if not self._is_passed_over(handle):
+                yield handle
+
+    def _is_passed_over(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether the end does not wait for a step: it lost, or what started it did."""
+        step: Handle[Any] | None = handle
+        while isinstance(step, StepHandle) and not step.lost:
+            step = None if step.parent is None else self.handles[step.parent]
+        return step is not None
 
     def _leave_completions(self) -> None:
         for completion in tuple(self._completions):
-            self.leave(completion)
+            if completion.scope is self.scope:
+                self.leave(completion)
 
     def _end(self, error: BaseException | None) -> None:
         self.scope.live = False

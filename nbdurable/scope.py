@@ -39,6 +39,11 @@ class Scope:
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
     stage: Stage | None = None
 
+    def end(self) -> None:
+        """Let what is left of this body start and decide nothing more, and hold up nobody."""
+        self.live = False
+        self.give_limits()
+
     def give_limits(self) -> None:
         """Make room for others of the limits that this body counts in, once."""
         while self.limits:

@@ -117,7 +117,8 @@ class ReplayIndex:
     decisions: dict[bytes, list[Decision]] = field(default_factory=dict)
     numbered: dict[int, list[Decision]] = field(default_factory=dict)
     losers: set[Identity] = field(default_factory=set)
-    loser_calls: set[bytes] = field(default_factory=set)
+    loser_codes: set[Identity] = field(default_factory=set)
+    waiting_losers: set[Identity] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
 
@@ -133,9 +134,28 @@ class ReplayIndex:
         """Take in a committed decision."""
         self.decisions.setdefault(decision.key, []).append(decision)
         self.numbered.setdefault(decision.number, []).append(decision)
-        self.losers.update(decision.losers)
-        self.loser_calls.update(call for call, _ in decision.losers)
+        self._add_losers(decision)
         self.next_number = max(self.next_number, decision.number + 1)
+
+    def _add_losers(self, decision: Decision) -> None:
+        codes = {call: code for call, _, code in decision.branches}
+        for call, version in decision.losers:
+            self.losers.add((call, version))
+            pair = call, codes.get(call, _UNKNOWN)
+            self.loser_codes.add(pair)
+            if version == _UNKNOWN:
+                self.waiting_losers.add(pair)
+
+    def lost(self, identity: Identity, code: bytes) -> bool:
+        """Tell whether a decision made a loser of this call and version.
+
+        A version of zeros, here or there, stands for one that waits for its upstream:
+        then the code tells.
+        """
+        call, version = identity
+        if version == _UNKNOWN:
+            return (call, code) in self.loser_codes
+        return identity in self.losers or (call, code) in self.waiting_losers
 
     def verify(self, checkpoint: Checkpoint) -> None:
         """Make sure that this user's key signed `checkpoint`, before it is unpickled.
@@ -208,9 +228,11 @@ class ReplayIndex:
             ]
         for number in numbers:
             self.numbered.pop(number, None)
-        kept = [one for decisions in self.decisions.values() for one in decisions]
-        self.losers = {loser for one in kept for loser in one.losers}
-        self.loser_calls = {call for call, _ in self.losers}
+        for losers in (self.losers, self.loser_codes, self.waiting_losers):
+            losers.clear()
+        for decisions in self.decisions.values():
+            for decision in decisions:
+                self._add_losers(decision)
 
     def suspects(self) -> frozenset[Identity]:
         """Give what was in flight at two deaths of the kernel or more."""
