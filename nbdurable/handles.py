@@ -309,9 +309,9 @@ class StepHandle(Handle[T_co]):
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
-        "kind", "label_text", "last_attempt", "lost", "parent", "pending", "ran", "replayed", "running",
-        "seconds", "seen", "source", "started", "timer_seconds", "until", "upstream", "version",
-        "wake_time", "why", "work",
+        "kind", "label_text", "last_attempt", "lost", "parent", "pending", "ran", "replayed",
+        "running", "seconds", "seen", "source", "started", "timer_seconds", "until", "upstream",
+        "version", "wake_time", "why", "work",
     )  # fmt: skip
 
     def __init__(

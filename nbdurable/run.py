@@ -911,9 +911,7 @@ class Run:
                 await self._delivery.wait_async(handle, gate, rest)
         self._awoken(handle)
 
-    def _has_to_wait(
-        self, handle: Handle[Any], wake: Callable[[], object], *, asked: bool
-    ) -> bool:
+    def _has_to_wait(self, handle: Handle[Any], wake: Callable[[], object], *, asked: bool) -> bool:
         """Start what is waited for; False if it has ended, else `wake` is called when it does.
 
         At the end of a cell, which does not ask, also when steps have lost meanwhile.

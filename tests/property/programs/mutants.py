@@ -1,0 +1,187 @@
+"""Engines broken on purpose, each by patching it in the process that runs the program.
+
+A mutant is called before the execution begins. Each breaks one sentence of the
+contract, and nothing that a program without crashes, or without a second run, need
+notice.
+"""
+
+from nbdurable.bodies import Bodies
+from nbdurable.combinators import Gather, Race, Select
+from nbdurable.entries import AttemptEnded, Settled
+from nbdurable.ledger import Ledger
+from nbdurable.records import Kind
+from nbdurable.run import Run
+
+
+def decisions_apart():
+    """Decisions are written in a transaction of their own, after the outcome's."""
+    write = Ledger.write_decision
+
+    class Later:
+        def __init__(self, ledger, select):
+            self._ledger, self._select = ledger, select
+
+        def write(self, batch):
+            with self._ledger.lock:
+                write(self._ledger, self._select, batch)
+
+        def committed(self):
+            pass
+
+        def failed(self, error):
+            pass
+
+    def apart(ledger, select, batch):
+        ledger.journal.enqueue(Later(ledger, select))
+
+    Ledger.write_decision = apart
+
+
+def list_order_wins():
+    """Of the branches that have ended the first in the list wins, not the lowest number."""
+    Select.notice = _notice_by(lambda select, branch: select._positions[branch.place])
+
+
+def highest_number_wins():
+    """Of the branches that have ended the last wins."""
+    Select.notice = _notice_by(lambda select, branch: -branch.number)
+
+
+def _notice_by(rank):
+    def notice(select, branch):
+        select._left -= 1
+        select._highest = max(select._highest, branch.number)
+        if select._success and branch.ended is not Kind.VALUE:
+            return
+        best = select._best
+        if best is None or rank(select, branch) < rank(select, best):
+            select._best = branch
+
+    return notice
+
+
+def delivered_before_commit():
+    """A checkpoint is delivered when it is written, before it is committed."""
+    write = Settled.write
+
+    def early(settled, batch):
+        write(settled, batch)
+        settled._ledger.make_durable(settled._resolved)
+        settled._resolved = []
+
+    Settled.write = early
+
+
+def losers_start():
+    """The losers of a decided select are started on replay."""
+    Bodies.is_stored_loser = lambda bodies, handle: False
+
+
+def occurrences_ignored():
+    """A second call with the same arguments is the first."""
+    claim = Run._claim_call
+
+    def first(run, where, name, inputs, *rest):
+        where.occurrences.pop((name, inputs), None)
+        return claim(run, where, name, inputs, *rest)
+
+    Run._claim_call = first
+
+
+def errors_unseen():
+    """That an error has been seen is not saved."""
+    see = Run.see
+
+    def forgetful(run, handle):
+        handle.seen = True
+        see(run, handle)
+
+    Run.see = forgetful
+
+
+def attempts_forgotten():
+    """That an attempt failed is not saved."""
+    AttemptEnded.write = lambda entry, batch: None
+
+
+def first_listed_failure():
+    """A gather fails with its first failure in the list, not with the lowest-numbered."""
+    notice = Gather.notice
+
+    def by_place(gather, branch):
+        before = gather._failed
+        notice(gather, branch)
+        if before is not None and branch.ended is not Kind.VALUE:
+            gather._failed = min(before, branch, key=gather.branches.index)
+
+    Gather.notice = by_place
+
+
+def races_cancel_nothing():
+    """The losers of a race go on."""
+    Race.cancels = False
+
+
+def timers_begin_anew():
+    """A timer that is waited for alone begins anew after a death."""
+    arm = Bodies.arm
+
+    def anew(bodies, handle, *, rearm):
+        arm(bodies, handle, rearm=True)
+
+    Bodies.arm = anew
+
+
+def _some(*what):
+    """Tell whether there is a fact of each kind."""
+    return lambda play: set(what) <= {fact.what for fact in play.facts}
+
+
+def _decided_by_an_event(play):
+    return any(fact.what == "choice" and fact.with_event for fact in play.facts)
+
+
+def _decided_late(play):
+    return any(fact.what == "choice" and not fact.with_event for fact in play.facts)
+
+
+def _has_left_losers(play):
+    ended = {fact.key for fact in play.facts if fact.what == "outcome"}
+    lost = [fact.value.losers for fact in play.facts if fact.what == "choice"]
+    return any(not losers <= ended for losers in lost)
+
+
+def _has_cancelled(play):
+    return any(fact.what == "outcome" and fact.value.cause for fact in play.facts)
+
+
+def _has_twins(play):
+    return any(key[-1] == ("twin", 2) for key in play.keys.values() if key[0] not in KINDS)
+
+
+def _has_failed_twice(play):
+    failed = {fact.key for fact in play.facts if fact.what == "outcome" and fact.value.error}
+    gathers = [key for key in play.keys.values() if key[:2] == ("gather", False)]
+    return any(len(failed & set(key[2])) > 1 for key in gathers)
+
+
+def _has_slept(play):
+    return any(event.timer.startswith(("sleep(", "after(")) for event in play.events)
+
+
+KINDS = {"gather", "select", "race", "each"}
+
+MUTANTS = {
+    decisions_apart: _decided_by_an_event,
+    list_order_wins: _decided_late,
+    highest_number_wins: _decided_late,
+    delivered_before_commit: _some("outcome"),
+    losers_start: _has_left_losers,
+    occurrences_ignored: _has_twins,
+    errors_unseen: _some("seen"),
+    attempts_forgotten: _some("stumble"),
+    first_listed_failure: _has_failed_twice,
+    races_cancel_nothing: _has_cancelled,
+    timers_begin_anew: _has_slept,
+}
+"""Each with what must come up in a program, or it can't show."""

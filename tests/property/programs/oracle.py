@@ -1,0 +1,1074 @@
+"""Plain Python that knows what must happen: the contract, played in one thread.
+
+`play` takes a program, what the store holds and a schedule, and gives the events in
+the order in which the gates must be opened, and what must be seen, said, saved and
+run. It is written from the contract (sections 2 to 6), not from the engine: every
+combinator is a function of its branches' numbers, asked whenever something happened.
+
+What is saved is a set of *facts* about identities. An identity is a tuple: the fiber
+in whose body the call stands, the name, and how many of that name came before it
+there; a combinator's is its kind and those of its branches. Each fact belongs to an
+*epoch*: the number of events before it. Facts of one epoch have no order between
+them but that of their fiber; a process that dies in an epoch may have saved any of
+that epoch's, and all of those before.
+"""
+
+import contextlib
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from programs import interpreter
+from programs.syntax import BEGINNING, CELL, steps_of, walk
+
+VALUE, ERROR, CANCELLED = "value", "error", "cancelled"
+
+
+class Stuck(BaseException):
+    """The oracle can't go on: a program that can't end, or a defect of the oracle."""
+
+
+class WaitTimeoutError(Exception):
+    """What ``result(timeout=)`` raises; told by its name alone."""
+
+
+class StepCancelledError(Exception):
+    """What a cancelled step raises; told by its name alone."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When things happen, where the program leaves it open.
+
+    ``ranks``: the lower an event's, the earlier its gate is opened. ``lazy``: a loser's
+    is opened only when it is asked for. ``calm``: a gate is opened only when everything
+    has come to rest; otherwise as soon as somebody stands at it.
+    """
+
+    ranks: tuple[int, ...] = ()
+    lazy: bool = True
+    calm: bool = True
+
+    def rank(self, identity):
+        """Give the rank of a step's or timer's event."""
+        return (self.ranks[identity % len(self.ranks)] if self.ranks else 0, identity)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An outcome; ``cause`` is the number of the decision that cancelled it."""
+
+    kind: str
+    number: int
+    value: object = None
+    error: Exception | None = None
+    output: str = ""
+    cause: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision: the winner's identity, and those of the steps and timers that lost."""
+
+    winner: tuple
+    number: int
+    losers: frozenset
+
+
+@dataclass
+class Memory:
+    """What a store holds of one run."""
+
+    outcomes: dict = field(default_factory=dict)
+    choices: dict = field(default_factory=dict)
+    seen: set = field(default_factory=set)
+    stumbles: dict = field(default_factory=dict)
+    armed: dict = field(default_factory=dict)
+    listed: frozenset = frozenset()
+    ended: str = "new"
+    number: int = 0
+    time: float = BEGINNING
+
+    def copy(self):
+        """Give one that can be changed."""
+        return replace(
+            self,
+            outcomes=dict(self.outcomes),
+            choices=dict(self.choices),
+            seen=set(self.seen),
+            stumbles=dict(self.stumbles),
+            armed=dict(self.armed),
+        )
+
+    def begin(self):
+        """Take out the errors that are tried again, and what they had decided."""
+        again = {
+            key: saved
+            for key, saved in self.outcomes.items()
+            if saved.kind == ERROR and (key not in self.seen or key in self.listed)
+        }
+        for key in again:
+            self.stumbles.pop(key, None)
+        self.seen -= set(again)
+        numbers = set()
+        while again:  # a cancellation that is undone can have decided something itself
+            numbers |= {saved.number for saved in again.values()}
+            for key in again:
+                del self.outcomes[key]
+            again = {key: saved for key, saved in self.outcomes.items() if saved.cause in numbers}
+        self.choices = {
+            key: choice
+            for key, choice in self.choices.items()
+            if choice.number not in numbers
+            and not (numbers and not choice.winner and choice.number >= min(numbers))
+        }
+        self.listed = frozenset()
+        self.ended = "died"
+        return bool(numbers)
+
+    def add(self, fact):
+        """Take in a fact."""
+        if fact.what == "outcome":
+            self.outcomes[fact.key] = fact.value
+            self.number = max(self.number, fact.value.number)
+        elif fact.what == "choice":
+            self.choices[fact.key] = fact.value
+        elif fact.what == "seen":
+            self.seen.add(fact.key)
+        elif fact.what == "stumble":
+            self.stumbles[fact.key] = fact.value
+        elif fact.what == "armed":
+            self.armed[fact.key] = fact.value
+        elif fact.what == "end":
+            self.ended, self.listed = fact.value
+
+    def losers(self):
+        """Give all that lost."""
+        return {key for choice in self.choices.values() for key in choice.losers}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something to be saved; what has one ``batch`` is saved together."""
+
+    what: str
+    key: tuple
+    epoch: int
+    batch: int
+    with_event: bool
+    ghost: bool
+    value: object = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A gate to be opened or a timer to be fired, and what must be at rest before."""
+
+    node: int
+    timer: str = ""
+    fails: bool = False
+    again: bool = False
+    time: float = 0.0
+    calm: bool = True
+    gates: frozenset = frozenset()
+    timers: frozenset = frozenset()
+    begun: tuple = ()
+    selects: int = 0
+
+
+@dataclass
+class Play:
+    """What must happen."""
+
+    events: list = field(default_factory=list)
+    facts: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    bodies: list = field(default_factory=list)
+    halted: set = field(default_factory=set)
+    ghosts: set = field(default_factory=set)
+    output: str = ""
+    ended: str = ""
+    error: str = ""
+    rearmed: bool = False
+    redone: bool = False
+    unsure: bool = False
+    keys: dict = field(default_factory=dict)
+
+    def trail(self):
+        """Give what each fiber must have noted."""
+        found = {}
+        for _, fiber, note, _ in self.notes:
+            found.setdefault(fiber, []).append(note)
+        return found
+
+
+# --- handles ---------------------------------------------------------------------
+
+
+class Handle:
+    """What a fiber holds; ``end`` is (number, kind), or None."""
+
+    def __init__(self, world, fiber, node, key):
+        self.world = world
+        self.node = node
+        self.key = key
+        self.order = len(world.handles)
+        world.handles.append(self)
+
+        self.waiters = 0
+
+    @property
+    def fine(self):
+        """Whether it ended with a value."""
+        return self.end is not None and self.end[1] == VALUE
+
+    def below(self):
+        """Give what this waits for, directly."""
+        return ()
+
+
+class Leaf(Handle):
+    """A step or timer."""
+
+    def __init__(self, world, fiber, node, key, *, step=None, seconds=0, label=""):
+        super().__init__(world, fiber, node, key)
+        self.parent = fiber
+        self.step = step
+        self.seconds = seconds
+        self.label = label
+        self.end = None
+        self.value = self.error = self.source = None
+        self.output = ""
+        self.upstream = ()
+        self.received = ()
+        self.waiting = False
+        self.started = self.demanded = self.lost = self.halted = False
+        self.at_gate = False
+        self.fiber = None
+        self.until = None
+        self.verdict = None
+        self.due = None
+
+    @property
+    def passed_over(self):
+        """Whether it lost, or who started it did."""
+        return self.lost or (self.parent.leaf is not None and self.parent.leaf.passed_over)
+
+    @property
+    def awaited(self):
+        """Whether the cell does not end without it."""
+        return self.end is None and not self.passed_over
+
+    def below(self):
+        """Give the upstream."""
+        return self.upstream if self.waiting else ()
+
+    def leaves(self):
+        """Give itself."""
+        return [self]
+
+    def demand(self, *, rearm=False):
+        """Start it, wherever it stands."""
+        self.demanded = True
+        if self.end is not None:
+            return
+        if self.step is None:
+            self.world.arm(self, rearm=rearm)
+        elif self.waiting:
+            for upstream in self.upstream:
+                upstream.demand()
+        elif not self.started:
+            self.world.start(self)
+
+    def receive(self, fiber):
+        """Give the value or raise the error; the output comes with the first time."""
+        if self not in fiber.delivered:
+            fiber.delivered.add(self)
+            fiber.out.append(self.output)
+        if self.end[1] == VALUE:
+            return self.value
+        self.see()
+        raise self.error
+
+    def see(self):
+        """The error is known."""
+        if self.source is not None:
+            self.source.see()
+        elif self.end[1] == ERROR:
+            self.world.saw(self)
+
+    def fresh(self):
+        """Give what a step receives."""
+        return self.value if self.end[1] == VALUE else self.error
+
+
+class Gather(Handle):
+    """All of its branches, or the lowest-numbered failure."""
+
+    def __init__(self, world, fiber, operation, branches):
+        self.branches = branches
+        self.exceptions = operation["exceptions"]
+        self.keyed = operation["keyed"]
+        key = ("gather", self.exceptions, tuple(one.key for one in branches))
+        super().__init__(world, fiber, operation["id"], key)
+        world.play.keys[self.node, "gather"] = key
+
+    @property
+    def failed(self):
+        """The failure that it ends with."""
+        if self.exceptions:
+            return None
+        failed = [one for one in self.branches if one.end is not None and not one.fine]
+        return min(failed, key=lambda one: (one.end[0], one.order), default=None)
+
+    @property
+    def end(self):
+        """The number and kind."""
+        if self.failed is not None:
+            return self.failed.end
+        if all(one.end is not None for one in self.branches):
+            return max((one.end[0] for one in self.branches), default=1), VALUE
+        return None
+
+    def below(self):
+        """Give the branches."""
+        return self.branches
+
+    def leaves(self):
+        """Give the steps and timers below."""
+        return _leaves(self.branches)
+
+    def demand(self, *, rearm=False):
+        """Start all."""
+        if self.end is None:
+            for one in self.branches:
+                one.demand(rearm=rearm)
+
+    def receive(self, fiber):
+        """Give all results in order."""
+        if self.failed is not None:
+            self.failed.receive(fiber)
+        return self._form([self._settled(one, fiber) for one in self.branches])
+
+    def _settled(self, one, fiber):
+        if not self.exceptions or one.fine:
+            return one.receive(fiber)
+        try:
+            return one.receive(fiber)
+        except Exception as error:
+            return error
+
+    def _form(self, values):
+        if not self.keyed:
+            return values
+        return {f"k{at}": value for at, value in enumerate(values)}
+
+    @property
+    def error(self):
+        """The failure's."""
+        return None if self.failed is None else self.failed.error
+
+    def see(self):
+        """The failure is known."""
+        if self.failed is not None:
+            self.failed.see()
+
+    def fresh(self):
+        """Give what a step receives; the errors among it are seen by that."""
+        for one in self.branches:
+            if not one.fine:
+                one.see()
+        return self._form([one.fresh() for one in self.branches])
+
+
+class Select(Handle):
+    """The branch with the lowest number."""
+
+    def __init__(self, world, fiber, operation, branches):
+        self.branches = branches
+        self.kind = operation["do"]
+        self.success = operation["success"]
+        self.chosen = None
+        self.group = None
+        key = (self.kind, self.success, frozenset(one.key for one in branches))
+        super().__init__(world, fiber, operation["id"], key)
+
+    @property
+    def end(self):
+        """The number and kind."""
+        if self.chosen is not None:
+            return self.chosen.end
+        ended = [one for one in self.branches if one.end is not None]
+        if self.best is None and len(ended) == len(self.branches):
+            return max(one.end[0] for one in ended), ERROR
+        return None
+
+    @property
+    def best(self):
+        """The branch that wins now."""
+        ended = [
+            (one.end[0], at, one)
+            for at, one in enumerate(self.branches)
+            if one.end is not None and (one.fine or not self.success)
+        ]
+        return min(ended)[2] if ended else None
+
+    def below(self):
+        """Give the branches."""
+        return self.branches
+
+    def leaves(self):
+        """Give the steps and timers below."""
+        return _leaves(self.branches)
+
+    def losing(self):
+        """Give what is below the branches that lost, and not below the winner."""
+        kept = self.chosen.leaves()
+        return [leaf for leaf in self.leaves() if leaf not in kept]
+
+    def demand(self, *, rearm=False):
+        """Start the winner; all branches while there is none, timers anew."""
+        if self.chosen is not None:
+            self.chosen.demand()
+        elif self.end is None:
+            for one in self.branches:
+                one.demand(rearm=True)
+
+    def receive(self, fiber):
+        """Give the winner's value or raise its error."""
+        if self.chosen is not None:
+            return self.chosen.receive(fiber)
+        self.see()
+        raise self.error
+
+    @property
+    def error(self):
+        """The winner's error, or the group of all."""
+        if self.chosen is not None:
+            return self.chosen.error
+        if self.group is None:
+            errors = [one.error for one in self.branches]
+            message = f"{self.kind}: all {len(errors)} branches failed"
+            self.group = BaseExceptionGroup(message, errors)
+        return self.group
+
+    def see(self):
+        """The winner's error is known; of a select without winner, all are."""
+        for one in self.branches if self.chosen is None else (self.chosen,):
+            one.see()
+
+    def fresh(self):
+        """Give what a step receives."""
+        return self.error if self.chosen is None else self.chosen.fresh()
+
+
+def _leaves(branches):
+    return list(dict.fromkeys(itertools.chain.from_iterable(one.leaves() for one in branches)))
+
+
+# --- fibers ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _waiting(*handles):
+    for one in handles:
+        one.waiters += 1
+    yield
+    for one in handles:
+        one.waiters -= 1
+
+
+class _Pause:
+    """What a fiber suspends itself with."""
+
+    def __await__(self):
+        yield
+
+
+class Fiber:
+    """The cell, or one attempt of a step's body."""
+
+    def __init__(self, world, node, key, asynchronous, leaf=None):
+        self.world = world
+        self.node = node
+        self.key = key
+        self.asynchronous = asynchronous
+        self.leaf = leaf
+        self.handles = {}
+        self.out = []
+        self.delivered = set()
+        self._count = Counter()
+
+    # What the operations ask.
+
+    def begin(self, operation):
+        """An operation begins."""
+        self.world.begun[self.node] += 1
+
+    def note(self, operation, seen):
+        """Something was seen."""
+        note = f"{operation.get('id', operation.get('of'))}: {seen}"
+        self.world.play.notes.append((self.world.epoch, self.node, note, self.world.over))
+
+    def still_runs(self, error):
+        """The oracle's fibers do nothing after the end."""
+
+    def print(self, text):
+        """Write a line."""
+        self.out.append(text + "\n")
+
+    def effect(self):
+        """The body has begun."""
+        self.world.play.bodies.append((self.world.epoch, self.node, self.world.over))
+
+    async def gate(self):
+        """Wait until the schedule opens the gate; tell whether this attempt is to fail."""
+        leaf = self.leaf
+        leaf.at_gate = True
+        while leaf.verdict is None:
+            await _Pause()
+        leaf.at_gate = False
+        verdict, leaf.verdict = leaf.verdict, None
+        return verdict
+
+    def go(self, operation):
+        """Start a step."""
+        leaf = self._claim(operation)
+        self.world.launch(leaf)
+        return leaf
+
+    async def call(self, operation):
+        """Run a step in place."""
+        leaf = self._claim(operation)
+        if self.asynchronous or leaf.waiting or leaf.started:
+            leaf.demand()
+        elif leaf.end is None:
+            await self.world.perform(leaf, here=True)
+        await self._until(leaf)
+        return leaf.receive(self)
+
+    def map(self, operation):
+        """Start a step for each item, and gather."""
+        step = operation["step"]
+        leaves = []
+        for item in operation["items"]:
+            leaves.append(self._leaf(item, self._key(f"{step['name']}({item})"), step))
+            self.world.launch(leaves[-1])
+        return Gather(self.world, self, {**operation, "keyed": False}, leaves)
+
+    def after(self, operation):
+        """Make a timer."""
+        return self._timer(operation, "after")
+
+    async def sleep(self, operation):
+        """Wait for a timer."""
+        until = BEGINNING + operation["seconds"] if operation["until"] else None
+        timer = self._timer(operation, "sleep", until)
+        await self._until(timer)
+        timer.receive(self)
+
+    def combine(self, operation, branches):
+        """Make a combinator."""
+        if operation["do"] == "gather":
+            return Gather(self.world, self, operation, branches)
+        return self._select(operation, branches)
+
+    async def ask(self, operation, handle):
+        """Ask a handle."""
+        how = operation["how"]
+        if operation["seconds"]:
+            timer = self._timer(operation, "result timeout")
+            chosen = self._select({**operation, "do": "select", "success": False}, [handle, timer])
+            await self._decided(chosen)
+            if chosen.chosen is timer:
+                raise WaitTimeoutError
+        if how == "result" or self.asynchronous:
+            await self._until(handle)
+            try:
+                value = handle.receive(self)
+            except Exception:
+                if how == "result":
+                    raise
+            else:
+                if how == "result":
+                    return value
+        if how == "outcome":
+            return self._outcome(await self._until(handle))
+        winner = await self._decided(handle)
+        return (
+            f"winner {winner.node}" if how == "winner" else f"index {handle.branches.index(winner)}"
+        )
+
+    async def fine(self, handle):
+        """Wait, and tell whether it ended with a value."""
+        await self._until(handle)
+        try:
+            handle.receive(self)
+        except Exception:
+            return False
+        return True
+
+    async def each(self, operation, handles):
+        """Give the nodes of `handles` in the order in which they end."""
+        left = list(handles)
+        key = "each", frozenset(one.key for one in handles)
+        self.world.play.keys[operation["id"], "each"] = key
+        stored = self.world.memory.choices.get(key)
+        lost = frozenset() if stored is None else stored.losers
+        try:
+            while left:
+                if not any(one.end is not None for one in left):
+                    keys = {one: {leaf.key for leaf in one.leaves()} for one in left}
+                    others = [one for one in left if not keys[one] <= lost]
+                    for one in others or left:
+                        one.demand(rearm=True)
+                self.world.settle()
+                with _waiting(*left):
+                    while not any(one.end is not None for one in left):
+                        await _Pause()
+                ended = [one for one in left if one.end is not None]
+                come = min(ended, key=lambda one: (one.end[0], one.order))
+                left.remove(come)
+                yield come.node
+        finally:
+            if left:
+                self.world.leave(key, left, [one for one in handles if one not in left])
+
+    def cancel(self, operation, handle):
+        """Cancel a handle."""
+        with self.world.together():
+            self.world.cancel([one for one in handle.leaves() if one.end is None], cause=0)
+            self.world.settle()
+
+    # How it is done.
+
+    async def _until(self, handle):
+        handle.demand()
+        self.world.settle()
+        with _waiting(handle):
+            while handle.end is None:
+                await _Pause()
+        return handle
+
+    async def _decided(self, select):
+        await self._until(select)
+        if select.chosen is None:
+            select.receive(self)
+        select.see()
+        return select.chosen
+
+    def _outcome(self, handle):
+        try:
+            return f"value {interpreter.text_of_value(handle.receive(self))}"
+        except Exception as error:
+            return f"{handle.end[1]} {interpreter.text_of_error(error)}"
+
+    def _key(self, name):
+        self._count[name] += 1
+        return (*self.key, (name, self._count[name]))
+
+    def _claim(self, operation):
+        step = operation["step"]
+        return self._leaf(operation["id"], self._key(step["name"]), step)
+
+    def _leaf(self, node, key, step):
+        found = self.world.live.get(key)
+        if found is not None:
+            return found  # an earlier attempt of the same body has started it
+        leaf = Leaf(self.world, self, node, key, step=step)
+        leaf.upstream = tuple(self.handles[handle] for handle in step["takes"])
+        self.world.claim(leaf)
+        return leaf
+
+    def _timer(self, operation, name, until=None):
+        seconds = operation["seconds"]
+        label = f"{name}({seconds})" if until is None else f"{name}(until={until:g})"
+        key = self._key(label)
+        found = self.world.live.get(key)
+        if found is not None:
+            return found
+        timer = Leaf(self.world, self, operation["id"], key, seconds=seconds, label=label)
+        timer.until = until
+        self.world.claim(timer)
+        if timer.end is None:
+            if timer.key not in self.world.memory.armed:
+                self.world.arm(timer, rearm=True)
+            else:
+                self.world.play.rearmed = until is None  # or it will never be
+        return timer
+
+    def _select(self, operation, branches):
+        select = Select(self.world, self, operation, branches)
+        self.world.selects += 1
+        self.world.play.keys[operation["id"], select.kind] = select.key
+        stored = self.world.memory.choices.get(select.key)
+        if stored is not None:
+            select.chosen = next(one for one in branches if one.key == stored.winner)
+            self.world.lose(select)
+        self.world.settle()
+        return select
+
+
+# --- the world -------------------------------------------------------------------
+
+
+class World:
+    """One execution."""
+
+    def __init__(self, program, memory, schedule, *, asynchronous):
+        self.memory = memory
+        self.schedule = schedule
+        self.play = Play(redone=memory.begin())
+        self.epoch = 0
+        self.time = memory.time
+        self.handles = []
+        self.live = {}
+        self.begun = Counter()
+        self.selects = 0
+        self.over = self.closing = False
+        self.cell = Fiber(self, CELL, (), asynchronous)
+        self._losers = memory.losers()
+        self._errors = {}
+        self._firing = False
+        self._batch = 0
+        self._together = False
+        self._flows = [(None, self._whole(program))]
+
+    def run(self):
+        """Play it to its end."""
+        self._rest_comes()
+        while not self.over:
+            self._fire(self._next())
+            self._rest_comes()
+        self._rest_comes()  # what others may still do meanwhile
+        self.closing = True
+        for _, flow in self._flows:
+            flow.close()
+        return self.play
+
+    async def _whole(self, program):
+        try:
+            await interpreter.run_cell(program, self.cell)
+            await self._wait_for_the_rest()
+        except Exception as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    async def _wait_for_the_rest(self):
+        while left := [one for one in self._all_leaves() if one.step and one.awaited]:
+            for leaf in left:
+                leaf.demand()
+            self.settle()
+            await _Pause()
+
+    def _end(self, error):
+        listed = frozenset(self._listed(error))
+        ended = "finished" if error is None else "failed"
+        if error is None:
+            for leaf in self.handles:
+                if not isinstance(leaf, Leaf) or leaf.parent is not self.cell or leaf.end is None:
+                    continue
+                if leaf not in self.cell.delivered and not leaf.passed_over:
+                    self.cell.out.append(leaf.output)
+        self.fact("end", (), (ended, listed))
+        self.over = True
+        self.play.ended = ended
+        self.play.error = "" if error is None else interpreter.text_of_error(error)
+        self.play.output = "".join(self.cell.out)
+        if error is not None and self.play.events:
+            # Who is only being started when the cell's error shows may or may not be.
+            self.play.events[-1] = replace(self.play.events[-1], calm=True)
+
+    def _listed(self, error):
+        stack, visited = [error], set()
+        while stack:
+            one = stack.pop()
+            if one is None or id(one) in visited:
+                continue
+            visited.add(id(one))
+            yield from self._errors.get(id(one), (one, ()))[1]
+            stack += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+    # Time and order.
+
+    def _rest_comes(self):
+        """Let every flow go on as far as it can."""
+        moved, over = True, self.over
+        while moved and self.over == over:
+            before = self._state()
+            for leaf, flow in tuple(self._flows):
+                if self.over != over or (leaf and (leaf.halted or leaf.end is not None)):
+                    continue
+                try:
+                    flow.send(None)
+                except StopIteration:
+                    self._flows.remove((leaf, flow))
+            self.settle()
+            moved = before != self._state()
+
+    def _state(self):
+        return (
+            len(self._flows),
+            self.begun.total(),
+            len(self.handles),
+            len(self.play.facts),
+            sum(leaf.at_gate for leaf in self._all_leaves()),
+        )
+
+    def _all_leaves(self):
+        return [one for one in self.handles if isinstance(one, Leaf) and not one.halted]
+
+    def _next(self):
+        gates = [leaf for leaf in self._all_leaves() if leaf.at_gate]
+        timers = [leaf for leaf in self._all_leaves() if leaf.due is not None and leaf.end is None]
+        if self.schedule.lazy:
+            gates = [leaf for leaf in gates if self._needed(leaf)]
+            timers = [leaf for leaf in timers if self._needed(leaf)]
+        timers.sort(key=lambda timer: (timer.due, self.schedule.rank(timer.node)))
+        found = sorted(gates + timers[:1], key=lambda leaf: self.schedule.rank(leaf.node))
+        if not found:
+            raise Stuck("nothing can happen any more")
+        return found[0]
+
+    def _needed(self, leaf):
+        """Tell whether somebody waits for it, or will."""
+        if leaf.parent.leaf is not None and not self._needed(leaf.parent.leaf):
+            return False
+        return not leaf.lost or self._waited_for(leaf)
+
+    def _waited_for(self, handle):
+        """Tell whether somebody waits for a handle, directly or for what waits for it."""
+        return bool(handle.waiters) or any(
+            one.end is None
+            and handle in one.below()
+            and (self._needed(one) if isinstance(one, Leaf) else self._waited_for(one))
+            for one in self.handles
+        )
+
+    def _fire(self, leaf):
+        event = Event(
+            leaf.node,
+            time=self.time,
+            calm=self.schedule.calm or leaf.step is None,
+            gates=frozenset(one.node for one in self._all_leaves() if one.at_gate),
+            timers=frozenset(
+                one.label for one in self._all_leaves() if one.due is not None and one.end is None
+            ),
+            begun=tuple(sorted(self.begun.items())),
+            selects=self.selects,
+        )
+        self.epoch += 1
+        self._batch += 1
+        self._firing = self._together = True
+        if leaf.step is None:
+            self.time = max(self.time, leaf.due)
+            self.play.events.append(replace(event, timer=leaf.label, time=self.time))
+            self._outcome(leaf, VALUE)
+        else:
+            stumbles = self.memory.stumbles.get(leaf.key, 0) < leaf.step["stumbles"]
+            leaf.verdict = bool(leaf.step["fails"] or stumbles)
+            self.play.events.append(replace(event, fails=leaf.verdict))
+
+    # Claims and starts.
+
+    def claim(self, leaf):
+        """Give a new step or timer what is saved of it."""
+        self.live[leaf.key] = leaf
+        self.play.keys[leaf.node, "timer" if leaf.step is None else "step"] = leaf.key
+        saved = self.memory.outcomes.get(leaf.key)
+        if saved is not None:
+            leaf.started = True
+            leaf.end = saved.number, saved.kind
+            leaf.value, leaf.output = saved.value, saved.output
+            leaf.error = None if saved.error is None else _again(saved.error)
+            return
+        leaf.waiting = any(not one.fine for one in leaf.upstream)
+        self.settle()
+        if leaf.waiting and leaf.key not in self._losers:
+            for upstream in leaf.upstream:
+                upstream.demand()
+            self.settle()
+
+    def launch(self, leaf):
+        """Start a step, unless it has lost and nobody has asked for it."""
+        wanted = leaf.demanded or leaf.key not in self._losers
+        if wanted and leaf.end is None and not leaf.waiting and not leaf.started:
+            self.start(leaf)
+
+    def start(self, leaf):
+        """Start a step beside all others."""
+        if not leaf.started:
+            leaf.started = True
+            self._flows.append((leaf, self.perform(leaf)))
+
+    def arm(self, timer, *, rearm):
+        """Let a timer count from now, or to the time that was recorded for it."""
+        if timer.started:
+            return
+        timer.started = True
+        recorded = self.memory.armed.get(timer.key)
+        since = self.time if rearm or recorded is None else recorded
+        timer.due = since + timer.seconds if timer.until is None else timer.until
+        self.fact("armed", timer.key, since)
+
+    async def perform(self, leaf, *, here=False):
+        """Make attempts until one ends the step."""
+        leaf.started = True
+        step = leaf.step
+        received = interpreter.shaped(step, [one.fresh() for one in leaf.upstream])
+        while True:
+            fiber = leaf.fiber = Fiber(self, leaf.node, leaf.key, step["asynchronous"], leaf)
+            value = error = None
+            try:
+                value = await interpreter.act(leaf.node, step, received, fiber)
+            except Exception as raised:
+                error = raised
+            stumbled = self.memory.stumbles.get(leaf.key, 0)
+            if error is None or stumbled >= step["retries"]:
+                break
+            self.fact("stumble", leaf.key, stumbled + 1)
+            self._firing = self._together = False
+            self.play.events[-1] = replace(self.play.events[-1], again=True)
+        output = "".join(fiber.out)
+        kind = VALUE if error is None else ERROR
+        self._outcome(leaf, kind, value, error, output, seen=here and leaf.parent is self.cell)
+
+    def _outcome(self, leaf, kind, value=None, error=None, output="", *, seen=False, cause=0):
+        number = self.memory.number + 1
+        leaf.end = number, kind
+        leaf.value, leaf.error, leaf.output = value, error, output
+        leaf.at_gate = False
+        self.fact("outcome", leaf.key, Saved(kind, number, value, error, output, cause))
+        if kind == ERROR and seen:
+            self.fact("seen", leaf.key)
+        if kind != CANCELLED:
+            self.settle()
+            self._firing = self._together = False
+
+    # What follows from what ended.
+
+    def settle(self):
+        """Pass failures on, start what has its values, decide what can be decided."""
+        moved = True
+        while moved:
+            moved = False
+            for one in tuple(self.handles):
+                if isinstance(one, Leaf) and one.waiting and not one.halted and one.end is None:
+                    moved = self._received(one) or moved
+                elif isinstance(one, Select) and one.chosen is None and one.best is not None:
+                    self._decide(one)
+                    moved = True
+
+    def _received(self, leaf):
+        failed = [one for one in leaf.upstream if one.end is not None and not one.fine]
+        if failed:
+            leaf.source = min(failed, key=lambda one: (one.end[0], one.order))
+            leaf.end, leaf.error = leaf.source.end, leaf.source.error
+            leaf.started = True
+        elif any(one.end is None for one in leaf.upstream):
+            return False
+        leaf.waiting = False
+        self.launch(leaf)
+        return True
+
+    def _decide(self, select):
+        select.chosen = select.best
+        stored = self.memory.choices.get(select.key)
+        if stored is not None:  # the same set again
+            select.chosen = next(one for one in select.branches if one.key == stored.winner)
+            self.lose(select)
+            return
+        number = select.end[0]
+        losing = select.losing()
+        losers = frozenset(leaf.key for leaf in losing)
+        with self.together():
+            self.fact("choice", select.key, Choice(select.chosen.key, number, losers))
+            self.lose(select)
+            if select.kind == "race":
+                self.cancel([leaf for leaf in losing if leaf.end is None], cause=number)
+                self.settle()
+
+    def lose(self, select):
+        """Mark what lost."""
+        for leaf in select.losing():
+            leaf.lost = True
+
+    def leave(self, key, left, given):
+        """Make losers of what an early exit leaves behind."""
+        if self.closing:
+            return
+        kept = _leaves(given)
+        losing = [leaf for leaf in _leaves(left) if leaf not in kept]
+        for leaf in losing:
+            leaf.lost = True
+        if key not in self.memory.choices:
+            number = max(one.end[0] for one in given)
+            self.fact("choice", key, Choice((), number, frozenset(leaf.key for leaf in losing)))
+
+    def cancel(self, leaves, *, cause):
+        """End steps and timers as cancelled, and stop what they have started."""
+        for leaf in leaves:
+            self._outcome(leaf, CANCELLED, error=StepCancelledError(), cause=cause)
+            self._halt(leaf)
+            leaf.started = True
+
+    def _halt(self, leaf):
+        self.play.halted.add(leaf.node)
+        if leaf.started and leaf.step is not None:
+            # How much it has written by now depends on how far it came.
+            self.play.unsure = self.play.unsure or _prints(leaf.step)
+        if leaf.started and leaf.step is not None and leaf.fiber is None:
+            # Its body may have begun already, or not.
+            below = steps_of(leaf.step["body"])
+            self.play.bodies += [(self.epoch, node, True) for node in (leaf.node, *below)]
+            self.play.ghosts |= {
+                leaf.node,
+                *(one["id"] for one in walk(leaf.step["body"]) if "id" in one),
+            }
+        for child in self._all_leaves():
+            if child.parent.leaf is leaf and child.end is None:
+                child.halted = True
+                self._halt(child)
+
+    def saw(self, leaf):
+        """An error is about to be seen."""
+        self._errors.setdefault(id(leaf.error), (leaf.error, []))[1].append(leaf.key)
+        if leaf.key not in self.memory.seen:
+            self.fact("seen", leaf.key)
+
+    @contextlib.contextmanager
+    def together(self):
+        """Save all facts of this block in one transaction, that of the event if it is one's."""
+        outer = self._together
+        self._batch += not outer
+        self._together = True
+        yield
+        self._together = outer
+
+    def fact(self, what, key, value=None):
+        """Save something."""
+        self._batch += not self._together
+        fact = Fact(what, key, self.epoch, self._batch, self._firing, self.over, value)
+        self.play.facts.append(fact)
+        self.memory.add(fact)
+
+
+def _prints(step):
+    return step["prints"] or any(
+        one["do"] == "print" or (one.get("step") or {}).get("prints") for one in walk(step["body"])
+    )
+
+
+def _again(error):
+    if isinstance(error, BaseExceptionGroup):
+        return BaseExceptionGroup(error.message, [_again(one) for one in error.exceptions])
+    return type(error)(*error.args)
+
+
+def play(program, memory, schedule, *, asynchronous=False):
+    """Give what must happen in an execution of `program` that begins with `memory`.
+
+    `memory` is changed to what is saved in the end.
+    """
+    return World(program, memory, schedule, asynchronous=asynchronous).run()
