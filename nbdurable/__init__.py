@@ -33,12 +33,14 @@ floor modules                             duty
 2     `executors`                         runs opaque callables: threads, loops
 3     `step`                              one step: its options, its attempts
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
-4     `completion`                        handles in the order in which they end
 4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
 4     `delivery`                          which step's output is shown when
 4     `bodies`                            attempts started, retried, stopped, adopted
+4     `received`                          what code gets of an ended step
+4     `waiting`, `completion`             waits; handles in the order in which they end
+4     `cancellation`, `dataflow`          what is cancelled; handles as arguments
 4     `news`, `reasons`                   what people are told; why a step ran
-4     `run`                               program order, waiting, the end of a run
+4     `run`                               program order, combinators, the end of a run
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 6     `widget`                            the live view

@@ -1,38 +1,37 @@
 """as_completed: handles in the order in which they end.
 
-Invariant: the order is that of outcome numbers, so replay gives the same. An
-outcome that was not saved has no number to come back with: its position is a
-decision of its own. Who leaves early makes losers of the rest, and that is a
-decision, too (CONTRACT sections 2 and 4).
+Invariant: the order is that of outcome numbers, so replay gives the same. Where
+numbers alone would not tell it again, a position is a decision of its own: an
+outcome that was not saved has no number to come back with, and a step that waits
+for its upstream may find one that is lower than what has been given. Who leaves
+early makes losers of the rest, and that is a decision, too (CONTRACT sections 2
+and 4).
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
-from typing import TYPE_CHECKING, Any, Protocol
+import weakref
+from typing import TYPE_CHECKING, Any
 
+from . import scope
 from .combinators import leaves_of
+from .delivery import Gate, LoopGate
+from .errors import NotInRunError, UsageError
+from .executors import running_loop
 from .handles import Handle, StepHandle, digest_of
-from .records import Kind
+from .interrupts import uninterrupted
+from .records import NOBODY, Decision, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from .bodies import Bodies
+    from .ledger import Ledger
     from .scope import Scope
-    from .store import Member
-
-
-class CompletionOrder(Protocol):
-    """What as_completed needs of its run."""
-
-    def next_completed(self, completion: AsCompleted) -> Handle[Any]:
-        """Block until the next one has ended, and give it."""
-
-    async def next_completed_async(self, completion: AsCompleted) -> Handle[Any]:
-        """Await that the next one has ended, and give it."""
-
-    def leave(self, completion: AsCompleted) -> None:
-        """Commit that nobody asks for the rest."""
+    from .store import Batch, Identity, Member, ReplayIndex
+    from .waiting import Waiting
 
 
 class AsCompleted:
@@ -40,13 +39,13 @@ class AsCompleted:
 
     def __init__(
         self,
-        order: CompletionOrder,
+        completions: Completions,
         branches: tuple[Handle[Any], ...],
-        scope: Scope,
+        where: Scope,
         late: list[StepHandle[Any]],
     ) -> None:
         self.branches = branches
-        self.scope = scope
+        self.scope = where
         self.late = late
         self.identity = digest_of(b"as_completed", *sorted(one.identity for one in branches))
         self.left = {branch.place: branch for branch in branches}
@@ -54,7 +53,7 @@ class AsCompleted:
         self.last_number = 0
         self.over = False
         self.waker: Callable[[], object] | None = None
-        self._order = order
+        self._completions = completions
         self._ready: list[tuple[int, int]] = []
 
     def __iter__(self) -> AsCompleted:
@@ -69,7 +68,7 @@ class AsCompleted:
         if self.over or not self.left:
             self.over = True
             raise StopIteration
-        return self._order.next_completed(self)
+        return self._completions.next(self)
 
     def __aiter__(self) -> AsCompleted:
         return self
@@ -79,11 +78,11 @@ class AsCompleted:
         if self.over or not self.left:
             self.over = True
             raise StopAsyncIteration
-        return await self._order.next_completed_async(self)
+        return await self._completions.next_async(self)
 
     def __del__(self) -> None:
         """Leave: a loop that is broken out of lets go of its iterator."""
-        self._order.leave(self)
+        self._completions.leave(self)
 
     # --- what the run asks; its lock is held --------------------------------------
 
@@ -111,9 +110,9 @@ class AsCompleted:
         self.last_number = max(self.last_number, taken.number)
         return taken
 
-    def position_key(self) -> bytes:
-        """Give what the decision about this position is found under."""
-        return digest_of(b"position", self.identity, b"%d" % self.position)
+    def position_key(self, position: int) -> bytes:
+        """Give what the decision about a position is found under."""
+        return digest_of(b"position", self.identity, b"%d" % position)
 
     def members(self) -> tuple[Member, ...]:
         """Give call, version and code of every step below, sorted."""
@@ -128,7 +127,177 @@ class AsCompleted:
         return [leaf for leaf in rest if leaf.place not in kept]
 
 
-def not_saved(handle: Handle[Any]) -> bool:
+class Completions:
+    """One execution's iterators."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        bodies: Bodies,
+        waiting: Waiting,
+        handles: Sequence[Handle[Any]],
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._bodies = bodies
+        self._waiting = waiting
+        self._handles = handles
+        self._made: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
+
+    def make(self, where: Scope, branches: tuple[Handle[Any], ...]) -> AsCompleted:
+        """Make an iterator over `branches` in the order in which they end."""
+        if any(branch.number and not branch.durable for branch in branches):
+            self._ledger.journal.flush()
+        late = [leaf for leaf in leaves_of(branches) if self._first_stored(leaf)]
+        completion = AsCompleted(self, branches, where, late)
+        with uninterrupted(), self._ledger.lock:
+            for branch in branches:
+                if branch.durable or branch.broken is not None:
+                    completion.came(branch)
+                else:
+                    branch.wake(functools.partial(self._came, weakref.ref(completion), branch))
+            self._made.add(completion)
+        return completion
+
+    def next(self, completion: AsCompleted) -> Handle[Any]:
+        """Block until the next one has ended, and give it.
+
+        Raises:
+            UsageError: It would block the loop of an async cell.
+        """
+        where = scope.current.get()
+        if where is not None and where.asynchronous and running_loop():
+            raise UsageError(
+                "as_completed: a `for` loop would block the cell's own event loop: write "
+                "`async for handle in as_completed(...)`"
+            )
+        wanted = self._wanted(completion)
+        while True:
+            gate = Gate()
+            taken = self._take_next(completion, wanted, gate.open)
+            if taken is not None:
+                return self._given(completion, taken)
+            self._demand_left(completion)
+            with self._waiting.slots_given():
+                gate.wait()
+
+    async def next_async(self, completion: AsCompleted) -> Handle[Any]:
+        """Await that the next one has ended, and give it."""
+        wanted = self._wanted(completion)
+        while True:
+            gate = LoopGate()
+            taken = self._take_next(completion, wanted, gate.open)
+            if taken is not None:
+                return self._given(completion, taken)
+            self._demand_left(completion)
+            with self._waiting.slots_given(), self._bodies.coroutines.blocked():
+                await gate.wait()
+
+    def leave(self, completion: AsCompleted) -> None:
+        """Make losers of what was not asked for, and commit that.
+
+        Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
+        """
+        where = completion.scope
+        cancelled = where.parent is not None and self._handles[where.parent].number
+        if completion.over or self._bodies.ended or not where.live or cancelled:
+            return
+        completion.over = True
+        if not completion.left:
+            return
+        losing = completion.losing_leaves()
+        with self._ledger.lock:
+            for leaf in losing:
+                leaf.lost = True
+        losers = tuple(sorted(leaf.pair for leaf in losing))
+        self._commit(completion, completion.identity, NOBODY, losers)
+        self._ledger.lost_more()
+
+    def leave_all(self, where: Scope) -> None:
+        """Leave the iterators that the code of this scope has made."""
+        for completion in tuple(self._made):
+            if completion.scope is where:
+                self.leave(completion)
+
+    def _came(self, completion: weakref.ref[AsCompleted], branch: Handle[Any]) -> None:
+        with self._ledger.lock:
+            if (found := completion()) is not None:
+                found.came(branch)
+
+    def _first_stored(self, leaf: StepHandle[Any]) -> int:
+        """Give the lowest number that a step without one may still find for itself, or 0."""
+        if leaf.number or leaf.kind != "step":
+            return 0
+        found = self._index.versions.get(leaf.call.id, ())
+        numbers = [one.number for one in found if one.code == leaf.code_digest]
+        return min(numbers, default=0)
+
+    def _demand_left(self, completion: AsCompleted) -> None:
+        """Start what is not started, but what an earlier pass left only if nothing else is left."""
+        stored = None
+        if completion.identity in self._index.decisions:
+            stored = self._index.decision_for(completion.identity, completion.members())
+        lost = {call for call, _ in stored.losers} if stored is not None else set()
+        left = tuple(completion.left.values())
+        others = [one for one in left if not all(leaf.call.id in lost for leaf in one.leaves())]
+        with uninterrupted():
+            for branch in others or left:
+                branch.demand(asked=False, rearm=True)
+        self._ledger.journal.kick()
+
+    def _wanted(self, completion: AsCompleted) -> Handle[Any] | None:
+        """Give the handle that a decision puts at this position, where there is one."""
+        key = completion.position_key(completion.position)
+        if key not in self._index.decisions:
+            return None
+        stored = self._index.decision_for(key, completion.members())
+        if stored is None:
+            return None
+        left = completion.left.values()
+        return next((one for one in left if one.identity == stored.winner), None)
+
+    def _take_next(
+        self, completion: AsCompleted, wanted: Handle[Any] | None, waker: Callable[[], object]
+    ) -> Handle[Any] | None:
+        with self._ledger.lock:
+            taken = completion.take(wanted)
+            if taken is None:
+                if self._bodies.ended:
+                    raise NotInRunError("as_completed", "the run it belongs to has ended")
+                completion.waker = waker
+            return taken
+
+    def _given(self, completion: AsCompleted, taken: Handle[Any]) -> Handle[Any]:
+        """Commit the position where numbers alone will not tell it again, and give `taken`."""
+        if taken.broken is not None and not taken.durable:
+            raise taken.broken
+        earlier = any(0 < self._first_stored(leaf) < taken.number for leaf in completion.late)
+        if earlier or _not_saved(taken):
+            key = completion.position_key(completion.position - 1)
+            self._commit(completion, key, taken.identity, ())
+        taken.mark_known()
+        return taken
+
+    def _commit(
+        self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
+    ) -> None:
+        number = completion.last_number
+        members = completion.members()
+        if self._index.decision_for(key, members) is not None:
+            return
+        if not self._ledger.first_decision(key, members):
+            return
+
+        def write(batch: Batch) -> None:
+            execution = self._ledger.execution
+            decision = Decision(key, members, winner, number, execution, losers, b"")
+            self._ledger.add_decision(batch, decision, "as_completed", "")
+
+        self._ledger.store.commit(write)
+
+
+def _not_saved(handle: Handle[Any]) -> bool:
     """Tell whether `handle` ended with what the store does not hold."""
     return any(
         leaf.ended is not None and leaf.checkpoint is None and leaf.source is None

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+NOBODY: Final = bytes(16)
+"""The winner of a decision that only makes losers."""
 
 
 class Kind(StrEnum):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nbdurable.codec import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
-from nbdurable.records import Checkpoint, Decision, Kind
+from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,7 +224,7 @@ class ReplayIndex:
                 kept
                 for kept in decisions
                 if kept.number not in numbers
-                and not (kept.winner == _NOBODY and kept.number >= min(numbers))
+                and not (kept.winner == NOBODY and kept.number >= min(numbers))
             ]
         for number in numbers:
             self.numbered.pop(number, None)
@@ -267,7 +267,6 @@ def _drop(checkpoints: list[Checkpoint], numbers: set[int]) -> None:
 
 _SUSPICIOUS = 2  # deaths
 _UNKNOWN = bytes(16)
-_NOBODY = bytes(16)  # the winner of what as_completed left
 
 
 def _same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
