@@ -1,0 +1,86 @@
+"""CONTRACT section 4: timers alone and as branches, over deaths, edits and days."""
+
+import threading
+
+import pytest
+
+from nbdurable import after, gather, select, session, step, workflow
+from nbdurable.testing import ManualClock, clock_of_runs
+
+DAY = 86_400
+
+
+def raced(path, clock, version, *, seconds, gate=None):
+    """Race `work` against a timer of 30 s in one execution; tell who won.
+
+    With a `gate`, `work` waits for it; the time is moved by `seconds` when it does.
+    """
+    begun = threading.Event()
+
+    def work():
+        begun.set()
+        if gate is not None:
+            gate.wait(10)
+        return f"worked {version}"
+
+    with clock_of_runs(clock), workflow("w", store=path):
+        timer = after(30)
+        first = select(step(work, version=version).go(), timer)
+        if gate is not None:
+            assert begun.wait(10)
+            asking = threading.Thread(target=first.outcome)  # who asks arms the timer
+            asking.start()
+            clock.wait_for_timers(1)
+            clock.advance(seconds)
+            gate.set()
+            asking.join(10)
+        winner = "timer" if first.winner is timer else first.result()
+    session.close_stores()
+    return winner
+
+
+@pytest.mark.parametrize(("seconds", "winner"), [(29, "worked 2"), (31, "timer")])
+def test_the_winners_code_is_edited_a_day_later(tmp_path, seconds, winner):
+    """The select is open again, and its timer counts from now, not from yesterday."""
+    path, clock = tmp_path / "store.duckdb", ManualClock()
+    assert raced(path, clock, "1", seconds=0) == "worked 1"
+    clock.advance(DAY)
+    assert raced(path, clock, "2", seconds=seconds, gate=threading.Event()) == winner
+    clock.advance(DAY)
+    # What was decided then stays decided, and so does what was decided before.
+    assert raced(path, clock, "2", seconds=0) == winner
+    assert raced(path, clock, "1", seconds=0) == "worked 1"
+
+
+def slept(path, clock, *moves):
+    """Wait for a timer inside a gather while the time is moved; give the time at its end."""
+
+    def move():
+        for seconds in moves:
+            clock.wait_for_timers(1)
+            clock.advance(seconds)
+
+    moving = threading.Thread(target=move)
+    with clock_of_runs(clock), workflow("w", store=path):
+        timer = after(100)
+        moving.start()
+        gather(timer).result()
+        moving.join()
+        return clock.time()
+
+
+def test_what_is_waited_for_alone_is_not_armed_anew(tmp_path):
+    """A gather of timers wakes at the recorded times, in whatever execution."""
+    path, clock = tmp_path / "store.duckdb", ManualClock(1_000.0)
+    with clock_of_runs(clock):
+        run = workflow("w", store=path)
+        run.__enter__()
+        timer = after(100)
+        clock.advance(40)
+        stopped = KeyboardInterrupt()
+        run.__exit__(type(stopped), stopped, None)
+        assert not timer.durable
+        session.close_stores()
+    clock.advance(40)
+    assert slept(path, clock, 20) == 1_100.0
+    session.close_stores()
