@@ -200,8 +200,9 @@ class Completions:
         Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
         """
         where = completion.scope
-        cancelled = where.parent is not None and self._handles[where.parent].number
-        if completion.over or self._bodies.ended or not where.live or cancelled:
+        if completion.over or self._bodies.ended or not where.live:
+            return
+        if where.parent is not None and self._handles[where.parent].number:
             return
         completion.over = True
         if not completion.left:

@@ -316,6 +316,7 @@ class Run:
     ) -> tuple[StepHandle[Any], bool]:
         """Give the handle of the next call, and whether it was there already."""
         with self._lock:
+            self._refuse_ended(where, name)  # it may have been cancelled by now
             strand = where.strand()
             count, first = where.occurrences.get((name, inputs), (0, strand))
             if count and first != strand:
@@ -343,8 +344,21 @@ class Run:
         return Scope(self, handle.call.id, handle.place, asynchronous)
 
     def _refuse_ended(self, where: Scope, what: str) -> None:
-        if self._bodies.ended or not where.live:
+        if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
+        if not where.live or self._is_cancelled(where):
+            raise NotInRunError(what, "the step whose code this is has ended: it was let go")
+
+    def _is_cancelled(self, where: Scope) -> bool:
+        """Tell whether the step whose body this is, or one that it is inside of, was cancelled."""
+        place = where.parent
+        while place is not None:
+            step = self.handles[place]
+            assert isinstance(step, StepHandle)
+            if step.ended is Kind.CANCELLED:
+                return True
+            place = step.parent
+        return False
 
     # --- replay -------------------------------------------------------------------
 
@@ -530,8 +544,8 @@ class Run:
 
     def cancel(self, handle: Handle[Any]) -> None:
         """Commit the cancellation of what has not ended at or below `handle`."""
-        if self._bodies.ended:
-            raise NotInRunError(f"{handle.label}.cancel()", "its run has ended")
+        where = scope.current.get() or self.scope
+        self._refuse_ended(where, f"{handle.label}.cancel()")
         self._cancellation.cancel(handle)
 
     def wait(self, handle: Handle[Any]) -> None:

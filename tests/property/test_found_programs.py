@@ -126,6 +126,15 @@ FOUND = {
         ask(5),
         order=(5, 2, 3, 1),
     ),
+    "what a cancelled body does after that is not recorded": case(
+        go(1),
+        go(2, body=[go(3), go(4), gather(5, 3, 4), ask(5), cancel(5)]),
+        go(6),
+        race(7, 1, 2),
+        ask(7, "winner"),
+        ask(6),
+        order=(4, 1, 6),
+    ),
     "a select without winner is a step's argument": case(
         go(1, fails=True),
         select(2, 1, success=True),
