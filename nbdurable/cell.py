@@ -120,7 +120,7 @@ def parse_header(line: str, suggestion: str = "my-workflow") -> CellOptions:
     return CellOptions(names[0], **found)  # type: ignore[arg-type]
 
 
-def parse_age(text: str) -> float:
+def parse_age(text: str, option: str = "--max-age") -> float:
     """Turn ``90``, ``90s``, ``30m``, ``12h``, ``7d`` or ``1h30m`` into seconds.
 
     Raises:
@@ -130,7 +130,7 @@ def parse_age(text: str) -> float:
         return float(text)
     if not text or _AGE.sub("", text):
         raise UsageError(
-            f"--max-age {text}: not an age; write seconds, or a number with s, m, h, d or w: "
+            f"{option} {text}: not an age; write seconds, or a number with s, m, h, d or w: "
             f"90, 30m, 12h, 7d, 1h30m"
         )
     return sum(float(number) * _SECONDS[unit] for number, unit in _AGE.findall(text))

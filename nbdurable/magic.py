@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .store import Garbage
     from .widget import LiveView
 
 # --- A cell, running ------------------------------------------------------------
@@ -532,6 +533,53 @@ def _sql(_shell: InteractiveShell, rest: str) -> object:
     return Table(found, "no rows") if isinstance(found, list) else found
 
 
+def _gc(_shell: InteractiveShell, rest: str) -> object:
+    words, age, yes = rest.split(), None, False
+    while words:
+        word = words.pop(0)
+        if word == "--yes":
+            yes = True
+        elif word == "--older-than" and words:
+            age = cell.parse_age(words.pop(0), word)
+        else:
+            raise UsageError(f"%durable gc [--older-than AGE] [--yes]: what is {word}?")
+    collected = session.collect(older_than=age, remove=yes)
+    rows = [_garbage_row(one) for one in collected.found]
+    print(_collected(collected))  # noqa: T201 - the answer
+    return Table(rows) if rows else None
+
+
+def _garbage_row(one: Garbage) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "what": "a run that a newer one replaced" if one.whole else "superseded outcomes",
+        "outcomes": one.outcomes,
+        "size": _size(one.size),
+        "created": datetime.fromtimestamp(one.created, UTC).astimezone(),
+        "run": one.run[:8],
+    }
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal  # noqa: PLC0415 - only who asks for sizes pays for it
+
+    return decimal(count)
+
+
+def _collected(collected: session.Collected) -> str:
+    outcomes = sum(one.outcomes for one in collected.found)
+    size = _size(sum(one.size for one in collected.found))
+    if not collected.found:
+        return "there is nothing that is no longer needed"
+    if not collected.removed:
+        return (
+            f"{outcomes:,} outcomes of {size} are no longer needed: `%durable gc --yes` takes them "
+            f"out, for good"
+        )
+    smaller = f"; the file is {_size(collected.freed)} smaller" if collected.freed else ""
+    return f"taken out: {outcomes:,} outcomes of {size}{smaller}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     run: Callable[[InteractiveShell, str], object]
@@ -545,6 +593,7 @@ _COMMANDS: Final = {
     "steps": _Command(_steps, "steps [NAME]", "each step of the newest run: status, seconds"),
     "why": _Command(_why, "why [NAME]", "why each step ran, or was replayed"),
     "restart": _Command(_restart, "restart NAME", "the next pass of NAME starts from nothing"),
+    "gc": _Command(_gc, "gc [--older-than AGE] [--yes]", "what is no longer needed; takes it out"),
     "sql": _Command(_sql, "sql QUERY", "ask the store: SELECT name, seconds FROM steps"),
 }
 

@@ -52,7 +52,7 @@ from .store import correct_whys, pack
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .completion import AsCompleted
     from .executors import Clock
@@ -679,15 +679,25 @@ class Run:
 
     def _write_end(self, status: RunStatus, now: float, error: BaseException | None) -> None:
         listed = pack(tuple(self._received.ended_with(error)))
+        reused = pack(tuple(self._reused()))
         corrected = self._reasons.corrected(self.handles)
 
         def write(batch: Batch) -> None:
             if corrected:
                 correct_whys(batch, corrected)
             text = "" if error is None else explain(error)
-            batch.add("execution_ends", (self.execution, status.value, now, text, listed))
+            row = (self.execution, status.value, now, text, listed, reused)
+            batch.add("execution_ends", row)
 
         self._store.commit(write)
+
+    def _reused(self) -> Iterator[Identity]:
+        """Give the replayed outcomes that are not the newest of their calls: gc leaves them."""
+        for handle in self.handles:
+            if isinstance(handle, StepHandle) and handle.replayed:
+                versions = self._index.versions.get(handle.call.id, ())
+                if len(versions) > 1 and versions[-1] is not handle.checkpoint:
+                    yield handle.pair
 
     def _say_unseen(self) -> None:
         unseen = [

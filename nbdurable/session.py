@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .records import Event
     from .scope import Scope
     from .step import Running
-    from .store import Identity, Store
+    from .store import Garbage, Identity, Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -443,6 +443,52 @@ def restart(name: str, store: str | Path | None = None) -> str:
             there = f"there are {', '.join(known)}" if known else "there are none yet"
             raise UsageError(f"restart {name}: no run has that name; {there}")
     return f"{name}: its next run starts from nothing; the old one stays as history"
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a store no longer needs, run by run; ``freed`` is by how much its file shrank."""
+
+    found: tuple[Garbage, ...]
+    removed: bool
+    freed: int = 0
+
+
+def collect(
+    store: str | Path | None = None, *, older_than: float | None = None, remove: bool = False
+) -> Collected:
+    """Find what a store no longer needs, and take it out if told so.
+
+    That is, runs that a newer one of their name has replaced, and outcomes of finished
+    runs that were superseded: by other code, or by other values received.
+
+    Args:
+        store: The DuckDB file; by default the one that a durable cell would use.
+        older_than: Leave alone what was saved in the last so many seconds.
+        remove: Take it out and make the file small; else it is only looked at.
+
+    Raises:
+        UsageError: A durable cell of this process is using the store.
+        StoreError: There is none, or it can't be written; then nothing is gone.
+    """
+    place = stores.place_of(store or default_store())
+    with _state.lock, _reading(store) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {place} yet")
+        running = [name for at, name in _state.executing if at == place]
+        if running:
+            raise UsageError(f"gc: {running[0]} is running: wait until it has ended, or stop it")
+        before = None if older_than is None else _state.clock.time() - older_than
+        found = tuple(stores.garbage(opened, before=before))
+        if not remove:
+            return Collected(found, removed=False)
+        if found:
+            stores.remove(opened, found)
+        freed = stores.compact(opened)
+        # The file may be another one now, under the same name: this one is let go at once.
+        if place != MEMORY:
+            del _state.opens[place]
+        return Collected(found, removed=True, freed=freed)
 
 
 def query(sql: str, store: str | Path | None = None) -> Any:

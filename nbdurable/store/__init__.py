@@ -26,6 +26,7 @@ from .index import (
 )
 
 if TYPE_CHECKING:
+    from .collect import Garbage, compact, garbage, remove
     from .database import Opened, Store
     from .journal import Batch, Entry, Journal
     from .verify import check
@@ -42,6 +43,7 @@ __all__ = [
     "NOT_SAVED",
     "Batch",
     "Entry",
+    "Garbage",
     "Identity",
     "Journal",
     "Member",
@@ -51,15 +53,19 @@ __all__ = [
     "Store",
     "check",
     "checkpoint_message",
+    "compact",
     "correct_whys",
     "decision_message",
+    "garbage",
     "pack",
     "place_of",
+    "remove",
     "take_out",
     "taken_by_schema",
 ]
 
-_LAZY = {"Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
+_LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+         "Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
          "Entry": "journal", "Journal": "journal"}  # fmt: skip
 
 

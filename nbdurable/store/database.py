@@ -233,6 +233,33 @@ class Store:
             columns = relation.columns
             return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
 
+    def has_foreign_tables(self) -> bool:
+        """Tell whether there are tables, views, types or functions of the user's in the file."""
+        found = self.rows(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name <> 'nbdurable' UNION ALL "
+            "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() "
+            "AND schema_name <> 'nbdurable' AND NOT internal UNION ALL "
+            "SELECT 1 FROM duckdb_types() WHERE database_name = current_database() "
+            "AND NOT internal UNION ALL "
+            "SELECT 1 FROM duckdb_sequences() WHERE database_name = current_database() UNION ALL "
+            "SELECT 1 FROM duckdb_functions() WHERE database_name = current_database() "
+            "AND NOT internal LIMIT 1"
+        )
+        return bool(found)
+
+    def copy_to(self, path: Path) -> None:
+        """Copy all that is in the database to a new file."""
+        with self.journal.lock:
+            self._connection.execute("CHECKPOINT")
+            self._connection.execute(f"ATTACH {_quoted(str(path))} AS nbdurable_copy")
+            try:
+                name = self._connection.execute("SELECT current_database()").fetchone()
+                assert name is not None
+                self._connection.execute(f'COPY FROM DATABASE "{name[0]}" TO nbdurable_copy')
+            finally:
+                self._connection.execute("DETACH nbdurable_copy")
+
     @property
     def broken(self) -> bool:
         """Whether a commit failed: nothing more can be written on this connection."""
@@ -591,6 +618,10 @@ def _is_database(path: str) -> bool:
             return file.read(12)[8:] == b"DUCK"
     except OSError:
         return True  # then DuckDB's own message says what is wrong
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _first_line(error: duckdb.Error) -> str:

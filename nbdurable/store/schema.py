@@ -21,7 +21,7 @@ TABLES: dict[str, str] = {
         host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL""",
     "execution_ends": """
         execution BIGINT NOT NULL, status VARCHAR NOT NULL, ended DOUBLE NOT NULL,
-        error VARCHAR NOT NULL, listed BLOB NOT NULL""",
+        error VARCHAR NOT NULL, listed BLOB NOT NULL, reused BLOB NOT NULL""",
     "checkpoints": """
         call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
         number BIGINT NOT NULL, cause BIGINT NOT NULL, execution BIGINT NOT NULL,

@@ -282,13 +282,17 @@ class Leaf(Handle):
 
     def receive(self, fiber):
         """Give the value or raise the error; the output comes with the first time."""
-        if self not in fiber.delivered:
-            fiber.delivered.add(self)
-            fiber.out.append(self.output)
+        self.deliver(fiber)
         if self.end[1] == VALUE:
             return self.value
         self.see()
         raise self.error
+
+    def deliver(self, fiber):
+        """Show the output, once."""
+        if self not in fiber.delivered:
+            fiber.delivered.add(self)
+            fiber.out.append(self.output)
 
     def see(self):
         """The error is known."""
@@ -345,8 +349,12 @@ class Gather(Handle):
                 one.demand(rearm=rearm)
 
     def receive(self, fiber):
-        """Give all results in order."""
+        """Give all results in order; before a failure, show what had come in that order."""
         if self.failed is not None:
+            for leaf in _leading(self):
+                if leaf.end is None or leaf.end[0] >= self.end[0]:
+                    break
+                leaf.deliver(fiber)
             self.failed.receive(fiber)
         return self._form([self._settled(one, fiber) for one in self.branches])
 
@@ -460,6 +468,23 @@ class Select(Handle):
     def fresh(self):
         """Give what a step receives."""
         return self.error if self.chosen is None else self.chosen.fresh()
+
+
+def _leading(handle):
+    """Yield the steps that a handle gives, in order, as far as that can be known."""
+    if isinstance(handle, Leaf):
+        if handle.step is not None:
+            yield handle
+        return handle.end is not None
+    if isinstance(handle, Gather):
+        for branch in handle.branches:
+            known = yield from _leading(branch)
+            if not known or not (branch.fine or handle.exceptions):
+                return False
+        return True
+    if handle.chosen is None:
+        return False
+    return (yield from _leading(handle.chosen))
 
 
 def _leaves(branches):

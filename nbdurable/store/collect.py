@@ -1,0 +1,220 @@
+"""What a store no longer needs: found, sized, taken out; its file made small again.
+
+Invariant: a run that has not finished loses nothing; of one that has, the outcomes
+that its last execution used stay. All rows go in one transaction. A file is made
+small by copying what is left to a new one, which takes its name when it is
+complete, so whoever dies in between leaves the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from nbdurable.records import RunStatus
+
+from . import MEMORY
+from .index import unpack, unpack_members
+from .journal import as_store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .database import Store
+    from .index import Identity
+    from .journal import Batch
+
+_WORTH_BYTES = 1 << 20
+"""A file that would become smaller by less is left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What can be taken out of one run: all of it, or outcomes that were superseded.
+
+    ``size`` counts the bytes of outcomes and their output, ``created`` is the run's
+    beginning in seconds since the epoch.
+    """
+
+    run: str
+    name: str
+    created: float
+    whole: bool
+    outcomes: int
+    size: int
+    identities: tuple[Identity, ...] = ()
+
+
+def garbage(store: Store, *, before: float | None = None) -> list[Garbage]:
+    """Find the runs that a newer one of their name has replaced, and superseded outcomes.
+
+    An outcome is superseded when its call has a newer one, of other code or of other
+    values received, and the last execution did not go back to it.
+
+    Args:
+        store: Where to look; nothing is changed.
+        before: Leave alone what was last saved after this time (seconds since the epoch).
+    """
+    found = []
+    newest: set[str] = set()
+    for summary in store.summaries():
+        if summary.name in newest:
+            outcomes, size, last = store.rows(_SIZE, [summary.id])[0]
+            if before is None or (last or summary.last_started) < before:
+                found.append(
+                    Garbage(summary.id, summary.name, summary.created, True, outcomes, size or 0)
+                )
+            continue
+        newest.add(summary.name)
+        if summary.status is RunStatus.FINISHED and (
+            older := _superseded(store, summary.id, before)
+        ):
+            identities = tuple((call, version) for call, version, _ in older)
+            size = sum(size for _, _, size in older)
+            found.append(
+                Garbage(
+                    summary.id,
+                    summary.name,
+                    summary.created,
+                    whole=False,
+                    outcomes=len(older),
+                    size=size,
+                    identities=identities,
+                )
+            )
+    return found
+
+
+_OF_RUN = "IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+_BYTES = "octet_length(payload) + octet_length(encode(output))"
+
+_SIZE = f"""
+    SELECT count(*), sum({_BYTES}), max(started + seconds) FROM nbdurable.checkpoints
+    WHERE execution {_OF_RUN}"""  # noqa: S608 - constants
+
+_SUPERSEDED = f"""
+    SELECT call, version, {_BYTES} FROM nbdurable.checkpoints
+    WHERE execution {_OF_RUN}
+    QUALIFY number < max(number) OVER (PARTITION BY call) AND started + seconds < ?"""  # noqa: S608 - constants
+
+
+def _superseded(store: Store, run: str, before: float | None) -> list[tuple[bytes, bytes, int]]:
+    limit = float("inf") if before is None else before
+    older = store.rows(_SUPERSEDED, [run, limit])
+    if not older:
+        return []
+    ((reused,),) = store.rows(
+        "SELECT x.reused FROM nbdurable.execution_log e "
+        "JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
+        [run],
+    )
+    kept = set(unpack(reused))
+    return [(call, version, size) for call, version, size in older if (call, version) not in kept]
+
+
+def remove(store: Store, found: Sequence[Garbage]) -> None:
+    """Take out what `garbage` found, in one transaction.
+
+    Raises:
+        StoreError: It could not be written; nothing is gone.
+    """
+    runs = [one.run for one in found if one.whole]
+    superseded = [one for one in found if not one.whole]
+    undecided = [key for one in superseded for key in _decisions_over(store, one)]
+
+    def write(batch: Batch) -> None:
+        if runs:
+            _remove_runs(batch, runs)
+        if superseded:
+            _remove_outcomes(batch, [pair for one in superseded for pair in one.identities])
+        if undecided:
+            batch.execute(
+                "DELETE FROM nbdurable.decision_log d USING (SELECT unnest(?::BLOB[]) AS key, "
+                "unnest(?::BLOB[]) AS branches) t WHERE d.key = t.key AND d.branches = t.branches",
+                [[key for key, _ in undecided], [branches for _, branches in undecided]],
+            )
+        batch.execute(
+            "DELETE FROM nbdurable.codes "
+            "WHERE code NOT IN (SELECT code FROM nbdurable.checkpoints)",
+            [],
+        )
+
+    store.commit(write)
+
+
+def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
+    """Give key and branches of the decisions over outcomes that go."""
+    gone = set(one.identities)
+    rows = store.rows(
+        f"SELECT key, branches FROM nbdurable.decision_log WHERE execution {_OF_RUN}",  # noqa: S608 - constants
+        [one.run],
+    )
+    return [
+        (key, branches)
+        for key, branches in rows
+        if any((call, version) in gone for call, version, _ in unpack_members(branches))
+    ]
+
+
+def _remove_runs(batch: Batch, runs: list[str]) -> None:
+    these = "(SELECT unnest(?::VARCHAR[]))"
+    tables = ("checkpoints", "starts", "attempt_ends", "decision_log", "seen_errors")
+    for table in (*tables, "execution_ends"):
+        batch.execute(
+            f"DELETE FROM nbdurable.{table} WHERE execution IN "  # noqa: S608 - constants
+            f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
+            [runs],
+        )
+    batch.execute(f"DELETE FROM nbdurable.execution_log WHERE run IN {these}", [runs])  # noqa: S608 - constants
+    batch.execute(f"DELETE FROM nbdurable.run_log WHERE id IN {these}", [runs])  # noqa: S608 - constants
+
+
+def _remove_outcomes(batch: Batch, identities: list[Identity]) -> None:
+    parameters = [[call for call, _ in identities], [version for _, version in identities]]
+    for table in ("checkpoints", "starts", "attempt_ends", "seen_errors"):
+        batch.execute(
+            f"DELETE FROM nbdurable.{table} c USING "  # noqa: S608 - constants
+            "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version) t "
+            "WHERE c.call = t.call AND c.version = t.version",
+            parameters,
+        )
+
+
+def compact(store: Store) -> int:
+    """Give back to the disk what taken out rows have left; the store must be closed then.
+
+    DuckDB keeps the room for later rows. So what is left is copied into a new file,
+    which takes the old one's name while the old one is still locked. A database with
+    tables of the user's own is left as it is: its file is not ours to replace.
+
+    Returns:
+        How many bytes smaller the file is.
+
+    Raises:
+        StoreError: The copy could not be written; the store is as it was.
+    """
+    if store.path == MEMORY or store.has_foreign_tables():
+        return 0
+    path = Path(store.path)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.compacting")
+    try:
+        store.copy_to(draft)
+        saved = path.stat().st_size - draft.stat().st_size
+        if saved < _WORTH_BYTES:
+            return 0
+        os.replace(draft, path)  # noqa: PTH105 - the one word for it that says "atomic"
+    except duckdb.Error as error:
+        raise as_store_error(error) from error
+    except OSError:
+        return 0  # where a file that is open can't be replaced it stays as large as it was
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return saved

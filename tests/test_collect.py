@@ -1,0 +1,243 @@
+"""What a store no longer needs, and that nothing else goes."""
+
+import os
+import shutil
+
+import duckdb  # noqa: TID251 - the file, as another program sees it
+import pytest
+
+from nbdurable import (
+    StoreError,
+    StoreFullError,
+    UsageError,
+    gather,
+    go,
+    select,
+    session,
+    step,
+    workflow,
+)
+from nbdurable.store import Store, check
+from nbdurable.testing import ManualClock, clock_of_runs
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A store's path; it is closed after the test."""
+    yield tmp_path / "store.duckdb"
+    session.close_stores()
+
+
+def compute(number, ran):
+    """Note that it ran."""
+    ran.append(number)
+    return "x" * number
+
+
+def cell(path, *, version="1", name="w", **options):
+    """Run a cell of three steps; give what ran."""
+    ran = []
+    with workflow(name, store=path, **options):
+        steps = [step(compute, version=version, ignore=("ran",)).go(n, ran) for n in (10, 20, 30)]
+        gather(steps).result()
+    return sorted(ran)
+
+
+def problems(path):
+    """Give what `check` finds."""
+    session.close_stores()
+    store = Store.open(path)
+    try:
+        return check(store)
+    finally:
+        store.close()
+
+
+def rows(path, sql):
+    """Ask the store."""
+    session.close_stores()
+    with duckdb.connect(str(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_superseded_outcomes_go(path):
+    """Of each call the newest outcome stays; editing back runs it again."""
+    cell(path, version="1")
+    cell(path, version="2")
+    found = session.collect(path).found
+    assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", False, 3)]
+    assert found[0].size > 60
+    assert cell(path, version="1") == []  # it was only looked at
+    assert cell(path, version="2") == []
+    assert session.collect(path, remove=True).removed
+    assert problems(path) == []
+    assert cell(path, version="2") == []
+    assert session.collect(path).found == ()
+    assert cell(path, version="1") == [10, 20, 30]
+
+
+def test_what_was_gone_back_to_stays(path):
+    """The last execution used the older outcomes: it is they that are needed."""
+    cell(path, version="1")
+    cell(path, version="2")
+    cell(path, version="1")
+    assert session.collect(path, remove=True).found == ()
+    assert cell(path, version="1") == []
+
+
+def test_an_unfinished_run_loses_nothing(path):
+    """Whatever is superseded in it may be what it goes on with."""
+    cell(path, version="1")
+    cell(path, version="2")
+    with pytest.raises(ZeroDivisionError), workflow("w", store=path):
+        go(divmod, 1, 0).result()
+    assert session.collect(path, remove=True).found == ()
+    assert cell(path, version="1") == []
+
+
+def test_replaced_runs_go(path):
+    """A newer run of the same name replaces the older ones; other names stay."""
+    for _ in range(3):
+        cell(path, new=True)
+    cell(path, name="other")
+    found = session.collect(path, remove=True).found
+    assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", True, 3)] * 2
+    assert problems(path) == []
+    assert [one.name for one in session.runs(path)] == ["other", "w"]
+    assert cell(path) == []
+    assert cell(path, name="other") == []
+    for table in ("execution_log", "execution_ends"):
+        ((count,),) = rows(path, f"SELECT count(*) FROM nbdurable.{table}")
+        assert count == 4
+
+
+def test_nothing_of_the_last_hours(path):
+    """With an age, what is younger stays."""
+    clock = ManualClock()
+    with clock_of_runs(clock):
+        cell(path, new=True, version="0")
+        clock.advance(3600)
+        cell(path, new=True, version="1")
+        clock.advance(3600)
+        cell(path, version="2")
+        clock.advance(3600)
+        assert session.collect(path, older_than=4 * 3600).found == ()
+        assert [one.whole for one in session.collect(path, older_than=2.5 * 3600).found] == [True]
+        found = session.collect(path, older_than=1.5 * 3600).found
+        assert sorted(one.whole for one in found) == [False, True]
+
+
+def race(path, version):
+    """Let two steps race, both to their ends; give the winner."""
+    with workflow("w", store=path):
+        both = step(compute, version=version, ignore=("ran",)).go(1, []), go(len, "ab")
+        first = select(both)
+        gather(both).result()
+        return first.winner.label
+
+
+def test_decisions_go_with_their_branches(path):
+    """What a superseded branch had decided is not needed either."""
+    race(path, "1")
+    winner = race(path, "2")
+    assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(2,)]
+    session.collect(path, remove=True)
+    assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
+    assert problems(path) == []
+    assert race(path, "2") == winner
+
+
+def test_codes_go_with_their_outcomes(path):
+    """The parts of a code that no outcome has any more are gone."""
+
+    def first():
+        return 1
+
+    cell(path)
+    with workflow("w", store=path, new=True):
+        go(first).result()
+    before = rows(path, "SELECT count(*) FROM nbdurable.codes")
+    with workflow("w", store=path, new=True):
+        go(len, "a").result()
+    session.collect(path, remove=True)
+    assert before > rows(path, "SELECT count(*) FROM nbdurable.codes")
+
+
+def big(path, version):
+    """Save 20 outcomes that do not compress."""
+    with workflow("w", store=path):
+        gather(step(os.urandom, version=version).go(300_000 + n) for n in range(20)).result()
+
+
+def test_the_file_becomes_small(path):
+    """Room that taken out rows leave is given back; the store goes on under its name."""
+    big(path, "1")
+    big(path, "2")
+    session.close_stores()
+    before = path.stat().st_size
+    freed = session.collect(path, remove=True).freed
+    assert freed > 3_000_000
+    assert path.stat().st_size == before - freed
+    assert sorted(one.name for one in path.parent.iterdir()) == ["store.duckdb"]
+    assert problems(path) == []
+    assert session.runs(path)[0].saved == 20
+
+
+def test_a_users_database_is_not_replaced(path):
+    """Tables of the user's own are in it: rows go, the file stays."""
+    big(path, "1")
+    big(path, "2")
+    rows(path, "CREATE TABLE mine AS SELECT 1 AS one")
+    inode = path.stat().st_ino
+    assert session.collect(path, remove=True).freed == 0
+    assert path.stat().st_ino == inode
+    assert rows(path, "SELECT * FROM mine") == [(1,)]
+    assert session.collect(path).found == ()
+
+
+def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
+    """A full disk while the file is made small is said; the store is as it was."""
+    big(path, "1")
+    big(path, "2")
+
+    def full(*_):
+        raise duckdb.IOException('Could not write file "x": No space left on device')
+
+    monkeypatch.setattr(Store, "copy_to", full)
+    with pytest.raises(StoreFullError):
+        session.collect(path, remove=True)
+    monkeypatch.undo()
+    assert problems(path) == []
+    assert session.runs(path)[0].saved == 20
+
+
+def test_dead_in_mid_copy(path):
+    """A half-written copy is nobody's store."""
+    big(path, "1")
+    session.close_stores()
+    store = Store.open(path)
+    draft = path.with_name("draft")
+    store.copy_to(draft)
+    store.close()
+    shutil.copy(draft, path.with_name(f"{path.name}.0.compacting"))
+    assert session.runs(path)[0].saved == 20
+
+
+def test_not_while_a_cell_runs(path):
+    """A durable cell of this process uses the store."""
+    with workflow("w", store=path), pytest.raises(UsageError, match="w is running"):
+        session.collect(path)
+
+
+def test_without_a_store(path):
+    """There is none: none is made."""
+    with pytest.raises(StoreError, match="there is no store"):
+        session.collect(path, remove=True)
+    assert not path.exists()
+
+
+def test_a_store_in_memory():
+    """It has no file to make small."""
+    with workflow("gc", store=":memory:"):
+        go(len, "a").result()
+    assert session.collect(":memory:", remove=True).freed == 0
