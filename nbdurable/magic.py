@@ -526,6 +526,15 @@ def _restart(shell: InteractiveShell, rest: str) -> object:
     return None
 
 
+def _adopt(_shell: InteractiveShell, rest: str) -> object:
+    if not (name := rest.strip().strip("'\"")):
+        raise UsageError(
+            "%durable adopt NOTEBOOK: the notebook whose checkpoints this one takes, by its name"
+        )
+    print(session.adopt(name))  # noqa: T201 - the answer
+    return None
+
+
 def _sql(_shell: InteractiveShell, rest: str) -> object:
     if not rest:
         raise UsageError("%durable sql QUERY: for example SELECT name, status, seconds FROM steps")
@@ -593,6 +602,7 @@ _COMMANDS: Final = {
     "steps": _Command(_steps, "steps [NAME]", "each step of the newest run: status, seconds"),
     "why": _Command(_why, "why [NAME]", "why each step ran, or was replayed"),
     "restart": _Command(_restart, "restart NAME", "the next pass of NAME starts from nothing"),
+    "adopt": _Command(_adopt, "adopt NOTEBOOK", "take the checkpoints that it had as NOTEBOOK"),
     "gc": _Command(_gc, "gc [--older-than AGE] [--yes]", "what is no longer needed; takes it out"),
     "sql": _Command(_sql, "sql QUERY", "ask the store: SELECT name, seconds FROM steps"),
 }
@@ -654,6 +664,11 @@ def load(shell: InteractiveShell) -> None:
     kernel.capture_displays(shell)
     session.set_notebook(kernel.notebook(shell))
     if not _store_exists():
+        for name in session.earlier_names():
+            print(  # noqa: T201 - told as the extension loads
+                f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
+                f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them"
+            )
         return
     try:
         found = session.unfinished(wait=_LOAD_WAIT_SECONDS)

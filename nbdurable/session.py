@@ -125,6 +125,55 @@ def default_store() -> str:
     return str(Path.cwd() / ".nbdurable" / "default.duckdb")
 
 
+def earlier_names() -> list[str]:
+    """Give the notebooks, by their names, whose checkpoints may be this one's.
+
+    Those beside it that are gone, so that it may have been renamed, and those that it is
+    a copy of, as its own name tells. None if it has a store, or is told to use another.
+    """
+    store = Path(default_store())
+    notebook = _state.notebook
+    if notebook is None or store.exists() or store.parent != notebook.parent / ".nbdurable":
+        return []
+    found = []
+    for other in sorted(store.parent.glob("*.duckdb")):
+        original = notebook.with_name(f"{other.stem}.ipynb")
+        copied = notebook.stem.startswith(other.stem)
+        if other.stem != "default" and (copied or not original.exists()):
+            found.append(other.stem)
+    return found
+
+
+def adopt(name: str) -> str:
+    """Take the checkpoints of the notebook called `name`: a copy, or if it is gone its own.
+
+    Raises:
+        UsageError: There are none, or this notebook has checkpoints itself.
+        StoreError: They are in use, or can't be copied.
+    """
+    notebook = _state.notebook
+    if notebook is None:
+        raise UsageError(f"adopt {name}: no notebook is known here whose checkpoints they would be")
+    stem = name.removesuffix(".ipynb")
+    mine, theirs = Path(default_store()), notebook.parent / ".nbdurable" / f"{stem}.duckdb"
+    if mine.exists():
+        raise UsageError(
+            f"adopt {name}: {notebook.name} has checkpoints of its own in {mine}: move that file "
+            f"away first, if you don't need it"
+        )
+    if not theirs.is_file():
+        others = ", ".join(earlier_names())
+        there = f"; there are those of {others}" if others else ""
+        raise UsageError(f"adopt {name}: there are no checkpoints at {theirs}{there}")
+    gone = not notebook.with_name(f"{stem}.ipynb").exists()
+    with _state.lock:
+        close_stores()
+        stores.Store.open(theirs).close()  # what is in its write-ahead log goes into the file
+        stores.hand_over(theirs, mine, keep=not gone)
+    taken = "they were its own" if gone else f"{stem}.ipynb keeps its own"
+    return f"{notebook.name} has the checkpoints of {stem} now; {taken}"
+
+
 def default_limit() -> int:
     """Give how many threads a run may use unless it is told."""
     return _state.settings.limit or min(32, (os.cpu_count() or 1) + 4)

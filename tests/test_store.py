@@ -485,6 +485,24 @@ def test_the_wait_is_ten_seconds():
     assert inspect.signature(Store.open).parameters["wait"].default == 10.0
 
 
+@pytest.mark.parametrize("reason", ["No locks available", "Operation not supported"])
+def test_a_disk_without_locks(path, monkeypatch, reason):
+    """A network folder that has no locks is told of at once, and that nobody holds it."""
+    error = duckdb.IOException(f'IO Error: Could not set lock on file "{path}": {reason}')
+    attempts = []
+
+    def connect(place):
+        attempts.append(place)
+        raise error
+
+    monkeypatch.setattr(database, "_connect_once", connect)
+    with pytest.raises(StoreError, match="keeps no locks") as caught:
+        Store.open(path)
+    assert not isinstance(caught.value, StoreLockedError)
+    assert "NBDURABLE_STORE" in str(caught.value)
+    assert len(attempts) == 1
+
+
 def test_what_is_no_lock_is_not_waited_for(tmp_path):
     """An error that no wait could mend is raised at once."""
     (tmp_path / "x.duckdb").write_text("no database")

@@ -28,6 +28,7 @@ from .index import (
 if TYPE_CHECKING:
     from .collect import Garbage, compact, garbage, remove
     from .database import Opened, Store
+    from .handing import hand_over
     from .journal import Batch, Entry, Journal
     from .verify import check
 
@@ -57,6 +58,7 @@ __all__ = [
     "correct_whys",
     "decision_message",
     "garbage",
+    "hand_over",
     "pack",
     "place_of",
     "remove",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+         "hand_over": "handing",
          "Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
          "Entry": "journal", "Journal": "journal"}  # fmt: skip
 

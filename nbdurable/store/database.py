@@ -540,7 +540,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _is_lock(error: BaseException) -> bool:
-    return isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)
+    return isinstance(error, duckdb.IOException) and "Conflicting lock" in str(error)
 
 
 def _connect(path: str, wait: float) -> duckdb.DuckDBPyConnection:
@@ -574,6 +574,12 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
             f"{path} is held by {_describe(int(holder[1])) if holder else 'another process'}; "
             f"one process at a time can use a store: shut that kernel down, or wait until its "
             f"durable cell has ended, then run this cell again"
+        )
+    if "Could not set lock" in text:
+        return StoreError(
+            f"{path} is on a disk that keeps no locks, as some network folders are ({text}): two "
+            f"kernels could spoil it; name a store on a disk of this machine with "
+            f"configure(store=...) or NBDURABLE_STORE"
         )
     if "different configuration" in text or "already attached" in text:
         return StoreError(

@@ -1,0 +1,52 @@
+"""A store's files given another name, for a notebook that was renamed or copied.
+
+Invariant: the database comes last, so wherever it stands, the object files that it
+names stand beside it; it takes its new name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from nbdurable.errors import StoreError
+
+OBJECTS = ".objects"
+"""What the folder of a store's object files is called, behind the store's own name."""
+
+
+def hand_over(store: Path, to: Path, *, keep: bool) -> None:
+    """Give the files of a closed store another name in the same folder; `keep` leaves the old ones.
+
+    Raises:
+        StoreError: They can't be moved or copied.
+    """
+    objects, taken = store.with_name(store.name + OBJECTS), to.with_name(to.name + OBJECTS)
+    draft = to.with_name(f"{to.name}.{secrets.token_hex(4)}.draft")
+    try:
+        if objects.is_dir() and keep:
+            # Their content never changes: a second name of the same file is as good as a copy.
+            shutil.copytree(objects, taken, copy_function=_link_or_copy, dirs_exist_ok=True)
+        elif objects.is_dir():
+            objects.rename(taken)
+        if keep:
+            shutil.copy2(store, draft)
+            draft.rename(to)
+        else:
+            store.rename(to)
+    except (OSError, shutil.Error) as error:
+        raise StoreError(f"{store} can't be handed over to {to}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:
+        if not Path(to).exists():
+            shutil.copy2(source, to)

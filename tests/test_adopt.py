@@ -1,0 +1,190 @@
+"""A notebook that was renamed or copied finds its checkpoints, and is asked about them."""
+
+import duckdb  # noqa: TID251 - the file, as another program sees it
+import pytest
+from kernel_harness import kernel
+
+from nbdurable import StoreError, StoreLockedError, UsageError, go, session, workflow
+from nbdurable.store import Store, handing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of notebooks; afterwards none is known."""
+    yield tmp_path
+    session.set_notebook(None)
+    session.close_stores()
+
+
+def opened(folder, name, *, there=True):
+    """Open a notebook, as its kernel does."""
+    session.close_stores()
+    if there:
+        (folder / f"{name}.ipynb").touch()
+    session.set_notebook(folder / f"{name}.ipynb")
+
+
+def cell():
+    """Run a durable cell of one step; tell whether its body ran."""
+    ran = []
+
+    def compute():
+        ran.append(1)
+
+    with workflow("w"):
+        go(compute).outcome()
+    return bool(ran)
+
+
+def cell_of(folder, name):
+    """Run the cell in a new notebook."""
+    opened(folder, name)
+    assert cell()
+
+
+def stores(folder):
+    """Give the files beside the notebooks."""
+    session.close_stores()
+    return sorted(one.name for one in (folder / ".nbdurable").iterdir())
+
+
+def objects_of(folder, name):
+    """Give a store an object file, as a large value has."""
+    made = folder / ".nbdurable" / f"{name}.duckdb{handing.OBJECTS}"
+    made.mkdir()
+    (made / "00ff").write_bytes(b"large")
+    return made
+
+
+def test_a_renamed_notebook_takes_what_is_its_own(folder):
+    """The old notebook is gone: its store takes the new name, with its object files."""
+    cell_of(folder, "analysis")
+    objects = objects_of(folder, "analysis")
+    (folder / "analysis.ipynb").rename(folder / "report.ipynb")
+    opened(folder, "report")
+    assert session.earlier_names() == ["analysis"]
+    assert session.adopt("analysis.ipynb") == (
+        "report.ipynb has the checkpoints of analysis now; they were its own"
+    )
+    assert not cell()
+    assert not objects.exists()
+    assert stores(folder) == [".gitignore", "report.duckdb", "report.duckdb.objects"]
+    assert session.earlier_names() == []
+
+
+def test_a_copy_takes_a_copy(folder):
+    """The old notebook is still there: each has its own from then on."""
+    cell_of(folder, "analysis")
+    objects = objects_of(folder, "analysis")
+    opened(folder, "analysis-Copy1")
+    assert session.earlier_names() == ["analysis"]
+    assert session.adopt("analysis").endswith("analysis.ipynb keeps its own")
+    assert not cell()
+    opened(folder, "analysis")
+    assert not cell()
+    assert (objects / "00ff").read_bytes() == b"large"
+    copied = folder / ".nbdurable" / "analysis-Copy1.duckdb.objects" / "00ff"
+    assert copied.read_bytes() == b"large"
+
+
+def test_other_notebooks_are_not_offered(folder):
+    """Neighbours have stores of their own; nor is what belongs to no notebook."""
+    cell_of(folder, "other")
+    (folder / ".nbdurable" / "default.duckdb").touch()
+    opened(folder, "analysis")
+    assert session.earlier_names() == []
+
+
+def test_not_over_checkpoints_of_its_own(folder):
+    """Nothing is lost by it: who has a store keeps it."""
+    cell_of(folder, "old")
+    cell_of(folder, "new")
+    before = stores(folder)
+    with pytest.raises(UsageError, match="has checkpoints of its own"):
+        session.adopt("old")
+    assert stores(folder) == before
+
+
+def test_nothing_to_adopt(folder):
+    """A wrong name: those that there are are named."""
+    cell_of(folder, "gone")
+    (folder / "gone.ipynb").unlink()
+    opened(folder, "new")
+    with pytest.raises(UsageError, match="there are those of gone"):
+        session.adopt("wrong")
+    session.set_notebook(None)
+    with pytest.raises(UsageError, match="no notebook is known"):
+        session.adopt("gone")
+
+
+def test_a_configured_store_is_nobodys(folder, monkeypatch):
+    """Who names the store is not asked."""
+    cell_of(folder, "gone")
+    (folder / "gone.ipynb").unlink()
+    opened(folder, "new")
+    monkeypatch.setenv("NBDURABLE_STORE", str(folder / "mine.duckdb"))
+    assert session.earlier_names() == []
+
+
+def test_a_store_in_use_is_not_taken(folder, monkeypatch):
+    """Another kernel runs a cell on it: it is left there."""
+    cell_of(folder, "gone")
+    (folder / "gone.ipynb").unlink()
+    opened(folder, "new")
+    before = stores(folder)
+
+    def held(*_, **__):
+        raise StoreLockedError("held")
+
+    monkeypatch.setattr(Store, "open", held)
+    with pytest.raises(StoreLockedError):
+        session.adopt("gone")
+    assert stores(folder) == before
+
+
+def test_a_copy_that_fails_is_none(folder, monkeypatch):
+    """A full disk leaves the old store, and no half of a new one."""
+    cell_of(folder, "analysis")
+    opened(folder, "analysis-Copy1")
+    before = stores(folder)
+
+    def full(_, to):
+        to.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(handing.shutil, "copy2", full)
+    with pytest.raises(StoreError, match="No space left"):
+        session.adopt("analysis")
+    assert stores(folder) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the kernel's client closes late
+def test_told_when_the_extension_loads(folder):
+    """A kernel in a renamed notebook says what there is, and takes it when told to."""
+    cell_of(folder, "analysis")
+    (folder / "analysis.ipynb").rename(folder / "report.ipynb")
+    session.close_stores()
+    with kernel(folder, notebook=folder / "report.ipynb") as running:
+        told = running.run("%load_ext nbdurable")
+        assert "there are checkpoints of analysis" in told.stdout
+        assert "%durable adopt analysis" in told.stdout
+        assert "were its own" in running.run("%durable adopt analysis").stdout
+        assert "w" in running.run("%durable runs").text
+        assert "has checkpoints of its own" in running.run("%durable adopt analysis").text
+
+
+def test_what_is_in_the_log_is_taken_along(folder):
+    """A kernel that died has left a write-ahead log: it is folded in first."""
+    cell_of(folder, "gone")
+    session.close_stores()
+    path = folder / ".nbdurable" / "gone.duckdb"
+    connection = duckdb.connect(str(path))
+    connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+    connection.execute("INSERT INTO nbdurable.run_log VALUES ('late', 'late', 1)")
+    connection.close()
+    assert path.with_name("gone.duckdb.wal").exists()
+    (folder / "gone.ipynb").unlink()
+    opened(folder, "new")
+    session.adopt("gone")
+    assert [one.name for one in session.runs()] == ["w", "late"]
