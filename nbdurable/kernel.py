@@ -134,12 +134,10 @@ def cover_displays(shell: InteractiveShell) -> None:
     ) -> None:
         bundle = {"data": _as_text(data), "metadata": metadata or {}}
         bundle |= {key: options[key] for key in ("transient", "update") if options.get(key)}
-        if not output.capture_display(bundle):
-            publish(data, metadata, **options)
+        output.capture_display(bundle, functools.partial(publish, data, metadata, **options))
 
     def covered_clear(wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
-        if not output.capture_clear(wait):
-            clear(wait)
+        output.capture_clear(wait, clear)
 
     covers: dict[str, Any] = {"publish": covered_publish, "clear_output": covered_clear}
     for name, cover in covers.items():

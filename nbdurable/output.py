@@ -9,14 +9,17 @@ the same order. Not caught: what a subprocess writes to file descriptor 1.
 from __future__ import annotations
 
 import contextvars
+import functools
 import json
 import sys
 import threading
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from . import libraries
+from .interrupts import uninterrupted
 from .libraries import Apart
 from .live import Live
 from .pieces import Piece, Roll, messages_of
@@ -90,6 +93,11 @@ class Capture:
         self._cut = False
         self._due = False
         self._lock = threading.RLock()
+
+    @property
+    def open(self) -> bool:
+        """Tell whether it has not ended; its lock isn't taken."""
+        return self._closed is None
 
     @property
     def messages(self) -> list[Message]:
@@ -244,12 +252,14 @@ class Capture:
     def _settle_widgets(self) -> None:
         """Change each live display into its last state; take out those that were closed."""
         closed = set()
+        sources = Counter(id(piece.source) for piece in self._roll.pieces)
         for piece in [one for one in self._roll.pieces if one.widget]:
             bundle = json.loads(piece.text)
             settled = _settled(bundle)
-            if settled is None:
+            if settled is None and sources[id(piece.source)] == 1:
                 closed.add(piece.source)
                 continue
+            settled = settled or {"data": {}, "metadata": {}}  # it stands for another display
             self._roll.replace(piece, _dumps(settled))
             if self._live is not None:
                 update = settled | {"transient": bundle["transient"], "update": True}
@@ -312,25 +322,30 @@ def current() -> Capture | None:
     return _current.get()
 
 
-def capture_display(bundle: dict[str, Any]) -> bool:
-    """Take a display if a step's output is being captured; False if it is the cell's own.
+def capture_display(bundle: dict[str, Any], show: Callable[[], object]) -> bool:
+    """Take a display if a step's output is being captured; else `show` it, as the cell's own.
 
-    The front end calls it for every display; with True, it shows nothing.
+    The front end calls it for every display.
     """
     capture = _current.get()
     if capture is not None and capture.display(bundle):
         return True
-    _note_display(bundle)
+    _pass_display(bundle, show)
     return False
 
 
-def capture_clear(wait: bool) -> bool:  # noqa: FBT001 - as IPython has it
-    """Take back a step's output if it is being captured; False if the cell is to be cleared."""
+def capture_clear(wait: bool, clear: Callable[[bool], object]) -> bool:  # noqa: FBT001 - likewise
+    """Take back a step's output if it is being captured; else `clear` the cell."""
     capture = _current.get()
     if capture is not None and capture.clear(wait):
         return True
-    if (screen := _screen.get()) is not None:
+    screen = _screen.get()
+    if screen is None:
+        clear(wait)
+        return False
+    with screen.lock:
         screen.forget()
+        clear(wait)
     return False
 
 
@@ -367,8 +382,7 @@ def _emit(kind: str, data: str, source: object) -> None:
     token = _source.set(source)
     try:
         if kind == "display":
-            _note_display(bundle)
-            _show(bundle)
+            _pass_display(bundle, functools.partial(_show, bundle))
         else:
             other = getattr(sys, _OTHER[kind])
             if getattr(other, "unflushed", True):
@@ -451,8 +465,7 @@ def _retract(sources: Container[object], more: bool) -> None:  # noqa: FBT001 - 
     if capture is not None:
         capture.retract(sources, more=more)
     elif screen is not None:
-        _screen.set(None)  # what is shown anew is remembered already
-        screen.retract(sources, more=more)
+        _anew(functools.partial(screen.retract, more=more), sources)
 
 
 def enter_screen() -> contextvars.Token[Screen | None]:
@@ -471,22 +484,51 @@ def leave_screen(token: contextvars.Token[Screen | None]) -> None:
         _screen.set(None)
 
 
-def note_text(kind: str, text: str) -> bool:
-    """Take note of text that is written to a stream; tell whether a step wrote it, not the cell."""
-    screen, source = _screen.get(), _source.get()
-    if screen is not None:
-        screen.note(kind, text, source)
-    return source is not None
+def from_step() -> bool:
+    """Tell whether what is being written came from a step, and not from the cell's own code."""
+    return _source.get() is not None
 
 
-def _note_display(bundle: dict[str, Any]) -> None:
+def pass_text(kind: str, text: str, write: Callable[[str], int]) -> int:
+    """Write text to the cell's stream, and remember it."""
     screen = _screen.get()
     if screen is None:
+        return write(text)
+    with screen.lock:
+        screen.note(kind, text, _source.get())
+        return write(text)
+
+
+def _pass_display(bundle: dict[str, Any], show: Callable[[], object]) -> None:
+    """Show a display in the cell, and remember it."""
+    screen, source = _screen.get(), _source.get()
+    if screen is None:
+        show()
         return
     named = bundle.get("transient", {}).get("display_id", "")
-    shown = {key: part for key, part in bundle.items() if key != "update"}
-    if not (bundle.get("update") and screen.change(named, _dumps(shown))):
-        screen.note("display", _dumps(bundle), _source.get(), named)
+    update = bundle.get("update")
+    data = _dumps({key: part for key, part in bundle.items() if key != "update"})
+    with screen.lock:
+        if source is None and not update and _goes_on(screen.open_line()):
+            _anew(screen.insert, data, named)
+            return
+        if not (update and screen.change(named, data)):
+            screen.note("display", _dumps(bundle) if update else data, source, named)
+        show()
+
+
+def _goes_on(source: object) -> bool:
+    """Tell whether `source` is a step that still writes."""
+    return isinstance(source, Capture) and source.open
+
+
+def _anew(change: Callable[..., object], *arguments: object) -> None:
+    """Change what the screen shows; what is shown anew by that is remembered, and the cell's."""
+    context = contextvars.copy_context()
+    context.run(_screen.set, None)
+    context.run(_current.set, None)
+    with uninterrupted():
+        context.run(change, *arguments)
 
 
 # --- text ---------------------------------------------------------------------------------

@@ -57,6 +57,11 @@ class Roll:
         self.pieces.append(piece)
         return piece
 
+    def insert_before_last(self, piece: Piece) -> None:
+        """Put a piece before the one that may go on."""
+        self.size += piece.size
+        self.pieces.insert(len(self.pieces) - 1, piece)
+
     def drop(self, sources: Container[object]) -> bool:
         """Take out what came from `sources`; tell whether that was anything."""
         dropped = [piece for piece in self.pieces if piece.source in sources]

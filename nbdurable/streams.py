@@ -54,9 +54,8 @@ class _Tee(io.TextIOBase):
         other = self.other
         if other is not None and other.owed:
             other.flush()
-        self.owed = output.note_text(self.kind, text)
-        self.unflushed = True
-        return self._write(text)
+        self.owed, self.unflushed = output.from_step(), True
+        return output.pass_text(self.kind, text, self._write)
 
     def flush(self) -> None:
         capture = output.current()

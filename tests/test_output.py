@@ -43,6 +43,16 @@ def replaced():
         streams.remove()
 
 
+def take(bundle):
+    """Display a bundle, as the front end does; tell whether a step's output took it."""
+    return output.capture_display(bundle, lambda: None)
+
+
+def clear(wait):
+    """Clear, as the front end does; tell whether that was a step's output."""
+    return output.capture_clear(wait, lambda _: None)
+
+
 def written(*pieces, kind="stdout"):
     """Give what a capture of these pieces finishes with."""
     capture = Capture()
@@ -214,7 +224,9 @@ def test_what_a_stream_cant_hold_is_escaped(monkeypatch, encoding):
 
 def test_displays_outside_a_step_are_the_cells():
     """A display that no step made is not taken."""
-    assert output.capture_display({"data": {}}) is False
+    shown = []
+    assert output.capture_display({"data": {}}, lambda: shown.append("shown")) is False
+    assert shown == ["shown"]
 
 
 def test_displays_of_a_step_are_captured():
@@ -222,7 +234,7 @@ def test_displays_of_a_step_are_captured():
     capture = Capture()
     with Capturing(capture):
         bundle = {"data": {"text/plain": "x"}, "metadata": {"odd": {1, 2}}}
-        assert output.capture_display(bundle) is True
+        assert take(bundle) is True
     [message] = capture.finished()
     assert message.kind == "display"
     assert "{1, 2}" in message.data
@@ -233,7 +245,7 @@ def test_displays_are_delivered_to_the_front_end(capsys):
     bundle = {"data": {"text/plain": "größer", "text/html": "<b>"}, "metadata": {"a": 1}}
     capture = Capture()
     with Capturing(capture):
-        output.capture_display(bundle)
+        take(bundle)
     shown = []
     output.install_face(Face(shown.append))
     deliver(capture.finished())
@@ -273,11 +285,11 @@ def test_an_updated_display_keeps_its_last_state():
     """A display that the step itself updates is recorded once, as it was in the end."""
     capture = Capture()
     with Capturing(capture):
-        output.capture_display(named("one"))
+        take(named("one"))
         capture.write("stdout", "text")
         for text in ("two", "three"):
-            output.capture_display(named(text, update=True))
-        output.capture_display(named("elsewhere", update=True, name="y"))
+            take(named(text, update=True))
+        take(named("elsewhere", update=True, name="y"))
     first, second, third = capture.finished()
     assert texts([first, second]) == [("display", "three"), ("stdout", "text")]
     assert "update" not in json.loads(first.data)
@@ -288,7 +300,7 @@ def test_an_update_delivered_inside_a_step_changes_that_steps_display():
     """A child's update of its parent's display changes the parent's record."""
     outer = Capture()
     with Capturing(outer):
-        output.capture_display(named("one"))
+        take(named("one"))
         deliver([Message("display", json.dumps(named("two", update=True)))])
     assert texts(outer.finished()) == [("display", "two")]
 
@@ -300,13 +312,13 @@ def test_displays_are_bounded(monkeypatch):
     capture = Capture()
     with Capturing(capture):
         for number in range(9):
-            output.capture_display({"data": {"text/plain": "x" * 60}, "metadata": {"n": number}})
+            take({"data": {"text/plain": "x" * 60}, "metadata": {"n": number}})
     assert texts(capture.finished()) == [("display", "x" * 60)] * 2 + [mark]
     capture = Capture()
     with Capturing(capture):
-        output.capture_display(named("small"))
-        output.capture_display(named("x" * 300, update=True))
-        output.capture_display(named("smaller", update=True))
+        take(named("small"))
+        take(named("x" * 300, update=True))
+        take(named("smaller", update=True))
     assert texts(capture.finished()) == [("display", "smaller"), mark]
 
 
@@ -316,8 +328,8 @@ def test_cleared_output_is_gone(wait):
     capture = Capture()
     with Capturing(capture):
         capture.write("stdout", "one\n")
-        output.capture_display(named("one"))
-        assert output.capture_clear(wait) is True
+        take(named("one"))
+        assert clear(wait) is True
         assert bool(capture.messages) is wait
         capture.write("stdout", "two\n")
     assert capture.finished() == (Message("stdout", "two\n"),)
@@ -339,7 +351,9 @@ def test_clearing_makes_room(monkeypatch):
 
 def test_clearing_outside_a_step_is_the_cells():
     """A clear_output that no step made is not taken."""
-    assert output.capture_clear(False) is False
+    cleared = []
+    assert output.capture_clear(True, cleared.append) is False
+    assert cleared == [True]
 
 
 def widget(name, text):
@@ -359,12 +373,23 @@ def test_a_widget_is_recorded_as_its_last_text():
     output.install_face(Face(lambda bundle: None, settle=settle))
     capture = Capture()
     with Capturing(capture):
-        output.capture_display(widget("bar", "0%"))
+        take(widget("bar", "0%"))
         capture.write("stdout", "between\n")
-        output.capture_display(widget("closed", "0%"))
+        take(widget("closed", "0%"))
     first, second = capture.finished()
     assert json.loads(first.data) == {"data": {"text/plain": "100%"}, "metadata": {}}
     assert second == Message("stdout", "between\n")
+
+
+def test_a_closed_widget_takes_nothing_else_with_it():
+    """A display that was changed into a widget, which was closed, is left empty; the rest stays."""
+    output.install_face(Face(lambda bundle: None, settle=lambda bundle: None))
+    capture = Capture()
+    with Capturing(capture):
+        capture.write("stdout", "text\n")
+        take(named("figure"))
+        take(widget("closed", "0%") | named("figure", update=True) | widget("closed", "0%"))
+    assert texts(capture.finished()) == [("stdout", "text\n"), ("display", None)]
 
 
 # --- live ----------------------------------------------------------------------------
@@ -646,8 +671,8 @@ def test_after_its_end_a_body_writes_into_nothing():
         capture.write("stdout", "heard")
         capture.finished()
         assert capture.write("stdout", "unheard") is True
-        assert output.capture_display(named("unseen")) is True
-        assert output.capture_clear(False) is True
+        assert take(named("unseen")) is True
+        assert clear(False) is True
     assert capture.finished() == (Message("stdout", "heard"),)
     assert capture.write("stdout", "a thread's") is False
 
@@ -689,6 +714,134 @@ def test_a_cell_that_has_shown_too_much_is_not_cleared(monkeypatch):
         capture.write("stdout", "two\n")
         assert capture.finished() == (Message("stdout", "two\n"),)
         assert shown.shown == [("stdout", "x" * 101 + "\none\ntwo\n")]
+
+
+@pytest.mark.parametrize("text", ["half a line", "\r50%", "0%\r", "whole\n"])
+def test_a_display_from_elsewhere_does_not_break_a_line(monkeypatch, text):
+    """The status view comes at its own time: it goes before a step's line that is being written."""
+    with cell(monkeypatch) as shown:
+        print("cell")
+        capture = Capture()
+        capture.follow(Destination())
+        capture.write("stdout", "first\n")
+        capture.display(named("figure"))
+        capture.write("stdout", text)
+        view = named("view", name="view")
+        output.capture_display(view, lambda: shown.show(view))
+        capture.write("stdout", "\rdone")
+        (*_, last) = capture.finished()
+        at = 2 if text.endswith("\n") else 1
+        rest = overwritten(text + "\rdone")
+        assert last == Message("stdout", rest)
+        expected = [("stdout", rest)]
+        if text.endswith("\n"):
+            expected = [("stdout", text), ("stdout", "done")]
+        expected.insert(at - 1, ("display", "view"))
+        assert shown.shown == [("stdout", "cell\nfirst\n"), ("display", "figure"), *expected]
+
+
+def view_of(shown, name="view"):
+    """Display something from elsewhere."""
+    bundle = named(name, name=name)
+    output.capture_display(bundle, lambda: shown.show(bundle))
+
+
+def test_a_display_after_a_steps_last_line_comes_after_it(monkeypatch):
+    """A step that has ended writes no more, whether or not its last line was complete."""
+    with cell(monkeypatch) as shown:
+        capture = Capture()
+        capture.follow(Destination())
+        capture.write("stdout", "half a line")
+        capture.finished()
+        view_of(shown, "first")
+        deliver([Message("stdout", "another")])
+        view_of(shown, "second")
+        print("cell", end="")
+        view_of(shown, "third")
+        assert shown.shown == [
+            ("stdout", "half a line"), ("display", "first"), ("stdout", "another"),
+            ("display", "second"), ("stdout", "cell"), ("display", "third"),
+        ]  # fmt: skip
+        assert not any(kind == "clear" for kind, _ in shown.sent)
+
+
+def test_what_a_body_has_left_behind_displays_without_harm(monkeypatch):
+    """A thread that outlives its step is the cell's: what it displays breaks no line either."""
+    with cell(monkeypatch) as shown:
+        ended, capture = Capture(), Capture()
+        ended.finished()
+        capture.follow(Destination())
+        capture.write("stdout", "half")
+        token = output._current.set(ended)
+        try:
+            view_of(shown)
+        finally:
+            output._current.reset(token)
+        capture.write("stdout", " a line")
+        capture.finished()
+        assert shown.shown == [("display", "view"), ("stdout", "half a line")]
+
+
+@pytest.mark.parametrize("what", ["display", "text", "clear"])
+def test_what_is_shown_is_remembered_in_the_same_order(monkeypatch, what):
+    """What another thread shows meanwhile is noted after what is noted, not before it is shown."""
+    with cell(monkeypatch) as shown:
+        began, other = threading.Event(), threading.Event()
+
+        def slowly(show):
+            began.set()
+            other.wait(0.2)
+            return show()
+
+        def second():
+            began.wait(10)
+            view_of(shown, "second")
+            other.set()
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(second,))
+        thread.start()
+        first = named("first")
+        if what == "display":
+            output.capture_display(first, lambda: slowly(lambda: shown.show(first)))
+        elif what == "text":
+            output.pass_text("stdout", "first", lambda text: slowly(lambda: print(text)))
+        else:
+            output.capture_clear(False, lambda wait: slowly(lambda: shown.clear(wait)))
+        thread.join(10)
+        remembered = [piece.kind for piece in output._screen.get()._roll.pieces]
+        assert remembered[-len(shown.outputs) :] == [kind for kind, *_ in shown.outputs]
+        assert shown.outputs[-1] == ["display", "second", "second"]
+
+
+def test_many_threads_show_at_once(monkeypatch):
+    """Steps' lines, views and clearing from many threads at once: none waits for ever."""
+    with cell(monkeypatch) as shown:
+        captures = [Capture() for _ in range(4)]
+
+        def body(number):
+            capture = captures[number]
+            capture.follow(Destination())
+            for at in range(50):
+                capture.write("stdout", f"\r{number} {at}")
+                capture.display(named("figure", name=f"figure {number}"))
+                if at % 10 == 9:
+                    capture.clear(at % 20 == 9)
+            capture.finished()
+
+        def views():
+            for at in range(50):
+                view_of(shown, f"view {at}")
+
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(show, *arguments))
+            for show, *arguments in [*((body, number) for number in range(4)), (views,), (views,)]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+        assert sum("view" in text for kind, text, _ in shown.outputs if kind == "display") == 100
 
 
 def test_a_stage_shows_one_after_the_other(monkeypatch):

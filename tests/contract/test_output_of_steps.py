@@ -5,6 +5,8 @@ show it before it goes on: shown at its end, it would be too late.
 """
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -320,6 +322,40 @@ def test_what_is_received_meanwhile_is_shown_after_the_live_one(always_replay):
     """A task of the cell's receives a step while another is shown live: they don't mix."""
     report = always_replay(waited_for_by_a_task_of_the_cells)
     assert report.stdout == "one 1\ntwo 1\none 2\ntwo 2\n"
+
+
+def with_threads_of_its_own(probe):
+    """Start threads in a step, in three ways, in a sync and in an async body."""
+
+    def talk(text):
+        print(text)
+        probe.wait_until_shown(f"{text}\n")
+
+    def threads(name):
+        print(name)
+        plain = threading.Thread(target=talk, args=(f"{name}'s thread",))
+        plain.start()
+        plain.join()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(talk, f"{name}'s pool").result()
+
+    async def on_a_loop(name):
+        threads(name)
+        await asyncio.to_thread(talk, f"{name}'s loop's")
+
+    go(threads, "started").result()
+    print("cell")
+    step(threads)("called")
+    go(on_a_loop, "async").result()
+
+
+def test_what_a_steps_own_threads_print_is_its_output(always_replay):
+    """Threads that a step starts write for it: live while it is waited for, and on replay."""
+    assert always_replay(with_threads_of_its_own).stdout == (
+        "started\nstarted's thread\nstarted's pool\ncell\n"
+        "called\ncalled's thread\ncalled's pool\n"
+        "async\nasync's thread\nasync's pool\nasync's loop's\n"
+    )
 
 
 # --- the final attempt --------------------------------------------------------------------
