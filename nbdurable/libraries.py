@@ -1,18 +1,20 @@
 """What other libraries keep once per process, kept per step: figures, bars, who draws where.
 
-Invariant: no library is imported here. One that is there, or is imported while
-this is in use, is fitted; outside a step it behaves as it always did.
+Invariant: no library is imported here, but for what draws a restored figure. One that
+is there, or is imported while this is in use, is fitted; outside a step it behaves as
+it always did.
 """
 
 from __future__ import annotations
 
 import contextvars
+import importlib
 import sys
 import threading
 import traceback
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +23,14 @@ if TYPE_CHECKING:
 
 
 class _Own:
-    """What one block has for itself: pyplot's figure managers, and tqdm's bars."""
+    """What one block has for itself: pyplot's figures, tqdm's bars, what is live on a console."""
 
-    __slots__ = ("bars", "figures")
+    __slots__ = ("bars", "consoles", "figures")
 
     def __init__(self) -> None:
         self.figures: OrderedDict[Any, Any] = OrderedDict()
         self.bars: WeakSet[Any] = WeakSet()
+        self.consoles: WeakKeyDictionary[Any, dict[str, Any]] | None = None
 
 
 _own: contextvars.ContextVar[_Own | None] = contextvars.ContextVar("nbdurable_own", default=None)
@@ -150,6 +153,29 @@ def _leave_figures(*, show: bool) -> None:
         registry.Gcf.destroy_all()
 
 
+def _fit_figures(module: ModuleType) -> None:
+    """Let a figure that is restored be displayed as it was where it was made: drawn."""
+    figure = module.Figure
+    restore = figure.__setstate__
+    if hasattr(restore, "drawn"):
+        return
+
+    def restore_drawn(self: Any, state: Any) -> None:
+        restore(self, state)
+        if _own.get() is not None:
+            _load_inline_backend()
+
+    restore_drawn.drawn = True  # type: ignore[attr-defined]
+    figure.__setstate__ = restore_drawn
+
+
+def _load_inline_backend() -> None:
+    """Load the backend that shows figures in a notebook, as the first use of pyplot would."""
+    matplotlib: Any = sys.modules["matplotlib"]
+    if "inline" in str(matplotlib.rcParams._get("backend")):  # noqa: SLF001 - it chooses none
+        importlib.import_module("matplotlib_inline.backend_inline")
+
+
 # --- tqdm -----------------------------------------------------------------------
 
 
@@ -182,9 +208,51 @@ class _IsJupyter:
         vars(console)["is_jupyter"] = value
 
 
+class _Live:
+    """Stands for what a console notes of live displays: in a block, of the block's own ones.
+
+    What is printed in one step would else be drawn with what is live in another.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Any]) -> None:
+        self._name = name
+        self._make = make
+
+    def __get__(self, console: Any, owner: type) -> Any:
+        if console is None:
+            return self
+        noted = self._noted(console)
+        if self._name not in noted:
+            noted[self._name] = self._make()
+        return noted[self._name]
+
+    def __set__(self, console: Any, value: object) -> None:
+        self._noted(console)[self._name] = value
+
+    @staticmethod
+    def _noted(console: Any) -> dict[str, Any]:
+        own = _own.get()
+        noted: dict[str, Any]
+        if own is None:
+            noted = vars(console)
+        else:
+            if own.consoles is None:
+                own.consoles = WeakKeyDictionary()
+            noted = own.consoles.setdefault(console, {})
+        return noted
+
+
 def _fit_rich(module: ModuleType) -> None:
-    if not isinstance(vars(module.Console).get("is_jupyter"), _IsJupyter):
-        module.Console.is_jupyter = _IsJupyter()
+    console = module.Console
+    if not isinstance(vars(console).get("is_jupyter"), _IsJupyter):
+        console.is_jupyter = _IsJupyter()
+        console._live_stack = _Live("_live_stack", list)  # noqa: SLF001 - there is no other way
+        console._render_hooks = _Live("_render_hooks", list)  # noqa: SLF001 - likewise
+        console._live = _Live("_live", _nothing)  # noqa: SLF001 - before rich 14.1
+
+
+def _nothing() -> None:
+    """Give None: no display is live."""
 
 
 # --- ipywidgets -----------------------------------------------------------------
@@ -211,6 +279,7 @@ def _fit_output_widget(module: ModuleType) -> None:
 
 _FITTINGS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "matplotlib._pylab_helpers": _fit_pyplot,
+    "matplotlib.figure": _fit_figures,
     "tqdm.std": _fit_tqdm,
     "rich.console": _fit_rich,
     "ipywidgets.widgets.widget_output": _fit_output_widget,

@@ -241,6 +241,11 @@ def test_a_captured_cell(shared, cell):
         assert found.stdout == "['shown'] text\n\n"
 
 
+def as_async(body):
+    """Make a body's functions async, so that they take turns at their pauses."""
+    return re.sub(r"(?m)^def ", "async def ", body).replace("time.sleep", "await asyncio.sleep")
+
+
 # --- Figures ------------------------------------------------------------------------
 
 PLOT = (
@@ -258,10 +263,12 @@ PLOT = (
     ["plt.show()", "display(plt.gcf())\n    plt.close()", ""],
     ids=["show", "display", "open"],
 )
-def test_figures_of_concurrent_steps(shared, cell, end):
+@pytest.mark.parametrize("way", ["blocked", "awaited", "async"])
+def test_figures_of_concurrent_steps(shared, cell, end, way):
     """Each step draws its own figure, which is its output, however it is shown; and no other's."""
-    body = f"{PLOT}    {end}\ngather(go(plot, n) for n in range(4)).result()\nplt.get_fignums()"
-    shown = live_and_replayed(shared, cell, body)
+    wait = {"blocked": "gather(handles).result()"}.get(way, "await gather(handles)")
+    body = f"{PLOT}    {end}\nhandles = [go(plot, n) for n in range(4)]\n{wait}\nplt.get_fignums()"
+    shown = live_and_replayed(shared, cell, as_async(body) if way == "async" else body)
     text, image, *_ = shown
     assert text == ["stdout", "figures [1] lines 3\n"]
     assert set(image[1]) == {"image/png", "text/plain"}
@@ -281,6 +288,27 @@ def test_the_cells_own_figure_is_not_a_steps(shared, cell):
         "figures [1] lines 3\n", "figure", "figures [1] lines 3\n", "figure",
         "cell [1] 1\n", "figure",
     ]  # fmt: skip
+
+
+def test_a_figure_that_is_restored_in_a_new_kernel(fresh, cell):
+    """It is drawn from what was saved; pyplot neither holds it nor shows it at the cell's end."""
+    body = (
+        "import matplotlib.pyplot as plt\ndef make():\n    plt.plot([1, 2])\n"
+        "    figure = plt.gcf()\n    print('made', plt.get_fignums())\n    return figure\n"
+        "figure = go(make).result()\nprint(plt.get_fignums(), len(figure.axes[0].lines))"
+    )
+    screens = []
+    for _ in range(2):
+        running = fresh()
+        result = running.run(cell.source(body), cell.id)
+        assert result.status == "ok", result.text
+        screens.append(screen(result))
+        drawn = running.run("figure.axes[0].plot([3, 4]); display(figure); plt.get_fignums()")
+        assert ["image/png" in one for one in drawn.displays] == [True]
+        assert drawn.value == "[]"
+    assert screens[0] == screens[1]
+    assert [kind for kind, _ in screens[0]] == ["stdout", "display_data", "stdout"]
+    assert [screens[0][0][1], screens[0][2][1]] == ["made [1]\n", "[] 1\n"]
 
 
 def test_a_restored_figure_does_not_pop_up(shared, cell):
@@ -307,26 +335,115 @@ def test_a_figure_that_is_open_when_it_is_saved(shared, cell):
 # --- Progress bars, widgets, rich ------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["gather(go(f, n) for n in (1, 2)).result()", "step(f)(1)"])
-@pytest.mark.parametrize("module", ["tqdm", "tqdm.auto"])
-def test_tqdm(shared, cell, module, how):
-    """A bar is recorded in its last state, and shown live where the cell waits; no cell breaks."""
+def bars(module):
+    """Give a step that draws two of tqdm's bars, and the pattern of what is left of it."""
     body = (
-        f"from {module} import tqdm\nimport re\n"
+        f"from {module} import tqdm\n"
         "def f(n):\n    print('begin', n)\n"
         "    for _ in tqdm(range(5), desc=f'bar {n}'):\n        time.sleep(0.03)\n"
         "    for _ in tqdm(range(5), desc='gone', leave=False):\n        time.sleep(0.01)\n"
-        f"    print('end', n)\n{how};"
+        "    print('end', n)\n"
     )
-    shown = live_and_replayed(shared, cell, body)
+    return body, r"begin {n}\n ?bar {n}: 100%\|\S+\| 5/5 \[.*\]\n?\s*end {n}\n"
+
+
+RICH = {
+    "track": (
+        (
+            "from rich.progress import track\ndef f(n):\n    print('begin', n)\n"
+            "    for _ in track(range(5), description=f'bar {n}'):\n        time.sleep(0.03)\n"
+            "    print('end', n)\n"
+        ),
+        r"begin {n}\n(bar {n} ━+ 100% 0:00:00\s*)+end {n}\n",
+    ),
+    "Progress": (
+        (
+            "from rich.progress import Progress\ndef f(n):\n    print('begin', n)\n"
+            "    with Progress() as progress:\n"
+            "        bars = [progress.add_task(f'{name} {n}', total=3) for name in 'ab']\n"
+            "        for _ in range(3):\n            time.sleep(0.03)\n"
+            "            progress.advance(bars[0])\n            progress.advance(bars[1])\n"
+            "        progress.console.print('above', n)\n"
+            "    print('end', n)\n"
+        ),
+        r"begin {n}\nabove {n}\n(a {n} ━+ 100% 0:00:00\s*b {n} ━+ 100% 0:00:00\s*)+end {n}\n",
+    ),
+    "Live": (
+        (
+            "from rich.live import Live\nfrom rich.table import Table\ndef f(n):\n"
+            "    print('begin', n)\n    with Live(f'state 0 of {n}') as live:\n"
+            "        for at in (1, 2):\n            time.sleep(0.03)\n"
+            "            live.update(f'state {at} of {n}')\n            print('printed', at)\n"
+            "    print('end', n)\n"
+        ),
+        r"begin {n}\nprinted 1\nprinted 2\nstate 2 of {n}\s*end {n}\n",
+    ),
+    "print": (
+        (
+            "import rich\nfrom rich.console import Console\ndef f(n):\n    print('begin', n)\n"
+            "    rich.print(f'[bold]rich[/] {n}')\n    time.sleep(0.03)\n"
+            "    Console().print('console', n)\n    print('end', n)\n"
+        ),
+        r"begin {n}\nrich {n}\nconsole {n}\nend {n}\n",
+    ),
+}
+DRAWN = {"tqdm": bars("tqdm"), "tqdm.auto": bars("tqdm.auto"), **RICH}
+WAYS = {
+    "gathered": "gather(go(f, n) for n in (1, 2)).result();",
+    "called": "step(f)(1);",
+    "awaited": "await gather(go(f, n) for n in (1, 2));",
+    "async": "await gather(go(f, n) for n in (1, 2));",
+    "async call": "await step(f)(1);",
+    "async in a sync cell": "gather(go(f, n) for n in (1, 2)).result();",
+}
+
+
+def text_of(shown):
+    """Give all that is on the screen as text, without rich's colours."""
     texts = [what if isinstance(what, str) else what["text/plain"] for _, what in shown]
-    text = "".join(texts)
-    for number in (1, 2) if "gather" in how else (1,):
-        assert re.search(
-            rf"begin {number}\n ?bar {number}: 100%\|\S+\| 5/5 \[.*\]\n?\s*end {number}\n", text
-        ), text
-    assert "0%|" not in text.replace("100%|", "")
+    return re.sub(r"\x1b\[[0-9;]*m", "", "".join(texts))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_what_draws_itself_anew(shared, cell, drawn, way):
+    """Bars and live displays are recorded in their last state, in place; they divert nothing."""
+    body, pattern = DRAWN[drawn]
+    body = as_async(body) if "async" in way else body
+    body = f"import sys\n{body}before = sys.stdout\n{WAYS[way]}\nprint(sys.stdout is before)"
+    shown = live_and_replayed(shared, cell, body)
+    text = text_of(shown)
+    numbers = (1,) if "call" in way else (1, 2)
+    assert re.fullmatch("".join(pattern.replace("{n}", str(n)) for n in numbers) + "True\n", text)
     assert not any("widget" in kind for _, what in shown if isinstance(what, dict) for kind in what)
+
+
+@pytest.mark.parametrize("way", ["gathered", "async"])
+@pytest.mark.parametrize("drawn", [*DRAWN, "figures"])
+def test_what_draws_itself_anew_with_tee(shared, cell, drawn, way):
+    """All at once, it breaks no cell; what is recorded, and so replayed, is each step's own."""
+    figures = (
+        f"{PLOT}    print('end', n)\nf = plot\n",
+        r"figures \[1\] lines 3\nend {n}\n<Figure.*?>",
+    )
+    body, pattern = figures if drawn == "figures" else DRAWN[drawn]
+    body = as_async(body) if way == "async" else body
+    screens = []
+    for options in (" --quiet --tee", " --quiet --tee", " --quiet"):
+        result = shared.run(cell.source(f"{body}{WAYS[way]}\nprint('the end')", options), cell.id)
+        assert result.status == "ok", result.text
+        assert "Traceback" not in result.text
+        screens.append(screen(result))
+    live, replayed, without = screens
+    assert replayed == without
+    wanted = "".join(pattern.replace("{n}", str(n)) for n in (1, 2))
+    assert re.fullmatch(wanted + "the end\n", text_of(replayed))
+    for number in (1, 2):
+        assert f"end {number}\n" in text_of(live)
+    assert text_of(live).endswith("the end\n")
+    assert len([1 for kind, _ in live if kind == "display_data"]) == len(
+        [1 for kind, _ in replayed if kind == "display_data"]
+    )
 
 
 def test_a_bar_moves_while_the_cell_waits(shared, cell, tmp_path):
@@ -343,30 +460,6 @@ def test_a_bar_moves_while_the_cell_waits(shared, cell, tmp_path):
     bar = shared.finish().outputs[0]["data"]
     assert set(bar) == {"text/plain"}
     assert " 2/2 [" in bar["text/plain"]
-
-
-@pytest.mark.parametrize("how", ["gather(go(f, n) for n in (1, 2)).result()", "step(f)(1)"])
-def test_rich(shared, cell, how):
-    """Live displays of rich are recorded in their last state; they divert nobody's output."""
-    body = (
-        "import rich, sys\nfrom rich.console import Console\nfrom rich.progress import track\n"
-        "def f(n):\n    print('begin', n)\n"
-        "    for _ in track(range(5), description=f'bar {n}'):\n        time.sleep(0.03)\n"
-        "    rich.print(f'[bold]rich[/] {n}')\n    Console().print('console', n)\n"
-        f"    print('end', n)\nbefore = sys.stdout\n{how};\nprint(sys.stdout is before)"
-    )
-    shown = live_and_replayed(shared, cell, body)
-    texts = [what if isinstance(what, str) else what["text/plain"] for _, what in shown]
-    text = re.sub(r"\x1b\[[0-9;]*m", "", "".join(texts))
-    numbers = (1, 2) if "gather" in how else (1,)
-    for number in numbers:
-        assert re.search(
-            rf"begin {number}\n(bar \d ━+ 100% 0:00:00\s*)+rich {number}\nconsole {number}\n"
-            rf"end {number}\n",
-            text,
-        ), text
-    assert text.endswith("True\n")
-    assert all("text/html" in what for _, what in shown if isinstance(what, dict))
 
 
 def test_widgets_are_shown_as_their_text(shared, cell):

@@ -214,6 +214,59 @@ def test_a_live_display_of_rich_in_a_block(run, first):
     """) == [False, None, ["between\n", "end"], True]
 
 
+@pytest.mark.parametrize("first", ["before", "in the block"])
+def test_live_displays_of_two_blocks(run, first):
+    """They share rich's own console, and neither draws the other's, nor prints with it."""
+    early = "import rich.console" if first == "before" else ""
+    assert run(f"""
+        {early}
+        libraries.fit()
+        turns = [threading.Semaphore(1), threading.Semaphore(0)]
+        captures = [output.Capture(), output.Capture()]
+
+        def draw(mine):
+            with streams.Capturing(captures[mine]):
+                import rich
+                from rich.live import Live
+                turns[mine].acquire()
+                with Live(f"live {{mine}}") as live:
+                    turns[1 - mine].release()
+                    turns[mine].acquire()
+                    rich.print(f"printed {{mine}}")
+                    live.update(f"ended {{mine}}")
+                turns[1 - mine].release()
+
+        threads = [threading.Thread(target=draw, args=(mine,)) for mine in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        import rich
+        rich.print("outside", file=sys.stderr)
+        console = rich.get_console()
+        texts = [[one.data for one in capture.finished()] for capture in captures]
+        say(texts, console._live_stack, console._render_hooks)
+    """) == [[["printed 0\nended 0"], ["printed 1\nended 1"]], [], []]
+
+
+def test_a_live_display_goes_on_around_a_block(run):
+    """What is live outside of a block is so again after it."""
+    assert run("""
+        libraries.fit()
+        import io
+        from rich.console import Console
+        from rich.live import Live
+        console = Console(file=io.StringIO())
+        with Live("outer", console=console, auto_refresh=False):
+            with Apart():
+                inside = len(console._live_stack), len(console._render_hooks)
+                with Live("inner", console=console, auto_refresh=False):
+                    pass
+            outside = len(console._live_stack), len(console._render_hooks)
+        say(inside, outside, console.file.getvalue())
+    """) == [[0, 0], [1, 1], "innerouter"]
+
+
 def test_outside_of_a_block_rich_is_as_ever(run):
     """A console in Jupyter says so, one that is not does not, and a live display is its own."""
     assert run("""
