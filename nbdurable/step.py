@@ -30,6 +30,14 @@ from .output import Capture, Destination
 from .records import Kind, Message, Payload, RetryPolicy
 from .streams import Capturing
 
+_SIGNS_OF_ANOTHER_LOOP = (
+    "bound to a different event loop",  # asyncio's and anyio's locks, events, queues
+    "attached to a different loop",  # a future or task that is awaited
+    "belongs to a different loop",  # one that is waited for with others
+    "Event loop is closed",  # a connection of a client whose loop has ended
+)
+"""What asyncio says, Python 3.11 to 3.13, of what was made on another loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
@@ -188,15 +196,44 @@ async def _await(work: Work) -> Ending:
     try:
         async with timeout:
             value = await work.function(*work.arguments, **work.keywords)
-    except TimeoutError as error:
-        if timeout.expired():
-            return timed_out(work)
-        return _failed(work, error)
     except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        if isinstance(error, TimeoutError) and timeout.expired():
+            return timed_out(work)
+        if _is_of_another_loop(error):
+            _note_loop(work, error)
         return _failed(work, error)
     except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
         return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
     return _returned(work, value)
+
+
+def _is_of_another_loop(error: BaseException | None) -> bool:
+    """Tell whether an error, its cause, or one of a group is asyncio's about a wrong loop."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_of_another_loop, error.exceptions))
+    if isinstance(error, RuntimeError | ValueError) and any(
+        sign in str(error) for sign in _SIGNS_OF_ANOTHER_LOOP
+    ):
+        return True
+    return (
+        error is not None and error.__cause__ is not error and _is_of_another_loop(error.__cause__)
+    )
+
+
+def _note_loop(work: Work, error: BaseException) -> None:
+    """Say on which loop the body ran, and what to do."""
+    if work.loop is None:
+        where = "nbdurable's background event loop, since the code that started it does not await"
+        cure = "in a cell that awaits, async steps run on the cell's own loop"
+    else:
+        where = "the event loop of the code that started it, since that awaits"
+        cure = "make it in that code, while that loop runs"
+    note = (
+        f"{work.label} ran on {where}. What asyncio has bound to another loop (a lock, a queue, a "
+        f"client's connection) can't be used there: make it inside the step; or {cure}."
+    )
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def timed_out(work: Work) -> Ending:

@@ -537,3 +537,27 @@ def test_displays_are_cut(shared, cell):
     shown = live_and_replayed(shared, cell, body)
     assert [kind for kind, _ in shown] == ["display_data"] * 9 + ["stderr", "stdout"]
     assert shown[-2][1] == "\n... output cut at 1,000,000 characters\n"
+
+
+# --- Loops ------------------------------------------------------------------------------
+
+
+def test_a_lock_of_another_cells_loop(shared, cell):
+    """A sync cell's traceback says why it fails, live and replayed; an awaiting cell can use it."""
+    made = shared.run(
+        "lock = asyncio.Lock()\nawait lock.acquire()\n"
+        "waiting = asyncio.ensure_future(lock.acquire())\nawait asyncio.sleep(0)\n"
+        "lock.release()\nawait waiting\nlock.release()\n"
+        "@step(version=1)\nasync def use():\n    await lock.acquire()\n    lock.release()\n"
+    )
+    assert made.status == "ok", made.text
+    shared.run("await lock.acquire()")
+    caught = (
+        "import traceback\ntry:\n    go(use).result()\n"
+        "except RuntimeError as error:\n    print(traceback.format_exception(error)[-1])"
+    )
+    shown = live_and_replayed(shared, cell, caught)
+    assert "ran on nbdurable's background event loop" in shown[0][1]
+    shared.run("lock.release()")
+    awaited = shared.run(cell.source("await use()", " --quiet --new"), cell.id)
+    assert awaited.status == "ok", awaited.text

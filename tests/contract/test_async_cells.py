@@ -1,6 +1,9 @@
 """Async cells and steps: whose loop a body runs on, and what would block it."""
 
 import asyncio
+import threading
+
+import pytest
 
 from nbdurable import UsageError, gather, go, step
 
@@ -111,3 +114,149 @@ async def hundreds(probe):
 def test_more_async_steps_than_slots(always_replay):
     """A coroutine that waits for others gives its slot away: limits can't deadlock."""
     assert always_replay(hundreds).value == 0
+
+
+def bound_elsewhere():
+    """Give what awaits one of asyncio's things, by name, each in use on a loop of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    async def bind():
+        lock, event, queue = asyncio.Lock(), asyncio.Event(), asyncio.Queue()
+        semaphore, future = asyncio.Semaphore(0), asyncio.get_running_loop().create_future()
+        await lock.acquire()
+        awaits = {
+            "lock": lock.acquire,
+            "event": event.wait,
+            "queue": queue.get,
+            "semaphore": semaphore.acquire,
+        }
+        kept = [asyncio.ensure_future(wait()) for wait in awaits.values()]
+        await asyncio.sleep(0)
+        return {
+            **awaits,
+            "future": lambda: future,
+            "task": lambda: kept[0],
+            "wait_for": lambda: asyncio.wait_for(future, 1),
+        }
+
+    return asyncio.run_coroutine_threadsafe(bind(), loop).result(10)
+
+
+CLOSED = asyncio.new_event_loop()
+CLOSED.close()
+
+
+async def closed():
+    """Use a loop that has been closed."""
+    CLOSED.call_soon(print)
+
+
+async def in_a_group():
+    """Fail in a task group, with a cause."""
+
+    async def wrapped():
+        try:
+            await closed()
+        except RuntimeError as error:
+            raise OSError("no connection") from error
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(wrapped())
+
+
+async def unrelated():
+    """Fail otherwise."""
+    raise RuntimeError("something else")
+
+
+def failing(awaits):
+    """Start a step for each of what fails; give the names and the handles."""
+
+    @step(version=1, key=lambda name: name)
+    async def use(name):
+        await awaits[name]()
+
+    return list(awaits), [use.go(name) for name in awaits]
+
+
+def notes_of(names, outcomes):
+    """Give what was noted, of each error."""
+    return {
+        name: getattr(outcome.error, "__notes__", [])
+        for name, outcome in zip(names, outcomes, strict=True)
+    }
+
+
+def elsewhere():
+    """Give all that fails on another loop, and what fails for another reason."""
+    return {
+        **bound_elsewhere(), "closed": closed, "group": in_a_group, "unrelated": unrelated
+    }  # fmt: skip
+
+
+def another_loop_in_a_sync_cell(probe):
+    """Use, in async steps of a cell that does not await, what is bound to another loop."""
+    names, handles = failing(elsewhere())
+    return notes_of(names, [handle.outcome() for handle in handles])
+
+
+async def another_loop_in_an_async_cell(probe):
+    """Use it in async steps of a cell that awaits."""
+    names, handles = failing(elsewhere())
+    await gather(handles, return_exceptions=True)
+    return notes_of(names, [handle.outcome() for handle in handles])
+
+
+@pytest.mark.parametrize(
+    ("program", "where"),
+    [
+        (another_loop_in_a_sync_cell, "use('{}') ran on nbdurable's background event loop"),
+        (another_loop_in_an_async_cell, "use('{}') ran on the event loop of the code that started"),
+    ],
+    ids=["sync", "async"],
+)
+def test_an_error_about_another_loop_says_where_the_step_ran(always_replay, program, where):
+    """The error is as asyncio raised it, with one note, live and replayed; others get none."""
+    found = always_replay(program).value
+    assert found.pop("unrelated") == []
+    assert len(found) == 9
+    for name, notes in found.items():
+        assert [note[: len(where.format(name))] for note in notes] == [where.format(name)]
+        assert "make it inside the step; or " in notes[0]
+
+
+def another_loop_twice(probe):
+    """Fail twice with the very same error."""
+    error = RuntimeError("Event loop is closed")
+
+    @step(version=1, retries=1, backoff=0.001)
+    async def use():
+        raise error
+
+    return use.go().outcome().error.__notes__
+
+
+def test_a_retry_notes_it_once(always_replay):
+    """One error that is raised twice has one note, beside that of the earlier attempt."""
+    loop, attempt = always_replay(another_loop_twice).value
+    assert loop.startswith("use() ran on")
+    assert attempt.startswith("attempt 1 failed")
+
+
+async def kept_by_the_cell(probe):
+    """Use a lock of the cell's own in its async steps: they share its loop."""
+    lock = asyncio.Lock()
+
+    @step(version=1)
+    async def use(number):
+        async with lock:
+            await asyncio.sleep(0.001)
+        return number
+
+    return sum(await use.map(range(5)))
+
+
+def test_in_a_cell_that_awaits_steps_share_its_loop(always_replay):
+    """What the note promises: there a cell's lock holds its steps apart."""
+    assert always_replay(kept_by_the_cell).value == 10
