@@ -296,23 +296,6 @@ def test_a_limit_of_async_steps(always_replay):
     assert always_replay(limited_async).value == 2
 
 
-def test_queued_steps_hold_no_threads(tmp_path):
-    """Thousands that wait for room cost neither threads nor their stacks."""
-    gate = threading.Event()
-
-    @step(limit=2, version=1)
-    def waits(number):
-        gate.wait(30)
-        return number
-
-    with workflow("queued", store=tmp_path / "store.duckdb"):
-        before = threading.active_count()
-        handle = waits.map(range(3000))
-        assert threading.active_count() - before <= 10
-        gate.set()
-        assert len(handle.result()) == 3000
-
-
 def recorded(probe):
     """Take the time, ids and draws."""
     first, second = now(), now()
