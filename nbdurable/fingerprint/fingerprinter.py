@@ -18,7 +18,7 @@ from nbdurable.fingerprint import arrays, builtin, frames, instances, values
 from nbdurable.fingerprint.binding import Binder, target_of
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.places import Places
-from nbdurable.fingerprint.prints import Digested, Held, Print, digest16
+from nbdurable.fingerprint.prints import Digested, Held, Print, digest16, nothing_moved
 from nbdurable.fingerprint.units import reference, written_parameters
 from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
 
@@ -132,7 +132,7 @@ class Fingerprinter:
         pairs = binder.bind(args, kwargs)
         if ignore:
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
-        if held is not None:
+        if held:
             return self._print_slow(pairs, ignore, held)
         return self._print(pairs, ignore)
 
@@ -203,7 +203,7 @@ class Fingerprinter:
             named,
             tuple(walk.notes),
             seconds if seconds >= _SLOW else 0.0,
-            _Inputs(self, inputs, ignore).moved,
+            _Inputs(self, inputs, ignore).moved if inputs else nothing_moved,
         )
 
     def _refuse(self, name: str, value: object, error: Exception) -> NoReturn:

@@ -10,10 +10,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, load, replay, report, sequential
+from . import concurrently, linear, load, replay, report, sequential
 from .measure import Settings
 
-BENCHMARKS = {module.NAME: module for module in (sequential, concurrently, replay, load)}
+BENCHMARKS = {module.NAME: module for module in (sequential, concurrently, replay, linear, load)}
 CORES = 2
 ROUNDS = 7
 
