@@ -16,6 +16,7 @@ from . import scope
 from .combinators import Race
 from .errors import NotInRunError, UsageError
 from .executors import running_loop
+from .label import printable
 from .step import StepOptions, is_async
 
 if TYPE_CHECKING:
@@ -436,7 +437,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return str(name).rsplit("<locals>.", 1)[-1]
+    return printable(str(name).rsplit("<locals>.", 1)[-1])
 
 
 def _shown(value: object) -> str:

@@ -184,26 +184,42 @@ class Bodies:
             body.limits += self._room_for(work)
             context = work.context.copy()
             context.run(scope.current.set, body)
-            with self._delivery.here(handle, running):
-                running.end(attempt(work, running.capture, context))
-            body.end()
-            ending = running.ending
-            assert ending is not None
-            if ending.interrupt:
-                assert ending.error is not None
-                raise ending.error
-            wait = self._retry_wait(handle, ending)
+            try:
+                with self._delivery.here(handle, running):
+                    running.end(attempt(work, running.capture, context))
+                body.live = False
+                wait = self._conclude_here(handle, running, in_cell=in_cell)
+            finally:
+                body.end()
+            self._journal.flush()
             if wait is None:
                 break
-            self._attempt_failed(handle, running, ending, wait, lambda: None)
-            self._journal.flush()
             if handle.broken is not None:
                 raise handle.broken
             self._pause(wait)
-        self._journal.enqueue(self._settled(handle, running, ending, in_cell=in_cell), kick=False)
-        self._journal.flush()
         if not handle.number and handle.broken is None:
             raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
+
+    def _conclude_here(
+        self, handle: StepHandle[Any], running: Running, *, in_cell: bool
+    ) -> float | None:
+        """Enqueue how the attempt has ended; give the wait before the next, if there is one.
+
+        Raises:
+            BaseException: The interrupt that it ended with.
+        """
+        ending = running.ending
+        assert ending is not None
+        if ending.interrupt:
+            assert ending.error is not None
+            raise ending.error
+        wait = self._retry_wait(handle, ending)
+        if wait is None:
+            settled = self._settled(handle, running, ending, in_cell=in_cell)
+            self._journal.enqueue(settled, kick=False)
+        else:
+            self._attempt_failed(handle, running, ending, wait, lambda: None)
+        return wait
 
     def _dispatch(self, handle: StepHandle[Any]) -> None:
         """Run an attempt, once each of the step's limits has room for it."""
@@ -262,12 +278,16 @@ class Bodies:
         context = work.context.copy()
         context.run(scope.current.set, body)
         self._time(handle, work, running)
-        ending = attempt(work, running.capture, context)
-        let_go = not body.live
-        body.end()
-        if let_go:
-            self.threads.came_back()
-        running.end(ending)
+        let_go = False
+        try:
+            ending = attempt(work, running.capture, context)
+            let_go, body.live = not body.live, False
+            running.end(ending)
+        finally:
+            # Not before its ending is enqueued: whoever gets its room comes after it.
+            body.end()
+            if let_go:
+                self.threads.came_back()
 
     def _time(self, handle: StepHandle[Any], work: Work, running: Running) -> None:
         """Let an attempt on a thread run into its timeout, counted from its start."""
@@ -309,11 +329,14 @@ class Bodies:
         running.stop = functools.partial(self._stop_task, body, task)
         token = scope.current.set(body)
         try:
-            ending = await attempt_async(work, running.capture)
+            try:
+                ending = await attempt_async(work, running.capture)
+            finally:
+                body.live = False
+                scope.current.reset(token)
+            running.end(ending)
         finally:
-            scope.current.reset(token)
             body.end()
-        running.end(ending)
 
     def _pause(self, seconds: float) -> None:
         gate = _thread.allocate_lock()
@@ -327,9 +350,11 @@ class Bodies:
 
     def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
-            running.stop()
             assert handle.work is not None
+            if running.body is not None:
+                running.body.live = False  # it can start nothing from here on
             self._conclude(handle, running, timed_out(handle.work))
+            running.stop()
 
     # --- ending -------------------------------------------------------------------
 

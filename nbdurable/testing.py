@@ -61,7 +61,7 @@ class ManualClock:
     """A clock that stands still until a test moves it."""
 
     def __init__(self, start: float = 1_000_000_000.0) -> None:
-        self._now = start
+        self._now = self._until = start
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self._cancelled: set[int] = set()
@@ -96,12 +96,17 @@ class ManualClock:
                 raise TimeoutError(f"{len(self._pending())} timers pending instead of {count}")
 
     def advance(self, seconds: float) -> None:
-        """Move the time, calling what falls due on the way, in its order."""
-        until = self._now + seconds
+        """Move the time, calling what falls due on the way, in its order.
+
+        Moves add up, also those of other threads and of what is called on the way.
+        """
+        with self._lock:
+            self._until += seconds
+            until = self._until
         while True:
             with self._lock:
                 if not self._timers or self._timers[0][0] > until:
-                    self._now = until
+                    self._now = max(self._now, until)
                     return
                 due, number, callback = heapq.heappop(self._timers)
                 self._now = max(self._now, due)

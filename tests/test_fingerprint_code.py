@@ -559,6 +559,14 @@ def test_a_written_global_is_no_input(how, known):
     assert str(notes[0]) == "writes global `G`: on replay that change won't happen"
 
 
+def test_written_globals_are_named_in_one_order():
+    """Notes come sorted by name, whatever the hash seed makes of a set."""
+    names = [f"name_{letter}" for letter in "hgfedcba"]
+    source = "def f():\n" + "".join(f"    {name}.append(1)\n" for name in names)
+    f = Notebook(**{name: [] for name in names}).run(source)["f"]
+    assert [note.where for note in Fingerprinter().code(f).notes] == sorted(names)
+
+
 READERS = {
     "a local of the same name": "def f():\n    G = {}\n    G[1] = 2\n    return h()\ndef h(): return G",
     "a parameter of the same name": "def f(G):\n    G.append(1)\n    return h()\ndef h(): return G",

@@ -1051,6 +1051,44 @@ def test_a_disk_that_is_full_at_the_first_opening(path, monkeypatch):
         Store.open(path)
 
 
+BEGUN = """
+import resource, signal, sys
+from nbdurable.store import Store
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+most, path = int(sys.argv[2]), sys.argv[1]
+Store.open(path + ".other").close()  # the key is written
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+try:
+    Store.open(path)
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
+@pytest.mark.parametrize("most", [0, 1, 4096, 12288])
+def test_a_disk_that_was_full_at_the_first_opening(path, most):
+    """What could only be begun is not in the way when there is room again."""
+    process = python(BEGUN, path, most)
+    said, _ = process.communicate(timeout=50)
+    assert said.split() == ["StoreFullError"]
+    assert execute(path, lambda: go(double, 1).result()) == (2, ["double(1)"])
+
+
+def test_a_full_disk_removes_nothing_that_was_there(path, monkeypatch):
+    """A file that this opening did not begin stays, whatever is in it."""
+    path.write_bytes(b"something")
+
+    def connect(place, **_):
+        raise NO_SPACE
+
+    monkeypatch.setattr(duckdb, "connect", connect)
+    with pytest.raises(StoreFullError):
+        Store.open(path)
+    assert path.read_bytes() == b"something"
+
+
 def test_the_next_execution_opens_the_store_anew(path):
     """After a failed commit the next execution in this process works, with the lock let go."""
 

@@ -60,6 +60,24 @@ def test_timers_fire_in_order_at_their_time(clock):
     assert fired[3:] == [("third", 103.0)]
 
 
+def test_moves_of_several_threads_add_up(clock):
+    """Another thread moves the clock while a timer is being called, and so does that timer."""
+    told = []
+
+    def moves_on():
+        other = threading.Thread(target=clock.advance, args=(5,))
+        other.start()
+        other.join(10)
+        clock.advance(1)
+        told.append(clock.time())
+
+    clock.call_later(2, moves_on)
+    clock.call_later(15.5, lambda: told.append(clock.time()))
+    clock.advance(10)
+    assert clock.time() == 116.0
+    assert told == [115.5, 116.0]
+
+
 def test_a_timer_that_is_due_waits_for_advance(clock):
     """A timer of no time, or of less, fires in the next `advance`, not where it is set."""
     fired = []

@@ -266,7 +266,7 @@ class Reach:
         made = _Pass(owner, root, ignore, {}).run(root)
         while made.late:
             made = _Pass(owner, root, ignore, made.written).run(root)
-        self.notes = (*made.walk.notes, *made.written.values())
+        self.notes = (*made.walk.notes, *sorted(made.written.values()))
         self._labels: dict[str, Any] = {}
         self._seeds: dict[int, bytes] = {}
         self.digest, self.parts = self._combine(made, root)

@@ -28,6 +28,7 @@ from nbdurable.errors import (
     DurableError,
     StoreCorruptError,
     StoreError,
+    StoreFullError,
     StoreLockedError,
     StoreVersionError,
     UntrustedCheckpointError,
@@ -100,7 +101,7 @@ class Store:
                     f"file from the schema in it; give it another name"
                 )
             _make_folder(Path(place).parent)
-        connection = _connect(place, wait)
+        connection = _connect_or_remove(place, wait)
         store = cls(place, connection, key)
         try:
             store._prepare()
@@ -541,6 +542,17 @@ def _make_folder(folder: Path) -> None:
 
 def _is_lock(error: BaseException) -> bool:
     return isinstance(error, duckdb.IOException) and "Conflicting lock" in str(error)
+
+
+def _connect_or_remove(path: str, wait: float) -> duckdb.DuckDBPyConnection:
+    """Connect; a file that is begun here, and then the disk is full, is no store to be refused."""
+    begun_here = path != MEMORY and not Path(path).exists()
+    try:
+        return _connect(path, wait)
+    except StoreFullError:
+        if begun_here:
+            Path(path).unlink(missing_ok=True)
+        raise
 
 
 def _connect(path: str, wait: float) -> duckdb.DuckDBPyConnection:

@@ -1,6 +1,7 @@
 """CONTRACT section 2: as_completed, map, limits, recorded clock, ids and draws, sleep until."""
 
 import asyncio
+import contextvars
 import datetime as dt
 import random
 import threading
@@ -23,6 +24,7 @@ from nbdurable import (
     uuid4,
     workflow,
 )
+from nbdurable.bodies import Bodies
 
 
 def in_turn(probe):
@@ -262,6 +264,71 @@ def test_limits(tmp_path):
         folder.mkdir()
         assert most_at_once(folder, start) <= expected
     assert most_at_once(tmp_path, started(None)) > 3
+
+
+@pytest.mark.parametrize("how", ["threads", "loops", "called", "timed out", "retried"])
+def test_a_limits_next_body_begins_after_the_last_outcome(tmp_path, monkeypatch, how):
+    """With a limit of one, an outcome is in the queue for the disk before the next body begins."""
+    order = []
+    began, queued, second = (threading.Event() for _ in range(3))
+    concluded = Bodies._attempt_failed if how == "retried" else Bodies._settled
+    options = {
+        "timed out": {"timeout": 0.05},
+        "retried": {"retries": 1, "backoff": 0.001},
+    }.get(how, {})
+
+    def slowly(self, handle, *arguments, **options):
+        if handle.label == "one(1)":
+            second.wait(0.2)
+            order.append("the first has ended")
+        return concluded(self, handle, *arguments, **options)
+
+    monkeypatch.setattr(Bodies, concluded.__name__, slowly)
+
+    def body(number):
+        if number == 2:
+            order.append("the second begins")
+            second.set()
+        else:
+            began.set()
+            queued.wait(10)
+            if how == "timed out":
+                second.wait(10)
+            elif how == "retried" and not order:
+                raise OSError("again")
+
+    @step(limit=1, version=1, **options)
+    def one(number):
+        body(number)
+
+    @step(name="one", limit=1, version=1)
+    async def one_async(number):
+        body(number)
+
+    start = one_async if how == "loops" else one
+
+    def start_the_second():
+        began.wait(10)
+        start.go(2)
+        queued.set()
+
+    def start_both():
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(start_the_second,))
+        thread.start()
+        return (one if how == "called" else start.go)(1)
+
+    async def on_its_own_loop():
+        async with workflow("one at a time", store=tmp_path / "store.duckdb"):
+            start_both()
+
+    if how == "loops":
+        asyncio.run(on_its_own_loop())
+    else:
+        with workflow("one at a time", store=tmp_path / "store.duckdb"):
+            start_both()
+            queued.wait(10)
+    assert order[:2] == ["the first has ended", "the second begins"]
 
 
 def test_a_step_that_waits_counts_in_no_limit(tmp_path):

@@ -79,7 +79,6 @@ Seen on dbos 3.4.0, shown not to happen here:
 
 import asyncio
 import contextlib
-import importlib
 import random
 import threading
 
@@ -103,15 +102,6 @@ from nbdurable.records import AttemptFailed, Kind, RetryPolicy
 from nbdurable.step import Ending, Running, backoff
 from nbdurable.store import Store, check, journal
 from nbdurable.testing import ManualClock, clock_of_runs
-
-
-@pytest.fixture
-def probe(tmp_path):
-    """Give what bodies count and order themselves with, for runs in this process."""
-    effects = tmp_path / "effects"
-    effects.touch()
-    # Not at the top: the processes that run programs import this file without that module.
-    return importlib.import_module("support.zygote").make_probe(str(effects), {})
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ made by a parameter of the program that chooses between two texts of one functio
 
 import asyncio
 import contextvars
-import importlib
 import random
 import threading
 from dataclasses import dataclass
@@ -47,15 +46,6 @@ def whys(bench, execution):
     """
     rows = bench.rows(f"SELECT label, why FROM nbdurable.steps WHERE execution = {execution}")
     return {label: why.replace("program.", "") for label, why in rows}
-
-
-@pytest.fixture
-def probe(tmp_path):
-    """Give what bodies count and order themselves with, for runs in this process."""
-    effects = tmp_path / "effects"
-    effects.touch()
-    # Not at the top: the processes that run programs import this file without that module.
-    return importlib.import_module("support.zygote").make_probe(str(effects), {})
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ can stop live on between two executions, as they do in a kernel.
 
 import asyncio
 import contextlib
-import importlib
 import os
 import signal
 import subprocess
@@ -37,17 +36,6 @@ from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
 
 PATIENCE = 30  # seconds, for what a loaded machine may take
-
-
-@pytest.fixture
-def probe(tmp_path):
-    """Give what bodies count and order themselves with; `threads` holds those they ran in."""
-    effects = tmp_path / "effects"
-    effects.touch()
-    # Not at the top: other processes import such files without that module.
-    made = importlib.import_module("support.zygote").make_probe(str(effects), {})
-    made.threads = []
-    return made
 
 
 def until(condition, seconds=PATIENCE):

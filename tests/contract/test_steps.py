@@ -579,6 +579,31 @@ def test_texts_that_are_no_utf8(always_replay):
     assert always_replay(odd_texts).value == (True, True)
 
 
+def oddly_named(probe):
+    """Start functions whose names UTF-8 does not have, and one whose name has a line end."""
+    values = []
+    for number, name in enumerate(("odd\ud800", "two\nlines", "f.<locals>.odd\udfff")):
+
+        def body(given):
+            return given
+
+        body.__qualname__ = body.__name__ = name
+        handle = go(body, number)
+        values.append((handle.name, handle.label, handle.result()))
+        values.append(step(body)(10 + number))
+    return values
+
+
+def test_names_that_are_no_utf8(always_replay):
+    """They are escaped, as in a label: such a function is a step like any other."""
+    names = ["odd\\ud800", "two\\nlines", "odd\\udfff"]
+    assert always_replay(oddly_named).value == [
+        value
+        for number, name in enumerate(names)
+        for value in ((name, f"{name}({number})", number), 10 + number)
+    ]
+
+
 def test_runs_that_begin_at_the_same_moment(tmp_path):
     """Executions of many runs of one store, begun together, don't share a number."""
     barrier = threading.Barrier(8)
