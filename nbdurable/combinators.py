@@ -217,9 +217,10 @@ class Select(Combinator[T_co]):
         self._highest = max(self._highest, branch.number)
         if self._success and branch.ended is not Kind.VALUE:
             return
+        # What has one number (a step and a combinator that it ended) goes by its place: not
+        # by the order of the arguments, for a decision is over a set.
         best = self._best
-        rank = (branch.number, self._positions[branch.place])
-        if best is None or rank < (best.number, self._positions[best.place]):
+        if best is None or (branch.number, branch.place) < (best.number, best.place):
             self._best = branch
 
     def evaluate(self) -> bool:

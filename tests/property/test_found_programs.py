@@ -126,6 +126,16 @@ FOUND = {
         ask(5),
         order=(5, 2, 3, 1),
     ),
+    "two selects over one set agree, whatever the order of their branches": case(
+        go(1),
+        select(2, 1),
+        gather(3, 1, 2),
+        ask(3),
+        select(4, 2, 3),
+        ask(4, "winner"),
+        select(5, 3, 2),
+        ask(5, "winner"),
+    ),
     "what a cancelled body does after that is not recorded": case(
         go(1),
         go(2, body=[go(3), go(4), gather(5, 3, 4), ask(5), cancel(5)]),

@@ -415,8 +415,8 @@ class Select(Handle):
     def best(self):
         """The branch that wins now."""
         ended = [
-            (one.end[0], at, one)
-            for at, one in enumerate(self.branches)
+            (one.end[0], one.order, one)
+            for one in self.branches
             if one.end is not None and (one.fine or not self.success)
         ]
         return min(ended)[2] if ended else None
