@@ -29,7 +29,8 @@ floor modules                             duty
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> what a view shows; short labels
 1     `interrupts`                        SIGINT held back where it would do harm
-2     `store`                             DuckDB: schema, group commit, replay index
+2     `store`                             DuckDB: schema, group commit, replay index;
+                                          object files for what is large
 2     `executors`                         runs opaque callables: threads, loops
 3     `step`                              one step: its options, its attempts
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands

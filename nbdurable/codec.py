@@ -2,7 +2,9 @@
 
 Invariant: the only module that pickles or unpickles. It never decides whether a
 payload may be unpickled: callers verify the signature first (CONTRACT section 8).
-Values are cloudpickle, protocol 5; notebook classes are stored by reference, so
+Values are cloudpickle, protocol 5. Buffers of `LARGE` bytes or more (arrays, Arrow
+columns) go out of band into object files, without a copy; so does a pickle that is
+itself that large. Notebook classes are stored by reference, so
 that ``isinstance`` holds in the next kernel. An error is stored as its type,
 arguments and attributes, because the reduction that exceptions inherit fails for
 classes whose ``__init__`` wants other arguments than ``args``.
@@ -11,18 +13,17 @@ classes whose ``__init__`` wants other arguments than ``args``.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import io
 import pickle
 import sys
 import traceback
 import types
-from typing import Any
+from typing import Any, Protocol, Self
 
 import cloudpickle
 
-from .errors import CodecError, DecodeError, EncodeError
+from .errors import CodecError, DecodeError, EncodeError, StoreError
 from .libraries import Apart
 from .records import Payload
 
@@ -32,25 +33,75 @@ _PROTOCOL = 5
 _dumps = pickle.dumps
 
 
-def encode(value: object) -> Payload:
-    """Encode ``value`` for the store.
+LARGE = 256 * 1024
+"""Bytes from which a buffer, or a pickle, is cheaper in a file of its own than in a row."""
+
+
+class Writer(Protocol):
+    """What writes the large buffers of one value; after its ``with`` block all is durable."""
+
+    pieces: bytes
+    size: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None: ...
+
+    def write(self, data: memoryview) -> None:
+        """Add bytes to the present buffer."""
+
+    def end(self) -> None:
+        """End the present buffer."""
+
+
+class Objects(Protocol):
+    """Where large buffers are kept."""
+
+    def writer(self) -> Writer:
+        """Give what writes those of one value."""
+
+    def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
+        """Give them back, so many of them compared with their digest."""
+
+
+def encode(value: object, objects: Objects | None = None) -> Payload:
+    """Encode ``value`` for the store; what is large of it goes to ``objects``, if there are any.
 
     Raises:
         EncodeError: The value, or something in it, can't be pickled.
+        StoreError: What is large can't be written.
     """
-    data = _dumps(value, _PROTOCOL) if type(value) in _ATOMS else _pickle(value)
-    return Payload(data, hashlib.blake2b(data, digest_size=16).digest())
+    if type(value) in _ATOMS and sys.getsizeof(value) < LARGE:
+        return Payload(_dumps(value, _PROTOCOL))
+    return _pickle(value, objects)
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, pieces: bytes = b"", objects: Objects | None = None) -> Any:
     """Decode what `encode` gave. The caller has verified the signature.
 
+    A pickle that lies in an object file is compared with its digest first: the
+    signature covers that. Other buffers are data, mapped and not read.
+
     Raises:
-        DecodeError: A class or module is gone or changed; says what to run.
+        DecodeError: A class or module is gone or changed; says what to run. Or an
+            object file is missing or damaged.
+        StoreError: An object file can't be read.
     """
+    pickled: bytes | memoryview = data
+    buffers: list[memoryview] = []
+    if pieces:
+        assert objects is not None, "who stores large buffers has them"
+        buffers = objects.restore(pieces, proven=pickles_in(data))
+        if not data:
+            pickled = buffers.pop(0)
     try:
         with Apart():  # a restored figure is not pyplot's: it would pop up at the cell's end
-            return pickle.loads(data)
+            return pickle.loads(pickled, buffers=buffers)
     except DecodeError:
         raise
     except Exception as error:
@@ -58,17 +109,23 @@ def decode(data: bytes) -> Any:
         raise DecodeError(message) from error
 
 
-def settle_value(value: object) -> tuple[Payload, Any]:
+def pickles_in(data: bytes) -> int:
+    """Give how many of the pieces that go with ``data`` are pickles: they come first."""
+    return 0 if data else 1
+
+
+def settle_value(value: object, objects: Objects | None = None) -> tuple[Payload, Any]:
     """Encode ``value`` and give the payload with what replay will give for it.
 
     Raises:
         EncodeError: The value can't be pickled, or not restored from its pickle.
+        StoreError: What is large of it can't be written.
     """
-    payload = encode(value)
+    payload = encode(value, objects)
     if type(value) in _ATOMS:
         return payload, value
     try:
-        return payload, decode(payload.data)
+        return payload, decode(payload.data, payload.pieces, objects)
     except DecodeError as error:
         raise EncodeError(f"{_type_name(value)} pickles but does not unpickle: {error}") from error
 
@@ -143,20 +200,95 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
             raise EncodeError("a handle can't be stored; return its .result() instead")
         elif isinstance(obj, types.GeneratorType | types.CoroutineType):
             raise EncodeError(f"a {type(obj).__name__} can't be stored; return a list instead")
+        elif isinstance(obj, memoryview):
+            content = pickle.PickleBuffer(obj) if obj.c_contiguous else obj.tobytes()
+            return _view, (content, obj.format, obj.shape)
+        elif _is_large_and_strided(obj):
+            # In band it would be copied as well, and copied and read again at each replay.
+            return obj.copy(order="C").__reduce_ex__(_PROTOCOL)
         return super().reducer_override(obj)
 
 
-def _pickle(value: object) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        with Apart():
-            _Pickler(buffer, protocol=_PROTOCOL).dump(value)
-    except EncodeError:
-        raise
-    except Exception as error:
-        message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
-        raise EncodeError(message) from error
-    return buffer.getvalue()
+class _Stream:
+    """A pickle while it is made: in memory as long as it is small, then in an object file."""
+
+    def __init__(self, objects: Objects | None, stack: contextlib.ExitStack) -> None:
+        self._objects = objects
+        self._stack = stack
+        self._memory = io.BytesIO()
+        self.writer: Writer | None = None
+
+    def write(self, data: Any) -> None:
+        """Add what the pickler gives: bytes, or an object that holds some."""
+        raw = pickle.PickleBuffer(data).raw()
+        if self.writer is None:
+            if self._objects is None or self._memory.tell() + raw.nbytes < LARGE:
+                self._memory.write(raw)
+                return
+            self.aside().write(self._memory.getbuffer())
+            self._memory = io.BytesIO()
+        self.aside().write(raw)
+
+    def aside(self) -> Writer:
+        """Give what writes to the value's object file."""
+        if self.writer is None:
+            assert self._objects is not None
+            self.writer = self._stack.enter_context(self._objects.writer())
+        return self.writer
+
+    def end(self, buffers: list[memoryview]) -> bytes:
+        """Write the large buffers; give the pickle if it is small."""
+        if self.writer is not None:
+            self.writer.end()
+        for buffer in buffers:
+            self.aside().write(buffer)
+            self.aside().end()
+        return self._memory.getvalue()
+
+
+def _pickle(value: object, objects: Objects | None) -> Payload:
+    buffers: list[memoryview] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < LARGE:
+            return True
+        buffers.append(raw)
+        return False
+
+    with contextlib.ExitStack() as stack:
+        stream = _Stream(objects, stack)
+        try:
+            with Apart():
+                _Pickler(
+                    stream, protocol=_PROTOCOL, buffer_callback=stays if objects else None
+                ).dump(value)
+        except (EncodeError, StoreError):
+            raise
+        except Exception as error:
+            message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
+            raise EncodeError(message) from error
+        data = stream.end(buffers)
+    writer = stream.writer
+    return Payload(data) if writer is None else Payload(data, writer.pieces, writer.size)
+
+
+def _is_large_and_strided(obj: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return (
+        numpy is not None
+        and type(obj) is numpy.ndarray
+        and obj.nbytes >= LARGE
+        and not obj.flags.forc
+        and not obj.dtype.hasobject
+    )
+
+
+def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Make a saved memoryview again; one that is empty has one dimension."""
+    flat: Any = memoryview(content).cast("B")
+    view: memoryview = flat.cast(form, shape) if flat.nbytes else flat.cast(form)
+    return view
 
 
 def _lookup_main(qualname: str) -> object:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprinter
     from .handles import Handle, StepHandle
     from .ledger import Ledger
+    from .received import Received
     from .store import ReplayIndex
 
 
@@ -35,12 +36,14 @@ class Dataflow:
         index: ReplayIndex,
         prints: Fingerprinter,
         bodies: Bodies,
+        received: Received,
         cancellation: Cancellation,
     ) -> None:
         self._ledger = ledger
         self._index = index
         self._prints = prints
         self._bodies = bodies
+        self._received = received
         self._cancellation = cancellation
         self._versions: dict[bytes, Version] = {}
         self._receiving = Threads(1, "nbdurable-receive")
@@ -114,10 +117,11 @@ class Dataflow:
             found = self._index.checkpoints.get(handle.pair)
             if found is not None:
                 self._index.verify(found)
-                if not found.cause:
+                if found.cause:
+                    self._cancellation.lost_before(handle, found)
+                elif self._received.restorable(handle, found):
                     take(self._ledger, handle, found)
                     return
-                self._cancellation.lost_before(handle, found)
             work.arguments, work.keywords = with_values(work.arguments, work.keywords)
         except Exception as error:  # noqa: BLE001 - raised where the step is waited for
             self._ledger.break_off(handle, error)

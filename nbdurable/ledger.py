@@ -191,6 +191,7 @@ class Ledger:
             started=running.started,
             seconds=handle.seconds,
             payload=ending.payload.data,
+            pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
             signature=b"",
         )
@@ -214,6 +215,8 @@ class Ledger:
                 unsigned.started,
                 unsigned.seconds,
                 unsigned.payload,
+                unsigned.pieces,
+                len(unsigned.payload) + ending.payload.aside,
                 unsigned.output,
                 signature,
             ),

@@ -14,7 +14,7 @@ from .records import Why
 from .step import arguments_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .news import News
     from .records import Checkpoint
@@ -35,12 +35,16 @@ class Reasons:
         self._lock = threading.Lock()
         self._left: dict[_Group, dict[bytes, Checkpoint]] = {}
         self._changed: dict[tuple[_Group, bytes, bytes], str] = {}
+        self._lost: dict[Identity, str] = {}
+        self._lost_groups: set[_Group] = set()
 
     def why(self, handle: StepHandle[Any]) -> str:
         """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
         index = self._index
         if handle.pair in self._retried:
             return Why.ERROR_RETRIED.value
+        if handle.pair in self._lost:
+            return _text(Why.LOST, self._lost[handle.pair])
         past = index.attempts.get(handle.pair)
         if past is not None:
             return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
@@ -54,6 +58,25 @@ class Reasons:
         if older[-1].code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
         return _text(Why.CODE_CHANGED, self._code_changed(handle, older[-1]))
+
+    def lost(self, handle: StepHandle[Any], fault: str, fault_of: Callable[[bytes], str]) -> None:
+        """Take in that a step runs again because its saved value can't be restored.
+
+        Once for each name, say of how many outcomes that is so; `fault_of` tells it.
+        """
+        group = _group(handle)
+        with self._lock:
+            self._lost[handle.pair] = fault
+            if group in self._lost_groups:
+                return
+            self._lost_groups.add(group)
+            latest = {found.call: found for found in self._index.named[group]}
+        latest.pop(handle.call.id)
+        count = 1 + sum(bool(fault_of(found.pieces)) for found in latest.values())
+        self._news.say(
+            f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
+            f"restored, the first for {fault}: what is asked for of them runs again"
+        )
 
     def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:
         """Pair what ran as new with what was no longer asked for, now that both are known."""

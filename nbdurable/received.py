@@ -10,23 +10,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import output
-from .codec import decode, decode_error, traceback_text
+from .codec import decode, decode_error, pickles_in, traceback_text
 from .records import Kind
 from .step import Ending
+from .store import take_out
 
 if TYPE_CHECKING:
     from .delivery import Delivery
     from .handles import StepHandle
     from .ledger import Ledger
-    from .store import Identity
+    from .reasons import Reasons
+    from .records import Checkpoint
+    from .store import Identity, Opened
 
 
 class Received:
     """One execution's outcomes, as the code that asks for them gets them."""
 
-    def __init__(self, ledger: Ledger, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        opened: Opened,
+        reasons: Reasons,
+        delivery: Delivery,
+        *,
+        verify: bool,
+    ) -> None:
         self._ledger = ledger
+        self._run = opened.run
+        self._index = opened.index
+        self._objects = ledger.store.objects
+        self._reasons = reasons
         self._delivery = delivery
+        self._verify = verify
         self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
 
     def receive(self, handle: StepHandle[Any]) -> Any:
@@ -46,7 +62,7 @@ class Received:
             assert found is not None
             ending = Ending(found.kind, messages=output.loads(found.output))
             if found.kind is Kind.VALUE:
-                ending.value = decode(found.payload)
+                ending.value = self._decoded(found)
             else:
                 ending.error = decode_error(found.payload)
                 ending.error.__cause__ = _Traceback(traceback_text(found.payload))
@@ -63,7 +79,29 @@ class Received:
         if found is None:
             ending = self.ending(handle)
             return ending.value if ending.error is None else ending.error
-        return decode(found.payload) if found.kind is Kind.VALUE else decode_error(found.payload)
+        return self._decoded(found) if found.kind is Kind.VALUE else decode_error(found.payload)
+
+    def restorable(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
+        """Tell whether the files of a value are there; if not, take it out and say so.
+
+        A pickle in one of them is read here: like one in the row, it is compared with
+        what was signed before it is unpickled.
+        """
+        if not found.pieces:
+            return True
+        proven = len(found.pieces) if self._verify else pickles_in(found.payload)
+        fault = self._objects.fault(found.pieces, proven=proven)
+        if not fault:
+            return True
+        self._reasons.lost(handle, fault, self._objects.fault)
+        taken = self._index.with_consequences([found])
+        self._ledger.store.commit(lambda batch: take_out(batch, self._run, taken))
+        with self._ledger.lock:
+            self._index.forget(taken)
+        return False
+
+    def _decoded(self, found: Checkpoint) -> Any:
+        return decode(found.payload, found.pieces, self._objects)
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that this error is seen, before it is."""

@@ -46,6 +46,7 @@ class Why(StrEnum):
     UNFINISHED = "unfinished"
     NOT_SAVED = "not saved"
     REDO = "redo"
+    LOST = "value lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """An encoded value or error: bytes to store, and their digest."""
+    """An encoded value or error.
+
+    ``data`` is a pickle for the row; ``pieces`` says where the large buffers that it
+    goes with lie, ``aside`` bytes in all. With no ``data`` the first of them is the pickle.
+    """
 
     data: bytes
-    digest: bytes
+    pieces: bytes = b""
+    aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class Checkpoint:
     ``number`` is its place in the commit order of its run. ``cause`` is 0, but for a
     cancellation by a race: then it is the number of the race's decision.
     ``arguments`` is one text of ``parameter=digest`` pairs, by which `why` names what
-    changed.
+    changed. ``payload`` and ``pieces`` are `Payload`'s data and pieces.
     """
 
     call: bytes
@@ -130,6 +136,7 @@ class Checkpoint:
     started: float
     seconds: float
     payload: bytes
+    pieces: bytes
     output: str
     signature: bytes
 

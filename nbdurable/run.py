@@ -72,6 +72,7 @@ class RunSettings:
     limit: int = 6
     asynchronous: bool = False
     tee: bool = False
+    verify: bool = False
 
 
 class Run:
@@ -113,13 +114,20 @@ class Run:
             scope_of=self._body_scope,
             delivery=self._delivery,
         )
-        self._received = Received(self._ledger, self._delivery)
+        self._received = Received(
+            self._ledger, opened, self._reasons, self._delivery, verify=settings.verify
+        )
         self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
         self._cancellation = Cancellation(
             self._ledger, opened.index, self._bodies, opened.run, self._live
         )
         self._dataflow = Dataflow(
-            self._ledger, opened.index, self._prints, self._bodies, self._cancellation
+            self._ledger,
+            opened.index,
+            self._prints,
+            self._bodies,
+            self._received,
+            self._cancellation,
         )
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
@@ -279,6 +287,7 @@ class Run:
             inputs=inputs,
             context=contextvars.copy_context(),
             is_async=is_async(function),
+            objects=self._store.objects,
             loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
@@ -371,22 +380,26 @@ class Run:
                 self._index.verify(found)
                 self._cancellation.lost_before(handle, found)
                 return False
-        handle.label_text = found.label
-        self._replay(handle, found)
-        return True
+        return self._replay(handle, found)
 
-    def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> None:
-        self._news.created(handle)
+    def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
+        handle.label_text = found.label
         try:
             self._index.verify(found)
+            restorable = self._received.restorable(handle, found)
         except BaseException as error:
+            self._news.created(handle)
             self._ledger.break_off(handle, error)
             raise
+        if not restorable:
+            return False
+        self._news.created(handle)
         with self._lock:
             handle.take_checkpoint(found)
             handle.durable = True
         self._news.replayed(handle)
         self._delivery.replayed(handle)
+        return True
 
     # --- combinators and timers --------------------------------------------------------
 

@@ -54,6 +54,7 @@ class Settings:
     store: str | Path | None = None
     strict: bool = False
     limit: int | None = None
+    verify: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -86,12 +87,13 @@ def configure(**settings: Any) -> None:
     Args:
         settings: ``store``, the DuckDB file (``":memory:"`` keeps nothing);
             ``strict``, refuse what can't be compared or saved; ``limit``, threads a
-            run. None sets a default back.
+            run; ``verify``, read each large value and compare it with its checksum
+            before it is replayed. None sets a default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit")
+    known = ("store", "strict", "limit", "verify")
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -101,9 +103,9 @@ def configure(**settings: Any) -> None:
             _check_limit(value)
         if name == "store":
             _check_store(value)
-        if name == "strict":
+        if name in {"strict", "verify"}:
             if value not in {None, True, False}:
-                raise UsageError(f"configure(strict={value!r}): give True or False")
+                raise UsageError(f"configure({name}={value!r}): give True or False")
             settings[name] = bool(value)
     _state.settings = replace(_state.settings, **settings)
 
@@ -327,7 +329,12 @@ class Workflow:
                 found.store,
                 opened,
                 RunSettings(
-                    self.run_name, strict, self._limit or default_limit(), asynchronous, self._tee
+                    self.run_name,
+                    strict,
+                    self._limit or default_limit(),
+                    asynchronous,
+                    self._tee,
+                    _state.settings.verify,
                 ),
                 clock=_state.clock,
                 observers=self._observers,

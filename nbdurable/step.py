@@ -21,8 +21,8 @@ from typing import Any
 
 import tenacity
 
-from .codec import encode_error, settle_value
-from .errors import EncodeError, InputMovedError, StepTimeoutError, UsageError
+from .codec import Objects, encode_error, settle_value
+from .errors import EncodeError, InputMovedError, StepTimeoutError, StoreError, UsageError
 from .executors import Room  # noqa: TC001 - dataclass fields are read at run time
 from .fingerprint import Print, contains
 from .label import printable
@@ -69,6 +69,7 @@ class Work:
     inputs: Print | None
     context: contextvars.Context
     is_async: bool
+    objects: Objects | None = None
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
     limits: tuple[Room, ...] = ()
@@ -314,12 +315,15 @@ def _returned(work: Work, value: Any) -> Ending:
     if refused is not None:
         return unsaved_failure(refused, "its result can't be an outcome")
     try:
-        payload, decoded = settle_value(value)
+        payload, decoded = settle_value(value, work.objects)
     except EncodeError as error:
         if work.strict:
             return unsaved_failure(EncodeError(f"{work.label}: {error}"), str(error))
         note = f"{work.label}: not saved: {error}; return something that pickles, or strip it first"
         return Ending(Kind.VALUE, value=value, unsaved=str(error), note=note)
+    except StoreError as error:
+        # No outcome: it was not the step that failed, and its value can't be made durable.
+        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved=str(error))
     ending = Ending(Kind.VALUE, value=decoded, payload=payload)
     moved = work.moved()
     if moved:

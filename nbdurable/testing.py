@@ -1,7 +1,8 @@
 """Tools for testing durable code: kill points, a clock that a test moves.
 
 Invariant: nothing here is used unless a test asks for it; a kill is a real
-SIGKILL of the calling process, before or after a real commit.
+SIGKILL of the calling process, before or after a real commit, or while a large
+value is being written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Literal
 
 from . import session
-from .store import journal
+from .store import journal, objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,16 @@ def kill_at(moment: Moment, commit: int, linger: float = 0.03) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     journal.commit_hook = hook
+
+
+def kill_while_writing(size: int) -> None:
+    """Kill this process with SIGKILL once `size` bytes of a large value are in its file."""
+
+    def hook(written: int) -> None:
+        if written >= size:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    objects.write_hook = hook
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ UPWARD = {
 
 # Who imports what is not of the standard library; nobody else may.
 IMPORTERS = {
+    "blake3": {"store"},
     "duckdb": {"store"},
     "platformdirs": {"store"},
     "psutil": {"store"},

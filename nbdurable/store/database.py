@@ -40,6 +40,7 @@ from .changes import take_out
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
+from .objects import Objects
 from .schema import TABLES, VERSION, VIEWS
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Store:
         self._connection = connection
         self._beginning = threading.Lock()
         self.journal = Journal(connection)
+        self.objects = Objects(None if path == MEMORY else Path(f"{path}.objects"))
 
     @classmethod
     def open(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
@@ -119,6 +121,7 @@ class Store:
             self.journal.close()
         finally:
             self._connection.close()
+            self.objects.close()
 
     def _prepare(self) -> None:
         found = self._connection.execute(
@@ -435,7 +438,10 @@ class Store:
             fields = list(row)
             # An unknown kind stays as it is: its signature fails where it is asked for.
             fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
-            index.load_checkpoint(Checkpoint(*fields))
+            checkpoint = Checkpoint(*fields)
+            index.load_checkpoint(checkpoint)
+            if checkpoint.pieces:
+                self.objects.remember(checkpoint.pieces)
         for key, branches, winner, losers, number, execution, signature in self.rows(
             "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
             f"FROM nbdurable.decision_log t {of_run} ORDER BY number",

@@ -27,8 +27,8 @@ Member = tuple[bytes, bytes, bytes]
 def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
     """Give what a checkpoint's signature covers: everything that replay relies on.
 
-    The numbers first, then the length of each other field, then those fields: no two
-    checkpoints have one message.
+    Of each large buffer that is its length and its digest. The numbers come first, then
+    the length of each other field, then those fields: no two checkpoints have one message.
     """
     fields = (
         checkpoint.call,
@@ -39,6 +39,7 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
         checkpoint.kind.encode("utf-8", "surrogatepass"),
         checkpoint.name.encode("utf-8", "surrogatepass"),
         checkpoint.payload,
+        checkpoint.pieces,
         checkpoint.output.encode("utf-8", "surrogatepass"),
     )
     head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, checkpoint.cause, *map(len, fields))
@@ -63,7 +64,7 @@ def store_message(store: str) -> bytes:
     return b"store     " + store.encode("ascii")
 
 
-_CHECKPOINT = struct.Struct(">10sqq9Q")
+_CHECKPOINT = struct.Struct(">10sqq10Q")
 _DECISION = struct.Struct(">10sq5Q")
 
 

@@ -28,7 +28,8 @@ TABLES: dict[str, str] = {
         kind VARCHAR NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
         arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL,
         started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, payload BLOB NOT NULL,
-        output VARCHAR NOT NULL, signature BLOB NOT NULL""",
+        pieces BLOB NOT NULL, bytes BIGINT NOT NULL, output VARCHAR NOT NULL,
+        signature BLOB NOT NULL""",
     "starts": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
@@ -71,7 +72,7 @@ VIEWS: dict[str, str] = {
                CASE c.kind WHEN 'value' THEN 'finished' WHEN 'error' THEN 'failed'
                     ELSE c.kind END AS status,
                c.seconds, c.attempt AS attempts, c.why, {_AT.format("c.started")} AS started,
-               c.execution, octet_length(c.payload) AS bytes, c.call, c.version
+               c.execution, c.bytes, c.call, c.version
         FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
         UNION ALL
         SELECT o.workflow, o.run, NULL, a.name, a.label, a.ending, a.seconds, a.attempt, NULL,

@@ -59,8 +59,8 @@ def check(store: Store) -> list[str]:
     """Give a sentence for each invariant of `store` that does not hold.
 
     Uniqueness of identities and numbers, references between tables, known kinds
-    and states, every signature, that a decision has its winner's number, and that
-    no step that lost a plain select has a lower one.
+    and states, every signature, the content of every large buffer, that a decision has
+    its winner's number, and that no step that lost a plain select has a lower one.
     """
     return [*_relations(store), *_signatures(store)]
 
@@ -82,6 +82,8 @@ def _signatures(store: Store) -> Iterator[str]:
             message = checkpoint_message(store.id, checkpoint)
             if not signature_holds(store.key, checkpoint.signature, message):
                 yield f"a checkpoint with a wrong signature: {checkpoint.label}"
+            elif fault := store.objects.fault(checkpoint.pieces, proven=len(checkpoint.pieces)):
+                yield f"a value that can't be restored: {checkpoint.label}, for {fault}"
         for decisions in index.decisions.values():
             for decision in decisions:
                 yield from _decision(store, index, decision)

@@ -6,6 +6,7 @@ until a run is no longer killed. What the cell gave must be as if nothing had
 happened; what had been committed must not run again.
 """
 
+import numpy as np
 import pytest
 
 from nbdurable import after, gather, go, select, sleep, step
@@ -174,6 +175,19 @@ def sub_workflow(probe):
     return go(parent).result()
 
 
+def large_values(probe):
+    """Give arrays that lie in object files, one of them twice."""
+
+    def fill(number):
+        probe.effect(f"fill({number})")
+        return np.full(100_000, float(number))
+
+    first = go(fill, 1).result()
+    rest = gather(go(fill, number) for number in (2, 3)).result()
+    first += 1
+    return float(first.sum()), [float(one.sum()) for one in rest]
+
+
 PROGRAMS = [
     go_and_gather,
     calls_in_place,
@@ -184,6 +198,7 @@ PROGRAMS = [
     handled_error,
     error_ends_the_run,
     sub_workflow,
+    large_values,
 ]
 # How often one attempt may raise and be tried again by its own policy.
 ATTEMPTS = {"flaky('in place')": 5, "flaky('beside')": 5, "hopeless()": 3}

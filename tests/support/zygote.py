@@ -100,7 +100,11 @@ def execute(request):
     probe = make_probe(request["effects"], request["parameters"])
     probe.wait_until_shown, probe.shows = stdout.wait_for, stdout.shows
     if request["kill"]:
-        testing.kill_at(*request["kill"])
+        moment, number = request["kill"]
+        if moment == "writing":
+            testing.kill_while_writing(number)
+        else:
+            testing.kill_at(moment, number)
     events = []
     workflow = nbdurable.workflow(
         "program", store=request["store"], observers=(events.append,), **request["options"]

@@ -1,0 +1,402 @@
+"""Object files: what is too large for a row, in `<store>.objects/`.
+
+Invariant: a file is named by its content (BLAKE3) and never changed. It is written
+under another name, synced, renamed, and its folder synced before anybody learns of it,
+so a row that names it comes after it on the disk; one that no row names is harmless.
+A piece is given as a private, copy-on-write memory map of its file, whose length is
+looked at first: a file that is shorter than its map kills the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import secrets
+import struct
+import tempfile
+import weakref
+from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from blake3 import blake3
+
+from nbdurable.errors import DecodeError, StoreError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+_ALIGNMENT = 64  # bytes: a cache line, and what Arrow and vector instructions ask for
+_CHUNK = 1 << 20  # bytes hashed and written in turn, so that they are still in the core's cache
+_DIGEST = 32  # bytes
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PIECE = struct.Struct(f">{_DIGEST}sQQ{_DIGEST}s")
+
+# Called with the bytes of a file written so far, after each chunk; `nbdurable.testing`
+# kills the process here.
+write_hook: Callable[[int], None] | None = None
+
+
+class Piece(NamedTuple):
+    """Where a buffer lies, its length in bytes, and the digest of its content."""
+
+    file: bytes
+    offset: int
+    length: int
+    digest: bytes
+
+
+class Objects:
+    """One store's object files; without a folder they lie in one that ends with the store."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._ready = False
+        self._known: dict[bytes, Piece] = {}
+
+    def close(self) -> None:
+        """Remove a folder that was to end with the store."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def remember(self, pieces: bytes) -> None:
+        """Take in what a row names, signed or not: its content need not be written again."""
+        if len(pieces) % _PIECE.size == 0:
+            self._known.update((piece.digest, piece) for piece in _unpack(pieces))
+
+    def path(self, file: bytes) -> Path:
+        """Give the path of an object file by its digest."""
+        assert self._folder is not None, "pieces come from a folder"
+        return self._folder / file.hex()
+
+    def writer(self) -> ObjectWriter:
+        """Give what writes the buffers of one value.
+
+        Raises:
+            StoreError: The folder can't be made.
+        """
+        with _store_errors("made"):
+            self._prepare()
+        return ObjectWriter(self)
+
+    def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
+        """Give the buffers, writable, in memory that is this caller's own.
+
+        Args:
+            pieces: What a writer gave; its signature has been verified.
+            proven: So many of them, from the first, are compared with their digest.
+
+        Raises:
+            DecodeError: A file is missing, too short, or not what was written.
+            StoreError: It can't be read.
+        """
+        found = _unpack(pieces)
+        ends = _ends(found)
+        maps: dict[bytes, memoryview] = {}
+        given: set[tuple[bytes, int]] = set()
+        views = []
+        for number, piece in enumerate(found):
+            place = (piece.file, piece.offset)
+            # What changes one buffer must not change another of the same content.
+            if piece.file not in maps or place in given:
+                try:
+                    maps[piece.file] = self._map(piece.file, ends[piece.file])
+                except _Fault as fault:
+                    raise _unrestorable(fault) from None
+            if number < proven and (other := self._other_content(piece)):
+                raise _unrestorable(other)
+            given.add(place)
+            views.append(maps[piece.file][piece.offset : piece.offset + piece.length])
+        return views
+
+    def fault(self, pieces: bytes, *, proven: int = 0) -> str:
+        """Say why these pieces can't be restored; nothing if they can. As `restore`.
+
+        Raises:
+            StoreError: A file is there and can't be read.
+        """
+        found = _unpack(pieces)
+        for file, end in _ends(found).items():
+            try:
+                with _faults(file):
+                    _refuse_short(file, self.path(file).stat().st_size, end)
+            except _Fault as fault:
+                return str(fault)
+        return next(filter(None, map(self._other_content, found[:proven])), "")
+
+    def reused(self, digest: bytes, length: int) -> Piece | None:
+        """Give the piece that has this content already, if it still has."""
+        piece = self._known.get(digest)
+        if piece is None or piece.length != length:
+            return None
+        return None if self._other_content(piece) else piece
+
+    def _other_content(self, piece: Piece) -> str:
+        """Say how the content of a piece differs from what was written; nothing if it is that."""
+        try:
+            with _faults(piece.file), self.path(piece.file).open("rb", buffering=0) as file:
+                left, content = piece.length, blake3()
+                file.seek(piece.offset)
+                while left:
+                    chunk = file.read(min(left, _CHUNK))
+                    if not chunk:
+                        return f"object file {_short(piece.file)} is cut short"
+                    content.update(chunk)
+                    left -= len(chunk)
+        except _Fault as fault:
+            return str(fault)
+        same = content.digest() == piece.digest
+        return "" if same else f"object file {_short(piece.file)} has another content"
+
+    def _map(self, file: bytes, end: int) -> memoryview:
+        with _faults(file):
+            descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                length = os.fstat(descriptor).st_size
+                _refuse_short(file, length, end)
+                return _private_map(descriptor, length) or _read_whole(file, descriptor, length)
+            finally:
+                os.close(descriptor)
+
+    def _prepare(self) -> None:
+        if self._ready:
+            return
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="nbdurable-")
+            self._folder = Path(self._temporary.name)
+        if not self._folder.is_dir():
+            self._folder.mkdir(exist_ok=True)
+            sync_folder(self._folder.parent)
+        # One process at a time has a store: what others were writing, they died over.
+        for draft in self._folder.glob("*.draft"):
+            if not draft.name.startswith(f"{os.getpid()}-"):
+                draft.unlink(missing_ok=True)
+        self._ready = True
+
+    def draft(self) -> Path:
+        """Give a name that no other file has."""
+        assert self._folder is not None, "a writer comes from a folder that is there"
+        return self._folder / f"{os.getpid()}-{secrets.token_hex(8)}.draft"
+
+    def keep(self, draft: Path, pieces: list[Piece]) -> list[Piece]:
+        """Give a synced draft the name of its content, durably; and its pieces with that name."""
+        content = blake3(b"".join([b"%d:%b" % (one.length, one.digest) for one in pieces]))
+        file = content.digest()
+        # One of that name may be there; this one is known to be whole.
+        draft.replace(self.path(file))
+        sync_folder(draft.parent)
+        kept = [piece._replace(file=file) for piece in pieces]
+        self._known.update((piece.digest, piece) for piece in kept)
+        return kept
+
+
+class ObjectWriter:
+    """The buffers of one value on their way into one file: `write`, then `end` for each.
+
+    A buffer that some file of the store holds already is not kept twice. After the
+    ``with`` block all is durable, and `pieces` says where; if it raised, nothing is left.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self.pieces = b""
+        self.size = 0
+        self._objects = objects
+        self._pieces: list[Piece] = []
+        self._draft = objects.draft()
+        self._start = self._at = 0
+        self._content = blake3()
+
+    def __enter__(self) -> Self:
+        with _store_errors("written"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._draft, flags, 0o666)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with _store_errors("written"):
+                try:
+                    if error is None and self._new():
+                        os.fsync(self._descriptor)
+                finally:
+                    os.close(self._descriptor)
+                if error is None:
+                    self._keep()
+        finally:
+            self._draft.unlink(missing_ok=True)
+
+    def write(self, data: memoryview) -> None:
+        """Add bytes to the present buffer, without a copy of them.
+
+        Raises:
+            StoreFullError: The disk is full.
+            StoreError: They can't be written.
+        """
+        with _store_errors("written"):
+            for first in range(0, data.nbytes, _CHUNK):
+                self._write(data[first : first + _CHUNK])
+
+    def _write(self, chunk: memoryview) -> None:
+        self._content.update(chunk)
+        first = self._at
+        while chunk.nbytes:
+            written = os.pwrite(self._descriptor, chunk, self._at)
+            self._at += written
+            chunk = chunk[written:]
+        if hasattr(os, "posix_fadvise"):
+            # The disk begins to write now, and not when all is to be synced.
+            os.posix_fadvise(self._descriptor, first, self._at - first, os.POSIX_FADV_DONTNEED)
+        if write_hook is not None:
+            write_hook(self._at)
+
+    def end(self) -> None:
+        """End the present buffer.
+
+        Raises:
+            StoreError: The file can't be written.
+        """
+        length, digest = self._at - self._start, self._content.digest()
+        piece = next((one for one in self._pieces if one.digest == digest), None)
+        piece = piece or self._objects.reused(digest, length)
+        if piece is None:
+            piece = Piece(b"", self._start, length, digest)
+            self._start = -(-self._at // _ALIGNMENT) * _ALIGNMENT
+        else:
+            with _store_errors("written"):
+                os.ftruncate(self._descriptor, self._start)
+        self._at = self._start
+        self._pieces.append(piece)
+        self._content = blake3()
+
+    def _new(self) -> list[Piece]:
+        """Give what no other file of the store holds, each once."""
+        return list({piece.digest: piece for piece in self._pieces if not piece.file}.values())
+
+    def _keep(self) -> None:
+        new = {}
+        if pieces := self._new():
+            kept = self._objects.keep(self._draft, pieces)
+            new = {piece.digest: piece for piece in kept}
+        places = [new.get(piece.digest, piece) for piece in self._pieces]
+        self.pieces = b"".join([_PIECE.pack(*piece) for piece in places])
+        self.size = sum(piece.length for piece in places)
+
+
+class _Fault(Exception):  # noqa: N818 - why something can't be restored, for who says it
+    """A file is not what a row says of it."""
+
+
+def _unpack(pieces: bytes) -> list[Piece]:
+    return [Piece(*fields) for fields in _PIECE.iter_unpack(pieces)]
+
+
+def _unrestorable(fault: object) -> DecodeError:
+    return DecodeError(
+        f"the saved value can't be restored: {fault}; run the cell again, and its step runs again"
+    )
+
+
+def _ends(pieces: list[Piece]) -> dict[bytes, int]:
+    """Give how long each file must be."""
+    ends: dict[bytes, int] = {}
+    for piece in pieces:
+        ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.length)
+    return ends
+
+
+def _refuse_short(file: bytes, length: int, end: int) -> None:
+    if length < end:
+        raise _Fault(f"object file {_short(file)} is cut short")
+
+
+def _short(file: bytes) -> str:
+    return file.hex()[:12]
+
+
+@contextlib.contextmanager
+def _faults(file: bytes) -> Iterator[None]:
+    """Tell a file that is gone, which its step can make again, from one that can't be read."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise _Fault(f"object file {_short(file)} is missing") from None
+    except OSError as error:
+        raise StoreError(
+            f"object file {error.filename or _short(file)} can't be read: "
+            f"{error.strerror or error}; nothing was changed: make it readable and run the cell "
+            f"again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _store_errors(done: str) -> Iterator[None]:
+    """Raise as a store's error, with the cure, what the system says about a file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise StoreFullError(
+                f"the disk is full: {reason}, while a large value was written; what was "
+                f"acknowledged is kept: free some space and run the cell again to resume"
+            ) from error
+        raise StoreError(
+            f"a large value's file {error.filename or ''} could not be {done}: {reason}; make its "
+            f"folder writable, or name another store with configure(store=...) or NBDURABLE_STORE"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- memory maps -----------------------------------------------------------------------
+#
+# The standard library's keep a descriptor open each (up to Python 3.12, for good), and a
+# notebook may hold thousands of large values; the system allows a thousand descriptors.
+
+_system = ctypes.CDLL(None, use_errno=True)
+_mmap = _system.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
+)  # fmt: skip
+_munmap = _system.munmap
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+def _private_map(descriptor: int, length: int) -> memoryview | None:
+    """Map a file copy-on-write, until the last view of it is gone; None if that can't be had."""
+    address = _mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    if address == _FAILED:
+        return None
+    block = (ctypes.c_ubyte * length).from_address(address)
+    # At the interpreter's end arrays may still be in use: the system unmaps then.
+    weakref.finalize(block, _munmap, address, length).atexit = False
+    return memoryview(block).cast("B")
+
+
+def _read_whole(file: bytes, descriptor: int, length: int) -> memoryview:
+    """Read a file where the system, or the disk that it lies on, has no map for it."""
+    whole = memoryview(bytearray(length))
+    at = 0
+    while at < length and (count := os.preadv(descriptor, [whole[at:]], at)):
+        at += count
+    _refuse_short(file, at, length)
+    return whole

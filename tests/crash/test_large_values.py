@@ -1,0 +1,54 @@
+"""A kill while a large value is written: nothing of it counts, and nothing is in its way."""
+
+import numpy as np
+import pytest
+
+from nbdurable import go
+
+SIZE = 5 << 20  # bytes
+
+
+def two_arrays(probe):
+    """Give two arrays, each with its file."""
+
+    def fill(number):
+        probe.effect(f"fill({number})")
+        return np.full(SIZE // 8, float(number))
+
+    return [float(go(fill, number).result().sum()) for number in (1, 2)]
+
+
+def files(bench):
+    """Give the names of the object files, drafts apart."""
+    names = sorted(path.name for path in (bench.folder / "store.duckdb.objects").iterdir())
+    drafts = [name for name in names if name.endswith(".draft")]
+    return [name for name in names if name not in drafts], drafts
+
+
+@pytest.mark.parametrize("written", [1, 3 << 20, SIZE])
+def test_killed_in_mid_write(bench, written):
+    """What was cut off is never taken for the value; its step runs again, and leaves no more."""
+    assert bench.run(two_arrays, kill=("writing", written)).killed
+    finished, [draft] = files(bench)
+    assert finished == []
+    assert (bench.folder / "store.duckdb.objects" / draft).stat().st_size >= written
+    again = bench.run(two_arrays)
+    assert again.value == [SIZE / 8, SIZE / 4], again.traceback
+    assert bench.effects() == {"fill(1)": 2, "fill(2)": 1}
+    finished, drafts = files(bench)
+    assert (len(finished), drafts) == (2, [])
+    assert bench.check()[0] == []
+
+
+def test_killed_between_the_file_and_its_row(bench):
+    """A file that no row names is harmless; its step runs again, and gives it the same name."""
+    assert bench.run(two_arrays, kill=("before", 2)).killed
+    orphans, _ = files(bench)
+    assert len(orphans) == 1
+    assert bench.check() == ([], [])
+    assert bench.run(two_arrays).value == [SIZE / 8, SIZE / 4]
+    assert bench.effects() == {"fill(1)": 2, "fill(2)": 1}
+    finished, _ = files(bench)
+    assert set(orphans) < set(finished)
+    assert len(finished) == 2
+    assert bench.check()[0] == []
