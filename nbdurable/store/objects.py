@@ -208,7 +208,7 @@ class ObjectWriter:
         self._objects = objects
         self._pieces: list[Piece] = []
         self._draft = objects.draft()
-        self._start = self._at = 0
+        self._start = self._at = self._end = 0
         self._content = blake3()
 
     def __enter__(self) -> Self:
@@ -270,11 +270,11 @@ class ObjectWriter:
         piece = piece or self._objects.reused(digest, length)
         if piece is None:
             piece = Piece(b"", self._start, length, digest)
-            self._start = -(-self._at // _ALIGNMENT) * _ALIGNMENT
+            self._end = self._at
         else:
             with _store_errors("written"):
-                os.ftruncate(self._descriptor, self._start)
-        self._at = self._start
+                os.ftruncate(self._descriptor, self._end)
+        self._start = self._at = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         self._pieces.append(piece)
         self._content = blake3()
 
