@@ -89,7 +89,7 @@ def test_a_buffer_that_another_value_has_is_stored_once(folder):
     kept = Objects(folder)
     kept.remember(first)
     pieces = put(kept, b"b" * 700, b"a" * 5000)
-    assert sorted(path.stat().st_size for path in folder.iterdir()) == [700, 5000]
+    assert sorted(path.stat().st_size for path in folder.iterdir()) == [732, 5032]
     assert put(kept, b"a" * 5000, b"b" * 700)
     assert len(list(folder.iterdir())) == 2
     assert got(kept.restore(pieces)) == [b"b" * 700, b"a" * 5000]
@@ -277,7 +277,8 @@ def test_read_where_there_is_no_map(folder, monkeypatch):
 DAMAGES = {
     "is missing": lambda path: path.unlink(),
     "is cut short": lambda path: os.truncate(path, path.stat().st_size - 1),
-    "has another content": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+    "has another end": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+    "has another content": lambda path: path.write_bytes(b"?" + path.read_bytes()[1:]),
 }
 
 

@@ -724,6 +724,7 @@ class Evil:
 CHECKPOINT_FIELDS = {
     "payload": f"payload = {evil('gotcha')}",
     "payload cut": "payload = payload[1:2]",
+    "pieces": "pieces = 'x'::BLOB",
     "kind: error": "kind = 'error'",
     "kind: cancelled": "kind = 'cancelled'",
     "kind: unknown": "kind = 'größer'",
@@ -929,7 +930,8 @@ def test_check_is_tried_on_every_sentence():
     """Each sentence that `check` can give has its violation in the table above."""
     others = re.findall(r'f"([^:{"]+): ', inspect.getsource(verify))
     assert len(others) >= 5
-    assert {*verify._QUERIES, *others} == set(VIOLATIONS)
+    with_files = {"a value that can't be restored"}  # tried where values are large
+    assert {*verify._QUERIES, *others} - with_files == set(VIOLATIONS)
 
 
 def test_check_is_silent_on_a_sound_store(path):

@@ -1,10 +1,11 @@
 """Object files: what is too large for a row, in `<store>.objects/`.
 
-Invariant: a file is named by its content (BLAKE3) and never changed. It is written
-under another name, synced, renamed, and its folder synced before anybody learns of it,
-so a row that names it comes after it on the disk; one that no row names is harmless.
-A piece is given as a private, copy-on-write memory map of its file, whose length is
-looked at first: a file that is shorter than its map kills the process.
+Invariant: a file is named by its content (BLAKE3), ends with its name, and is never
+changed. It is written under another name, synced, renamed, and its folder synced before
+anybody learns of it, so a row that names it comes after it on the disk; one that no row
+names is harmless. A piece is given as a private, copy-on-write memory map of its file,
+whose length and end are looked at first: a file that is shorter than its map kills the
+process, and one that was exchanged for another would be a wrong value.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from blake3 import blake3
 from nbdurable.errors import DecodeError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
 _ALIGNMENT = 64  # bytes: a cache line, and what Arrow and vector instructions ask for
@@ -123,8 +124,8 @@ class Objects:
         found = _unpack(pieces)
         for file, end in _ends(found).items():
             try:
-                with _faults(file):
-                    _refuse_short(file, self.path(file).stat().st_size, end)
+                with self._opened(file, end):
+                    pass
             except _Fault as fault:
                 return str(fault)
         return next(filter(None, map(self._other_content, found[:proven])), "")
@@ -154,12 +155,20 @@ class Objects:
         return "" if same else f"object file {_short(piece.file)} has another content"
 
     def _map(self, file: bytes, end: int) -> memoryview:
+        with self._opened(file, end) as (descriptor, length):
+            return _private_map(descriptor, length) or _read_whole(file, descriptor, length)
+
+    @contextlib.contextmanager
+    def _opened(self, file: bytes, end: int) -> Iterator[tuple[int, int]]:
+        """Open a file that is whole and its name's own, as far as its length and its end tell."""
         with _faults(file):
             descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 length = os.fstat(descriptor).st_size
-                _refuse_short(file, length, end)
-                return _private_map(descriptor, length) or _read_whole(file, descriptor, length)
+                _refuse_short(file, length, end + _DIGEST)
+                if os.pread(descriptor, _DIGEST, length - _DIGEST) != file:
+                    raise _Fault(f"object file {_short(file)} has another end")
+                yield descriptor, length
             finally:
                 os.close(descriptor)
 
@@ -183,15 +192,13 @@ class Objects:
         assert self._folder is not None, "a writer comes from a folder that is there"
         return self._folder / f"{os.getpid()}-{secrets.token_hex(8)}.draft"
 
-    def keep(self, draft: Path, pieces: list[Piece]) -> list[Piece]:
-        """Give a synced draft the name of its content, durably; and its pieces with that name."""
-        content = blake3(b"".join([b"%d:%b" % (one.length, one.digest) for one in pieces]))
-        file = content.digest()
+    def keep(self, draft: Path, file: bytes, pieces: dict[bytes, Piece]) -> dict[bytes, Piece]:
+        """Give a synced draft its name, durably; and its pieces with that name."""
         # One of that name may be there; this one is known to be whole.
         draft.replace(self.path(file))
         sync_folder(draft.parent)
-        kept = [piece._replace(file=file) for piece in pieces]
-        self._known.update((piece.digest, piece) for piece in kept)
+        kept = {digest: piece._replace(file=file) for digest, piece in pieces.items()}
+        self._known.update(kept)
         return kept
 
 
@@ -225,13 +232,18 @@ class ObjectWriter:
     ) -> None:
         try:
             with _store_errors("written"):
+                new = {} if error is not None else self._new()
                 try:
-                    if error is None and self._new():
+                    if new:
+                        file = _name(new.values())
+                        os.pwrite(self._descriptor, file, self._end)
                         os.fsync(self._descriptor)
                 finally:
                     os.close(self._descriptor)
+                if new:
+                    new = self._objects.keep(self._draft, file, new)
                 if error is None:
-                    self._keep()
+                    self._settle(new)
         finally:
             self._draft.unlink(missing_ok=True)
 
@@ -278,16 +290,12 @@ class ObjectWriter:
         self._pieces.append(piece)
         self._content = blake3()
 
-    def _new(self) -> list[Piece]:
-        """Give what no other file of the store holds, each once."""
-        return list({piece.digest: piece for piece in self._pieces if not piece.file}.values())
+    def _new(self) -> dict[bytes, Piece]:
+        """Give what no other file of the store holds, by its digest."""
+        return {piece.digest: piece for piece in self._pieces if not piece.file}
 
-    def _keep(self) -> None:
-        new = {}
-        if pieces := self._new():
-            kept = self._objects.keep(self._draft, pieces)
-            new = {piece.digest: piece for piece in kept}
-        places = [new.get(piece.digest, piece) for piece in self._pieces]
+    def _settle(self, kept: dict[bytes, Piece]) -> None:
+        places = [kept.get(piece.digest, piece) for piece in self._pieces]
         self.pieces = b"".join([_PIECE.pack(*piece) for piece in places])
         self.size = sum(piece.length for piece in places)
 
@@ -304,6 +312,10 @@ def _unrestorable(fault: object) -> DecodeError:
     return DecodeError(
         f"the saved value can't be restored: {fault}; run the cell again, and its step runs again"
     )
+
+
+def _name(pieces: Iterable[Piece]) -> bytes:
+    return blake3(b"".join([b"%d:%b" % (one.length, one.digest) for one in pieces])).digest()
 
 
 def _ends(pieces: list[Piece]) -> dict[bytes, int]:
