@@ -22,7 +22,7 @@ A module imports lower floors only (``tests/test_architecture.py`` holds it).
 floor modules                             duty
 ===== =================================== ===========================================
 0     `errors`, `records`                 the exception tree; calls, outcomes, events
-1     `codec`                             value <-> payload, signature
+1     `codec`, `reductions`               value <-> payload, signature; without copies
 1     `fingerprint`                       code and arguments -> digests
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
 1     `live`, `screen`                    shown while they come, and taken back

@@ -26,6 +26,7 @@ import cloudpickle
 from .errors import CodecError, DecodeError, EncodeError, StoreError
 from .libraries import Apart
 from .records import Payload
+from .reductions import reduction
 
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -203,9 +204,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         elif isinstance(obj, memoryview):
             content = pickle.PickleBuffer(obj) if obj.c_contiguous else obj.tobytes()
             return _view, (content, obj.format, obj.shape)
-        elif _is_large_and_strided(obj):
-            # In band it would be copied as well, and copied and read again at each replay.
-            return obj.copy(order="C").__reduce_ex__(_PROTOCOL)
+        elif (found := reduction(obj, _PROTOCOL, LARGE)) is not None:
+            return found
         return super().reducer_override(obj)
 
 
@@ -271,17 +271,6 @@ def _pickle(value: object, objects: Objects | None) -> Payload:
         data = stream.end(buffers)
     writer = stream.writer
     return Payload(data) if writer is None else Payload(data, writer.pieces, writer.size)
-
-
-def _is_large_and_strided(obj: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return (
-        numpy is not None
-        and type(obj) is numpy.ndarray
-        and obj.nbytes >= LARGE
-        and not obj.flags.forc
-        and not obj.dtype.hasobject
-    )
 
 
 def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:

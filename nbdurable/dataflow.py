@@ -36,6 +36,7 @@ class Dataflow:
         index: ReplayIndex,
         prints: Fingerprinter,
         bodies: Bodies,
+        *,
         received: Received,
         cancellation: Cancellation,
     ) -> None:

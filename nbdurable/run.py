@@ -126,8 +126,8 @@ class Run:
             opened.index,
             self._prints,
             self._bodies,
-            self._received,
-            self._cancellation,
+            received=self._received,
+            cancellation=self._cancellation,
         )
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles

@@ -26,6 +26,7 @@ FLOORS = {
     "live": 1.05,
     "screen": 1.05,
     "progress": 1,
+    "reductions": 1,
     "output": 1.1,
     "streams": 1.2,
     "store": 2,

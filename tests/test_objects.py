@@ -10,10 +10,12 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from nbdurable import DecodeError, StoreError, StoreFullError, go, session, step, workflow
-from nbdurable.codec import LARGE, encode, settle_value
+from nbdurable.codec import LARGE, decode, encode, settle_value
 from nbdurable.store import journal, objects
 from nbdurable.store.objects import Objects
 
@@ -228,6 +230,21 @@ def test_no_copy_of_what_is_large(folder, make):
     most, (payload, _) = peak(lambda: settle_value(value, Objects(folder)))
     assert payload.aside >= 64 * MIB
     assert most < 2 * MIB
+
+
+def test_no_copy_of_a_column_of_strings(folder):
+    """A pandas column of strings is not put together anew, as pandas would to pickle it."""
+    frame = pd.DataFrame({"s": pd.Series(["a text of some length"] * 400_000, dtype="str")})
+    arrow = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(arrow)
+    pa.set_memory_pool(counted)
+    try:
+        payload = encode(frame, Objects(folder))
+    finally:
+        pa.set_memory_pool(arrow)
+    assert payload.aside > 8 * MIB
+    assert (counted.max_memory() or 0) < MIB
+    pd.testing.assert_frame_equal(decode(payload.data, payload.pieces, Objects(folder)), frame)
 
 
 def test_no_copy_of_a_pickle_that_is_large(folder):

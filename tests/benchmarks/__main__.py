@@ -10,10 +10,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, linear, load, replay, report, sequential
+from . import concurrently, linear, load, replay, report, sequential, values
 from .measure import Settings
 
-BENCHMARKS = {module.NAME: module for module in (sequential, concurrently, replay, linear, load)}
+BENCHMARKS = {
+    module.NAME: module for module in (sequential, concurrently, replay, linear, load, values)
+}
 CORES = 2
 ROUNDS = 7
 
@@ -33,8 +35,9 @@ def main():
         parser.error(f"--folder: there is no folder {asked.folder}")
     if asked.json is not None and not asked.json.resolve().parent.is_dir():
         parser.error(f"--json: there is no folder {asked.json.parent}")
-    if concurrently.NAME in chosen and concurrently.missing():
-        parser.error(concurrently.missing())
+    for module in (concurrently, values):
+        if module.NAME in chosen and (lacking := module.missing()):
+            parser.error(lacking)
     _pin()
     with tempfile.TemporaryDirectory(prefix="nbdurable-", dir=asked.folder) as folder:
         settings = Settings(Path(folder), asked.rounds)

@@ -48,7 +48,7 @@ class Target:
 class Figure:
     """One line of the report: the median of one sample a round.
 
-    ``unit`` is "s" for seconds, "/s" for a rate, "x" for a ratio.
+    ``unit`` is "s" for seconds, "/s" for a rate, "x" for a ratio, "MiB" for memory.
     """
 
     benchmark: str

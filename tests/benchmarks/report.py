@@ -10,7 +10,7 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("nbdurable", "duckdb", "dbos", "IPython")
+PACKAGES = ("nbdurable", "duckdb", "dbos", "joblib", "IPython")
 WIDTH = 118
 
 
@@ -69,6 +69,8 @@ def shown(value, unit):
     """Give a figure as people read it."""
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.2f} s"
+    if unit == "MiB":
+        return f"{value:,.0f} MiB"
     return f"{value:,.0f} /s" if unit == "/s" else f"{value:.2f} x"
 
 

@@ -306,6 +306,18 @@ def test_the_views_know_the_size(store):
     assert MANY * 8 < row["bytes"] < MANY * 8 + 1000
 
 
+def test_a_part_of_something_larger_is_saved_alone(store):
+    """What a small frame was cut from is not saved with it."""
+
+    def part():
+        return pd.DataFrame({"s": pd.Series(texts() * 4, dtype="str")}).iloc[2 * MANY : 3 * MANY]
+
+    ran = Ran(store, step(part))
+    whole = sum(map(len, texts()[1:])) + 8 * MANY
+    assert whole / 2 < sum(path.stat().st_size for path in files(store)) < 1.2 * whole
+    assert_same(Ran(store, step(part)).value, ran.value)
+
+
 def test_in_memory(tmp_path, monkeypatch):
     """A store in memory takes large values, too."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
