@@ -28,6 +28,7 @@ VALUES = {
     "flaky": "at last",
     "error": ("KeyError", ("gone", 42), ["attempt 1 failed: KeyError: ('gone', 42)"]),
     "inner": 25,
+    "large": (b"bb", 300_000),
 }
 SHOWN = "squaring 2\nsquaring 3\nsquaring 4\nthe end\n"
 
@@ -72,6 +73,11 @@ def refuse():
     raise ValueError("refused")
 
 
+def large():
+    """Give what lies in an object file: a buffer, and a pickle."""
+    return {"buffer": memoryview(b"b" * 300_000), "text": "x" * 300_000}
+
+
 def finished():
     """Run a little of everything; it ends well."""
     found = {"numbers": gather(go(square, number) for number in range(4)).result()}
@@ -87,6 +93,8 @@ def finished():
         notes = [note for note in error.__notes__ if note.startswith("attempt")]
         found["error"] = type(error).__name__, error.args, notes
     found["inner"] = go(inner, 4).result()
+    value = go(large).result()
+    found["large"] = bytes(value["buffer"][-2:]), len(value["text"])
     print("the end")
     return found
 
@@ -100,6 +108,7 @@ def unfinished():
 def make(path):
     """Make the golden store of the present version at `path`."""
     path.unlink(missing_ok=True)
+    shutil.rmtree(f"{path}.objects", ignore_errors=True)
     duckdb.connect(str(path), config={"default_block_size": 16_384}).close()
     with workflow("finished", store=path):
         assert finished() == VALUES
@@ -116,6 +125,7 @@ def golden(request, tmp_path, monkeypatch):
     """Give a copy of each golden store, with the key that signed it."""
     path = tmp_path / "golden.duckdb"
     shutil.copy(GOLDEN / f"v{request.param}.store", path)
+    shutil.copytree(GOLDEN / f"v{request.param}.store.objects", f"{path}.objects")
     shutil.copy(KEY, tmp_path / "signing.key")
     monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "signing.key"))
     yield path

@@ -232,6 +232,16 @@ def test_no_copy_of_what_is_large(folder, make):
     assert most < 2 * MIB
 
 
+def test_one_copy_of_a_strided_array(folder):
+    """A strided array is laid out once, when it is saved, and mapped afterwards."""
+    value = np.ones((4, 4 * MIB))[:, ::2]
+    most, payload = peak(lambda: encode(value, Objects(folder)))
+    assert most < value.nbytes + MIB
+    most, found = peak(lambda: decode(payload.data, payload.pieces, Objects(folder)))
+    assert most < MIB
+    np.testing.assert_array_equal(found, value)
+
+
 def test_no_copy_of_a_column_of_strings(folder):
     """A pandas column of strings is not put together anew, as pandas would to pickle it."""
     frame = pd.DataFrame({"s": pd.Series(["a text of some length"] * 400_000, dtype="str")})
@@ -318,6 +328,18 @@ def test_damage_is_told(folder, said):
         assert kept.fault(pieces) == kept.fault(pieces, proven=1)
         with pytest.raises(DecodeError):
             kept.restore(pieces)
+
+
+def test_a_pickle_that_was_changed_is_not_unpickled(folder):
+    """A pickle in a file is compared with what was signed, each time, before it runs code."""
+    kept = Objects(folder)
+    payload = encode([bytes([number]) * 5000 for number in range(250)], kept)
+    assert payload.data == b""
+    [path] = folder.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(b"N.".ljust(len(content) - 32, b".") + content[-32:])
+    with pytest.raises(DecodeError, match="has another content"):
+        decode(payload.data, payload.pieces, kept)
 
 
 def test_what_cant_be_read_is_not_called_gone(folder, monkeypatch):

@@ -205,8 +205,9 @@ class Objects:
 class ObjectWriter:
     """The buffers of one value on their way into one file: `write`, then `end` for each.
 
-    A buffer that some file of the store holds already is not kept twice. After the
-    ``with`` block all is durable, and `pieces` says where; if it raised, nothing is left.
+    A buffer that a file of the store holds is not kept twice, unless two values that
+    differ otherwise are written at one moment. After the ``with`` block all is durable,
+    and `pieces` says where; if it raised, nothing is left.
     """
 
     def __init__(self, objects: Objects) -> None:

@@ -287,16 +287,26 @@ def test_each_step_gets_memory_of_its_own(store):
 
 
 def test_equal_values_are_stored_once(store):
-    """A buffer that is there already is not stored again, whichever step returns it."""
+    """A buffer that is there is not stored again, whichever step of whichever pass returns it."""
 
     def again(number):
-        return {"number": number, "array": np.full(MANY, 5.0)}
+        return {"same": np.full(MANY, -1.0), "own": np.full(MANY, float(number))}
 
-    Ran(store, lambda: gather(go(again, number) for number in range(3)).result())
-    size = sum(path.stat().st_size for path in files(store))
-    Ran(store, lambda: gather(go(again, number) for number in range(6)).result())
-    assert size == MANY * 8 + 32
-    assert sum(path.stat().st_size for path in files(store)) == size
+    for count in (3, 6):
+        Ran(store, lambda: [go(again, number).result() for number in range(count)])  # noqa: B023
+        size = sum(path.stat().st_size for path in files(store))
+        assert size == (1 + count) * MANY * 8 + 32 * count
+
+
+def test_equal_values_of_concurrent_steps_are_stored_once(store):
+    """What is the whole of several values has one file, whoever is first."""
+
+    def again(number):
+        return {"number": number, "same": np.full(MANY, -1.0)}
+
+    Ran(store, lambda: gather(go(again, number) for number in range(8)).result())
+    [path] = files(store)
+    assert path.stat().st_size == MANY * 8 + 32
 
 
 def test_the_views_know_the_size(store):
@@ -416,11 +426,16 @@ def test_lost_behind_a_handle(store):
     step_of = {}
     for path in files(store):
         step_of[np.frombuffer(path.read_bytes())[0]] = path
-    step_of[4.0].unlink()
-    again = Ran(store, program)
-    assert (again.value, again.bodies) == (4 * MANY, ["double(load)"])
-    assert {path.name for path in files(store)} == before
-    assert Ran(store, program).bodies == []
+    for lost, bodies in (
+        ([4.0], ["double(load)"]),
+        ([2.0, 4.0], ["load(2)", "double(load)"]),
+    ):
+        for number in lost:
+            step_of[number].unlink()
+        again = Ran(store, program)
+        assert (again.value, again.bodies) == (4 * MANY, bodies)
+        assert {path.name for path in files(store)} == before
+        assert Ran(store, program).bodies == []
 
 
 @pytest.mark.parametrize("combine", [select, race])
