@@ -100,11 +100,11 @@ def execute(request):
     probe = make_probe(request["effects"], request["parameters"])
     probe.wait_until_shown, probe.shows = stdout.wait_for, stdout.shows
     if request["kill"]:
-        moment, number = request["kill"]
+        moment, *numbers = request["kill"]
         if moment == "writing":
-            testing.kill_while_writing(number)
+            testing.kill_while_writing(*numbers)
         else:
-            testing.kill_at(moment, number)
+            testing.kill_at(moment, *numbers)
     events = []
     workflow = nbdurable.workflow(
         "program", store=request["store"], observers=(events.append,), **request["options"]
