@@ -577,16 +577,15 @@ def _size(count: int) -> str:
 
 def _collected(collected: session.Collected) -> str:
     outcomes = sum(one.outcomes for one in collected.found)
-    size = _size(sum(one.size for one in collected.found))
-    if not collected.found:
+    what = f"{outcomes:,} outcomes of {_size(sum(one.size for one in collected.found))}"
+    if collected.files:
+        what += f", and {collected.files:,} object files of {_size(collected.files_size)}"
+    if not collected.found and not collected.files:
         return "there is nothing that is no longer needed"
     if not collected.removed:
-        return (
-            f"{outcomes:,} outcomes of {size} are no longer needed: `%durable gc --yes` takes them "
-            f"out, for good"
-        )
-    smaller = f"; the file is {_size(collected.freed)} smaller" if collected.freed else ""
-    return f"taken out: {outcomes:,} outcomes of {size}{smaller}"
+        return f"no longer needed: {what}; `%durable gc --yes` takes them out, for good"
+    smaller = f"; the database is {_size(collected.freed)} smaller" if collected.freed else ""
+    return f"taken out: {what}{smaller}"
 
 
 @dataclass(frozen=True, slots=True)

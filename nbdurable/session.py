@@ -503,9 +503,14 @@ def restart(name: str, store: str | Path | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a store no longer needs, run by run; ``freed`` is by how much its file shrank."""
+    """What a store no longer needs: outcomes, run by run, and object files; sizes in bytes.
+
+    ``freed`` is by how much the database's own file shrank.
+    """
 
     found: tuple[Garbage, ...]
+    files: int
+    files_size: int
     removed: bool
     freed: int = 0
 
@@ -534,17 +539,26 @@ def collect(
         running = [name for at, name in _state.executing if at == place]
         if running:
             raise UsageError(f"gc: {running[0]} is running: wait until it has ended, or stop it")
+        if any(_state.leftovers.values()):
+            raise UsageError(
+                "gc: steps of an interrupted cell still run and may be saved yet: run that cell "
+                "again, which adopts them, or restart the kernel"
+            )
         before = None if older_than is None else _state.clock.time() - older_than
         found = tuple(stores.garbage(opened, before=before))
+        files = stores.spare_files(opened, found)
+        size = sum(file.stat().st_size for file in files)
         if not remove:
-            return Collected(found, removed=False)
+            return Collected(found, len(files), size, removed=False)
         if found:
             stores.remove(opened, found)
+        for file in files:
+            file.unlink(missing_ok=True)
         freed = stores.compact(opened)
         # The file may be another one now, under the same name: this one is let go at once.
         if place != MEMORY:
             del _state.opens[place]
-        return Collected(found, removed=True, freed=freed)
+        return Collected(found, len(files), size, removed=True, freed=freed)
 
 
 def query(sql: str, store: str | Path | None = None) -> Any:

@@ -164,9 +164,9 @@ def test_codes_go_with_their_outcomes(path):
 
 
 def big(path, version):
-    """Save 20 outcomes that do not compress."""
+    """Save 200 outcomes that do not compress, each in its row."""
     with workflow("w", store=path):
-        gather(step(os.urandom, version=version).go(300_000 + n) for n in range(20)).result()
+        gather(step(os.urandom, version=version).go(30_000 + n) for n in range(200)).result()
 
 
 def test_the_file_becomes_small(path):
@@ -180,7 +180,48 @@ def test_the_file_becomes_small(path):
     assert path.stat().st_size == before - freed
     assert sorted(one.name for one in path.parent.iterdir()) == ["store.duckdb"]
     assert problems(path) == []
-    assert session.runs(path)[0].saved == 20
+    assert session.runs(path)[0].saved == 200
+
+
+def large(path, version, size=2_000_000):
+    """Save an outcome in an object file."""
+    with workflow("w", store=path):
+        return step(bytes, key=lambda _: "the same", version=version).go(size).result()
+
+
+def files(path):
+    """Give the names of a store's object files."""
+    session.close_stores()
+    return {one.name for one in path.with_name(path.name + ".objects").iterdir()}
+
+
+def test_object_files_go_with_their_outcomes(path):
+    """What no row names any more is taken out, after the rows; what one names stays."""
+    large(path, "1")
+    kept = files(path)
+    large(path, "2", 3_000_000)
+    both = files(path)
+    assert kept < both
+    path.with_name(path.name + ".objects").joinpath("123-dead.draft").write_bytes(b"half")
+    found = session.collect(path)
+    assert (found.files, found.removed) == (2, False)  # one is the draft of one who died
+    large(path, "3")  # its content is there already
+    found = session.collect(path)
+    assert found.files == 1  # and the draft is gone: whoever writes next clears up
+    assert found.files_size > 3_000_000
+    session.collect(path, remove=True)
+    assert files(path) == kept
+    assert problems(path) == []
+    assert large(path, "3") == bytes(2_000_000)
+    assert session.runs(path)[0].executions == 4
+
+
+def test_not_while_a_let_go_body_may_be_saved(path, monkeypatch):
+    """A body that the next execution may adopt has perhaps written a file already."""
+    large(path, "1")
+    monkeypatch.setitem(session._state.leftovers, "run", {(b"", b""): None})
+    with pytest.raises(UsageError, match="still run"):
+        session.collect(path)
 
 
 def test_a_users_database_is_not_replaced(path):
@@ -208,7 +249,7 @@ def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
         session.collect(path, remove=True)
     monkeypatch.undo()
     assert problems(path) == []
-    assert session.runs(path)[0].saved == 20
+    assert session.runs(path)[0].saved == 200
 
 
 def test_dead_in_mid_copy(path):
@@ -220,7 +261,7 @@ def test_dead_in_mid_copy(path):
     store.copy_to(draft)
     store.close()
     shutil.copy(draft, path.with_name(f"{path.name}.0.compacting"))
-    assert session.runs(path)[0].saved == 20
+    assert session.runs(path)[0].saved == 200
 
 
 def test_not_while_a_cell_runs(path):

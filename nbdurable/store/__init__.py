@@ -26,7 +26,7 @@ from .index import (
 )
 
 if TYPE_CHECKING:
-    from .collect import Garbage, compact, garbage, remove
+    from .collect import Garbage, compact, garbage, remove, spare_files
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
@@ -62,11 +62,13 @@ __all__ = [
     "pack",
     "place_of",
     "remove",
+    "spare_files",
     "take_out",
     "taken_by_schema",
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+         "spare_files": "collect",
          "hand_over": "handing",
          "Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
          "Entry": "journal", "Journal": "journal"}  # fmt: skip

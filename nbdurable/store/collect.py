@@ -1,9 +1,10 @@
 """What a store no longer needs: found, sized, taken out; its file made small again.
 
 Invariant: a run that has not finished loses nothing; of one that has, the outcomes
-that its last execution used stay. All rows go in one transaction. A file is made
-small by copying what is left to a new one, which takes its name when it is
-complete, so whoever dies in between leaves the old one.
+that its last execution used stay. All rows go in one transaction, and after it the
+object files that no row names any more. A file is made small by copying what is left
+to a new one, which takes its name when it is complete, so whoever dies in between
+leaves the old one.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def garbage(store: Store, *, before: float | None = None) -> list[Garbage]:
 
 
 _OF_RUN = "IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
-_BYTES = "octet_length(payload) + octet_length(encode(output))"
+_BYTES = "bytes + octet_length(encode(output))"
 
 _SIZE = f"""
     SELECT count(*), sum({_BYTES}), max(started + seconds) FROM nbdurable.checkpoints
@@ -147,6 +148,25 @@ def remove(store: Store, found: Sequence[Garbage]) -> None:
         )
 
     store.commit(write)
+
+
+def spare_files(store: Store, found: Sequence[Garbage] = ()) -> list[Path]:
+    """Give the object files that no outcome has, once what was `found` is taken out.
+
+    Nobody may be running a step of this store meanwhile: a large value is written before
+    the row that names it.
+    """
+    runs = {one.run for one in found if one.whole}
+    gone = {pair for one in found for pair in one.identities}
+    rows = store.rows(
+        "SELECT call, version, run, pieces FROM nbdurable.checkpoints c "
+        "JOIN nbdurable.execution_log e ON e.id = c.execution WHERE octet_length(pieces) > 0"
+    )
+    return store.objects.spare(
+        pieces
+        for call, version, run, pieces in rows
+        if run not in runs and (call, version) not in gone
+    )
 
 
 def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:

@@ -70,6 +70,13 @@ class Objects:
         if len(pieces) % _PIECE.size == 0:
             self._known.update((piece.digest, piece) for piece in _unpack(pieces))
 
+    def spare(self, rows: Iterable[bytes]) -> list[Path]:
+        """Give the files that none of the rows with these pieces names; drafts are such, too."""
+        if self._folder is None or not self._folder.is_dir():
+            return []
+        used = {piece.file.hex() for pieces in rows for piece in _unpack(pieces)}
+        return sorted(one for one in self._folder.iterdir() if one.name not in used)
+
     def path(self, file: bytes) -> Path:
         """Give the path of an object file by its digest."""
         assert self._folder is not None, "pieces come from a folder"
