@@ -42,7 +42,6 @@ class Writer(Protocol):
     """What writes the large buffers of one value; after its ``with`` block all is durable."""
 
     pieces: bytes
-    size: int
 
     def __enter__(self) -> Self: ...
 
@@ -270,7 +269,7 @@ def _pickle(value: object, objects: Objects | None) -> Payload:
             raise EncodeError(message) from error
         data = stream.end(buffers)
     writer = stream.writer
-    return Payload(data) if writer is None else Payload(data, writer.pieces, writer.size)
+    return Payload(data) if writer is None else Payload(data, writer.pieces)
 
 
 def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:

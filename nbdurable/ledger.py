@@ -216,7 +216,6 @@ class Ledger:
                 unsigned.seconds,
                 unsigned.payload,
                 unsigned.pieces,
-                len(unsigned.payload) + ending.payload.aside,
                 unsigned.output,
                 signature,
             ),

@@ -77,12 +77,11 @@ class Payload:
     """An encoded value or error.
 
     ``data`` is a pickle for the row; ``pieces`` says where the large buffers that it
-    goes with lie, ``aside`` bytes in all. With no ``data`` the first of them is the pickle.
+    goes with lie. With no ``data`` the first of them is the pickle.
     """
 
     data: bytes
     pieces: bytes = b""
-    aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _WORTH_BYTES = 1 << 20
 class Garbage:
     """What can be taken out of one run: all of it, or outcomes that were superseded.
 
-    ``size`` counts the bytes of outcomes and their output, ``created`` is the run's
+    ``size`` counts the bytes of rows, ``created`` is the run's
     beginning in seconds since the epoch.
     """
 
@@ -93,7 +93,7 @@ def garbage(store: Store, *, before: float | None = None) -> list[Garbage]:
 
 
 _OF_RUN = "IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
-_BYTES = "bytes + octet_length(encode(output))"
+_BYTES = "octet_length(payload) + octet_length(pieces) + octet_length(encode(output))"
 
 _SIZE = f"""
     SELECT count(*), sum({_BYTES}), max(started + seconds) FROM nbdurable.checkpoints

@@ -219,7 +219,6 @@ class ObjectWriter:
 
     def __init__(self, objects: Objects) -> None:
         self.pieces = b""
-        self.size = 0
         self._objects = objects
         self._pieces: list[Piece] = []
         self._draft = objects.draft()
@@ -305,7 +304,6 @@ class ObjectWriter:
     def _settle(self, kept: dict[bytes, Piece]) -> None:
         places = [kept.get(piece.digest, piece) for piece in self._pieces]
         self.pieces = b"".join([_PIECE.pack(*piece) for piece in places])
-        self.size = sum(piece.length for piece in places)
 
 
 class _Fault(Exception):  # noqa: N818 - why something can't be restored, for who says it

@@ -28,8 +28,7 @@ TABLES: dict[str, str] = {
         kind VARCHAR NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
         arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL,
         started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, payload BLOB NOT NULL,
-        pieces BLOB NOT NULL, bytes BIGINT NOT NULL, output VARCHAR NOT NULL,
-        signature BLOB NOT NULL""",
+        pieces BLOB NOT NULL, output VARCHAR NOT NULL, signature BLOB NOT NULL""",
     "starts": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
@@ -49,6 +48,12 @@ TABLES: dict[str, str] = {
 
 # A timer may be due at the end of time: no timestamp then.
 _AT = "TRY(make_timestamp(CAST({} * 1e6 AS BIGINT)))"
+
+# Of each piece, which takes 80 bytes, the length is a big-endian number at byte 41.
+_BYTES = """CAST(octet_length(c.payload) + COALESCE(list_sum(list_transform(
+               range(octet_length(c.pieces) // 80),
+               lambda i: CAST('0x' || hex(c.pieces[80 * i + 41 : 80 * i + 48]) AS BIGINT))), 0)
+               AS BIGINT)"""
 
 VIEWS: dict[str, str] = {
     "executions": f"""
@@ -72,7 +77,7 @@ VIEWS: dict[str, str] = {
                CASE c.kind WHEN 'value' THEN 'finished' WHEN 'error' THEN 'failed'
                     ELSE c.kind END AS status,
                c.seconds, c.attempt AS attempts, c.why, {_AT.format("c.started")} AS started,
-               c.execution, c.bytes, c.call, c.version
+               c.execution, {_BYTES} AS bytes, c.call, c.version
         FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
         UNION ALL
         SELECT o.workflow, o.run, NULL, a.name, a.label, a.ending, a.seconds, a.attempt, NULL,
