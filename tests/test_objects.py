@@ -6,7 +6,10 @@ import os
 import resource
 import stat
 import sys
+import tempfile
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +159,29 @@ def test_without_a_folder(monkeypatch, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     kept.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_folder_for_all_threads(monkeypatch, tmp_path):
+    """Steps that are the first to be large at one moment get one folder."""
+    together = threading.Barrier(4)
+    make = tempfile.TemporaryDirectory
+
+    def slowly(**options):
+        threading.Event().wait(0.05)
+        return make(dir=tmp_path, **options)
+
+    def write(content):
+        together.wait(10)
+        return put(kept, content)
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", slowly)
+    kept = Objects(None)
+    contents = [bytes([number]) * 1000 for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        pieces = list(threads.map(write, contents))
+    assert len(list(tmp_path.iterdir())) == 1
+    assert [got(kept.restore(one))[0] for one in pieces] == contents
+    kept.close()
 
 
 # --- the order on the disk ------------------------------------------------------------------

@@ -18,6 +18,7 @@ import os
 import secrets
 import struct
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
 from pathlib import Path
@@ -58,6 +59,7 @@ class Objects:
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ready = False
+        self._preparing = threading.Lock()
         self._known: dict[bytes, Piece] = {}
 
     def close(self) -> None:
@@ -88,8 +90,9 @@ class Objects:
         Raises:
             StoreError: The folder can't be made.
         """
-        with _store_errors("made"):
-            self._prepare()
+        with _store_errors("made"), self._preparing:
+            if not self._ready:
+                self._prepare()
         return ObjectWriter(self)
 
     def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
@@ -180,8 +183,6 @@ class Objects:
                 os.close(descriptor)
 
     def _prepare(self) -> None:
-        if self._ready:
-            return
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="nbdurable-")
             self._folder = Path(self._temporary.name)
