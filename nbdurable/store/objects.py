@@ -222,6 +222,7 @@ class ObjectWriter:
         self.pieces = b""
         self._objects = objects
         self._pieces: list[Piece] = []
+        self._new: dict[bytes, Piece] = {}  # by digest: what no other file holds
         self._draft = objects.draft()
         self._start = self._at = self._end = 0
         self._content = blake3()
@@ -240,18 +241,15 @@ class ObjectWriter:
     ) -> None:
         try:
             with _store_errors("written"):
-                new = {} if error is not None else self._new()
+                file = _name(self._new.values())
                 try:
-                    if new:
-                        file = _name(new.values())
+                    if error is None and self._new:
                         os.pwrite(self._descriptor, file, self._end)
                         os.fsync(self._descriptor)
                 finally:
                     os.close(self._descriptor)
-                if new:
-                    new = self._objects.keep(self._draft, file, new)
                 if error is None:
-                    self._settle(new)
+                    self._keep(file)
         finally:
             self._draft.unlink(missing_ok=True)
 
@@ -286,10 +284,9 @@ class ObjectWriter:
             StoreError: The file can't be written.
         """
         length, digest = self._at - self._start, self._content.digest()
-        piece = next((one for one in self._pieces if one.digest == digest), None)
-        piece = piece or self._objects.reused(digest, length)
+        piece = self._new.get(digest) or self._objects.reused(digest, length)
         if piece is None:
-            piece = Piece(b"", self._start, length, digest)
+            piece = self._new[digest] = Piece(b"", self._start, length, digest)
             self._end = self._at
         else:
             with _store_errors("written"):
@@ -298,11 +295,8 @@ class ObjectWriter:
         self._pieces.append(piece)
         self._content = blake3()
 
-    def _new(self) -> dict[bytes, Piece]:
-        """Give what no other file of the store holds, by its digest."""
-        return {piece.digest: piece for piece in self._pieces if not piece.file}
-
-    def _settle(self, kept: dict[bytes, Piece]) -> None:
+    def _keep(self, file: bytes) -> None:
+        kept = self._objects.keep(self._draft, file, self._new) if self._new else {}
         places = [kept.get(piece.digest, piece) for piece in self._pieces]
         self.pieces = b"".join([_PIECE.pack(*piece) for piece in places])
 
