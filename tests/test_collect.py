@@ -175,9 +175,8 @@ def test_the_file_becomes_small(path):
     big(path, "2")
     session.close_stores()
     before = path.stat().st_size
-    freed = session.collect(path, remove=True).freed
-    assert freed > 3_000_000
-    assert path.stat().st_size == before - freed
+    assert session.collect(path, remove=True).freed > 3_000_000
+    assert path.stat().st_size < before - 3_000_000
     assert sorted(one.name for one in path.parent.iterdir()) == ["store.duckdb"]
     assert problems(path) == []
     assert session.runs(path)[0].saved == 200

@@ -39,8 +39,8 @@ _WORTH_BYTES = 1 << 20
 class Garbage:
     """What can be taken out of one run: all of it, or outcomes that were superseded.
 
-    ``size`` counts the bytes of rows, ``created`` is the run's
-    beginning in seconds since the epoch.
+    ``size`` counts the bytes of its rows; ``created`` is the run's beginning in seconds
+    since the epoch.
     """
 
     run: str
