@@ -67,6 +67,7 @@ def test_states_are_their_words():
         "unfinished",
         "not saved",
         "redo",
+        "value lost",
     ]
 
 
