@@ -589,7 +589,7 @@ def _rows(
     with _reading(store) as opened:
         if opened is None:
             return []
-        columns, rows = opened.table(sql, parameters)
+        columns, rows = opened.answer(sql, parameters)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
 

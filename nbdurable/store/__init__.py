@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
+    from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
 MEMORY = ":memory:"
@@ -51,7 +52,9 @@ __all__ = [
     "Opened",
     "PastAttempts",
     "ReplayIndex",
+    "SavedStep",
     "Store",
+    "Survey",
     "check",
     "checkpoint_message",
     "compact",
@@ -63,15 +66,17 @@ __all__ = [
     "place_of",
     "remove",
     "spare_files",
+    "survey",
     "take_out",
     "taken_by_schema",
+    "trust_store",
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
-         "spare_files": "collect",
-         "hand_over": "handing",
-         "Store": "database", "Opened": "database", "check": "verify", "Batch": "journal",
-         "Entry": "journal", "Journal": "journal"}  # fmt: skip
+         "spare_files": "collect", "hand_over": "handing", "Store": "database",
+         "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
+         "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
+         "trust_store": "trust"}  # fmt: skip
 
 
 def place_of(path: str | Path) -> str:

@@ -17,7 +17,7 @@ import re
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import psutil
@@ -41,16 +41,32 @@ from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_memb
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
 from .objects import Objects
-from .schema import TABLES, VERSION, VIEWS
+from .schema import VERSION
+from .structure import catalogue_of, lay, lay_views, refuse_foreign, use_own_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+_Config = dict[str, str | bool | int | float | list[str]]
+
+_CONFIG: _Config = {
     "threads": 1,  # one row committed is faster with one thread than with several
     "autoinstall_known_extensions": False,  # nothing downloads at run time
     "autoload_known_extensions": False,
 }
+_ALONE: _Config = {**_CONFIG, "enable_external_access": False}
+"""How a file is opened that is not yet known to be ours: nothing in it reaches another file.
+DuckDB can't switch that on again in a running instance."""
+
+_known: set[tuple[str, int, int]] = set()
+"""The files (path, device, inode) that this process has found to be this user's stores."""
+
+
+class _Link(NamedTuple):
+    """A connection, and whether it is to an instance that the user holds open, too."""
+
+    connection: duckdb.DuckDBPyConnection
+    shared: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,13 +85,16 @@ class Opened:
 class Store:
     """An open store; `Store.open` makes one."""
 
-    def __init__(self, path: str, connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
+    def __init__(self, path: str, link: _Link, key: bytes) -> None:
         self.path = path
         self.key = key
         self.id = ""
-        self._connection = connection
+        self._signature = b""
+        self._version: int | None = None
+        self._connection = link.connection
+        self._shared = link.shared
         self._beginning = threading.Lock()
-        self.journal = Journal(connection)
+        self.journal = Journal(link.connection)
         self.objects = Objects(None if path == MEMORY else Path(f"{path}.objects"))
 
     @classmethod
@@ -103,16 +122,41 @@ class Store:
                     f"file from the schema in it; give it another name"
                 )
             _make_folder(Path(place).parent)
-        connection = _connect_or_remove(place, wait)
-        store = cls(place, connection, key)
-        try:
-            store._prepare()
-        except duckdb.Error as error:
-            _close_untouched(connection)
-            raise _read_error(place, error) from error
-        except DurableError:
-            _close_untouched(connection)
-            raise
+        known = _is_known(place)
+        store = cls(place, _connect_or_remove(place, wait, _CONFIG if known else _ALONE), key)
+        with store._refused_untouched():
+            store._inspect(macros=not known)
+            store._believe()
+        if not known and not store._shared:
+            store._let_go()
+            store = cls(place, _connect(place, wait, _CONFIG), key)
+            with store._refused_untouched():
+                store._inspect(macros=False)
+                store._believe()
+        with store._refused_untouched():
+            store.bring_up()
+            use_own_functions(store._connection)
+        _remember(place)
+        return store
+
+    @classmethod
+    def open_foreign(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
+        """Open a store whatever key signed it, to be looked at and re-signed by `trust`.
+
+        It is opened with external access off: nothing in it reaches another file.
+
+        Raises:
+            StoreError: As `open`; or there is no store in the file.
+        """
+        place = place_of(path)
+        if not Path(place).is_file():
+            raise StoreError(f"there is no store at {place}")
+        store = cls(place, _connect(place, wait, _ALONE), load_key())
+        with store._refused_untouched():
+            store._inspect(macros=True)
+            if store._version is None:
+                raise StoreError(f"{place} holds no store: it has no schema `nbdurable`")
+            use_own_functions(store._connection)
         return store
 
     def close(self) -> None:
@@ -123,19 +167,41 @@ class Store:
             self._connection.close()
             self.objects.close()
 
-    def _prepare(self) -> None:
-        found = self._connection.execute(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
-            "AND schema_name = 'nbdurable' AND table_name = 'meta'"
-        ).fetchone()
-        if found is None:
-            self._create()
+    @contextlib.contextmanager
+    def _refused_untouched(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            self._let_go()
+            raise _read_error(self.path, error) from error
+        except DurableError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Close the file as it is, without DuckDB folding its write-ahead log into it."""
+        if not self._shared:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        self.journal.close()
+        self._connection.close()
+
+    def _inspect(self, *, macros: bool) -> None:
+        """Learn the version of a schema that is as we made it; None where there is none.
+
+        Raises:
+            StoreCorruptError: It is not.
+            StoreVersionError: A newer nbdurable made it.
+        """
+        catalogue = catalogue_of(self._connection, macros=macros)
+        if not catalogue:
             return
+        refuse_foreign(self.path, catalogue, only="meta" if ("table", "meta") in catalogue else "")
         meta = dict(self._connection.execute("SELECT key, value FROM nbdurable.meta").fetchall())
         try:
             version = int(meta["version"])
             self.id = meta["store"].decode("ascii")
-            signature = meta["signature"]
+            self._signature = meta["signature"]
         except (KeyError, ValueError) as error:
             raise StoreCorruptError(
                 f"{self.path}: its schema `nbdurable` lacks {error}; it was not made by nbdurable, "
@@ -146,27 +212,57 @@ class Store:
                 f"{self.path} was written by a newer nbdurable (schema {version}, this one knows "
                 f"{VERSION}); it was left as it is: upgrade nbdurable, or name another store"
             )
-        if not signature_holds(self.key, signature, store_message(self.id)):
+        if version < 1:
+            raise StoreCorruptError(
+                f"{self.path}: its schema `nbdurable` has the version {version}"
+            )
+        # An older version's views are replaced, and not read before.
+        refuse_foreign(self.path, catalogue, views=version == VERSION)
+        self._version = version
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this user's key signed the store."""
+        return signature_holds(self.key, self._signature, store_message(self.id))
+
+    def _believe(self) -> None:
+        if self._version is not None and not self.is_ours:
             raise UntrustedCheckpointError(
                 f"{self.path} was not written with your key ({key_path()}): restoring its values "
-                f"would run code that somebody else chose, so nothing of it is replayed. Move it "
-                f"away, or name another store with configure(store=...) or NBDURABLE_STORE"
+                f"would run code that somebody else chose, so nothing of it is replayed. "
+                f"`%durable trust`, or `nbdurable trust PATH`, shows what is in it and makes it "
+                f"yours; or move it away, or name another store with configure(store=...) or "
+                f"NBDURABLE_STORE"
             )
 
-    def _create(self) -> None:
-        self.id = uuid.uuid4().hex
+    def bring_up(self) -> None:
+        """Make the schema where there is none, and an older one this version's.
+
+        Raises:
+            StoreError: It could not be written.
+        """
         try:
-            self._create_schema(self._connection)
+            with self._connection.cursor() as cursor:
+                if self._version is None:
+                    self.id = uuid.uuid4().hex
+                    self._create_schema(cursor)
+                elif self._version < VERSION:
+                    self._migrate(cursor)
         except duckdb.Error as error:
             raise as_store_error(error) from error
+        self._version = VERSION
+
+    def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.begin()
+        lay_views(connection)
+        connection.execute(
+            "UPDATE nbdurable.meta SET value = ? WHERE key = 'version'", [b"%d" % VERSION]
+        )
+        connection.commit()
 
     def _create_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.begin()
-        connection.execute("CREATE SCHEMA IF NOT EXISTS nbdurable")
-        for table, columns in TABLES.items():
-            connection.execute(f"CREATE TABLE nbdurable.{table} ({columns})")
-        for view, query in VIEWS.items():
-            connection.execute(f"CREATE VIEW nbdurable.{view} AS {query}")
+        lay(connection)
         rows = {
             "version": b"%d" % VERSION,
             "store": self.id.encode("ascii"),
@@ -195,9 +291,17 @@ class Store:
             StoreCorruptError: The file is damaged, or a table of ours is gone.
             StoreError: It can't be read.
         """
+        return self.answer(query, parameters)[1]
+
+    def answer(
+        self, query: str, parameters: Sequence[object] = ()
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Give a query of ours with the names of its columns; as `rows`."""
         try:
             with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
-                return cursor.execute(query, list(parameters)).fetchall()
+                use_own_functions(cursor)
+                rows = cursor.execute(query, list(parameters)).fetchall()
+                return [column[0] for column in cursor.description or ()], rows
         except duckdb.Error as error:
             raise _read_error(self.path, error) from error
 
@@ -366,7 +470,7 @@ class Store:
             RunSummary(
                 id=run,
                 name=called,
-                status=RunStatus(status) if executions else RunStatus.INTERRUPTED,
+                status=self._as_status(status) if executions else RunStatus.INTERRUPTED,
                 created=created,
                 executions=executions,
                 last_started=started or created,
@@ -393,7 +497,16 @@ class Store:
             "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
             [run],
         )
-        return RunStatus(rows[0][0]) if rows else None
+        return self._as_status(rows[0][0]) if rows else None
+
+    def _as_status(self, text: str) -> RunStatus:
+        try:
+            return RunStatus(text)
+        except ValueError as error:
+            raise StoreCorruptError(
+                f"{self.path} says of an execution that it ended as {text!r}, which no nbdurable "
+                f"writes; it was left as it is: restore it from a copy, or move it away"
+            ) from error
 
     def _retried(self, run: str, index: ReplayIndex) -> list[Checkpoint]:
         errors = index.errors()
@@ -550,18 +663,18 @@ def _is_lock(error: BaseException) -> bool:
     return isinstance(error, duckdb.IOException) and "Conflicting lock" in str(error)
 
 
-def _connect_or_remove(path: str, wait: float) -> duckdb.DuckDBPyConnection:
+def _connect_or_remove(path: str, wait: float, config: _Config) -> _Link:
     """Connect; a file that is begun here, and then the disk is full, is no store to be refused."""
     begun_here = path != MEMORY and not Path(path).exists()
     try:
-        return _connect(path, wait)
+        return _connect(path, wait, config)
     except StoreFullError:
         if begun_here:
             Path(path).unlink(missing_ok=True)
         raise
 
 
-def _connect(path: str, wait: float) -> duckdb.DuckDBPyConnection:
+def _connect(path: str, wait: float, config: _Config) -> _Link:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_lock),
         wait=tenacity.wait_fixed(0.05),
@@ -569,19 +682,40 @@ def _connect(path: str, wait: float) -> duckdb.DuckDBPyConnection:
         reraise=True,
     )
     try:
-        return retrying(_connect_once, path)
+        return retrying(_connect_once, path, config)
     except duckdb.Error as error:
         raise _open_error(path, error) from error
 
 
-def _connect_once(path: str) -> duckdb.DuckDBPyConnection:
+def _connect_once(path: str, config: _Config) -> _Link:
+    if "enable_external_access" in config and "?" in path:
+        # DuckDB allows itself the write-ahead log, but not where a path is like a URL's.
+        config = {**config, "allowed_paths": [path.replace("?", ".wal?", 1)]}
     try:
-        return duckdb.connect(path, config=_CONFIG)
+        return _Link(duckdb.connect(path, config=config), shared=False)
     except duckdb.ConnectionException as error:
         if "different configuration" not in str(error):
             raise
         # The user holds this database open in the same process: share their instance.
-        return duckdb.connect(path)
+        return _Link(duckdb.connect(path), shared=True)
+
+
+def _file_of(place: str) -> tuple[str, int, int]:
+    found = Path(place).stat()
+    return place, found.st_dev, found.st_ino
+
+
+def _is_known(place: str) -> bool:
+    """Tell whether nobody else can have written what is in a store."""
+    try:
+        return place == MEMORY or _file_of(place) in _known
+    except OSError:
+        return True  # there is none yet; or the opening says what is wrong
+
+
+def _remember(place: str) -> None:
+    with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
+        _known.add(_file_of(place))
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:

@@ -5,11 +5,36 @@ tables in `main` are never touched. Tables carry no primary keys: one process
 holds the file, the replay index keeps identities unique, `check` proves it, and
 a key index would make each commit dearer as the store grows. Digests are BLOBs,
 times are seconds since the epoch (UTC); the views turn them into timestamps.
+
+The views are for everybody's SQL, and stay when tables change:
+
+========== ===========================================================================
+view       a row for each
+========== ===========================================================================
+runs       run: ``workflow`` (its name), ``run`` (its id), ``created``, ``status`` (that
+           of its last execution), ``executions``, ``saved`` (outcomes)
+executions pass of a cell over a run: ``execution``, ``workflow``, ``run``, ``started``,
+           ``ended``, ``status`` (finished, failed, interrupted; died, where it has no end
+           yet), ``error``, ``pid``, ``host``, ``python``, ``packages``
+steps      step: ``workflow``, ``run``, ``number`` (its place in commit order, NULL while
+           there is no outcome), ``name``, ``label`` (with its arguments), ``status``
+           (finished, failed, cancelled, not saved, in flight, unfinished), ``seconds``,
+           ``attempts``, ``why`` it ran, ``started``, ``execution``, ``bytes``, ``call``,
+           ``version``
+attempts   try of a step: ``workflow``, ``run``, ``name``, ``label``, ``attempt``,
+           ``started``, ``seconds``, ``ending``, ``error``, ``execution``, ``call``,
+           ``version``
+decisions  select that was decided: ``workflow``, ``run``, ``number`` (its winner's),
+           ``label``, ``winner``, ``decided``, ``execution``
+========== ===========================================================================
+
+Times are timestamps in UTC, durations seconds. A view calls functions by their full
+names: a macro in a user's `main`, called `count`, would come before DuckDB's own.
 """
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2  # 2: the views call DuckDB's functions by their full names
 
 # Tables in the order of their columns: the appender fills them by position.
 TABLES: dict[str, str] = {
@@ -47,12 +72,15 @@ TABLES: dict[str, str] = {
 }
 
 # A timer may be due at the end of time: no timestamp then.
-_AT = "TRY(make_timestamp(CAST({} * 1e6 AS BIGINT)))"
+_AT = "TRY(system.main.make_timestamp(CAST(system.main.multiply({}, 1e6) AS BIGINT)))"
 
 # Of each piece, which takes 80 bytes, the length is a big-endian number at byte 41.
-_BYTES = """CAST(octet_length(c.payload) + COALESCE(list_sum(list_transform(
-               range(octet_length(c.pieces) // 80),
-               lambda i: CAST('0x' || hex(c.pieces[80 * i + 41 : 80 * i + 48]) AS BIGINT))), 0)
+_BYTES = """CAST(system.main.add(system.main.octet_length(c.payload), COALESCE(
+               system.main.list_sum(system.main.list_transform(
+                   system.main.range(0, system.main.octet_length(c.pieces), 80),
+                   lambda i: CAST(system.main.concat('0x', system.main.hex(
+                       system.main.array_slice(c.pieces, system.main.add(i, 41),
+                                               system.main.add(i, 48)))) AS BIGINT))), 0))
                AS BIGINT)"""
 
 VIEWS: dict[str, str] = {
@@ -65,9 +93,9 @@ VIEWS: dict[str, str] = {
         LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id""",
     "runs": f"""
         SELECT r.name AS workflow, r.id AS run, {_AT.format("r.created")} AS created,
-               COALESCE(last(e.status ORDER BY e.execution), 'new') AS status,
-               count(e.execution) AS executions,
-               (SELECT count(*) FROM nbdurable.checkpoints c
+               COALESCE(system.main.last(e.status ORDER BY e.execution), 'new') AS status,
+               system.main.count(e.execution) AS executions,
+               (SELECT system.main.count_star() FROM nbdurable.checkpoints c
                 JOIN nbdurable.execution_log o ON o.id = c.execution
                 WHERE o.run = r.id) AS saved
         FROM nbdurable.run_log r LEFT JOIN nbdurable.executions e ON e.run = r.id

@@ -1,0 +1,135 @@
+"""What stands in schema `nbdurable`, compared with ours before a row of it is read.
+
+Invariant: asks DuckDB's own catalogue only, and by names that nothing in a file can
+take. A view in a table's place, a trigger, a macro, a generated column: each would
+run SQL that somebody else wrote as soon as the schema is read or written, so a
+schema that holds one is refused whole.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import duckdb
+
+from nbdurable.errors import StoreCorruptError
+
+from .schema import TABLES, VIEWS
+
+_IN_SCHEMA = "WHERE database_name = $1 AND lower(schema_name) = 'nbdurable'"
+_CATALOGUE = " UNION ALL ".join(
+    f"SELECT '{kind}', {kind}_name, {sql} FROM duckdb_{kinds}() {_IN_SCHEMA}"  # noqa: S608 - constants
+    for kind, kinds, sql in (
+        ("table", "tables", "sql"),
+        ("view", "views", "sql"),
+        ("index", "indexes", "''"),
+        ("trigger", "triggers", "''"),
+        ("sequence", "sequences", "''"),
+        ("type", "types", "''"),
+    )
+)
+_MACROS = f"SELECT DISTINCT 'macro', function_name, '' FROM duckdb_functions() {_IN_SCHEMA}"  # noqa: S608 - constants
+
+Catalogue = dict[tuple[str, str], str]
+"""The SQL of each (kind, name) of the schema, in DuckDB's own words"""
+
+
+def use_own_functions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let every function and operator on this connection be DuckDB's own.
+
+    By default a macro in `main` called `count`, or `+`, comes before DuckDB's. The
+    schema must be there; nothing can be created on such a connection.
+    """
+    quoted = '"' + _database_of(connection).replace('"', '""') + '"'
+    path = f"system.main,{quoted}.nbdurable".replace("'", "''")
+    connection.execute(f"SET search_path = '{path}'")
+
+
+def _database_of(connection: duckdb.DuckDBPyConnection) -> str:
+    # A macro of the file could take the bare name.
+    name: str
+    ((name,),) = connection.execute('SELECT "system"."main".current_database()').fetchall()
+    return name
+
+
+def lay(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the schema with its tables and views."""
+    connection.execute("CREATE SCHEMA IF NOT EXISTS nbdurable")
+    for table, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE nbdurable.{table} ({columns})")
+    lay_views(connection)
+
+
+def lay_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the views, in the place of those that an older version made."""
+    for view in reversed(VIEWS):
+        connection.execute(f"DROP VIEW IF EXISTS nbdurable.{view}")
+    for view, query in VIEWS.items():
+        connection.execute(f"CREATE VIEW nbdurable.{view} AS {query}")
+
+
+def catalogue_of(connection: duckdb.DuckDBPyConnection, *, macros: bool) -> Catalogue:
+    """Give what stands in the schema.
+
+    Args:
+        connection: To the store.
+        macros: Look for macros, too: that takes 10 ms. Nothing of ours calls a
+            function by a name that they could take.
+    """
+    query = f"{_CATALOGUE} UNION ALL {_MACROS}" if macros else _CATALOGUE
+    with connection.cursor() as cursor:
+        database = _database_of(cursor)
+        cursor.execute("SET search_path = 'system.main'")
+        rows = cursor.execute(query, [database]).fetchall()
+    return {(kind, name): sql for kind, name, sql in rows}
+
+
+def refuse_foreign(path: str, found: Catalogue, *, only: str = "", views: bool = True) -> None:
+    """Make sure that what stands in the schema is what this version would lay.
+
+    Args:
+        path: The store, for the message.
+        found: What stands there.
+        only: Look at this table alone.
+        views: Compare the SQL of views, too, not their names alone.
+
+    Raises:
+        StoreCorruptError: Something is foreign, changed or gone; says what.
+    """
+    expected = _expected()
+    if only:
+        found = {key: sql for key, sql in found.items() if key[1] == only}
+        expected = {key: sql for key, sql in expected.items() if key[1] == only}
+    if foreign := [f"{kind} {name}" for kind, name in found if (kind, name) not in expected]:
+        raise StoreCorruptError(
+            f"{path}: its schema `nbdurable` holds what nbdurable did not make: "
+            f"{', '.join(sorted(foreign))}. That could run in the place of ours, so no row was "
+            f"read. The file was left as it is: move it away, or name another store with "
+            f"configure(store=...) or NBDURABLE_STORE"
+        )
+    if gone := [f"{kind} {name}" for kind, name in expected if (kind, name) not in found]:
+        raise StoreCorruptError(
+            f"{path} is damaged: its schema `nbdurable` lacks {', '.join(sorted(gone))}; it was "
+            f"left as it is: restore it from a copy, or move it away, or name another store with "
+            f"configure(store=...) or NBDURABLE_STORE"
+        )
+    changed = [
+        f"{kind} {name}"
+        for (kind, name), sql in found.items()
+        if sql != expected[kind, name] and (views or kind != "view")
+    ]
+    if changed:
+        raise StoreCorruptError(
+            f"{path}: its schema `nbdurable` was changed: {', '.join(sorted(changed))} is not as "
+            f"nbdurable made it, so no row was read. The file was left as it is: restore it from "
+            f"a copy, or move it away, or name another store with configure(store=...) or "
+            f"NBDURABLE_STORE"
+        )
+
+
+@functools.cache
+def _expected() -> Catalogue:
+    """Give what DuckDB calls the schema that this version lays, in the words of this DuckDB."""
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        lay(connection)
+        return catalogue_of(connection, macros=False)

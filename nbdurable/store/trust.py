@@ -1,0 +1,192 @@
+"""`survey` and `trust_store`: what is in somebody else's store, and making it one's own.
+
+Invariant: nothing is unpickled, and nothing in the file is run: it is open with
+external access off, and its schema holds our tables alone (`structure`). A
+signature says that whoever holds the key believes every byte, so a store that
+contradicts itself is not signed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.codec import sign, signature_holds
+from nbdurable.errors import StoreCorruptError
+from nbdurable.records import Checkpoint, Decision, RunSummary
+
+from . import LOCK_WAIT_SECONDS
+from .database import Store
+from .index import (
+    checkpoint_message,
+    decision_message,
+    store_message,
+    unpack,
+    unpack_members,
+)
+from .verify import check_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .journal import Batch
+
+_ROWS_AT_A_TIME = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStep:
+    """What a checkpoint says of itself; ``bytes`` is the size of its value."""
+
+    workflow: str
+    label: str
+    kind: str
+    started: float
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is in a store, by its columns alone.
+
+    ``ours`` tells whether this user's key signed the store; ``unsigned`` how many
+    checkpoints and decisions it did not sign; ``problems`` what contradicts itself.
+    """
+
+    path: str
+    ours: bool
+    unsigned: int
+    runs: tuple[RunSummary, ...]
+    steps: tuple[SavedStep, ...]
+    problems: tuple[str, ...]
+
+
+def survey(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Survey:
+    """Tell what is in a store, whatever key signed it; the file stays as it is.
+
+    Args:
+        path: The DuckDB file.
+        wait: How many seconds to wait for another process to let go of the file.
+
+    Raises:
+        StoreError: There is none, or it can't be read; as `Store.open`.
+    """
+    store = Store.open_foreign(path, wait=wait)
+    try:
+        return _survey(store)
+    finally:
+        store.close()
+
+
+def trust_store(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Survey:
+    """Sign everything in a store with this user's key, in one transaction.
+
+    Returns:
+        What was signed.
+
+    Raises:
+        StoreCorruptError: It contradicts itself; nothing was signed.
+        StoreError: As `survey`; or it can't be written.
+    """
+    with contextlib.closing(Store.open_foreign(path, wait=wait)) as store:
+        found = _survey(store)
+        if found.problems:
+            raise StoreCorruptError(
+                f"{store.path} contradicts itself, so nothing of it was signed: "
+                f"{found.problems[0]}{_more(found.problems)}"
+            )
+        store.bring_up()
+        signed = {
+            table: [(row, sign(store.key, message)) for row, message, _ in rows]
+            for table, rows in _signed_rows(store).items()
+        }
+        store.commit(lambda batch: _write_signatures(store, signed, batch))
+        return found
+
+
+def _more(problems: tuple[str, ...]) -> str:
+    return f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+
+
+def _survey(store: Store) -> Survey:
+    problems = tuple(check_content(store))
+    steps = store.rows(
+        """
+        SELECT COALESCE(r.name, ''), c.label, c.kind, c.started, c.seconds,
+               octet_length(c.payload)
+        FROM nbdurable.checkpoints c
+        LEFT JOIN nbdurable.execution_log e ON e.id = c.execution
+        LEFT JOIN nbdurable.run_log r ON r.id = e.run
+        ORDER BY c.started, c.number
+        """
+    )
+    unsigned = 0
+    for rows in _signed_rows(store).values():
+        for _, message, signature in rows:
+            unsigned += not signature_holds(store.key, signature, message)
+    return Survey(
+        path=store.path,
+        ours=store.is_ours,
+        unsigned=unsigned,
+        # What is in an unknown state is no run that could be told of.
+        runs=() if problems else tuple(store.summaries()),
+        steps=tuple(SavedStep(*row) for row in steps),
+        problems=problems,
+    )
+
+
+def _write_signatures(
+    store: Store, signed: dict[str, list[tuple[int, bytes]]], batch: Batch
+) -> None:
+    for table, rows in signed.items():
+        batch.execute(
+            f"UPDATE nbdurable.{table} SET signature = t.signature FROM "  # noqa: S608 - ours
+            "(SELECT unnest(?::BIGINT[]) AS id, unnest(?::BLOB[]) AS signature) t "
+            f"WHERE {table}.rowid = t.id",
+            [[row for row, _ in rows], [signature for _, signature in rows]],
+        )
+    batch.execute(
+        "UPDATE nbdurable.meta SET value = ? WHERE key = 'signature'",
+        [sign(store.key, store_message(store.id))],
+    )
+
+
+_Signed = tuple[int, bytes, bytes]
+"""(row, message, signature)"""
+
+
+def _signed_rows(store: Store) -> dict[str, Iterator[_Signed]]:
+    return {"checkpoints": _checkpoints(store), "decision_log": _decisions(store)}
+
+
+def _checkpoints(store: Store) -> Iterator[_Signed]:
+    names = [field.name for field in dataclasses.fields(Checkpoint)]
+    for row, *fields in _rows(store, "checkpoints", names):
+        checkpoint = Checkpoint(*fields)
+        yield row, checkpoint_message(store.id, checkpoint), checkpoint.signature
+
+
+def _decisions(store: Store) -> Iterator[_Signed]:
+    names = ["key", "branches", "winner", "number", "execution", "losers", "signature"]
+    for row, key, branches, winner, number, execution, losers, signature in _rows(
+        store, "decision_log", names
+    ):
+        members, lost = unpack_members(branches), unpack(losers)
+        decision = Decision(key, members, winner, number, execution, lost, signature)
+        yield row, decision_message(store.id, decision), signature
+
+
+def _rows(store: Store, table: str, names: list[str]) -> Iterator[tuple[Any, ...]]:
+    """Give the rows of a table, a bounded number of payloads in memory at a time."""
+    after = -1
+    query = (
+        f"SELECT rowid, {', '.join(names)} FROM nbdurable.{table} "  # noqa: S608 - names of ours
+        f"WHERE rowid > ? ORDER BY rowid LIMIT {_ROWS_AT_A_TIME}"
+    )
+    while found := store.rows(query, [after]):
+        yield from found
+        after = found[-1][0]
