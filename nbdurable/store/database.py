@@ -42,7 +42,7 @@ from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
 from .objects import Objects
 from .schema import VERSION
-from .structure import catalogue_of, lay, lay_views, refuse_foreign, use_own_functions
+from .structure import catalogue_of, lay, lay_views, own_functions, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +91,7 @@ class Store:
         self.id = ""
         self._signature = b""
         self._version: int | None = None
+        self._own_functions = ""
         self._connection = link.connection
         self._shared = link.shared
         self._beginning = threading.Lock()
@@ -135,7 +136,7 @@ class Store:
                 store._believe()
         with store._refused_untouched():
             store.bring_up()
-            use_own_functions(store._connection)
+            store._use_own_functions()
         _remember(place)
         return store
 
@@ -156,7 +157,7 @@ class Store:
             store._inspect(macros=True)
             if store._version is None:
                 raise StoreError(f"{place} holds no store: it has no schema `nbdurable`")
-            use_own_functions(store._connection)
+            store._use_own_functions()
         return store
 
     def close(self) -> None:
@@ -170,7 +171,8 @@ class Store:
     @contextlib.contextmanager
     def _refused_untouched(self) -> Iterator[None]:
         try:
-            yield
+            with _interruptible():
+                yield
         except duckdb.Error as error:
             self._let_go()
             raise _read_error(self.path, error) from error
@@ -219,6 +221,10 @@ class Store:
         # An older version's views are replaced, and not read before.
         refuse_foreign(self.path, catalogue, views=version == VERSION)
         self._version = version
+
+    def _use_own_functions(self) -> None:
+        self._own_functions = own_functions(self._connection)
+        self._connection.execute(self._own_functions)
 
     @property
     def is_ours(self) -> bool:
@@ -299,7 +305,7 @@ class Store:
         """Give a query of ours with the names of its columns; as `rows`."""
         try:
             with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
-                use_own_functions(cursor)
+                cursor.execute(self._own_functions)
                 rows = cursor.execute(query, list(parameters)).fetchall()
                 return [column[0] for column in cursor.description or ()], rows
         except duckdb.Error as error:

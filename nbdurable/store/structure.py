@@ -34,15 +34,15 @@ Catalogue = dict[tuple[str, str], str]
 """The SQL of each (kind, name) of the schema, in DuckDB's own words"""
 
 
-def use_own_functions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let every function and operator on this connection be DuckDB's own.
+def own_functions(connection: duckdb.DuckDBPyConnection) -> str:
+    """Give the statement after which every function and operator is DuckDB's own.
 
     By default a macro in `main` called `count`, or `+`, comes before DuckDB's. The
-    schema must be there; nothing can be created on such a connection.
+    schema must be there; nothing can be created on a connection that executed it.
     """
     quoted = '"' + _database_of(connection).replace('"', '""') + '"'
     path = f"system.main,{quoted}.nbdurable".replace("'", "''")
-    connection.execute(f"SET search_path = '{path}'")
+    return f"SET search_path = '{path}'"
 
 
 def _database_of(connection: duckdb.DuckDBPyConnection) -> str:

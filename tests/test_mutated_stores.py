@@ -1,0 +1,298 @@
+"""Mutated stores: whatever is changed in a store, replay is right, or an error that has a name.
+
+A store with two runs is changed at random, one place at a time: bits flipped, values
+swapped between rows and runs, payloads replaced, rows copied and lost, a pickle that
+runs code in each column. Then the program runs again, and questions are asked.
+`NBDURABLE_MUTATIONS=10000` says how many stores are mutated (about 10 minutes);
+`NBDURABLE_MUTATIONS_SEED` which.
+"""
+
+import contextlib
+import os
+import pickle  # noqa: TID251 - armed, and what is planted
+import random
+
+import pytest
+
+from nbdurable import DurableError, after, codec, gather, go, select, session, step, workflow
+from nbdurable.store import MEMORY, check, database, schema
+
+MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
+SEED = int(os.environ.get("NBDURABLE_MUTATIONS_SEED", "1"))
+STORES_OF = 100  # mutations of one store: what is put back makes its tables longer
+
+pytestmark = pytest.mark.timeout(max(60, MUTATIONS // 5))
+
+# --- the program -----------------------------------------------------------------------
+
+
+def square(number):
+    """Square, with a print."""
+    print("squaring", number)
+    return [number * number]
+
+
+def refuse(number):
+    """Fail."""
+    raise ValueError(f"refused {number}")
+
+
+def inner(number):
+    """Start a step of its own."""
+    return go(square, number).result() + go(square, number + 1).result()
+
+
+def program(base):
+    """Run a little of everything that is replayed."""
+    first = go(square, base)
+    first.result()
+    won = select(after(3_600), first)
+    values = [first.result(), won.result(), won.index]
+    try:
+        step(refuse, retries=1, backoff=0.0)(base)
+    except ValueError as error:
+        values.append(str(error))
+    values.append(gather(go(inner, base), go(square, base + 5)).result())
+    return values
+
+
+BASES = {"one": 2, "two": 20}
+VALUES = {name: [[n * n], [n * n], 1, f"refused {n}", [[n * n, (n + 1) ** 2], [(n + 5) ** 2]]]
+          for name, n in BASES.items()}  # fmt: skip
+
+
+def execute(path, name):
+    """Run one of the two runs."""
+    with workflow(name, store=path):
+        return program(BASES[name])
+
+
+# --- what must never happen ------------------------------------------------------------
+
+
+EXPLODED = []
+
+
+class Bomb:
+    """Tells when it is unpickled."""
+
+    def __reduce__(self):
+        return EXPLODED.append, ("boom",)
+
+
+BOMB = pickle.dumps(Bomb())
+
+
+@pytest.fixture
+def armed(monkeypatch):
+    """Give a list of what was unpickled that this process had not encoded itself, and signed."""
+    believed, unsigned = set(), []
+    encode, loads = codec.encode, pickle.loads
+
+    def encoded(value):
+        payload = encode(value)
+        believed.add(payload.data)
+        return payload
+
+    def loaded(data, **options):
+        if data not in believed:
+            unsigned.append(data)
+        return loads(data, **options)
+
+    monkeypatch.setattr(codec, "encode", encoded)
+    monkeypatch.setattr(pickle, "loads", loaded)
+    EXPLODED.clear()
+    return unsigned
+
+
+# --- mutations -------------------------------------------------------------------------
+
+COLUMNS = [
+    (table, *column.split()[:2])
+    for table, columns in schema.TABLES.items()
+    for column in columns.split(",")
+]
+EXTREMES = {
+    "BLOB": [b"", BOMB, bytes(16), bytes(32), b"\xff" * 48],
+    "VARCHAR": ["", "größer \N{PILE OF POO}", "x" * 5_000, BOMB.decode("latin-1"),
+                "running", "value", "error", "not saved", '[["stdout", "forged"]]', "{", "[1]"],
+    "BIGINT": [-(2**63), -1, 0, 1, 2, 2**31, 2**63 - 1],
+    "INTEGER": [-(2**31), -1, 0, 1, 2, 2**31 - 1],
+    "DOUBLE": [float("nan"), float("inf"), float("-inf"), -1.0, 0.0, 1e308, 5e-324],
+    "BOOLEAN": [True, False],
+}  # fmt: skip
+
+
+def flipped(draw, value):
+    """Change one bit, letter or digit of a value."""
+    match value:
+        case bool():
+            return not value
+        case bytes() if value:
+            at = draw.randrange(len(value))
+            return value[:at] + bytes([value[at] ^ (1 << draw.randrange(8))]) + value[at + 1 :]
+        case str() if value:
+            at = draw.randrange(len(value))
+            return value[:at] + draw.choice("aZ0 \"'{[") + value[at + 1 :]
+        case int():
+            return value ^ (1 << draw.randrange(20))
+        case float():
+            return value + draw.choice([-1e9, -1.0, 1e-6, 1.0, 1e9])
+    return value
+
+
+def mutate(draw, connection, column=None):
+    """Change one thing of a store; give what, for the message."""
+    table, name, kind = column or draw.choice(COLUMNS)
+    place = f"nbdurable.{table}"
+    rows = [row for (row,) in connection.execute(f"SELECT rowid FROM {place}").fetchall()]
+    if not rows:
+        return None
+    row, other = draw.choice(rows), draw.choice(rows)
+    way = draw.choice(["flip", "flip", "extreme", "extreme", "copy", "swap", "row twice", "no row"])
+    if way in {"flip", "extreme"}:
+        ((value,),) = connection.execute(
+            f"SELECT {name} FROM {place} WHERE rowid = ?", [row]
+        ).fetchall()
+        new = flipped(draw, value) if way == "flip" else draw.choice(EXTREMES[kind])
+        connection.execute(f"UPDATE {place} SET {name} = ? WHERE rowid = ?", [new, row])
+        return f"{table}.{name} of row {row}: {new!r:.80}"
+    if way == "copy":
+        connection.execute(
+            f"UPDATE {place} SET {name} = (SELECT {name} FROM {place} WHERE rowid = ?) "
+            f"WHERE rowid = ?",
+            [other, row],
+        )
+    elif way == "swap":
+        connection.execute(
+            f"UPDATE {place} AS t SET {name} = s.{name} FROM {place} AS s "
+            f"WHERE (t.rowid = $1 AND s.rowid = $2) OR (t.rowid = $2 AND s.rowid = $1)",
+            {"1": row, "2": other},
+        )
+    elif way == "row twice":
+        connection.execute(f"INSERT INTO {place} FROM {place} WHERE rowid = ?", [row])
+    else:
+        connection.execute(f"DELETE FROM {place} WHERE rowid = ?", [row])
+    return f"{way} of {table}.{name}, rows {row} and {other}"
+
+
+# --- what becomes of them ----------------------------------------------------------------
+
+
+def checked(path):
+    """Check a store."""
+    with session._reading(path) as store:
+        return check(store)
+
+
+QUESTIONS = [
+    session.runs,
+    session.status,
+    session.unfinished,
+    lambda path: session.steps(store=path),
+    lambda path: session.why(store=path),
+    *(
+        lambda path, view=view: session.query(f"FROM nbdurable.{view}", path)
+        for view in schema.VIEWS
+    ),
+    checked,
+]
+
+
+def look(path, draw, seen):
+    """Run both runs and ask two questions; each answers, or fails by a name."""
+    for name in BASES:
+        with told(seen):
+            assert execute(path, name) == VALUES[name]
+    for question in draw.sample(QUESTIONS, 2):
+        with told(seen):
+            question(path)
+    assert EXPLODED == []
+
+
+@contextlib.contextmanager
+def told(seen):
+    """Accept an error that has a name, and count it."""
+    try:
+        yield
+    except DurableError as error:
+        seen[type(error).__name__] = seen.get(type(error).__name__, 0) + 1
+
+
+@contextlib.contextmanager
+def fresh_store():
+    """Give a connection to a store in memory in which both runs have finished."""
+    for name in BASES:
+        assert execute(MEMORY, name) == VALUES[name]
+    with session._reading(MEMORY) as store, store._connection.cursor() as connection:
+        connection.execute("SET search_path = 'memory.main'")
+        for table in schema.TABLES:
+            connection.execute(f"CREATE TABLE main.{table} AS FROM nbdurable.{table}")
+        yield store, connection
+    session.close_stores()
+
+
+def restore(connection):
+    """Put every table back as it was."""
+    connection.begin()
+    for table in schema.TABLES:
+        connection.execute(f"DELETE FROM nbdurable.{table}")
+        connection.execute(f"INSERT INTO nbdurable.{table} FROM main.{table}")
+    connection.commit()
+
+
+def inspect(store):
+    """Look at a store as an opening does."""
+    store._inspect(macros=False)
+    store._believe()
+
+
+def test_mutated_rows(armed, capsys):
+    """A store whose rows were changed replays what it saved, or says what is wrong."""
+    draw = random.Random(SEED)
+    seen = {}
+    for first in range(0, MUTATIONS, STORES_OF):
+        with fresh_store() as (store, connection):
+            identity = store.id
+            for count in range(first, min(first + STORES_OF, MUTATIONS)):
+                what = mutate(draw, connection, COLUMNS[count // 2 % len(COLUMNS)])
+                try:
+                    with told(seen):
+                        inspect(store)
+                        look(MEMORY, draw, seen)
+                    assert armed == []
+                except Exception as error:
+                    raise AssertionError(f"seed {SEED}, mutation {count}: {what}") from error
+                store.id = identity
+                restore(connection)
+                capsys.readouterr()
+    with capsys.disabled():
+        print(f"\n{MUTATIONS} stores mutated: {seen}")
+    assert seen["UntrustedCheckpointError"] > MUTATIONS // 20
+
+
+def test_mutated_bytes(tmp_path, armed, capsys):
+    """A file with any byte changed replays what it saved, or is called damaged."""
+    path = tmp_path / "store.duckdb"
+    for name in BASES:
+        assert execute(path, name) == VALUES[name]
+    session.close_stores()
+    whole = path.read_bytes()
+    draw = random.Random(SEED)
+    seen = {}
+    for count in range(max(10, MUTATIONS // 10)):
+        at = draw.randrange(len(whole))
+        path.write_bytes(
+            whole[:at] + bytes([whole[at] ^ (1 << draw.randrange(8))]) + whole[at + 1 :]
+        )
+        database._known.clear()
+        try:
+            look(path, draw, seen)
+            assert armed == []
+        except Exception as error:
+            raise AssertionError(f"seed {SEED}, file {count}: byte {at}") from error
+        finally:
+            session.close_stores()
+    with capsys.disabled():
+        print(f"\n{count + 1} files mutated: {seen}")
+    assert seen["StoreCorruptError"] > 0
