@@ -271,6 +271,26 @@ def test_mutated_rows(armed, capsys):
     assert seen["UntrustedCheckpointError"] > MUTATIONS // 20
 
 
+def test_a_bomb_in_every_column(armed, capsys):
+    """A pickle that runs code never runs, whatever column of whatever row it is put into."""
+    draw = random.Random(SEED)
+    seen = {}
+    with fresh_store() as (store, connection):
+        identity = store.id
+        for table, name, kind in COLUMNS:
+            if kind not in {"BLOB", "VARCHAR"}:
+                continue
+            value = BOMB if kind == "BLOB" else BOMB.decode("latin-1")
+            connection.execute(f"UPDATE nbdurable.{table} SET {name} = ?", [value])
+            with told(seen):
+                inspect(store)
+                look(MEMORY, draw, seen)
+            assert armed == [], (table, name)
+            store.id = identity
+            restore(connection)
+    assert set(seen) >= {"UntrustedCheckpointError", "StoreCorruptError"}
+
+
 def test_mutated_bytes(tmp_path, armed, capsys):
     """A file with any byte changed replays what it saved, or is called damaged."""
     path = tmp_path / "store.duckdb"

@@ -494,6 +494,11 @@ class Store:
             "rowid DESC LIMIT 1",
             [name],
         )
+        if rows and not rows[0][0].isascii():
+            raise StoreCorruptError(
+                f"{self.path} has a run with the id {rows[0][0]!r:.60}, which no nbdurable writes; "
+                f"it was left as it is: restore it from a copy, or move it away"
+            )
         return rows[0] if rows else None
 
     def _last_status(self, run: str) -> RunStatus | None:
