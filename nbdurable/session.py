@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import output, scope, streams
 from . import store as stores
+from .codec import decode
 from .errors import StoreError, UsageError
 from .executors import Clock, SystemClock
 from .fingerprint import Fingerprinter
@@ -562,7 +563,10 @@ def collect(
 
 
 def query(sql: str, store: str | Path | None = None) -> Any:
-    """Run SQL over the store, its views in reach by their names.
+    """Run SQL over the store, its views in reach by their names, and ``step('load')``.
+
+    ``FROM step('load')`` is the table that a step called, or labelled, `load` gave: its
+    newest outcome in the newest run that has one.
 
     Returns:
         A pandas DataFrame where pandas is installed, else a list of dicts; None
@@ -570,11 +574,53 @@ def query(sql: str, store: str | Path | None = None) -> Any:
 
     Raises:
         StoreError: DuckDB's own message.
+        UsageError: No finished step has that name, or several have; or its value is no
+            table.
+        CodecError: The step's value is not signed by this user's key, or can't be
+            restored.
     """
     with _reading(store) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {store or default_store()} yet")
-        return opened.frame(sql)
+        return opened.frame(sql, _tables(opened, sql))
+
+
+def _tables(opened: Store, sql: str) -> dict[str, object]:
+    """Give the values of the steps that a query names."""
+    return {name: _value_of(opened, name) for name in {one.name for one in stores.mentions(sql)}}
+
+
+def _value_of(opened: Store, name: str) -> object:
+    found = opened.values_of(name, limit=_LABELS_LISTED + 1)
+    if not found:
+        raise UsageError(f"step({name!r}): no step of that name or label has finished")
+    if len(found) > 1:
+        labels = ", ".join(f"step({one.label!r})" for one in found[:_LABELS_LISTED])
+        more = ", and more" if len(found) > _LABELS_LISTED else ""
+        raise UsageError(f"step({name!r}): there are several; say which: {labels}{more}")
+    value = decode(found[0].payload, found[0].pieces, opened.objects)
+    if not _is_table(value):
+        raise UsageError(
+            f"step({name!r}): its value is a {type(value).__name__}, and SQL asks tables: a "
+            f"DataFrame of pandas or polars, or an Arrow table"
+        )
+    return value
+
+
+def _is_table(value: object) -> bool:
+    """Tell whether DuckDB can read a value as a table, by what its library calls it."""
+    kinds = {(kind.__module__.split(".")[0], kind.__name__) for kind in type(value).__mro__}
+    return bool(kinds & _TABLES)
+
+
+_LABELS_LISTED = 8
+_TABLES = {
+    ("pandas", "DataFrame"),
+    ("polars", "DataFrame"),
+    ("polars", "LazyFrame"),
+    ("pyarrow", "Table"),
+    ("pyarrow", "RecordBatch"),
+}
 
 
 _NEWEST = (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
+    from .named import mentions
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
@@ -62,6 +63,7 @@ __all__ = [
     "decision_message",
     "garbage",
     "hand_over",
+    "mentions",
     "pack",
     "place_of",
     "remove",
@@ -76,7 +78,7 @@ _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remo
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
          "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
-         "trust_store": "trust"}  # fmt: skip
+         "trust_store": "trust", "mentions": "named"}  # fmt: skip
 
 
 def place_of(path: str | Path) -> str:

@@ -40,12 +40,13 @@ from .changes import take_out
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
+from .named import table_name, with_tables
 from .objects import Objects
 from .schema import VERSION
 from .structure import catalogue_of, lay, lay_views, own_functions, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _Config = dict[str, str | bool | int | float | list[str]]
 
@@ -311,8 +312,14 @@ class Store:
         except duckdb.Error as error:
             raise _read_error(self.path, error) from error
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyRelation | None:
+    def query(
+        self, sql: str, tables: Mapping[str, object] | None = None
+    ) -> duckdb.DuckDBPyRelation | None:
         """Run a user's SQL with the views of schema `nbdurable` in reach by their names.
+
+        Args:
+            sql: One statement or more; ``step('load')`` in it names a table.
+            tables: The table of each step that it names, by that name.
 
         Raises:
             StoreError: DuckDB's own message.
@@ -320,32 +327,65 @@ class Store:
         cursor = self._connection.cursor()
         with _user_errors():
             cursor.execute("SET search_path = 'main,nbdurable'")
-            return cursor.sql(sql, params=list(parameters) or None)
+            if not tables:
+                return cursor.sql(sql)
+            for name, table in tables.items():
+                cursor.register(table_name(name), table)
+            return cursor.sql(with_tables(sql))
 
     def table(
-        self, sql: str, parameters: Sequence[object] = ()
+        self, sql: str, tables: Mapping[str, object] | None = None
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Give column names and rows of a query; none for a statement without result."""
-        relation = self.query(sql, parameters)
+        relation = self.query(sql, tables)
         if relation is None:
             return [], []
         with _user_errors():
             return list(relation.columns), relation.fetchall()
 
-    def frame(self, sql: str) -> Any:
+    def frame(self, sql: str, tables: Mapping[str, object] | None = None) -> Any:
         """Give a user's query as a pandas DataFrame, or a list of dicts without pandas.
 
         Raises:
             StoreError: DuckDB's own message.
         """
-        relation = self.query(sql)
+        if importlib.util.find_spec("pandas") is None:
+            columns, rows = self.table(sql, tables)
+            return [dict(zip(columns, row, strict=True)) for row in rows] if columns else None
+        relation = self.query(sql, tables)
         if relation is None:
             return None
         with _user_errors():
-            if importlib.util.find_spec("pandas") is not None:
-                return relation.df()
-            columns = relation.columns
-            return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
+            return relation.df()
+
+    def values_of(self, step: str, limit: int) -> list[Checkpoint]:
+        """Give the newest value of each step called or labelled `step`, `limit` at most.
+
+        Of the newest run in which such a step has finished; a label comes before a
+        name. Their signatures hold.
+
+        Raises:
+            UntrustedCheckpointError: One of them is not signed by this user's key.
+        """
+        columns = ", ".join(f"c.{field.name}" for field in dataclasses.fields(Checkpoint))
+        rows = self.rows(
+            f"""
+            SELECT {columns} FROM nbdurable.checkpoints c
+            JOIN nbdurable.execution_log e ON e.id = c.execution
+            JOIN nbdurable.run_log r ON r.id = e.run
+            WHERE c.kind = 'value' AND (c.name = $1 OR c.label = $1)
+            QUALIFY rank() OVER (ORDER BY r.created DESC, r.rowid DESC) = 1
+            AND row_number() OVER (PARTITION BY r.id, c.label ORDER BY c.number DESC) = 1
+            ORDER BY c.label = $1 DESC, c.number LIMIT {limit}
+            """,  # noqa: S608 - names of ours
+            [step],
+        )
+        found = [_checkpoint(row) for row in rows]
+        exactly = [one for one in found if one.label == step]
+        index = self._empty_index()
+        for checkpoint in exactly or found:
+            index.verify(checkpoint)
+        return exactly or found
 
     def has_foreign_tables(self) -> bool:
         """Tell whether there are tables, views, types or functions of the user's in the file."""
@@ -559,10 +599,7 @@ class Store:
             f"FROM nbdurable.checkpoints t {of_run}) ORDER BY number",
             [run],
         ):
-            fields = list(row)
-            # An unknown kind stays as it is: its signature fails where it is asked for.
-            fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
-            checkpoint = Checkpoint(*fields)
+            checkpoint = _checkpoint(row)
             index.load_checkpoint(checkpoint)
             if checkpoint.pieces:
                 self.objects.remember(checkpoint.pieces)
@@ -620,6 +657,13 @@ class Store:
 
 _KINDS = {kind.value: kind for kind in Kind}
 _KIND = [field.name for field in dataclasses.fields(Checkpoint)].index("kind")
+
+
+def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+    fields = list(row)
+    # An unknown kind stays as it is: its signature fails where it is asked for.
+    fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
+    return Checkpoint(*fields)
 
 
 class _Now:
