@@ -44,6 +44,7 @@ floor modules                             duty
 4     `run`                               program order, combinators, the end of a run
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
+5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
 6     `widget`                            the live view
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration

@@ -1,37 +1,52 @@
 """The command line: a line is parsed, the work called, its result printed.
 
-Invariant: what goes wrong is one line on stderr and an exit code that is not zero,
-never a traceback.
+Invariant: what goes wrong is one line on stderr (of SQL, what DuckDB says) and an
+exit code that is not zero, never a traceback. Data goes to stdout and nothing else does; what is said beside it
+goes to stderr.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shlex
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from . import __version__, demo
+from . import __version__, doctor, export, reports, session
+from .errors import DurableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .demo import Story
+    from .reports import Row
 
 _TABLE_WIDTH = 80
+_PIPE_WIDTH = 200
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line is wrong."
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = (
+    "Completion: put the output of `_NBDURABLE_COMPLETE=bash_source nbdurable` into your shell's "
+    "start file; zsh_source and fish_source are for those shells."
+)
+
+
+@click.group(
+    epilog=f"{EXIT_CODES}\n\n{COMPLETION}", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, "-V", "--version", prog_name="nbdurable")
 def main() -> None:
     """Durable computation for Jupyter notebooks."""
@@ -43,7 +58,7 @@ def main() -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"A fresh folder for the notebook and its checkpoints.  [default: ./{demo.FOLDER}]",
+    help="A fresh folder for the notebook and its checkpoints.  [default: ./nbdurable-demo]",
 )
 def demo_command(folder: Path | None) -> None:
     """Kill a notebook's kernel in mid-cell, run the notebook again, and show what was replayed.
@@ -53,6 +68,8 @@ def demo_command(folder: Path | None) -> None:
     notebook again in a new kernel. Takes about 15 seconds, needs no network, and
     leaves the notebook, its checkpoints and its kernels' log in the folder.
     """
+    from . import demo  # noqa: PLC0415 - it drives kernels: the other commands don't pay for it
+
     console = Console(highlight=False)
     # A narrower terminal wraps lines by itself; a table squeezed into it can't be read.
     console.width = max(console.width, _TABLE_WIDTH)
@@ -64,6 +81,182 @@ def demo_command(folder: Path | None) -> None:
     except demo.DemoError as error:
         raise click.ClickException(str(error)) from error
     _print_story(console, story)
+
+
+# --- Questions about a store -----------------------------------------------------------
+
+_store_option = click.option(
+    "--store",
+    metavar="PATH",
+    help="A store, or a notebook (.ipynb) whose store is meant.  [default: that of configure or "
+    "NBDURABLE_STORE, else .nbdurable/default.duckdb in this folder]",
+)
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON array; times in ISO 8601."
+)
+
+
+def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command whose errors are one line, and that leaves no store open."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def command(**arguments: Any) -> None:
+            try:
+                function(**arguments)
+            except DurableError as error:
+                raise click.ClickException(str(error)) from error
+            finally:
+                session.close_stores()
+
+        return main.command(name, epilog=EXIT_CODES, short_help=short)(command)
+
+    return decorate
+
+
+@_command("runs", "List a store's runs, newest first.")
+@_store_option
+@_json_option
+def runs_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
+    """List the runs of a store, newest first."""
+    _print_rows(reports.runs(reports.store_at(store)), as_json=as_json, empty="no runs yet")
+
+
+@_command("steps", "List the steps of a run.")
+@click.argument("name", required=False)
+@_store_option
+@_json_option
+def steps_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """List the steps of a run: of the newest called NAME, or of the newest."""
+    rows = reports.steps(reports.store_at(store), name)
+    _print_rows(rows, as_json=as_json, empty="no steps yet")
+
+
+@_command("why", "Say why each step of a run ran, or was replayed.")
+@click.argument("name", required=False)
+@_store_option
+@_json_option
+def why_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Say why each step of a run ran when it last did."""
+    rows = reports.why(reports.store_at(store), name)
+    _print_rows(rows, as_json=as_json, empty="no steps yet")
+
+
+@_command("sql", "Ask a store in SQL.")
+@click.argument("query")
+@_store_option
+@_json_option
+def sql_command(query: str, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Ask a store in SQL.
+
+    QUERY sees the views runs, executions, steps, attempts and decisions, and
+    step('load'), the table that a step called, or labelled, load gave; "-" reads it
+    from stdin.
+    """
+    if query == "-":
+        query = sys.stdin.read()
+    rows = session.answer(query, reports.store_at(store))
+    _print_rows(rows, as_json=as_json, empty="no rows")
+
+
+@_command("trust", "Show somebody else's store, and make it yours.")
+@click.argument("path")
+@click.option("--yes", is_flag=True, help="Sign what is shown.")
+def trust_command(path: str, yes: bool) -> None:  # noqa: FBT001
+    """Show what is in a store that somebody else made, and sign it with your key.
+
+    PATH is a store, or a notebook whose store is meant. Nothing is unpickled for
+    that. Once it is signed, running its notebook unpickles what is in it, which can
+    run any code: sign what comes from people whom you would let do that.
+    """
+    store = reports.store_at(path)
+    found = session.trust(store) if yes else session.survey(store)
+    _print_rows(reports.surveyed(found), as_json=False, empty="no saved steps")
+    _teller(Console(highlight=False))(reports.told(found))
+    _teller(Console(highlight=False))(
+        "signed with your key" if yes else "nothing was signed; --yes signs it with your key"
+    )
+
+
+@_command("doctor", "Examine a store and what it needs.")
+@_store_option
+@_json_option
+def doctor_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Examine a store: its files, its key, who holds it, every invariant, unfinished runs.
+
+    Ends with 1 when something is wrong.
+    """
+    findings = doctor.diagnose(reports.store_at(store))
+    words = {True: "ok", False: "wrong", None: ""}
+    _print_rows(
+        [
+            {"what": one.what, "found": one.found, "sound": one.sound}
+            if as_json
+            else {"": words[one.sound], "what": one.what, "found": one.found}
+            for one in findings
+        ],
+        as_json=as_json,
+    )
+    if any(one.sound is False for one in findings):
+        sys.exit(1)
+
+
+@_command("export", "Write a run's steps to Parquet or JSON.")
+@click.argument("run")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; its name ends in .parquet or .json.",
+)
+@click.option("--values", is_flag=True, help="Add what each step gave; that unpickles it.")
+@_store_option
+def export_command(run: str, target: Path, values: bool, store: str | None) -> None:  # noqa: FBT001
+    """Write the steps of a run to a Parquet or JSON file.
+
+    RUN is a name, whose newest run is meant, or a run's id, or 8 letters of it.
+    """
+    count = export.export(reports.store_at(store), run, target, values=values)
+    click.echo(f"{count} steps are in {target}", err=True)
+
+
+def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
+    """Print rows as one JSON array, or as a table."""
+    if as_json:
+        lines = ",\n".join(reports.as_json(row) for row in rows)
+        click.echo(f"[{lines}]")
+        return
+    if not rows:
+        click.echo(empty, err=True)
+        return
+    console = Console(highlight=False)
+    console.width = max(console.width, _TABLE_WIDTH) if console.is_terminal else _PIPE_WIDTH
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    """Write a value for a person: local times, short digests."""
+    match value:
+        case None:
+            return ""
+        case datetime() if value.tzinfo is not None:
+            return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case float():
+            return f"{value:,.3f}"
+        case bytes():
+            return value.hex()[:16]
+    return str(value)
+
+
+# --- The demonstration -----------------------------------------------------------------
 
 
 def _teller(console: Console) -> Callable[[str], None]:

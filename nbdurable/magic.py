@@ -31,7 +31,7 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, kernel, progress, session
+from . import cell, kernel, progress, reports, session
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
 from .records import RunStatus, RunSummary
 
@@ -588,6 +588,16 @@ def _collected(collected: session.Collected) -> str:
     return f"taken out: {what}{smaller}"
 
 
+def _trust(_shell: InteractiveShell, rest: str) -> object:
+    words = rest.split()
+    if words not in ([], ["--yes"]):
+        raise UsageError("%durable trust [--yes]: shows this notebook's store; --yes signs it")
+    found = session.trust() if words else session.survey()
+    print(reports.told(found))  # noqa: T201 - the answer
+    print("signed with your key" if words else "nothing was signed: %durable trust --yes signs it")  # noqa: T201
+    return Table(reports.surveyed(found), "no saved steps")
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     run: Callable[[InteractiveShell, str], object]
@@ -603,6 +613,7 @@ _COMMANDS: Final = {
     "restart": _Command(_restart, "restart NAME", "the next pass of NAME starts from nothing"),
     "adopt": _Command(_adopt, "adopt NOTEBOOK", "take the checkpoints that it had as NOTEBOOK"),
     "gc": _Command(_gc, "gc [--older-than AGE] [--yes]", "what is no longer needed; takes it out"),
+    "trust": _Command(_trust, "trust [--yes]", "what somebody else saved; --yes makes it yours"),
     "sql": _Command(_sql, "sql QUERY", "ask the store: SELECT name, seconds FROM steps"),
 }
 

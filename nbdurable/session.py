@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .records import Event
     from .scope import Scope
     from .step import Running
-    from .store import Garbage, Identity, Store
+    from .store import Garbage, Identity, Store, Survey
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,10 +122,14 @@ def default_store() -> str:
     if chosen:
         return str(chosen)
     if _state.notebook is not None:
-        stem = _state.notebook.stem
-        name = f"_{stem}" if stores.taken_by_schema(stem) else stem
-        return str(_state.notebook.parent / ".nbdurable" / f"{name}.duckdb")
+        return store_of(_state.notebook)
     return str(Path.cwd() / ".nbdurable" / "default.duckdb")
+
+
+def store_of(notebook: Path) -> str:
+    """Give the store of a notebook, beside it."""
+    name = f"_{notebook.stem}" if stores.taken_by_schema(notebook.stem) else notebook.stem
+    return str(notebook.parent / ".nbdurable" / f"{name}.duckdb")
 
 
 def earlier_names() -> list[str]:
@@ -158,7 +162,7 @@ def adopt(name: str) -> str:
     if notebook is None:
         raise UsageError(f"adopt {name}: no notebook is known here whose checkpoints they would be")
     stem = name.removesuffix(".ipynb")
-    mine, theirs = Path(default_store()), notebook.parent / ".nbdurable" / f"{stem}.duckdb"
+    mine, theirs = Path(default_store()), Path(store_of(notebook.with_name(f"{stem}.ipynb")))
     if mine.exists():
         raise UsageError(
             f"adopt {name}: {notebook.name} has checkpoints of its own in {mine}: move that file "
@@ -440,7 +444,7 @@ def runs(
         store: The DuckDB file; by default the one that a durable cell would use.
         wait: How many seconds to wait for another process to let go of it.
     """
-    with _reading(store, wait) as opened:
+    with reading(store, wait) as opened:
         return opened.summaries() if opened is not None else []
 
 
@@ -494,7 +498,7 @@ def restart(name: str, store: str | Path | None = None) -> str:
     Raises:
         UsageError: There is no run of that name.
     """
-    with _reading(store) as opened:
+    with reading(store) as opened:
         if opened is None or not opened.restart(name, _state.clock.time()):
             known = sorted({one.name for one in opened.summaries()}) if opened else []
             there = f"there are {', '.join(known)}" if known else "there are none yet"
@@ -534,7 +538,7 @@ def collect(
         StoreError: There is none, or it can't be written; then nothing is gone.
     """
     place = stores.place_of(store or default_store())
-    with _state.lock, _reading(store) as opened:
+    with _state.lock, reading(store) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {place} yet")
         running = [name for at, name in _state.executing if at == place]
@@ -579,10 +583,52 @@ def query(sql: str, store: str | Path | None = None) -> Any:
         CodecError: The step's value is not signed by this user's key, or can't be
             restored.
     """
-    with _reading(store) as opened:
+    with reading(store) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {store or default_store()} yet")
         return opened.frame(sql, _tables(opened, sql))
+
+
+def answer(sql: str, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give what `query` gives, as rows of plain values; none for a statement without result."""
+    with reading(store) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {store or default_store()} yet")
+        columns, rows = opened.table(sql, _tables(opened, sql))
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def survey(store: str | Path | None = None) -> Survey:
+    """Tell what is in a store, whatever key signed it, by its columns alone.
+
+    Raises:
+        StoreError: There is none, or it can't be read.
+        UsageError: A durable cell is using it.
+    """
+    return stores.survey(_unused(store))
+
+
+def trust(store: str | Path | None = None) -> Survey:
+    """Sign everything in a store with this user's key; its values are replayed from then on.
+
+    Returns:
+        What was signed.
+
+    Raises:
+        StoreCorruptError: It contradicts itself; nothing was signed.
+        StoreError: There is none, or it can't be read or written.
+        UsageError: A durable cell is using it.
+    """
+    return stores.trust_store(_unused(store))
+
+
+def _unused(store: str | Path | None) -> str:
+    place = stores.place_of(store or default_store())
+    if (found := _state.opens.get(place)) is not None:
+        _close_unused(place, found)
+    if place in _state.opens:
+        raise UsageError(f"{place} is in use by a durable cell: wait until it has ended")
+    return place
 
 
 def _tables(opened: Store, sql: str) -> dict[str, object]:
@@ -632,7 +678,7 @@ _NEWEST = (
 def _rows(
     store: str | Path | None, sql: str, parameters: Sequence[object] = ()
 ) -> list[dict[str, object]]:
-    with _reading(store) as opened:
+    with reading(store) as opened:
         if opened is None:
             return []
         columns, rows = opened.answer(sql, parameters)
@@ -715,8 +761,8 @@ atexit.register(close_stores)
 
 
 @contextlib.contextmanager
-def _reading(
-    store: str | Path | None, wait: float = stores.LOCK_WAIT_SECONDS
+def reading(
+    store: str | Path | None = None, wait: float = stores.LOCK_WAIT_SECONDS
 ) -> Iterator[Store | None]:
     """Give the store for a question, or None where there is no file; never makes one."""
     place = stores.place_of(store or default_store())

@@ -50,6 +50,9 @@ FLOORS = {
     "session": 5,
     "api": 5,
     "recorded": 5,
+    "reports": 5.1,
+    "doctor": 5.2,
+    "export": 5.2,
     "nbdurable": 5.5,
     "testing": 6,
     "widget": 6,
@@ -202,7 +205,7 @@ def test_no_import_inside_functions_between_siblings():
         for one in IMPORTS
         if one.inside and (unit := imported_unit(one.name)) is not None
     }
-    assert late == {("nbdurable", "magic"), ("magic", "widget")}
+    assert late == {("nbdurable", "magic"), ("magic", "widget"), ("cli", "demo")}
 
 
 def test_no_module_without_a_duty():

@@ -259,6 +259,7 @@ def test_the_source_of_a_cells_functions_is_found(shared, source):
         ("%durable stats", "did you mean %durable status?"),
         ("%durable restart", "which run?"),
         ("%durable sql", "SELECT"),
+        ("%durable trust yes", "--yes"),
         ("x = 1\nselect(1)", "(line 2)"),
         ("go(print)", "%%durable NAME"),
     ],
@@ -590,6 +591,17 @@ def test_line_magic_answers(shared):
         assert result.text
     result = shared.run("answer = %durable sql SELECT 1 AS one\nlen(answer)")
     assert (result.status, result.value) == ("ok", "1"), result.text
+
+
+def test_trust(shared):
+    """``%durable trust`` shows the steps; only ``--yes`` signs."""
+    shared.run("%%durable trusted --quiet\n@step\ndef g():\n    return 1\ng();")
+    shown = shared.run("%durable trust")
+    assert "g()" in shown.text
+    assert "nothing was signed: %durable trust --yes signs it" in shown.text
+    signed = shared.run("found = %durable trust --yes\nany(row['step'] == 'g()' for row in found)")
+    assert (signed.status, signed.value) == ("ok", "True"), signed.text
+    assert "signed with your key" in signed.text
 
 
 def test_completion(shared):

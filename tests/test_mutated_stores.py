@@ -181,7 +181,7 @@ def mutate(draw, connection, column=None):
 
 def checked(path):
     """Check a store."""
-    with session._reading(path) as store:
+    with session.reading(path) as store:
         return check(store)
 
 
@@ -224,7 +224,7 @@ def fresh_store():
     """Give a connection to a store in memory in which both runs have finished."""
     for name in BASES:
         assert execute(MEMORY, name) == VALUES[name]
-    with session._reading(MEMORY) as store, store._connection.cursor() as connection:
+    with session.reading(MEMORY) as store, store._connection.cursor() as connection:
         connection.execute("SET search_path = 'memory.main'")
         for table in schema.TABLES:
             connection.execute(f"CREATE TABLE main.{table} AS FROM nbdurable.{table}")

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
+    from .keys import key_path
     from .named import mentions
+    from .parquet import write_parquet
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
@@ -63,6 +65,7 @@ __all__ = [
     "decision_message",
     "garbage",
     "hand_over",
+    "key_path",
     "mentions",
     "pack",
     "place_of",
@@ -72,13 +75,15 @@ __all__ = [
     "take_out",
     "taken_by_schema",
     "trust_store",
+    "write_parquet",
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
          "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
-         "trust_store": "trust", "mentions": "named"}  # fmt: skip
+         "trust_store": "trust", "mentions": "named", "key_path": "keys",
+         "write_parquet": "parquet"}  # fmt: skip
 
 
 def place_of(path: str | Path) -> str:
