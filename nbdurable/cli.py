@@ -1,8 +1,8 @@
 """The command line: a line is parsed, the work called, its result printed.
 
 Invariant: what goes wrong is one line on stderr (of SQL, what DuckDB says) and an
-exit code that is not zero, never a traceback. Data goes to stdout and nothing else does; what is said beside it
-goes to stderr.
+exit code that is not zero, never a traceback. Data goes to stdout and nothing else
+does; what is said beside it goes to stderr.
 """
 
 from __future__ import annotations
