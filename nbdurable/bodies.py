@@ -283,6 +283,8 @@ class Bodies:
             ending = attempt(work, running.capture, context)
             let_go, body.live = not body.live, False
             running.end(ending)
+        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            self._ledger.break_off(handle, error)
         finally:
             # Not before its ending is enqueued: whoever gets its room comes after it.
             body.end()
@@ -335,6 +337,8 @@ class Bodies:
                 body.live = False
                 scope.current.reset(token)
             running.end(ending)
+        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            self._ledger.break_off(handle, error)
         finally:
             body.end()
 

@@ -75,7 +75,7 @@ def export(store: str, run: str, target: Path, *, values: bool = False) -> int:
                 checkpoint = index.checkpoints.get((call, version))
                 if checkpoint is not None:
                     index.verify(checkpoint)
-                row["value"] = None if checkpoint is None else _value(checkpoint)
+                row["value"] = None if checkpoint is None else _value(opened, checkpoint)
     if target.suffix == ".json":
         _write_json(target, aware(written))
     else:
@@ -97,11 +97,11 @@ def _run_of(opened: Store, run: str) -> str:
     return str(found[0][0])
 
 
-def _value(checkpoint: Checkpoint) -> object:
+def _value(store: Store, checkpoint: Checkpoint) -> object:
     try:
         match checkpoint.kind:
             case Kind.VALUE:
-                value = decode(checkpoint.payload)
+                value = decode(checkpoint.payload, checkpoint.pieces, store.objects)
             case Kind.ERROR:
                 error = decode_error(checkpoint.payload)
                 return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """All that a commit needs, in one command: ``python -m tests [PYTEST ARGUMENTS]``.
 
-Format, lint, types, then every test. Each check is run whatever became of those
-before it; the exit code is 1 if one failed.
+Format, lint, types, then every test, a core each at a time. Each check is run whatever
+became of those before it; the exit code is 1 if one failed.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ CHECKS = (
     ("ruff", "format", "--check"),
     ("ruff", "check"),
     ("mypy",),
-    ("pytest",),
+    ("pytest", "--numprocesses=auto", "--dist=loadfile"),
 )
 
 

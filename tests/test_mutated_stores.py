@@ -89,8 +89,8 @@ def armed(monkeypatch):
     believed, unsigned = set(), []
     encode, loads = codec.encode, pickle.loads
 
-    def encoded(value):
-        payload = encode(value)
+    def encoded(value, *objects):
+        payload = encode(value, *objects)
         believed.add(payload.data)
         return payload
 

@@ -495,7 +495,7 @@ def test_a_disk_without_locks(path, monkeypatch, reason):
     error = duckdb.IOException(f'IO Error: Could not set lock on file "{path}": {reason}')
     attempts = []
 
-    def connect(place):
+    def connect(place, _config):
         attempts.append(place)
         raise error
 

@@ -36,6 +36,7 @@ def double(number):
 def program():
     """Run three steps and a select."""
     first = go(double, 1)
+    first.result()
     chosen = select(go(double, 2), first)
     return [*gather(first, go(double, 3)).result(), chosen.result()]
 

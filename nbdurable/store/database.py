@@ -390,29 +390,35 @@ class Store:
     def has_foreign_tables(self) -> bool:
         """Tell whether there are tables, views, types or functions of the user's in the file."""
         found = self.rows(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = $1 "
             "AND schema_name <> 'nbdurable' UNION ALL "
-            "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() "
+            "SELECT 1 FROM duckdb_views() WHERE database_name = $1 "
             "AND schema_name <> 'nbdurable' AND NOT internal UNION ALL "
-            "SELECT 1 FROM duckdb_types() WHERE database_name = current_database() "
-            "AND NOT internal UNION ALL "
-            "SELECT 1 FROM duckdb_sequences() WHERE database_name = current_database() UNION ALL "
-            "SELECT 1 FROM duckdb_functions() WHERE database_name = current_database() "
-            "AND NOT internal LIMIT 1"
+            "SELECT 1 FROM duckdb_types() WHERE database_name = $1 AND NOT internal UNION ALL "
+            "SELECT 1 FROM duckdb_sequences() WHERE database_name = $1 UNION ALL "
+            "SELECT 1 FROM duckdb_functions() WHERE database_name = $1 AND NOT internal LIMIT 1",
+            [self._database()],
         )
         return bool(found)
 
     def copy_to(self, path: Path) -> None:
         """Copy all that is in the database to a new file."""
+        name = '"' + self._database().replace('"', '""') + '"'
         with self.journal.lock:
-            self._connection.execute("CHECKPOINT")
+            self._connection.execute(f"CHECKPOINT {name}")
             self._connection.execute(f"ATTACH {_quoted(str(path))} AS nbdurable_copy")
             try:
-                name = self._connection.execute("SELECT current_database()").fetchone()
-                assert name is not None
-                self._connection.execute(f'COPY FROM DATABASE "{name[0]}" TO nbdurable_copy')
+                self._connection.execute(f"COPY FROM DATABASE {name} TO nbdurable_copy")
             finally:
                 self._connection.execute("DETACH nbdurable_copy")
+
+    def _database(self) -> str:
+        """Give what DuckDB calls this file: others may be attached beside it."""
+        name: str
+        ((name,),) = self.rows(
+            "SELECT database_name FROM duckdb_databases() WHERE path = ?", [self.path]
+        )
+        return name
 
     @property
     def broken(self) -> bool:

@@ -131,6 +131,8 @@ class Objects:
         Raises:
             StoreError: A file is there and can't be read.
         """
+        if len(pieces) % _PIECE.size:
+            return "it does not say where its object files are"  # nobody has signed this
         found = _unpack(pieces)
         for file, end in _ends(found).items():
             try:

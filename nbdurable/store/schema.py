@@ -75,7 +75,7 @@ TABLES: dict[str, str] = {
 _AT = "TRY(system.main.make_timestamp(CAST(system.main.multiply({}, 1e6) AS BIGINT)))"
 
 # Of each piece, which takes 80 bytes, the length is a big-endian number at byte 41.
-_BYTES = """CAST(system.main.add(system.main.octet_length(c.payload), COALESCE(
+BYTES = """CAST(system.main.add(system.main.octet_length(c.payload), COALESCE(
                system.main.list_sum(system.main.list_transform(
                    system.main.range(0, system.main.octet_length(c.pieces), 80),
                    lambda i: CAST(system.main.concat('0x', system.main.hex(
@@ -105,7 +105,7 @@ VIEWS: dict[str, str] = {
                CASE c.kind WHEN 'value' THEN 'finished' WHEN 'error' THEN 'failed'
                     ELSE c.kind END AS status,
                c.seconds, c.attempt AS attempts, c.why, {_AT.format("c.started")} AS started,
-               c.execution, {_BYTES} AS bytes, c.call, c.version
+               c.execution, {BYTES} AS bytes, c.call, c.version
         FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
         UNION ALL
         SELECT o.workflow, o.run, NULL, a.name, a.label, a.ending, a.seconds, a.attempt, NULL,

@@ -26,6 +26,7 @@ from .index import (
     unpack,
     unpack_members,
 )
+from .schema import BYTES
 from .verify import check_content
 
 if TYPE_CHECKING:
@@ -115,14 +116,13 @@ def _more(problems: tuple[str, ...]) -> str:
 def _survey(store: Store) -> Survey:
     problems = tuple(check_content(store))
     steps = store.rows(
-        """
-        SELECT COALESCE(r.name, ''), c.label, c.kind, c.started, c.seconds,
-               octet_length(c.payload)
+        f"""
+        SELECT COALESCE(r.name, ''), c.label, c.kind, c.started, c.seconds, {BYTES}
         FROM nbdurable.checkpoints c
         LEFT JOIN nbdurable.execution_log e ON e.id = c.execution
         LEFT JOIN nbdurable.run_log r ON r.id = e.run
         ORDER BY c.started, c.number
-        """
+        """  # noqa: S608 - a constant
     )
     unsigned = 0
     for rows in _signed_rows(store).values():

@@ -67,7 +67,7 @@ def check(store: Store) -> list[str]:
 
 def check_content(store: Store) -> list[str]:
     """Give what `check` finds, signatures aside: what must hold before a store is signed."""
-    return [*_relations(store)]
+    return [*_relations(store), *_large_values(store)]
 
 
 def _relations(store: Store) -> Iterator[str]:
@@ -80,6 +80,16 @@ def _relations(store: Store) -> Iterator[str]:
             yield f"an execution ended in an unknown state: {status}"
 
 
+def _large_values(store: Store) -> Iterator[str]:
+    rows = store.rows(
+        "SELECT label, pieces FROM nbdurable.checkpoints WHERE octet_length(pieces) > 0"
+    )
+    for label, pieces in rows:
+        fault = store.objects.fault(pieces, proven=len(pieces))
+        if fault:
+            yield f"a value that can't be restored: {label}, for {fault}"
+
+
 def _signatures(store: Store) -> Iterator[str]:
     for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
         index = store.load_index(run)
@@ -87,8 +97,6 @@ def _signatures(store: Store) -> Iterator[str]:
             message = checkpoint_message(store.id, checkpoint)
             if not signature_holds(store.key, checkpoint.signature, message):
                 yield f"a checkpoint with a wrong signature: {checkpoint.label}"
-            elif fault := store.objects.fault(checkpoint.pieces, proven=len(checkpoint.pieces)):
-                yield f"a value that can't be restored: {checkpoint.label}, for {fault}"
         for decisions in index.decisions.values():
             for decision in decisions:
                 yield from _decision(store, index, decision)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 
@@ -764,3 +765,20 @@ def test_a_retry_predicate_that_raises(tmp_path):
         outcome = step(fails, retries=1, retry_on=predicate).go().outcome()
     assert outcome.error.args == ("mine",)
     assert any("retry_on raised KeyError" in note for note in run.notes)
+
+
+def test_a_defect_does_not_leave_the_cell_waiting(tmp_path, monkeypatch):
+    """What goes wrong in nbdurable itself as a step ends is raised where it is waited for."""
+
+    def broken(*_):
+        raise AssertionError("a defect")
+
+    async def awaited():
+        return 1
+
+    # By its module's name: `nbdurable.step` is the decorator.
+    monkeypatch.setattr(sys.modules["nbdurable.step"], "settle_value", broken)
+    for body in (lambda: 1, awaited):
+        run = workflow("w", store=tmp_path / "store.duckdb")
+        with pytest.raises(AssertionError, match="a defect"), run:
+            go(body).result()
