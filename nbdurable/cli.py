@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__, doctor, export, reports, session
+from .cell import parse_age
 from .errors import DurableError
 
 if TYPE_CHECKING:
@@ -159,6 +160,26 @@ def sql_command(query: str, store: str | None, as_json: bool) -> None:  # noqa: 
     _print_rows(rows, as_json=as_json, empty="no rows")
 
 
+@_command("gc", "Take out what a store no longer needs.")
+@_store_option
+@click.option("--older-than", metavar="AGE", help="Only what is older: 90, 30m, 12h, 7d.")
+@click.option("--yes", is_flag=True, help="Take it out, and make the file small.")
+@_json_option
+def gc_command(store: str | None, older_than: str | None, yes: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Show what a store no longer needs, or take it out, for good.
+
+    That is: runs that a newer one of their name has replaced, outcomes of finished
+    runs that other code or other values have superseded, and object files that no
+    outcome has.
+    """
+    place = reports.store_at(store)
+    age = None if older_than is None else parse_age(older_than, "--older-than")
+    found = session.collect(place, older_than=age, remove=yes)
+    _print_rows(reports.collected(found), as_json=as_json)
+    console = Console(highlight=False, stderr=as_json)
+    _teller(console)(reports.collected_told(found, "nbdurable gc --yes"))
+
+
 @_command("trust", "Show somebody else's store, and make it yours.")
 @click.argument("path")
 @click.option("--yes", is_flag=True, help="Sign what is shown.")
@@ -228,7 +249,8 @@ def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
         click.echo(f"[{lines}]")
         return
     if not rows:
-        click.echo(empty, err=True)
+        if empty:
+            click.echo(empty, err=True)
         return
     console = Console(highlight=False)
     console.width = max(console.width, _TABLE_WIDTH) if console.is_terminal else _PIPE_WIDTH

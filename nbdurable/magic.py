@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .store import Garbage
     from .widget import LiveView
 
 # --- A cell, running ------------------------------------------------------------
@@ -552,40 +551,10 @@ def _gc(_shell: InteractiveShell, rest: str) -> object:
             age = cell.parse_age(words.pop(0), word)
         else:
             raise UsageError(f"%durable gc [--older-than AGE] [--yes]: what is {word}?")
-    collected = session.collect(older_than=age, remove=yes)
-    rows = [_garbage_row(one) for one in collected.found]
-    print(_collected(collected))  # noqa: T201 - the answer
+    found = session.collect(older_than=age, remove=yes)
+    print(reports.collected_told(found, "%durable gc --yes"))  # noqa: T201 - the answer
+    rows = reports.collected(found)
     return Table(rows) if rows else None
-
-
-def _garbage_row(one: Garbage) -> dict[str, object]:
-    return {
-        "name": one.name,
-        "what": "a run that a newer one replaced" if one.whole else "superseded outcomes",
-        "outcomes": one.outcomes,
-        "size": _size(one.size),
-        "created": datetime.fromtimestamp(one.created, UTC).astimezone(),
-        "run": one.run[:8],
-    }
-
-
-def _size(count: int) -> str:
-    from rich.filesize import decimal  # noqa: PLC0415 - only who asks for sizes pays for it
-
-    return decimal(count)
-
-
-def _collected(collected: session.Collected) -> str:
-    outcomes = sum(one.outcomes for one in collected.found)
-    what = f"{outcomes:,} outcomes of {_size(sum(one.size for one in collected.found))}"
-    if collected.files:
-        what += f", and {collected.files:,} object files of {_size(collected.files_size)}"
-    if not collected.found and not collected.files:
-        return "there is nothing that is no longer needed"
-    if not collected.removed:
-        return f"no longer needed: {what}; `%durable gc --yes` takes them out, for good"
-    smaller = f"; the database is {_size(collected.freed)} smaller" if collected.freed else ""
-    return f"taken out: {what}{smaller}"
 
 
 def _trust(_shell: InteractiveShell, rest: str) -> object:

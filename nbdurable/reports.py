@@ -17,6 +17,7 @@ from . import store as stores
 from .errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from .session import Collected
     from .store import Survey
 
 Row = dict[str, object]
@@ -183,3 +184,35 @@ def _instant(seconds: float) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return None  # whoever wrote a foreign store may say anything
+
+
+# --- What is no longer needed --------------------------------------------------------------
+
+
+def collected(found: Collected) -> list[Row]:
+    """Give a row a run of which something is no longer needed."""
+    return [
+        {
+            "name": one.name,
+            "what": "a run that a newer one replaced" if one.whole else "superseded outcomes",
+            "outcomes": one.outcomes,
+            "bytes": one.size,
+            "created": _instant(one.created),
+            "run": one.run,
+        }
+        for one in found.found
+    ]
+
+
+def collected_told(found: Collected, how: str) -> str:
+    """Say in a line what was found, or taken out; `how` takes it out."""
+    outcomes = sum(one.outcomes for one in found.found)
+    what = f"{outcomes:,} outcomes of {size_of(sum(one.size for one in found.found))}"
+    if found.files:
+        what += f", and {found.files:,} object files of {size_of(found.files_size)}"
+    if not found.found and not found.files:
+        return "there is nothing that is no longer needed"
+    if not found.removed:
+        return f"no longer needed: {what}; `{how}` takes them out, for good"
+    smaller = f"; the database is {size_of(found.freed)} smaller" if found.freed else ""
+    return f"taken out: {what}{smaller}"

@@ -260,6 +260,9 @@ def test_the_source_of_a_cells_functions_is_found(shared, source):
         ("%durable restart", "which run?"),
         ("%durable sql", "SELECT"),
         ("%durable trust yes", "--yes"),
+        ("%durable adopt", "%durable adopt NOTEBOOK"),
+        ("%durable gc now", "what is now?"),
+        ("%durable gc --older-than soon", "--older-than soon: not an age"),
         ("x = 1\nselect(1)", "(line 2)"),
         ("go(print)", "%%durable NAME"),
     ],
@@ -602,6 +605,18 @@ def test_trust(shared):
     signed = shared.run("found = %durable trust --yes\nany(row['step'] == 'g()' for row in found)")
     assert (signed.status, signed.value) == ("ok", "True"), signed.text
     assert "signed with your key" in signed.text
+
+
+def test_gc(shared):
+    """``%durable gc`` shows what is no longer needed; only ``--yes`` takes it out."""
+    for _ in range(2):
+        shared.run("%%durable replaced --quiet --new\n@step\ndef g():\n    return 1\ng();")
+    shown = shared.run("%durable gc")
+    assert "replaced" in shown.text
+    assert "`%durable gc --yes` takes them out" in shown.stdout
+    assert "nothing that is no longer needed" in shared.run("%durable gc --older-than 7d").stdout
+    assert "taken out: " in shared.run("%durable gc --yes").stdout
+    assert "nothing that is no longer needed" in shared.run("%durable gc").stdout
 
 
 def test_completion(shared):

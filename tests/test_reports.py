@@ -100,7 +100,7 @@ def test_a_store_is_named_in_each_way(place, monkeypatch):
 COMMANDS = [
     ("runs", *NOTEBOOK), ("steps", *NOTEBOOK), ("why", *NOTEBOOK), ("sql", "FROM runs", *NOTEBOOK),
     ("trust", "analysis.ipynb"), ("doctor", *NOTEBOOK),
-    ("export", "w", "--to", "x.json", *NOTEBOOK),
+    ("export", "w", "--to", "x.json", *NOTEBOOK), ("gc", *NOTEBOOK),
 ]  # fmt: skip
 
 
@@ -246,6 +246,24 @@ def test_trust_while_a_cell_uses_the_store(place):
 
 
 # --- doctor ----------------------------------------------------------------------------------
+
+
+def test_gc_shows_then_takes_out(place):
+    """A run that another has replaced is shown, then gone; the other stays."""
+    store = place / ".nbdurable" / "analysis.duckdb"
+    with workflow("w", store=store, new=True):
+        program()
+    session.close_stores()
+    shown = call("gc", "--json", *NOTEBOOK)
+    assert [row["outcomes"] for row in json.loads(shown.stdout)] == [3]
+    assert "`nbdurable gc --yes` takes them out" in shown.stderr
+    assert "nothing that is no longer needed" in call("gc", "--older-than", "1h", *NOTEBOOK).stdout
+    assert len(asked("runs")) == 2
+    assert "taken out: 3 outcomes" in call("gc", "--yes", *NOTEBOOK).stdout
+    assert [row["saved"] for row in asked("runs")] == [3]
+    assert "nothing that is no longer needed" in call("gc", *NOTEBOOK).stdout
+    wrong = call("gc", "--older-than", "soon", *NOTEBOOK)
+    check_one_line(wrong, "--older-than soon: not an age")
 
 
 def test_doctor_of_a_sound_store(place):
