@@ -15,7 +15,7 @@ import random
 import pytest
 
 from nbdurable import DurableError, after, codec, gather, go, select, session, step, workflow
-from nbdurable.store import MEMORY, check, database, schema
+from nbdurable.store import MEMORY, check, connecting, schema
 
 MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
 SEED = int(os.environ.get("NBDURABLE_MUTATIONS_SEED", "1"))
@@ -305,7 +305,7 @@ def test_mutated_bytes(tmp_path, armed, capsys):
         path.write_bytes(
             whole[:at] + bytes([whole[at] ^ (1 << draw.randrange(8))]) + whole[at + 1 :]
         )
-        database._known.clear()
+        connecting.known.clear()
         try:
             look(path, draw, seen)
             assert armed == []

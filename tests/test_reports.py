@@ -17,7 +17,7 @@ from click.testing import CliRunner  # noqa: TID251 - the runner of what click m
 
 import nbdurable
 from nbdurable import cli, demo, go, reports, session, step, workflow
-from nbdurable.store import Store, database
+from nbdurable.store import Store, connecting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -124,8 +124,8 @@ sys.stdin.readline()
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_a_held_store(place, monkeypatch, words):
     """A store that another process holds names the holder."""
-    stop = database.tenacity.stop_after_delay
-    monkeypatch.setattr(database.tenacity, "stop_after_delay", lambda _: stop(0.1))
+    stop = connecting.tenacity.stop_after_delay
+    monkeypatch.setattr(connecting.tenacity, "stop_after_delay", lambda _: stop(0.1))
     store = place / ".nbdurable" / "analysis.duckdb"
     command = [sys.executable, "-c", HOLD, str(store)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as holder:

@@ -40,7 +40,17 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.records import AttemptStarted, Kind, RunStatus, StepCreated
-from nbdurable.store import MEMORY, Store, check, database, journal, keys, schema, verify
+from nbdurable.store import (
+    MEMORY,
+    Store,
+    check,
+    connecting,
+    database,
+    journal,
+    keys,
+    schema,
+    verify,
+)
 from nbdurable.testing import counted_commits
 
 pytestmark = pytest.mark.timeout(60)
@@ -464,7 +474,7 @@ def test_held_by_another_process(path):
 def test_let_go_within_the_wait(path, monkeypatch):
     """A holder that lets go within the wait is no error."""
     attempts = []
-    connect = database._connect_once
+    connect = connecting._connect_once
 
     def connect_and_tell(*arguments):
         try:
@@ -477,7 +487,7 @@ def test_let_go_within_the_wait(path, monkeypatch):
         attempts.append("open")
         return connection
 
-    monkeypatch.setattr(database, "_connect_once", connect_and_tell)
+    monkeypatch.setattr(connecting, "_connect_once", connect_and_tell)
     with ended(python(HOLD, path)) as holder:
         assert holder.stdout.readline() == "open\n"
         Store.open(path).close()
@@ -499,7 +509,7 @@ def test_a_disk_without_locks(path, monkeypatch, reason):
         attempts.append(place)
         raise error
 
-    monkeypatch.setattr(database, "_connect_once", connect)
+    monkeypatch.setattr(connecting, "_connect_once", connect)
     with pytest.raises(StoreError, match="keeps no locks") as caught:
         Store.open(path)
     assert not isinstance(caught.value, StoreLockedError)

@@ -23,7 +23,7 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.records import AttemptStarted
-from nbdurable.store import Store, check, database, structure, survey, trust_store
+from nbdurable.store import Store, check, connecting, database, structure, survey, trust_store
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -70,7 +70,7 @@ def path(tmp_path):
     """Give the path of a store in which the program has run, and that nobody knows."""
     path = tmp_path / "store.duckdb"
     execute(path)
-    database._known.clear()
+    connecting.known.clear()
     return path
 
 

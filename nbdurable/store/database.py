@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import importlib.util
 import os
 import platform
-import re
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import psutil
-import tenacity
 
 from nbdurable.codec import sign, signature_holds
 from nbdurable.errors import (
     DurableError,
     StoreCorruptError,
     StoreError,
-    StoreFullError,
-    StoreLockedError,
     StoreVersionError,
     UntrustedCheckpointError,
 )
@@ -37,6 +31,17 @@ from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
 
 from . import LOCK_WAIT_SECONDS, MEMORY, NOT_SAVED, place_of, taken_by_schema
 from .changes import take_out
+from .connecting import (
+    ALONE,
+    OURS,
+    Link,
+    connect,
+    connect_or_remove,
+    is_known,
+    make_folder,
+    read_error,
+    remember,
+)
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
 from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
@@ -47,27 +52,6 @@ from .structure import catalogue_of, lay, lay_views, own_functions, refuse_forei
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-_Config = dict[str, str | bool | int | float | list[str]]
-
-_CONFIG: _Config = {
-    "threads": 1,  # one row committed is faster with one thread than with several
-    "autoinstall_known_extensions": False,  # nothing downloads at run time
-    "autoload_known_extensions": False,
-}
-_ALONE: _Config = {**_CONFIG, "enable_external_access": False}
-"""How a file is opened that is not yet known to be ours: nothing in it reaches another file.
-DuckDB can't switch that on again in a running instance."""
-
-_known: set[tuple[str, int, int]] = set()
-"""The files (path, device, inode) that this process has found to be this user's stores."""
-
-
-class _Link(NamedTuple):
-    """A connection, and whether it is to an instance that the user holds open, too."""
-
-    connection: duckdb.DuckDBPyConnection
-    shared: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +70,7 @@ class Opened:
 class Store:
     """An open store; `Store.open` makes one."""
 
-    def __init__(self, path: str, link: _Link, key: bytes) -> None:
+    def __init__(self, path: str, link: Link, key: bytes) -> None:
         self.path = path
         self.key = key
         self.id = ""
@@ -123,22 +107,22 @@ class Store:
                     f"{place}: a store can't be called `nbdurable`, for DuckDB could not tell the "
                     f"file from the schema in it; give it another name"
                 )
-            _make_folder(Path(place).parent)
-        known = _is_known(place)
-        store = cls(place, _connect_or_remove(place, wait, _CONFIG if known else _ALONE), key)
+            make_folder(Path(place).parent)
+        known = is_known(place)
+        store = cls(place, connect_or_remove(place, wait, OURS if known else ALONE), key)
         with store._refused_untouched():
             store._inspect(macros=not known)
             store._believe()
         if not known and not store._shared:
             store._let_go()
-            store = cls(place, _connect(place, wait, _CONFIG), key)
+            store = cls(place, connect(place, wait, OURS), key)
             with store._refused_untouched():
                 store._inspect(macros=False)
                 store._believe()
         with store._refused_untouched():
             store.bring_up()
             store._use_own_functions()
-        _remember(place)
+        remember(place)
         return store
 
     @classmethod
@@ -153,7 +137,7 @@ class Store:
         place = place_of(path)
         if not Path(place).is_file():
             raise StoreError(f"there is no store at {place}")
-        store = cls(place, _connect(place, wait, _ALONE), load_key())
+        store = cls(place, connect(place, wait, ALONE), load_key())
         with store._refused_untouched():
             store._inspect(macros=True)
             if store._version is None:
@@ -176,7 +160,7 @@ class Store:
                 yield
         except duckdb.Error as error:
             self._let_go()
-            raise _read_error(self.path, error) from error
+            raise read_error(self.path, error) from error
         except DurableError:
             self._let_go()
             raise
@@ -310,7 +294,7 @@ class Store:
                 rows = cursor.execute(query, list(parameters)).fetchall()
                 return [column[0] for column in cursor.description or ()], rows
         except duckdb.Error as error:
-            raise _read_error(self.path, error) from error
+            raise read_error(self.path, error) from error
 
     def query(
         self, sql: str, tables: Mapping[str, object] | None = None
@@ -707,156 +691,5 @@ def _user_errors() -> Iterator[None]:
         raise StoreError(str(error)) from error
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.name == ".nbdurable" and not (folder / ".gitignore").exists():
-            (folder / ".gitignore").write_text("*\n", encoding="ascii")
-    except OSError as error:
-        raise StoreError(
-            f"the store's folder {folder} can't be made or written: "
-            f"{error.strerror or error}; make it writable, or name another store with "
-            f"configure(store=...) or NBDURABLE_STORE"
-        ) from error
-
-
-def _is_lock(error: BaseException) -> bool:
-    return isinstance(error, duckdb.IOException) and "Conflicting lock" in str(error)
-
-
-def _connect_or_remove(path: str, wait: float, config: _Config) -> _Link:
-    """Connect; a file that is begun here, and then the disk is full, is no store to be refused."""
-    begun_here = path != MEMORY and not Path(path).exists()
-    try:
-        return _connect(path, wait, config)
-    except StoreFullError:
-        if begun_here:
-            Path(path).unlink(missing_ok=True)
-        raise
-
-
-def _connect(path: str, wait: float, config: _Config) -> _Link:
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_lock),
-        wait=tenacity.wait_fixed(0.05),
-        stop=tenacity.stop_after_delay(wait),
-        reraise=True,
-    )
-    try:
-        return retrying(_connect_once, path, config)
-    except duckdb.Error as error:
-        raise _open_error(path, error) from error
-
-
-def _connect_once(path: str, config: _Config) -> _Link:
-    if "enable_external_access" in config and "?" in path:
-        # DuckDB allows itself the write-ahead log, but not where a path is like a URL's.
-        config = {**config, "allowed_paths": [path.replace("?", ".wal?", 1)]}
-    try:
-        return _Link(duckdb.connect(path, config=config), shared=False)
-    except duckdb.ConnectionException as error:
-        if "different configuration" not in str(error):
-            raise
-        # The user holds this database open in the same process: share their instance.
-        return _Link(duckdb.connect(path), shared=True)
-
-
-def _file_of(place: str) -> tuple[str, int, int]:
-    found = Path(place).stat()
-    return place, found.st_dev, found.st_ino
-
-
-def _is_known(place: str) -> bool:
-    """Tell whether nobody else can have written what is in a store."""
-    try:
-        return place == MEMORY or _file_of(place) in _known
-    except OSError:
-        return True  # there is none yet; or the opening says what is wrong
-
-
-def _remember(place: str) -> None:
-    with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
-        _known.add(_file_of(place))
-
-
-def _open_error(path: str, error: duckdb.Error) -> StoreError:
-    text = _first_line(error)
-    if _is_lock(error):
-        holder = re.search(r"PID (\d+)", text)
-        return StoreLockedError(
-            f"{path} is held by {_describe(int(holder[1])) if holder else 'another process'}; "
-            f"one process at a time can use a store: shut that kernel down, or wait until its "
-            f"durable cell has ended, then run this cell again"
-        )
-    if "Could not set lock" in text:
-        return StoreError(
-            f"{path} is on a disk that keeps no locks, as some network folders are ({text}): two "
-            f"kernels could spoil it; name a store on a disk of this machine with "
-            f"configure(store=...) or NBDURABLE_STORE"
-        )
-    if "different configuration" in text or "already attached" in text:
-        return StoreError(
-            f"{path} is open in this process already, in a way that can't be shared ({text}): "
-            f"close that connection, or open it with duckdb.connect(path) and no settings"
-        )
-    if "Could not write" in text or "No space left" in text:
-        return as_store_error(error)
-    if Path(path).is_file() and not _is_database(path):
-        return StoreCorruptError(
-            f"{path} is not a DuckDB database; it was left as it is: move it away, or name another "
-            f"store with configure(store=...) or NBDURABLE_STORE"
-        )
-    if _is_damage(text):
-        return _read_error(path, error)
-    return StoreError(
-        f"the store {path} can't be opened: {text}; make it writable, or name another store with "
-        f"configure(store=...) or NBDURABLE_STORE"
-    )
-
-
-def _read_error(path: str, error: duckdb.Error) -> StoreError:
-    text = _first_line(error)
-    if isinstance(error, duckdb.CatalogException | duckdb.BinderException) or _is_damage(text):
-        return StoreCorruptError(
-            f"{path} is damaged: {text}; it was left as it is: restore it from a copy, or move it "
-            f"away, or name another store with configure(store=...) or NBDURABLE_STORE"
-        )
-    return StoreError(f"the store {path} can't be read: {text}")
-
-
-def _is_damage(text: str) -> bool:
-    return any(
-        sign in text for sign in ("Corrupt", "Could not read enough bytes", "Failed to deserialize")
-    )
-
-
-def _is_database(path: str) -> bool:
-    """Tell whether the file begins as DuckDB's files do: a checksum, then four letters."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(12)[8:] == b"DUCK"
-    except OSError:
-        return True  # then DuckDB's own message says what is wrong
-
-
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _close_untouched(connection: duckdb.DuckDBPyConnection) -> None:
-    """Close a file that is refused, without DuckDB folding its write-ahead log into it."""
-    with contextlib.suppress(duckdb.Error):
-        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-    connection.close()
-
-
-def _describe(pid: int) -> str:
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        since = dt.datetime.fromtimestamp(process.create_time(), tz=dt.UTC).astimezone()
-        return f"process {pid} ({process.name()}, running since {since:%Y-%m-%d %H:%M:%S})"
-    return f"process {pid}"
