@@ -250,6 +250,11 @@ class _Pass:
         try:
             with log.open("ab") as stderr:
                 client.execute(cwd=str(self._path.parent), env=self._environment(), stderr=stderr)
+        except KeyboardInterrupt:
+            # The kernel ends, too. What nbclient leaves behind may see that, and asyncio would
+            # say at the interpreter's end that nobody has asked for it.
+            logging.getLogger("asyncio").disabled = True
+            raise
         except DeadKernelError:
             if not self._killed:
                 raise DemoError(f"the kernel died by itself; its log is {log}") from None
