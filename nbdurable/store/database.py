@@ -284,6 +284,17 @@ class Store:
         """
         return self.answer(query, parameters)[1]
 
+    def _streamed(self, query: str, parameters: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        """Give the rows of a query of ours, a bounded number in memory at a time; as `rows`."""
+        try:
+            with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
+                cursor.execute(self._own_functions)
+                cursor.execute(query, list(parameters))
+                while found := cursor.fetchmany(_ROWS_AT_A_TIME):
+                    yield from found
+        except duckdb.Error as error:
+            raise read_error(self.path, error) from error
+
     def answer(
         self, query: str, parameters: Sequence[object] = ()
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -584,12 +595,13 @@ class Store:
         index = self._empty_index()
         of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
         columns = ", ".join(field.name for field in dataclasses.fields(Checkpoint))
-        for row in self.rows(
+        shared: dict[object, object] = {}
+        for row in self._streamed(
             f"SELECT {columns} FROM (SELECT t.* "  # noqa: S608 - no input
             f"FROM nbdurable.checkpoints t {of_run}) ORDER BY number",
             [run],
         ):
-            checkpoint = _checkpoint(row)
+            checkpoint = _checkpoint(row, shared)
             index.load_checkpoint(checkpoint)
             if checkpoint.pieces:
                 self.objects.remember(checkpoint.pieces)
@@ -646,11 +658,19 @@ class Store:
 
 
 _KINDS = {kind.value: kind for kind in Kind}
-_KIND = [field.name for field in dataclasses.fields(Checkpoint)].index("kind")
+
+_ROWS_AT_A_TIME = 10_000
+_NAMES = [field.name for field in dataclasses.fields(Checkpoint)]
+_KIND = _NAMES.index("kind")
+_ALIKE = [_NAMES.index(name) for name in ("version", "code", "namespace", "name")]
 
 
-def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+def _checkpoint(row: tuple[Any, ...], shared: dict[object, object] | None = None) -> Checkpoint:
+    """Make a checkpoint of its row; what many have alike is `shared`, once in memory."""
     fields = list(row)
+    if shared is not None:
+        for at in _ALIKE:
+            fields[at] = shared.setdefault(row[at], row[at])
     # An unknown kind stays as it is: its signature fails where it is asked for.
     fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
     return Checkpoint(*fields)
