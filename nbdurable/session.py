@@ -544,7 +544,7 @@ def collect(
         running = [name for at, name in _state.executing if at == place]
         if running:
             raise UsageError(f"gc: {running[0]} is running: wait until it has ended, or stop it")
-        if any(_state.leftovers.values()):
+        if any(_state.leftovers.get(one.id) for one in opened.summaries()):
             raise UsageError(
                 "gc: steps of an interrupted cell still run and may be saved yet: run that cell "
                 "again, which adopts them, or restart the kernel"

@@ -218,7 +218,10 @@ def test_object_files_go_with_their_outcomes(path):
 def test_not_while_a_let_go_body_may_be_saved(path, monkeypatch):
     """A body that the next execution may adopt has perhaps written a file already."""
     large(path, "1")
-    monkeypatch.setitem(session._state.leftovers, "run", {(b"", b""): None})
+    (run,) = session.runs(path)
+    monkeypatch.setitem(session._state.leftovers, "a run of another store", {(b"", b""): None})
+    assert session.collect(path).found == ()
+    monkeypatch.setitem(session._state.leftovers, run.id, {(b"", b""): None})
     with pytest.raises(UsageError, match="still run"):
         session.collect(path)
 
