@@ -13,6 +13,7 @@ import functools
 import hashlib
 import inspect
 import os
+import re
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,10 +146,14 @@ def earlier_names() -> list[str]:
     found = []
     for other in sorted(store.parent.glob("*.duckdb")):
         original = notebook.with_name(f"{other.stem}.ipynb")
-        copied = notebook.stem.startswith(other.stem)
+        copied = re.fullmatch(re.escape(other.stem) + _COPY, notebook.stem) is not None
         if other.stem != "default" and (copied or not original.exists()):
             found.append(other.stem)
     return found
+
+
+_COPY = r"[-_ ]?(?:[Cc]opy)?[-_ ]?\(?\d*\)?"
+"""What front ends and people put behind the name of a notebook that they copy."""
 
 
 def adopt(name: str) -> str:
@@ -162,6 +167,10 @@ def adopt(name: str) -> str:
     if notebook is None:
         raise UsageError(f"adopt {name}: no notebook is known here whose checkpoints they would be")
     stem = name.removesuffix(".ipynb")
+    if not stem or Path(stem).name != stem:
+        raise UsageError(
+            f"adopt {name!r}: give the name of a notebook that was in {notebook.parent}, no path"
+        )
     mine, theirs = Path(default_store()), Path(store_of(notebook.with_name(f"{stem}.ipynb")))
     if mine.exists():
         raise UsageError(

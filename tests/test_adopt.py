@@ -90,6 +90,7 @@ def test_a_copy_takes_a_copy(folder):
 def test_other_notebooks_are_not_offered(folder):
     """Neighbours have stores of their own; nor is what belongs to no notebook."""
     cell_of(folder, "other")
+    cell_of(folder, "an")  # no copy of it is called analysis
     (folder / ".nbdurable" / "default.duckdb").touch()
     opened(folder, "analysis")
     assert session.earlier_names() == []
@@ -112,6 +113,9 @@ def test_nothing_to_adopt(folder):
     opened(folder, "new")
     with pytest.raises(UsageError, match="there are those of gone"):
         session.adopt("wrong")
+    for path in ("../gone", "a/gone", ""):
+        with pytest.raises(UsageError, match="no path"):
+            session.adopt(path)
     session.set_notebook(None)
     with pytest.raises(UsageError, match="no notebook is known"):
         session.adopt("gone")

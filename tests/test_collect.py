@@ -238,6 +238,25 @@ def test_a_users_database_is_not_replaced(path):
     assert session.collect(path).found == ()
 
 
+def test_a_database_that_the_user_holds_open_is_not_replaced(path):
+    """What they write later would go into a file that has no name any more."""
+    big(path, "1")
+    big(path, "2")
+    session.close_stores()
+    with duckdb.connect(str(path)) as mine:
+        assert session.collect(path, remove=True).freed == 0
+        mine.execute("CREATE TABLE later AS SELECT 1 AS one")
+    assert rows(path, "SELECT * FROM later") == [(1,)]
+
+
+def test_the_half_copy_of_one_who_died_goes(path):
+    """The next who makes the file small takes it away."""
+    big(path, "1")
+    path.with_name(f"{path.name}.0.compacting").write_bytes(b"half")
+    session.collect(path, remove=True)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
 def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
     """A full disk while the file is made small is said; the store is as it was."""
     big(path, "1")

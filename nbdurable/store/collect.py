@@ -10,6 +10,7 @@ leaves the old one.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from nbdurable.records import RunStatus
 from . import MEMORY
 from .index import unpack, unpack_members
 from .journal import as_store_error
+from .objects import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,7 +214,8 @@ def compact(store: Store) -> int:
 
     DuckDB keeps the room for later rows. So what is left is copied into a new file,
     which takes the old one's name while the old one is still locked. A database with
-    tables of the user's own is left as it is: its file is not ours to replace.
+    tables of the user's own, or that the user holds open in this process, is left as it
+    is: its file is not ours to replace.
 
     Returns:
         How many bytes smaller the file is.
@@ -220,16 +223,22 @@ def compact(store: Store) -> int:
     Raises:
         StoreError: The copy could not be written; the store is as it was.
     """
-    if store.path == MEMORY or store.has_foreign_tables():
+    if store.path == MEMORY or store.is_shared or store.has_foreign_tables():
         return 0
     path = Path(store.path)
+    # Who has the lock is alone: what others were copying, they died over.
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.compacting"):
+        left.unlink(missing_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.compacting")
     try:
         store.copy_to(draft)
         saved = path.stat().st_size - draft.stat().st_size
         if saved < _WORTH_BYTES:
             return 0
+        # Whoever opens the new file has a write-ahead log of that name, which is not ours.
+        store.forsake()
         os.replace(draft, path)  # noqa: PTH105 - the one word for it that says "atomic"
+        sync_folder(path.parent)
     except duckdb.Error as error:
         raise as_store_error(error) from error
     except OSError:

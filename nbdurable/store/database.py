@@ -407,6 +407,16 @@ class Store:
             finally:
                 self._connection.execute("DETACH nbdurable_copy")
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the user holds the same database open in this process."""
+        return self._shared
+
+    def forsake(self) -> None:
+        """Leave the file's write-ahead log alone from now on, at the closing too."""
+        with self.journal.lock:
+            self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+
     def _database(self) -> str:
         """Give what DuckDB calls this file: others may be attached beside it."""
         name: str
