@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import scope
 from .combinators import leaves_of
 from .delivery import Gate, LoopGate
+from .entries import Left
 from .errors import NotInRunError, UsageError
 from .executors import running_loop
 from .handles import Handle, StepHandle, digest_of
@@ -195,7 +196,7 @@ class Completions:
                 await gate.wait()
 
     def leave(self, completion: AsCompleted) -> None:
-        """Make losers of what was not asked for, and commit that.
+        """Make losers of what was not asked for; that is committed before anything later.
 
         Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
         """
@@ -212,7 +213,9 @@ class Completions:
             for leaf in losing:
                 leaf.lost = True
         losers = tuple(sorted(leaf.pair for leaf in losing))
-        self._commit(completion, completion.identity, NOBODY, losers)
+        write = self._decision(completion, completion.identity, NOBODY, losers)
+        if write is not None:
+            self._ledger.journal.enqueue(Left(write), kick=False)
         self._ledger.lost_more()
 
     def leave_all(self, where: Scope) -> None:
@@ -276,26 +279,29 @@ class Completions:
         earlier = any(0 < self._first_stored(leaf) < taken.number for leaf in completion.late)
         if earlier or _not_saved(taken):
             key = completion.position_key(completion.position - 1)
-            self._commit(completion, key, taken.identity, ())
+            write = self._decision(completion, key, taken.identity, ())
+            if write is not None:
+                self._ledger.store.commit(write)
         taken.mark_known()
         return taken
 
-    def _commit(
+    def _decision(
         self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
-    ) -> None:
+    ) -> Callable[[Batch], None] | None:
+        """Give what writes a decision; None where it is there, or on its way."""
         number = completion.last_number
         members = completion.members()
         if self._index.decision_for(key, members) is not None:
-            return
+            return None
         if not self._ledger.first_decision(key, members):
-            return
+            return None
 
         def write(batch: Batch) -> None:
             execution = self._ledger.execution
             decision = Decision(key, members, winner, number, execution, losers, b"")
             self._ledger.add_decision(batch, decision, "as_completed", "")
 
-        self._ledger.store.commit(write)
+        return write
 
 
 def _not_saved(handle: Handle[Any]) -> bool:

@@ -240,6 +240,23 @@ class AttemptEnded:
         self._ledger.break_off(self._handle, error)
 
 
+class Left:
+    """What as_completed left: a decision that nobody waits for, but that all later ones follow.
+
+    It is made where the iterator is let go of, which the garbage collector may do in any
+    thread, even one that is writing a transaction: so it is not committed there.
+    """
+
+    def __init__(self, write: Callable[[Batch], None]) -> None:
+        self.write = write
+
+    def committed(self) -> None:
+        """Nobody waits."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits: the next outcome fails too."""
+
+
 class Nothing:
     """An entry whose commit takes along what was enqueued before it."""
 

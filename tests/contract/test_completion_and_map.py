@@ -19,12 +19,14 @@ from nbdurable import (
     now,
     rng,
     select,
+    session,
     sleep,
     step,
     uuid4,
     workflow,
 )
 from nbdurable.bodies import Bodies
+from nbdurable.store import Store
 
 
 def in_turn(probe):
@@ -118,6 +120,22 @@ def with_unsaved(probe):
         found.append(handle.label)
         probe.event(len(found) - 1).set()
     return found
+
+
+@pytest.mark.timeout(20)
+def test_a_loop_may_be_let_go_of_while_a_transaction_is_written(tmp_path):
+    """The garbage collector does it in whatever thread, whatever that one holds."""
+    with workflow("w", store=tmp_path / "store.duckdb") as run:
+        loop = as_completed([go(len, "a"), go(len, "bb")])
+        next(loop)
+        with run._ledger.journal.lock:
+            del loop
+    session.close_stores()
+    store = Store.open(tmp_path / "store.duckdb")
+    try:
+        assert store.rows("SELECT label FROM nbdurable.decision_log") == [("as_completed",)]
+    finally:
+        store.close()
 
 
 def test_what_was_not_saved_keeps_its_position(always_replay):
