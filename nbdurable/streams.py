@@ -35,6 +35,13 @@ class _Tee(io.TextIOBase):
         with contextlib.suppress(AttributeError, TypeError):
             cast("Any", stream).write = self.write
 
+    def __del__(self) -> None:
+        """Leave the stream alone: io's own finalizer flushes.
+
+        The garbage collector may come by where the stream's lock is held, and a flush
+        that waits for another thread waits for that lock.
+        """
+
     def uncover(self) -> None:
         """Let the stream be as it was."""
         covered: Any = self.stream

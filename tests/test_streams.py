@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import gc
 import io
 import logging
 import os
@@ -207,6 +208,23 @@ def test_a_stream_that_was_put_back_too_late():
         assert sys.stdout is not late
         assert sys.stdout.stream is late.stream
     assert sys.stdout is late.stream
+
+
+def test_what_stood_for_a_stream_goes_without_a_flush(monkeypatch):
+    """The collector may take it inside a write: ipykernel's flush then waits for itself."""
+    flushed = []
+
+    class Stream(io.StringIO):
+        def flush(self):
+            flushed.append(True)
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Stream())
+    with replaced():
+        print("shown")
+    flushed.clear()
+    gc.collect()
+    assert flushed == []
 
 
 def test_a_body_that_outlives_its_run_is_still_captured(capsys):
