@@ -27,7 +27,8 @@ floor modules                             duty
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
 1     `live`, `screen`                    shown while they come, and taken back
 1     `libraries`                         what others keep per process, made one per step
-1     `progress`, `label`                 events -> what a view shows; short labels
+1     `progress`, `label`                 events -> how a run stands; short labels
+1     `words`, `timeline`, `summary`      how that reads, live and in a saved notebook
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large

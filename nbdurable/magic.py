@@ -31,7 +31,7 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, kernel, progress, reports, session
+from . import cell, kernel, reports, session, words
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
 from .records import RunStatus, RunSummary
 
@@ -190,7 +190,7 @@ class DurableCell:
         terminal = not kernel.in_kernel(self._shell)
         notes = self._workflow.warnings
         if self._view is not None and terminal:
-            kernel.say(self._shell, progress.line(self._view.run))
+            kernel.say(self._shell, words.line(self._view.run))
             notes = self._workflow.notes
         if terminal or (self._view is None and kernel.watched(self._shell)):
             for note in notes:
@@ -495,7 +495,7 @@ def _row(run: RunSummary) -> dict[str, object]:
         "in flight": run.in_flight,
         "executions": run.executions,
         "created": datetime.fromtimestamp(run.created, UTC).astimezone(),
-        "last started": progress.ago(time.time() - run.last_started),
+        "last started": words.ago(time.time() - run.last_started),
         "run": run.id[:8],
     }
 
@@ -680,7 +680,7 @@ def _store_exists() -> bool:
 
 def _unfinished(run: RunSummary) -> str:
     """Say where a run stopped, and how to go on."""
-    when = progress.ago(time.time() - (run.last_ended or run.last_started))
+    when = words.ago(time.time() - (run.last_ended or run.last_started))
     known = run.saved + run.in_flight
     saved = f"{run.saved} of {known} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
     if run.status is RunStatus.RUNNING:

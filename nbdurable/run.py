@@ -33,7 +33,6 @@ from .interrupts import uninterrupted
 from .label import label_of
 from .ledger import Ledger
 from .news import News
-from .progress import ago
 from .reasons import Reasons
 from .received import Received
 from .records import (
@@ -50,6 +49,7 @@ from .scope import Scope
 from .step import StepOptions, Work, explain, is_async
 from .store import correct_whys, pack
 from .waiting import Waiting
+from .words import ago
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

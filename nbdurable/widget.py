@@ -23,7 +23,7 @@ from IPython import get_ipython
 from IPython.display import display, update_display
 from zmq import ZMQError
 
-from nbdurable import progress
+from nbdurable import progress, summary, timeline, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +150,7 @@ class LiveView:
                     self._screen.send(self._state())
                     self._screen.clear()
                 self._screen.summarise(
-                    progress.html(self.run, times=self._times), progress.text(self.run)
+                    summary.html(self.run, times=self._times), words.text(self.run)
                 )
 
     def _publish(self, screen: Screen) -> None:
@@ -200,7 +200,7 @@ class LiveView:
             progress.fold(self.run, self._inbox.popleft())
 
     def _state(self) -> dict[str, Any]:
-        return progress.snapshot(self.run, now=self._clock())
+        return timeline.snapshot(self.run, now=self._clock())
 
 
 class NotebookScreen:

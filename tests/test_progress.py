@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nbdurable import progress
+from nbdurable import progress, summary, timeline, words
 from nbdurable.progress import RunView, State, fold
 from nbdurable.records import (
     AttemptFailed,
@@ -203,7 +203,7 @@ def test_as_completed_keeps_its_order():
     )
     assert view.steps[2].winners == [1, 0]
     assert view.steps[0].lost is None
-    assert "as_completed: b(), then a()" in progress.text(view)
+    assert "as_completed: b(), then a()" in words.text(view)
 
 
 def test_a_combinator_counts_its_branches():
@@ -215,7 +215,7 @@ def test_a_combinator_counts_its_branches():
     fold(view, done(1))
     fold(view, StepLetGo(2, "", 104.0))
     assert view.steps[3].settled == 2
-    (said,) = [r for r in progress.snapshot(view, now=1.0)["rows"] if r["place"] == 3]
+    (said,) = [r for r in timeline.snapshot(view, now=1.0)["rows"] if r["place"] == 3]
     assert said["remark"] == "2 of 3 done"
 
 
@@ -235,7 +235,7 @@ def test_run_finished():
 def test_notes_are_shown_while_the_run_goes_on():
     """A line said in mid-run shows at once, and once: the end repeats it."""
     view = viewed(START, Noticed("clean() changed", 101.0))
-    assert progress.snapshot(view, now=101.0)["notes"] == ["clean() changed"]
+    assert timeline.snapshot(view, now=101.0)["notes"] == ["clean() changed"]
     fold(view, RunFinished(RunStatus.FINISHED, 104.0, ("clean() changed", "one more")))
     assert view.notes == ("clean() changed", "one more")
 
@@ -260,9 +260,9 @@ def test_events_of_unknown_rows_are_left_out():
         Decided(0, 7, Kind.VALUE, 1, False, 1.0),
     )
     assert list(view.steps) == [0]
-    progress.text(view)
-    progress.html(view)
-    progress.snapshot(view, now=1.0)
+    words.text(view)
+    summary.html(view)
+    timeline.snapshot(view, now=1.0)
 
 
 def test_take_changes_gives_each_row_once():
@@ -278,14 +278,14 @@ def test_take_changes_gives_each_row_once():
 def test_text_of_a_replay_is_the_text_of_the_first_run():
     """Neither times nor marks of replay nor losers' fates are in the durable text."""
     first, again = viewed(*FIRST), viewed(*AGAIN)
-    assert progress.text(first).splitlines() == [
+    assert words.text(first).splitlines() == [
         "quotes: 3 steps, finished",
         "select: quote('alpha') won over quote('beta')",
         "parse(<b>) failed",
     ]
-    assert progress.text(again) == progress.text(first)
-    assert progress.html(again, times=False) == progress.html(first, times=False)
-    assert progress.text(again, times=True) != progress.text(first, times=True)
+    assert words.text(again) == words.text(first)
+    assert summary.html(again, times=False) == summary.html(first, times=False)
+    assert words.text(again, times=True) != words.text(first, times=True)
 
 
 def test_text_leaves_out_what_may_differ():
@@ -299,7 +299,7 @@ def test_text_leaves_out_what_may_differ():
         done(1, Kind.ERROR, error="late"),
         *end,
     )
-    assert progress.text(with_more) == progress.text(viewed(*start, StepDeferred(1, 1.0), *end))
+    assert words.text(with_more) == words.text(viewed(*start, StepDeferred(1, 1.0), *end))
 
 
 def test_text_caps_many_decisions():
@@ -312,7 +312,7 @@ def test_text_caps_many_decisions():
             made(n + 2, "select(...)", "select", branches=(n, n + 1)),
             Decided(n + 2, n, Kind.VALUE, n, False, 103.0),
         ]
-    lines = progress.text(viewed(*events)).splitlines()
+    lines = words.text(viewed(*events)).splitlines()
     assert len(lines) == 12
     assert lines[-1] == "… 190 more decisions"
 
@@ -325,7 +325,7 @@ def test_text_names_few_of_many_losers():
         made(100, "race(...)", "race", branches=tuple(range(100))),
         Decided(100, 42, Kind.VALUE, 1, False, 103.0),
     )
-    said = progress.text(view).splitlines()[1]
+    said = words.text(view).splitlines()[1]
     assert said == "race: q(42) won over q(0), q(1), q(2), q(3), q(4), q(5) and 93 more"
 
 
@@ -339,19 +339,19 @@ def test_text_names_few_of_many_losers():
 )
 def test_text_of_little(events, said):
     """A run without steps has a text, too."""
-    assert progress.text(viewed(*events)) == said
+    assert words.text(viewed(*events)) == said
 
 
 def test_line():
     """One line counts what happened, how long it took, and what it spared."""
     view = viewed(*FIRST)
-    assert progress.line(view) == "quotes: 1 ran, 1 failed, 1 let go, 4.2 s"
-    assert progress.line(viewed(*AGAIN)) == (
+    assert words.line(view) == "quotes: 1 ran, 1 failed, 1 let go, 4.2 s"
+    assert words.line(viewed(*AGAIN)) == (
         "quotes: 1 replayed, 1 failed, 1 not started, 10 ms; saved 3.0 s"
     )
-    assert progress.line(viewed(START, made(0), began(0)), now=101.0) == "quotes: 1 running, 1.0 s"
+    assert words.line(viewed(START, made(0), began(0)), now=101.0) == "quotes: 1 running, 1.0 s"
     stopped = viewed(START, RunFinished(RunStatus.INTERRUPTED, 101.0))
-    assert progress.line(stopped) == "quotes: interrupted, 1.0 s"
+    assert words.line(stopped) == "quotes: interrupted, 1.0 s"
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_line():
 )
 def test_duration(seconds, said):
     """Durations are said in at most two units, without a seam between them."""
-    assert progress.duration(seconds) == said
+    assert words.duration(seconds) == said
 
 
 class Tags(HTMLParser):
@@ -414,7 +414,7 @@ def test_html_escapes_everything(times):
         done(0, Kind.ERROR, error=evil),
         RunFinished(RunStatus.FAILED, 104.0, (evil,)),
     )
-    made_html = progress.html(view, times=times)
+    made_html = summary.html(view, times=times)
     tags = Tags()
     tags.feed(made_html)
     assert tags.open == []
@@ -427,7 +427,7 @@ def test_html_escapes_everything(times):
 def test_html_tells_winner_and_fates_without_colour():
     """Stripped of all styles, the words still say who won and what became of whom."""
     tags = Tags()
-    tags.feed(progress.html(viewed(*AGAIN)))
+    tags.feed(summary.html(viewed(*AGAIN)))
     assert "select: ★ quote('alpha') won over quote('beta') (not started)" in tags.said
     assert "quote('alpha') ★ won" in tags.said
     assert "↩ replayed" in tags.said
@@ -437,7 +437,7 @@ def test_html_tells_winner_and_fates_without_colour():
 def test_html_caps_its_rows():
     """A long run shows two hundred rows and counts the others."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(1000)))
-    made_html = progress.html(view)
+    made_html = summary.html(view)
     assert made_html.count("<tr>") == 202
     assert "… 800 more rows" in made_html
     assert "<details>" in made_html
@@ -467,7 +467,7 @@ def test_shown_keeps_to_its_limit():
 def test_snapshot_is_json_and_leaves_out_what_is_empty():
     """The live view's state survives JSON and says which branch won."""
     view = viewed(*FIRST)
-    state = json.loads(json.dumps(progress.snapshot(view, now=104.2)))
+    state = json.loads(json.dumps(timeline.snapshot(view, now=104.2)))
     assert (state["name"], state["status"], state["live"]) == ("quotes", "finished", False)
     assert (state["total"], state["hidden"], state["elapsed"]) == (4, 0, pytest.approx(4.2))
     first, second, select, failed = state["rows"]
@@ -483,17 +483,17 @@ def test_snapshot_is_json_and_leaves_out_what_is_empty():
 def test_snapshot_lets_the_front_end_tick():
     """What moves says since when, and when a retry is due; nothing does after the end."""
     view = viewed(START, made(0), began(0), AttemptFailed(0, 1, "OSError", 5.0, 102.0))
-    (row,) = progress.snapshot(view, now=103.0)["rows"]
+    (row,) = timeline.snapshot(view, now=103.0)["rows"]
     assert (row["since"], row["again"], row["state"]) == (101.0, 107.0, "retrying")
     fold(view, END)
-    (row,) = progress.snapshot(view, now=105.0)["rows"]
+    (row,) = timeline.snapshot(view, now=105.0)["rows"]
     assert "since" not in row
 
 
 def test_every_state_has_a_shape_and_a_word():
     """No two states look the same, even without colour."""
     assert len(set(progress.GLYPHS.values())) == len(State)
-    assert set(progress._COUNTED) == set(State)
+    assert set(words.COUNTED) == set(State)
 
 
 def test_twenty_thousand_events_end_where_they_should():
@@ -505,4 +505,4 @@ def test_twenty_thousand_events_end_where_they_should():
     fold(view, made(6666, "gather(...)", "gather", branches=tuple(range(6666))))
     assert view.counts[State.DONE] == 6666
     assert view.steps[6666].settled == 6666
-    assert len(progress.snapshot(view, now=1.0)["rows"]) == 200
+    assert len(timeline.snapshot(view, now=1.0)["rows"]) == 200
