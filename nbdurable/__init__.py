@@ -28,7 +28,8 @@ floor modules                             duty
 1     `live`, `screen`                    shown while they come, and taken back
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
-1     `words`, `timeline`, `summary`      how that reads, live and in a saved notebook
+1     `words`, `tree`                     how that reads; which row is below which
+1     `timeline`, `summary`               what a window shows; a saved notebook
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -46,7 +47,7 @@ floor modules                             duty
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
-6     `widget`                            the live view
+6     `publisher`, `widget`               the live view: when it is told, and where
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the

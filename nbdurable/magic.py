@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .widget import LiveView
+    from .publisher import LiveView
 
 # --- A cell, running ------------------------------------------------------------
 
@@ -232,9 +232,12 @@ def _new_view(shell: InteractiveShell, name: str) -> LiveView:
     nbval compares every MIME type of a display but the widget's own. So where
     nobody looks, the summary holds nothing that differs from run to run.
     """
-    from .widget import LiveView  # noqa: PLC0415 - a --quiet cell doesn't pay for it
+    # A --quiet cell doesn't pay for these.
+    from .publisher import LiveView  # noqa: PLC0415
+    from .widget import NotebookScreen  # noqa: PLC0415
 
-    return LiveView(name, times=kernel.watched(shell))
+    notebook = kernel.in_kernel(shell)
+    return LiveView(name, NotebookScreen(name, times=kernel.watched(shell)) if notebook else None)
 
 
 def _interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:

@@ -216,7 +216,8 @@ class StepCreated:
 
     ``kind`` is ``step``, ``timer``, or the combinator's name; ``branches`` are
     the places of a combinator's branches (empty for a step); ``parent`` is the
-    place of the step whose body started this one.
+    place of the step whose body started this one; ``inputs`` are the places of the
+    handles among a step's arguments.
     """
 
     step: int
@@ -226,6 +227,7 @@ class StepCreated:
     at: float
     parent: int | None = None
     branches: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +252,17 @@ class StepDeferred:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """A body is about to run; ``reason`` adds the detail to ``why``."""
+    """A body is about to run; ``reason`` adds the detail to ``why``.
+
+    ``deaths`` counts the kernel's deaths that the step was in flight at.
+    """
 
     step: int
     attempt: int
     why: Why
     reason: str
     at: float
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
