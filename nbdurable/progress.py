@@ -111,8 +111,8 @@ class StepView:
     won: int | None = None
     lost: int | None = None
     settled: int = 0
-    feeds: list[StepView] = field(default_factory=list)
-    spans: list[tuple[float, float]] = field(default_factory=list)
+    feeds: tuple[StepView, ...] = ()
+    spans: tuple[tuple[float, float], ...] = ()
     ended: float | None = None
     first: int = -1
     family: Family[StepView] | None = None
@@ -225,7 +225,7 @@ def _created(view: RunView, event: StepCreated) -> None:
     )
     branches = [view.steps[place] for place in event.branches if place in view.steps]
     for branch in branches:
-        branch.feeds.append(row)
+        branch.feeds += (row,)
         row.settled += branch.state in SETTLED
     view._add(row)  # noqa: SLF001 - the folds are the view's own, kept one to an event
     if branches:
@@ -258,9 +258,7 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
         row.started = event.at
         if row.family is not None and row.family.began is None:
             row.family.began = event.at
-    if len(row.spans) == SPANS:
-        del row.spans[0]
-    row.spans.append((event.at, 0.0))
+    row.spans = (*row.spans[1 - SPANS :], (event.at, 0.0))
     row.why = f"{event.why}: {event.reason}" if event.reason else str(event.why)
     view._move(row, State.RUNNING)  # noqa: SLF001
 
@@ -304,7 +302,7 @@ def _decided(view: RunView, event: Decided) -> None:
 def _close(row: StepView, at: float) -> None:
     """End the row's attempt, if one is under way."""
     if row.spans and not row.spans[-1][1]:
-        row.spans[-1] = (row.spans[-1][0], at)
+        row.spans = (*row.spans[:-1], (row.spans[-1][0], at))
 
 
 def _mark_branches(view: RunView, chooser: StepView, winner: int) -> None:

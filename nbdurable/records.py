@@ -196,10 +196,11 @@ class RunSummary:
 #
 # ``step`` is the handle's place in `go` order within one execution, from 0; it
 # names a row of the view and nothing else. Combinators and timers take places
-# in the same sequence.
+# in the same sequence. They are never changed; frozen ones would take three times as
+# long to make, and an execution makes three for each step.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunStarted:
     """An execution began; ``saved`` outcomes of the run are at hand."""
 
@@ -210,7 +211,7 @@ class RunStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepCreated:
     """A step, timer or combinator has a handle.
 
@@ -230,7 +231,7 @@ class StepCreated:
     inputs: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepReplayed:
     """The outcome came from the store; ``seconds`` is what it took when it ran."""
 
@@ -242,7 +243,7 @@ class StepReplayed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepDeferred:
     """A decided select's loser without a checkpoint: not started until asked for."""
 
@@ -250,7 +251,7 @@ class StepDeferred:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptStarted:
     """A body is about to run; ``reason`` adds the detail to ``why``.
 
@@ -265,7 +266,7 @@ class AttemptStarted:
     deaths: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptFailed:
     """An attempt raised and the policy grants another after ``wait`` seconds."""
 
@@ -276,7 +277,7 @@ class AttemptFailed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepFinished:
     """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
 
@@ -289,7 +290,7 @@ class StepFinished:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decided:
     """A combinator's outcome is committed; ``winner`` is the place of the winning branch.
 
@@ -304,7 +305,7 @@ class Decided:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepLetGo:
     """The execution ended before this step did; ``reason`` says what became of it."""
 
@@ -313,7 +314,7 @@ class StepLetGo:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noticed:
     """A line for the person at the screen, said while the run goes on."""
 
@@ -321,7 +322,7 @@ class Noticed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunFinished:
     """The execution ended; ``notes`` are lines for the person at the screen."""
 

@@ -250,7 +250,7 @@ class Timeline:
         """Give the attempts; what a combinator or a timer took is one."""
         spans = row.spans
         if row.combinator and not row.replayed:
-            spans = [(row.created, row.ended or 0.0)]
+            spans = ((row.created, row.ended or 0.0),)
         bars: list[list[Any]] = []
         for begin, end in spans:
             last = begin == spans[-1][0]

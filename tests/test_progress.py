@@ -189,14 +189,14 @@ def test_notes_are_shown_while_the_run_goes_on():
 def test_each_attempt_keeps_its_times():
     """A row knows when each attempt began and ended, and what ended without being finished."""
     view = viewed(START, made(0), began(0), AttemptFailed(0, 1, "OSError", 1.0, 101.5))
-    assert view.steps[0].spans == [(101.0, 101.5)]
+    assert view.steps[0].spans == ((101.0, 101.5),)
     fold(view, AttemptStarted(0, 2, Why.NEW, "", 102.5))
-    assert view.steps[0].spans == [(101.0, 101.5), (102.5, 0.0)]
+    assert view.steps[0].spans == ((101.0, 101.5), (102.5, 0.0))
     fold(view, StepFinished(0, Kind.VALUE, 1, 0.5, True, "", 103.0))
-    assert view.steps[0].spans == [(101.0, 101.5), (102.5, 103.0)]
+    assert view.steps[0].spans == ((101.0, 101.5), (102.5, 103.0))
     assert view.steps[0].ended == 103.0
     left = viewed(START, made(0), began(0), StepLetGo(0, "", 104.0))
-    assert left.steps[0].spans == [(101.0, 104.0)]
+    assert left.steps[0].spans == ((101.0, 104.0),)
 
 
 def test_a_thousand_attempts_keep_the_last():

@@ -185,7 +185,7 @@ def test_a_large_run_is_a_few_rows_that_can_be_opened(lab, cell):
     expect(rows).to_have_count(3)
     scenario.open_gate(lab.server.root)
     lab.idle()
-    expect(output.last).to_contain_text("1001 ran")
+    expect(output.last).to_contain_text("1,001 ran")
 
 
 def test_why_and_what_was_passed_on_are_told_where_one_looks(lab):
