@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _OPEN: Final = 12
 _COLUMNS: Final = (
-    ("Step", "left"),
-    ("State", "left"),
-    ("Timeline", "left"),
-    ("Time", "right"),
-    ("Why", "left"),
+    ("Step", "text-align:left;white-space:nowrap"),
+    ("State", "text-align:left;white-space:nowrap"),
+    ("Timeline", "text-align:left"),
+    ("Time", "text-align:right;white-space:nowrap"),
+    ("Why", "text-align:left"),
 )
 # Mid tones, so that they read on white and on JupyterLab's dark ground alike.
 _COLOURS: Final = {
@@ -92,9 +92,7 @@ def _table(view: RunView) -> str:
     timeline = Timeline(view)
     items = timeline.items(view.ended or view.at or 0.0)
     span = max(view.elapsed(), 0.001)
-    head = "".join(
-        f'<th scope="col" style="text-align:{side}">{word}</th>' for word, side in _COLUMNS
-    )
+    head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
     body = "".join(_html_row(item, span) for item in items.values())
     more = f'<tr><td colspan="5">… {timeline.cut:,} more rows</td></tr>' if timeline.cut else ""
     opened = " open" if len(items) <= _OPEN else ""
@@ -125,8 +123,8 @@ def _html_row(item: Mapping[str, Any], span: float) -> str:
         escape(attempts + item.get("remark", "")),
     )
     cells = "".join(
-        f'<td style="text-align:{side};vertical-align:top">{cell}</td>'
-        for (_, side), cell in zip(_COLUMNS, said, strict=True)
+        f'<td style="{style};vertical-align:top">{cell}</td>'
+        for (_, style), cell in zip(_COLUMNS, said, strict=True)
     )
     return f"<tr>{cells}</tr>"
 
@@ -134,11 +132,12 @@ def _html_row(item: Mapping[str, Any], span: float) -> str:
 def _svg(item: Mapping[str, Any], span: float) -> str:
     """Draw the attempts of a row on the time axis of the whole execution."""
     parts = []
+    top = 3 if item["kind"] in {"step", "family"} else 6  # what waits for others is thin
     for begin, end, how in item.get("bars", ()):
         left = begin / span * _WIDTH
         width = max(((end if end is not None else span) - begin) / span * _WIDTH, 2)
         parts.append(
-            f'<rect x="{left:.1f}" y="3" width="{width:.1f}" height="8" rx="1.5" '
+            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{14 - 2 * top}" rx="1" '
             f'fill="{_colour(how)}"/>'
         )
     if not parts:

@@ -335,7 +335,7 @@ function showLinks(table, store) {
     const ox = end === undefined ? x : end.left - frame.left;
     const oy = lane.top + lane.height / 2 - frame.top;
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("d", `M${x} ${y} V${oy} H${Math.max(ox, x)}`);
+    path.setAttribute("d", `M${x} ${y} V${oy} H${Math.max(ox, x + 6)}`);
     path.setAttribute("class", isNear([from, to]) ? "nbd-link nbd-near" : "nbd-link");
     table.links.append(path);
   }

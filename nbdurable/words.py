@@ -97,7 +97,9 @@ def text(view: RunView, *, times: bool = False) -> str:
 
 def tally(view: RunView) -> str:
     """Count the steps by state; name the status where it is not the plain one."""
-    said = [f"{view.counts[state]:,} {word}" for state, word in COUNTED.items() if view.counts[state]]
+    said = [
+        f"{view.counts[state]:,} {word}" for state, word in COUNTED.items() if view.counts[state]
+    ]
     if view.status not in {RunStatus.RUNNING, RunStatus.FINISHED, None}:
         said.insert(0, str(view.status))
     return ", ".join(said) or "no steps"

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import scenario
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 SETUP = """\
@@ -186,6 +187,84 @@ def test_a_large_run_is_a_few_rows_that_can_be_opened(lab, cell):
     scenario.open_gate(lab.server.root)
     lab.idle()
     expect(output.last).to_contain_text("1,001 ran")
+
+
+def test_the_same_view_in_notebook_7(lab):
+    """Jupyter Notebook shows the view as JupyterLab does, and keeps the same summary."""
+    lab.app = "notebooks"
+    lab.open(SETUP, BLOCKING)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    expect(row(output, ALPHA)).to_contain_text("running")
+    expect(output.locator("tbody tr")).to_have_count(9)
+    lab.picture("notebook-7")
+    scenario.open_gate(lab.server.root)
+    expect(row(output, SELECT).locator(".nbd-chosen")).to_have_text("★ quote('alpha')")
+    scenario.open_gate(lab.server.root)
+    lab.idle()
+    expect(output.locator(".nbd-view")).to_have_count(0)
+    expect(output.last).to_contain_text("quote('alpha') won over quote('beta')")
+    lab.picture("notebook-7-summary")
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_nothing_in_the_view_keeps_anybody_out(lab, theme):
+    """Axe finds no serious violation in the live view nor in the summary, in either theme."""
+    lab.open(SETUP, BLOCKING)
+    lab.theme(theme)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    expect(row(output, ALPHA)).to_contain_text("running")
+    row(output, ALPHA).focus()
+    lab.page.keyboard.press("Enter")
+    expect(output.locator(".nbd-detail")).to_be_visible()
+    assert barriers(lab, ".nbd-view") == []
+    scenario.open_gate(lab.server.root)
+    expect(row(output, SELECT)).to_contain_text("★")
+    assert barriers(lab, ".nbd-view") == []
+    lab.picture(f"detail-{theme}")
+    scenario.open_gate(lab.server.root)
+    lab.idle()
+    assert barriers(lab, ".jp-RenderedHTMLCommon") == []
+    lab.theme("Light")
+
+
+def barriers(lab, where):
+    """Give what axe calls serious or critical, each with the rule and the element.
+
+    In JupyterLab's contained panels axe takes all text for invisible and compares no
+    colours: so it also looks at the same elements on a page of their own, with the
+    theme's colours.
+    """
+    found = Axe().run(lab.page, context=where).response["violations"]
+    style = (lab.repository / "nbdurable" / "view.css").read_text()
+    names = sorted(set(re.findall(r"--jp-[a-z0-9-]+", style)) | {"--jp-layout-color0"})
+    html, colours = lab.page.evaluate(
+        """([where, names]) => {
+            const shown = document.querySelector(where);
+            const style = getComputedStyle(shown);
+            const colours = names.map((name) => `${name}: ${style.getPropertyValue(name)};`);
+            return [shown.outerHTML, colours.join(" ")];
+        }""",
+        [where, names],
+    )
+    page = lab.page.context.new_page()
+    page.set_content(
+        f"<html lang=en><title>alone</title><style>:root {{ {colours} }} body {{ background: "
+        f"var(--jp-layout-color0); color: var(--jp-content-font-color1) }} {style}</style>"
+        f"<main><h1>alone</h1>{html}</main></html>"
+    )
+    alone = Axe().run(page).response
+    page.close()
+    assert "color-contrast" in {rule["id"] for rule in alone["passes"] + alone["violations"]}
+    return [
+        (violation["id"], node["html"], node["failureSummary"])
+        for violation in found + alone["violations"]
+        if violation["impact"] in {"serious", "critical"}
+        for node in violation["nodes"]
+    ]
 
 
 def test_why_and_what_was_passed_on_are_told_where_one_looks(lab):
