@@ -43,6 +43,7 @@ floor modules                             duty
 4     `waiting`, `completion`             waits; handles in the order in which they end
 4     `cancellation`, `dataflow`          what is cancelled; handles as arguments
 4     `news`, `reasons`                   what people are told; why a step ran
+4     `control`                           what a person asks about a run, and does to it
 4     `run`                               program order, combinators, the end of a run
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .publisher import LiveView
+    from .widget import NotebookScreen
 
 # --- A cell, running ------------------------------------------------------------
 
@@ -102,7 +103,8 @@ class DurableCell:
         self._name = name
         self._options = options
         self._interrupt = kernel.Interrupt()
-        self._view = None if options.quiet else _new_view(shell, name)
+        self._screen = None if options.quiet else _new_screen(shell, name)
+        self._view = None if options.quiet else _new_view(name, self._screen)
         session.set_notebook(kernel.notebook(shell))
         kernel.cover_displays(shell)
         self._workflow = session.workflow(
@@ -174,6 +176,8 @@ class DurableCell:
 
     def _started(self) -> None:
         _kept.set(None)
+        if self._screen is not None:
+            self._screen.controls = self._workflow.control
         if self._view is not None:
             self._view.show()
 
@@ -226,18 +230,21 @@ def _asked(options: cell.CellOptions, names: Mapping[str, object]) -> dict[str, 
     return asked
 
 
-def _new_view(shell: InteractiveShell, name: str) -> LiveView:
-    """Make the view of a run.
+def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen | None:
+    """Make what a run is shown on, where there is a page for it.
 
     nbval compares every MIME type of a display but the widget's own. So where
     nobody looks, the summary holds nothing that differs from run to run.
     """
-    # A --quiet cell doesn't pay for these.
-    from .publisher import LiveView  # noqa: PLC0415
-    from .widget import NotebookScreen  # noqa: PLC0415
+    from .widget import NotebookScreen  # noqa: PLC0415 - a --quiet cell doesn't pay for it
 
-    notebook = kernel.in_kernel(shell)
-    return LiveView(name, NotebookScreen(name, times=kernel.watched(shell)) if notebook else None)
+    return NotebookScreen(name, times=kernel.watched(shell)) if kernel.in_kernel(shell) else None
+
+
+def _new_view(name: str, screen: NotebookScreen | None) -> LiveView:
+    from .publisher import LiveView  # noqa: PLC0415 - likewise
+
+    return LiveView(name, screen)
 
 
 def _interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:

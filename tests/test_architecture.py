@@ -50,6 +50,7 @@ FLOORS = {
     "waiting": 4.55,
     "completion": 4.56,
     "dataflow": 4.56,
+    "control": 4.57,
     "run": 4.6,
     "session": 5,
     "api": 5,

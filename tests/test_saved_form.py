@@ -12,7 +12,6 @@ from support.stories import FIRST, viewed
 
 from nbdurable import summary, words
 
-
 # The emptied display has nothing that nbconvert could show: it says so, and goes on.
 pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")
 
