@@ -51,6 +51,7 @@ floor modules                             duty
 6     `publisher`, `widget`               the live view: when it is told, and where
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration
+6     `lab`, `provider`                   the one in JupyterLab, and whom it pays
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
                                           view shown
 ===== =================================== ===========================================

@@ -64,6 +64,8 @@ FLOORS = {
     "widget": 6.1,
     "cell": 6,
     "demo": 6,
+    "provider": 6,
+    "lab": 6.1,
     "kernel": 7.0,
     "magic": 7.1,
     "cli": 7.1,
@@ -216,6 +218,7 @@ def test_no_import_inside_functions_between_siblings():
         ("magic", "publisher"),
         ("magic", "widget"),
         ("cli", "demo"),
+        ("cli", "lab"),
     }
 
 
