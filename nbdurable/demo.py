@@ -315,9 +315,10 @@ def _view_rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give the rows of the live view that a message brings; none from any other message."""
     if message["msg_type"] not in {"comm_open", "comm_msg"}:
         return []
-    state = message["content"].get("data", {}).get("state", {}).get("state", {})
-    rows: list[dict[str, Any]] = state.get("rows", []) if isinstance(state, dict) else []
-    return rows
+    data = message["content"].get("data", {})
+    told = data.get("state", {}).get("state") or data.get("content", {}).get("news") or {}
+    rows: dict[str, dict[str, Any]] = told.get("rows", {})
+    return [rows[key] for key in told.get("order", rows) if key in rows]
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
