@@ -287,6 +287,7 @@ class Bodies:
             let_go, body.live = not body.live, False
             running.end(ending)
         except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            running.fence()  # it has no ending: no re-run must wait for one
             self._ledger.break_off(handle, error)
         finally:
             # Not before its ending is enqueued: whoever gets its room comes after it.
@@ -341,6 +342,7 @@ class Bodies:
                 scope.current.reset(token)
             running.end(ending)
         except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            running.fence()
             self._ledger.break_off(handle, error)
         finally:
             body.end()

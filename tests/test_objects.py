@@ -107,6 +107,16 @@ def test_a_buffer_that_another_value_has_is_stored_once(folder):
     assert got(kept.restore(put(kept, b"a" * 5000))) == [b"a" * 5000]
 
 
+@pytest.mark.parametrize("cut", [1, 31, 32, 33])
+def test_a_file_that_lost_its_end_is_not_used_again(folder, cut):
+    """What is written anew is whole, even where the buffer's own bytes were all there."""
+    kept = Objects(folder)
+    put(kept, b"a" * 5000)
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert got(kept.restore(put(kept, b"a" * 5000), proven=1)) == [b"a" * 5000]
+
+
 def test_rows_that_nobody_signed_are_not_believed(folder):
     """Pieces of a row are a hint where content may lie: what is there is compared."""
     kept = Objects(folder)

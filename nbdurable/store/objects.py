@@ -151,16 +151,15 @@ class Objects:
 
     def _other_content(self, piece: Piece) -> str:
         """Say how the content of a piece differs from what was written; nothing if it is that."""
+        at, end, content = piece.offset, piece.offset + piece.length, blake3()
         try:
-            with _faults(piece.file), self.path(piece.file).open("rb", buffering=0) as file:
-                left, content = piece.length, blake3()
-                file.seek(piece.offset)
-                while left:
-                    chunk = file.read(min(left, _CHUNK))
+            with self._opened(piece.file, end) as (descriptor, _):
+                while at < end:
+                    chunk = os.pread(descriptor, min(end - at, _CHUNK), at)
                     if not chunk:
                         return f"object file {_short(piece.file)} is cut short"
                     content.update(chunk)
-                    left -= len(chunk)
+                    at += len(chunk)
         except _Fault as fault:
             return str(fault)
         same = content.digest() == piece.digest

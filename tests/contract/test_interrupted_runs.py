@@ -1169,3 +1169,29 @@ def test_an_interrupt_is_not_retried(executions, probe):
         [],
         [("stopped",)],
     )
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_body_that_ended_by_a_defect_is_not_waited_for(tmp_path, monkeypatch, kind):
+    """The defect is raised where the step is waited for; the next execution runs it anew."""
+    module = sys.modules["nbdurable.step"]
+    settle, defects = module.settle_value, [RuntimeError("a defect")]
+
+    def spoilt(value, objects=None):
+        if defects:
+            raise defects.pop()
+        return settle(value, objects)
+
+    async def later():
+        return 1
+
+    monkeypatch.setattr(module, "settle_value", spoilt)
+
+    def execute():
+        with workflow("w", store=tmp_path / "store.duckdb"):
+            return go(later if kind == "async" else lambda: 1).result()
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        execute()
+    assert execute() == 1
+    session.close_stores()
