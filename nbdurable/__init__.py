@@ -29,6 +29,7 @@ floor modules                             duty
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
 1     `words`, `timeline`, `summary`      how that reads, live and in a saved notebook
+1     `tables`                            rows, for a notebook and for a terminal
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -51,6 +52,7 @@ floor modules                             duty
 6     `testing`, `demo`                   kill points and clocks; the demonstration
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
                                           view shown
+7     `commands`, `owners`                `%durable`; which cell has which name
 ===== =================================== ===========================================
 
 The way of a value: cell text -> `cell` -> `session` -> `run` (the call, in

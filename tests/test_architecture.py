@@ -27,6 +27,7 @@ FLOORS = {
     "screen": 1.05,
     "progress": 1,
     "words": 1.05,
+    "tables": 1,
     "timeline": 1.1,
     "summary": 1.15,
     "reductions": 1,
@@ -62,6 +63,8 @@ FLOORS = {
     "cell": 6,
     "demo": 6,
     "kernel": 7.0,
+    "owners": 7.05,
+    "commands": 7.05,
     "magic": 7.1,
     "cli": 7.1,
 }
@@ -82,14 +85,14 @@ IMPORTERS = {
     "pickle": {"codec"},
     "xxhash": {"fingerprint"},
     "tenacity": {"store", "step"},
-    "IPython": {"magic", "widget", "kernel"},  # kernel for types, widget to display
+    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last three for types
     "ipykernel": set(),  # whatever runs the cell is asked through the shell
     "ipywidgets": set(),
     "anywidget": {"widget"},
     "traitlets": {"widget"},
     "zmq": {"widget"},
     "click": {"cli"},
-    "rich": {"cli", "magic"},
+    "rich": {"cli", "tables"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},
     "jupyter_client": {"demo"},

@@ -576,7 +576,7 @@ def test_line_magic_alone_lists_its_commands(shared):
 def test_tables(shared):
     """A table reads as text, iterates over dicts, and escapes what it shows."""
     result = shared.run(
-        "from nbdurable.magic import Table\n"
+        "from nbdurable.tables import Table\n"
         "t = Table([{'name': '<b>', 'seconds': 1.5, 'x': None, 'id': b'ab'}])\n"
         "print(t)\n'<b>' in t._repr_html_(), len(t), t[0]['seconds'], list(t) == [t[0]], "
         "repr(Table([], 'none yet')), Table([])._repr_html_()"
