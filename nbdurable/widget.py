@@ -52,11 +52,11 @@ class Screen(Protocol):
     def prepare(self) -> None:
         """Load what showing needs. Slow, so called without the lock."""
 
-    def open(self, state: dict[str, Any]) -> None:
+    def open(self, view: progress.RunView, now: float) -> None:
         """Show the live view for the first time."""
 
-    def send(self, state: dict[str, Any]) -> None:
-        """Replace the state of the live view."""
+    def send(self, view: progress.RunView, now: float) -> None:
+        """Show the run as it is now."""
 
     def beat(self, now: float) -> None:
         """Tell the live view that the kernel lives, and its time."""
@@ -64,7 +64,7 @@ class Screen(Protocol):
     def clear(self) -> None:
         """Take the live view off the screen."""
 
-    def summarise(self, html: str, text: str) -> None:
+    def summarise(self, view: progress.RunView) -> None:
         """Show the static summary."""
 
 
@@ -122,7 +122,7 @@ class LiveView:
         if self._screen is None:
             if getattr(get_ipython(), "kernel", None) is None:
                 return
-            self._screen = NotebookScreen(self._name)
+            self._screen = NotebookScreen(self._name, times=self._times)
         self._publisher = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._publish, self._screen),
@@ -147,11 +147,9 @@ class LiveView:
             with suppress(ZMQError):  # the kernel is shutting down: nobody is left to see it
                 if self._shown:
                     # A page that was reloaded keeps a view that clear() can't reach.
-                    self._screen.send(self._state())
+                    self._screen.send(self.run, self._clock())
                     self._screen.clear()
-                self._screen.summarise(
-                    summary.html(self.run, times=self._times), words.text(self.run)
-                )
+                self._screen.summarise(self.run)
 
     def _publish(self, screen: Screen) -> None:
         """Show the view after the delay, then tell it the news until the end."""
@@ -171,7 +169,7 @@ class LiveView:
             if self._ended.is_set():
                 return False
             self._drain()
-            screen.open(self._state())
+            screen.open(self.run, self._clock())
             self._shown = True
             return True
 
@@ -184,7 +182,7 @@ class LiveView:
                     return
                 self._drain()
                 if self.run.revision != told:
-                    screen.send(self._state())
+                    screen.send(self.run, self._clock())
                 elif time.monotonic() - at >= self._beat:
                     screen.beat(self._clock())
                 else:
@@ -199,9 +197,6 @@ class LiveView:
         for _ in range(len(self._inbox)):
             progress.fold(self.run, self._inbox.popleft())
 
-    def _state(self) -> dict[str, Any]:
-        return timeline.snapshot(self.run, now=self._clock())
-
 
 class NotebookScreen:
     """The output area of the cell, in JupyterLab and whatever else shows widgets.
@@ -210,8 +205,9 @@ class NotebookScreen:
     the end, so a saved notebook holds the summary and no dead widget.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, times: bool = True) -> None:
         self._name = name
+        self._times = times
         self._id = uuid.uuid4().hex
         self._model: Any = None
 
@@ -219,9 +215,9 @@ class NotebookScreen:
         """Import the widget library and read the front end's files, once a kernel."""
         _model_class()
 
-    def open(self, state: dict[str, Any]) -> None:
+    def open(self, view: progress.RunView, now: float) -> None:
         """Display the widget, and drop the one that this name's last run left."""
-        self._model = _model_class()(state=state)
+        self._model = _model_class()(state=timeline.snapshot(view, now=now))
         if (before := _LAST.pop(self._name, None)) is not None:
             before.layout.close()
             before.close()
@@ -229,9 +225,9 @@ class NotebookScreen:
         bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
         display(bundle, raw=True, display_id=self._id)  # type: ignore[no-untyped-call, unused-ignore]
 
-    def send(self, state: dict[str, Any]) -> None:
+    def send(self, view: progress.RunView, now: float) -> None:
         """Set the one synchronised trait."""
-        self._model.state = state
+        self._model.state = timeline.snapshot(view, now=now)
 
     def beat(self, now: float) -> None:
         """Set the other one."""
@@ -241,9 +237,10 @@ class NotebookScreen:
         """Empty the live view's display."""
         update_display({}, raw=True, display_id=self._id)  # type: ignore[no-untyped-call, unused-ignore]
 
-    def summarise(self, html: str, text: str) -> None:
+    def summarise(self, view: progress.RunView) -> None:
         """Display the summary on its own."""
-        display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
+        html = summary.html(view, times=self._times)
+        display({"text/html": html, "text/plain": words.text(view)}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
 
 
 # The model of each name's last live view. It stays open after its run, for a page

@@ -16,6 +16,7 @@ import pytest
 from nbclient import NotebookClient
 from zmq import ZMQError
 
+from nbdurable import timeline, words
 from nbdurable.records import (
     AttemptStarted,
     Kind,
@@ -49,14 +50,14 @@ class Screen:
         self.prepared.set()
         self.may_prepare.wait(PATIENCE)
 
-    def open(self, state):
+    def open(self, view, now):
         """Remember the first state, and in which context it came."""
         self.opened_in = CELL.get()
-        self._tell("open", state)
+        self._tell("open", timeline.snapshot(view, now=now))
 
-    def send(self, state):
+    def send(self, view, now):
         """Remember a state."""
-        self._tell("send", state)
+        self._tell("send", timeline.snapshot(view, now=now))
 
     def beat(self, now):
         """Remember a sign of life."""
@@ -66,9 +67,9 @@ class Screen:
         """Remember the clearing."""
         self._tell("clear", None)
 
-    def summarise(self, html, text):
+    def summarise(self, view):
         """Remember the summary's text."""
-        self._tell("summary", text)
+        self._tell("summary", words.text(view))
 
     def _tell(self, what, content):
         if self.error is not None:
@@ -296,8 +297,8 @@ import sys, threading, time
 from nbdurable.records import *
 from nbdurable.widget import LiveView, NotebookScreen
 class Watched(NotebookScreen):
-    def open(self, state):
-        super().open(state)
+    def open(self, view, now):
+        super().open(view, now)
         seen.set()
 def tell(view):
     view(RunStarted("quotes", "r", 1, 0, time.time()))
