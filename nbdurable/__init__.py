@@ -30,6 +30,7 @@ floor modules                             duty
 1     `progress`, `label`                 events -> how a run stands; short labels
 1     `words`, `timeline`, `summary`      how that reads, live and in a saved notebook
 1     `tables`                            rows, for a notebook and for a terminal
+1     `drawing`, `region`                 a run in a terminal, drawn below what is printed
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -47,7 +48,7 @@ floor modules                             duty
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
-6     `widget`                            the live view
+6     `widget`, `terminal`                the live view: in a notebook; outside of one
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the

@@ -96,12 +96,16 @@ class DurableCell:
         self._name = name
         self._options = options
         self._interrupt = kernel.Interrupt()
-        self._view = None if options.quiet else _new_view(shell, name)
+        shown = not options.quiet and session.default_progress() is not False
+        notebook = kernel.in_kernel(shell)
+        self._view = _new_view(shell, name) if shown and notebook else None
+        self._told = shown and not notebook  # the session's own view says all, and stays
         session.set_notebook(kernel.notebook(shell))
         kernel.cover_displays(shell)
         self._workflow = session.workflow(
             name,
             observers=() if self._view is None else (self._view,),
+            progress=self._told,
             **_asked(options, shell.user_ns),
         )
 
@@ -180,13 +184,9 @@ class DurableCell:
             self._view.finish()
 
     def _said(self, error: BaseException | None) -> None:
-        """Say what the view can't: there is none in a terminal, or no step ran."""
-        terminal = not kernel.in_kernel(self._shell)
+        """Say what the view can't: there is none, or no step ran."""
         notes = self._workflow.warnings
-        if self._view is not None and terminal:
-            kernel.say(self._shell, words.line(self._view.run))
-            notes = self._workflow.notes
-        if terminal or (self._view is None and kernel.watched(self._shell)):
+        if self._view is None and not self._told and kernel.watched(self._shell):
             for note in notes:
                 kernel.say(self._shell, note)
         elif not kernel.watched(self._shell):

@@ -33,6 +33,8 @@ FLOORS = {
     "reductions": 1,
     "output": 1.1,
     "streams": 1.2,
+    "region": 1.3,
+    "drawing": 1.1,
     "store": 2,
     "executors": 2,
     "step": 3,
@@ -60,6 +62,7 @@ FLOORS = {
     "nbdurable": 5.5,
     "testing": 6,
     "widget": 6,
+    "terminal": 6.1,
     "cell": 6,
     "demo": 6,
     "kernel": 7.0,
@@ -72,6 +75,7 @@ FLOORS = {
 # Imports that go up all the same, each with its reason.
 UPWARD = {
     ("nbdurable", "magic"): "only when IPython loads the extension, so that no one else pays",
+    ("session", "terminal"): "only where stderr is a terminal, or a view is asked for",
     ("scope", "run"): "for types: a scope belongs to a run, and a run makes scopes",
 }
 
@@ -92,7 +96,7 @@ IMPORTERS = {
     "traitlets": {"widget"},
     "zmq": {"widget"},
     "click": {"cli"},
-    "rich": {"cli", "tables"},
+    "rich": {"cli", "drawing", "region", "tables"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},
     "jupyter_client": {"demo"},
@@ -211,7 +215,12 @@ def test_no_import_inside_functions_between_siblings():
         for one in IMPORTS
         if one.inside and (unit := imported_unit(one.name)) is not None
     }
-    assert late == {("nbdurable", "magic"), ("magic", "widget"), ("cli", "demo")}
+    assert late == {
+        ("nbdurable", "magic"),
+        ("magic", "widget"),
+        ("session", "terminal"),
+        ("cli", "demo"),
+    }
 
 
 def test_no_module_without_a_duty():

@@ -123,7 +123,7 @@ def test_header_reaches_the_session(shared):
         "day = '2024-05-01'\nimport nbdurable.session as door\nseen = []\n"
         "pool = object()\nreal = door.workflow\n"
         "def workflow(name, *, new=0, max_age=None, keep=0, strict=None, limit=None,\n"
-        "             executor=None, tee=0, observers=()):\n"
+        "             executor=None, tee=0, progress=None, observers=()):\n"
         "    seen.append((name, new, max_age, keep, strict, limit, executor, tee))\n"
         "    return real(name)\n"
         "door.workflow = workflow"
