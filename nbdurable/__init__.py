@@ -48,6 +48,7 @@ floor modules                             duty
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
+5     `settings`                          what `configure` has set, and why it is so
 6     `widget`, `terminal`                the live view: in a notebook; outside of one
 6     `cell`                              a cell's source -> its source inside a run
 6     `testing`, `demo`                   kill points and clocks; the demonstration

@@ -19,13 +19,14 @@ import linecache
 import sys
 import time
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, commands, kernel, owners, session, words
+from . import cell, kernel, owners, session, words
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
 from .records import RunStatus, RunSummary
 
@@ -285,7 +286,7 @@ def _say_store(shell: InteractiveShell) -> None:
 
 
 def _mark(lines: list[str]) -> list[str]:
-    return cell.mark(lines)
+    return cell.mark(cell.asked(lines))
 
 
 # IPython leaves such a transform out when it asks whether the input is complete:
@@ -363,9 +364,17 @@ def durable_cell(line: str, body: str) -> object:
 @no_var_expand
 def durable_line(line: str) -> object:
     """Look at the durable runs of this notebook: ``%durable`` alone lists how."""
+    from . import commands  # noqa: PLC0415 - click and rich wait until somebody asks
+
     shell = get_ipython()
     assert shell is not None
     return commands.run(shell, line)
+
+
+def _complete(shell: InteractiveShell, event: Any) -> list[str]:
+    from . import commands  # noqa: PLC0415 - likewise
+
+    return commands.complete(shell, event)
 
 
 _LOAD_WAIT_SECONDS: Final = 1.0
@@ -382,10 +391,10 @@ def load(shell: InteractiveShell) -> None:
     untyped: Any = shell
     untyped.register_magic_function(durable_line, "line", "durable")
     untyped.register_magic_function(durable_cell, "cell", "durable")
-    untyped.set_hook("complete_command", commands.complete, str_key="%durable")
+    untyped.set_hook("complete_command", _complete, str_key="%durable")
     kernel.capture_displays(shell)
     session.set_notebook(kernel.notebook(shell))
-    if not commands.store_exists():
+    if not Path(session.default_store()).is_file():
         for name in session.earlier_names():
             print(  # noqa: T201 - told as the extension loads
                 f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "

@@ -118,6 +118,16 @@ def configure(**settings: Any) -> None:
     _state.settings = replace(_state.settings, **settings)
 
 
+def settings() -> Settings:
+    """Give what `configure` has set."""
+    return _state.settings
+
+
+def notebook() -> Path | None:
+    """Give the notebook that this kernel runs; None where it is not known."""
+    return _state.notebook
+
+
 def set_notebook(path: Path | None) -> None:
     """Name the notebook that this kernel runs, or None where it is not known."""
     _state.notebook = path

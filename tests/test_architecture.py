@@ -57,6 +57,7 @@ FLOORS = {
     "api": 5,
     "recorded": 5,
     "reports": 5.1,
+    "settings": 5.15,
     "doctor": 5.2,
     "export": 5.2,
     "nbdurable": 5.5,
@@ -95,7 +96,7 @@ IMPORTERS = {
     "anywidget": {"widget"},
     "traitlets": {"widget"},
     "zmq": {"widget"},
-    "click": {"cli"},
+    "click": {"cli", "commands"},
     "rich": {"cli", "drawing", "region", "tables"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},
@@ -218,6 +219,7 @@ def test_no_import_inside_functions_between_siblings():
     assert late == {
         ("nbdurable", "magic"),
         ("magic", "widget"),
+        ("magic", "commands"),
         ("session", "terminal"),
         ("cli", "demo"),
     }
