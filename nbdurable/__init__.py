@@ -51,6 +51,7 @@ floor modules                             duty
 5     `settings`                          what `configure` has set, and why it is so
 6     `widget`, `terminal`                the live view: in a notebook; outside of one
 6     `cell`                              a cell's source -> its source inside a run
+6     `notice`                            what is unfinished, told at load
 6     `testing`, `demo`                   kill points and clocks; the demonstration
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
                                           view shown

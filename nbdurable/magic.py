@@ -26,9 +26,9 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, kernel, owners, session, words
+from . import cell, kernel, owners, session
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
-from .records import RunStatus, RunSummary
+from .notice import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -406,8 +406,17 @@ def load(shell: InteractiveShell) -> None:
     except (StoreError, CodecError) as error:
         print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
     else:
-        for run in found:
-            print(_unfinished(run))  # noqa: T201 - told as the extension loads
+        if found:
+            _tell(shell, Notice(found, time.time()))
+
+
+def _tell(shell: InteractiveShell, notice: Notice) -> None:
+    """Show what is unfinished: in a panel where a person looks, in lines elsewhere."""
+    if kernel.in_kernel(shell) and kernel.watched(shell):
+        publisher: Any = shell.display_pub
+        publisher.publish(notice.bundle)
+    else:
+        notice.print()
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -423,20 +432,6 @@ def unload(shell: InteractiveShell) -> None:
     if (completers := shell.strdispatchers.get("complete_command")) is not None:
         completers.strs.pop("%durable", None)
     kernel.release_displays(shell)
-
-
-def _unfinished(run: RunSummary) -> str:
-    """Say where a run stopped, and how to go on."""
-    when = words.ago(time.time() - (run.last_ended or run.last_started))
-    known = run.saved + run.in_flight
-    saved = f"{run.saved} of {known} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
-    if run.status is RunStatus.RUNNING:
-        return f"{run.name}: {saved}, running; its execution began {when}"
-    return f"{run.name}: {saved}, {run.status} {when}; run its cell to resume"
-
-
-def _steps_of(number: int) -> str:
-    return "no step" if not number else "1 step" if number == 1 else f"{number:,} steps"
 
 
 def _one_line(error: DurableError) -> list[str]:

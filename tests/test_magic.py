@@ -449,22 +449,29 @@ def test_import_is_light(tmp_path):
     assert not (tmp_path / ".nbdurable").exists()
 
 
-def test_unfinished_runs_are_told_at_load(own, tmp_path):
+UNFINISHED = """
+import time, pathlib
+import nbdurable.session as s
+from nbdurable.records import RunStatus, RunSummary
+s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,
+    time.time() - 999, 1, time.time() - 130, None, 3, 2)]
+"""
+TOLD = "quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume"
+
+
+def test_unfinished_runs_are_told_at_load(own):
     """Loading tells which runs are unfinished and how to go on, where a store exists."""
     running = own()
-    told = running.run(
-        "import time, pathlib\nimport nbdurable.session as s\n"
-        "from nbdurable.records import RunStatus, RunSummary\n"
-        "s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,\n"
-        "    time.time() - 999, 1, time.time() - 130, None, 3, 2)]\n"
-        "%load_ext nbdurable"
-    )
-    assert told.stdout == ""
+    told = running.run(f"{UNFINISHED}\n%load_ext nbdurable")
+    assert told.outputs == []
     running.run(
         "store = pathlib.Path(s.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
     )
     told = running.run("%reload_ext nbdurable")
-    assert told.stdout == ("quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume\n")
+    assert told.outputs == [{"type": "stream", "name": "stdout", "text": TOLD + "\n"}]
+    (panel,) = running.run("%reload_ext nbdurable", "one").displays
+    assert panel["text/plain"] == TOLD
+    assert "<strong>quotes</strong>: 3 of 5 steps saved" in panel["text/html"]
 
 
 def test_store_lies_beside_the_notebook(own, tmp_path):
