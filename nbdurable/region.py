@@ -178,8 +178,9 @@ class Region:
         if self._line:
             rows = max(1, -(-_cells(self._line) // self._columns()))
             back += f"\x1b[{rows}A\r"
-        self._emit(f"{back}\x1b[J{self._line or ''}")
+        # First, lest an interrupt in between takes off lines that are not ours the next time.
         self._widths = []
+        self._emit(f"{back}\x1b[J{self._line or ''}")
 
     def _up(self) -> str:
         """Give what brings the cursor to the first of the lines, though they be wrapped now."""

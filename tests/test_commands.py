@@ -181,6 +181,15 @@ def test_config_shows_where_values_come_from(shared):
     assert re.search(r"strict +off +default", back)
 
 
+def test_no_view_where_none_is_wanted(shared):
+    """``%durable config progress=off`` is --quiet for every cell; set back, views return."""
+    body = "%%durable seen\n@step\ndef f():\n    return 1\nf();"
+    shared.run("%durable config progress=off")
+    assert shared.run(body).outputs == []
+    shared.run("%durable config progress=default")
+    assert "seen: 1 step" in shared.run(body).text
+
+
 def test_origins(monkeypatch, tmp_path):
     """What `configure` sets comes before the environment, and that before the notebook."""
 
@@ -274,7 +283,7 @@ def test_the_list_is_whole():
         ("%durable gc --yess", "did you mean"),
         ("%durable gc --older-than", "--older-than"),
         ("%durable steps qoutes", "no run is called qoutes: did you mean quotes?"),
-        ("%durable steps zzz", "there are prices, quotes"),
+        ("%durable steps zzz", "prices, quotes"),
         ("%durable why prices fetsh", "prices has no step fetsh: did you mean fetch?"),
         ("%durable restart price", "did you mean prices?"),
         ("%durable steps {nothing}", "nothing"),

@@ -560,6 +560,22 @@ def test_input_is_asked_in_peace(script):
     assert left[:2] == ["Name? Ada", "hello Ada"]
 
 
+def test_an_awaiting_run(script):
+    """``async with`` shows itself as ``with`` does."""
+    terminal = script("""
+        import asyncio
+        async def main():
+            async with nbdurable.workflow("quotes", store=":memory:"):
+                print(await held.go("go"))
+        asyncio.run(main())
+    """)
+    terminal.wait("held('go')", "running")
+    Path(terminal.child.cwd, "go").touch()
+    left = terminal.end().splitlines()
+    assert left[0] == "go"
+    assert left[1].startswith("quotes: 1 ran")
+
+
 def test_several_runs_share_the_terminal(script):
     """Runs in several threads are drawn one below the other, and each leaves its line."""
     terminal = script("""
@@ -698,6 +714,9 @@ def test_in_ipython(tmp_path, monkeypatch):
         terminal.child.send("%%durable quotes\rheld.go('go').result()\x1b\r")
         seen = terminal.wait("replayed: saved", "In [5]:")
         assert re.search(r"quotes: 1 replayed, .*\n  replayed: saved", seen)
+        terminal.child.send("%%durable quotes --quiet\rheld.go('go').result()\x1b\r")
+        seen = terminal.wait("In [6]:")
+        assert seen.count("replayed: saved") == 1
 
 
 def test_the_emulator_of_these_tests():
