@@ -28,9 +28,10 @@ floor modules                             duty
 1     `live`, `screen`                    shown while they come, and taken back
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
-1     `words`, `timeline`, `summary`      how that reads, live and in a saved notebook
-1     `tables`                            rows, for a notebook and for a terminal
+1     `words`, `tree`                     how that reads; which row is below which
+1     `timeline`, `summary`               what a window shows; a saved notebook
 1     `drawing`, `region`                 a run in a terminal, drawn below what is printed
+1     `tables`                            rows, for a notebook and for a terminal
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -44,12 +45,14 @@ floor modules                             duty
 4     `waiting`, `completion`             waits; handles in the order in which they end
 4     `cancellation`, `dataflow`          what is cancelled; handles as arguments
 4     `news`, `reasons`                   what people are told; why a step ran
+4     `control`                           what a person asks about a run, and does to it
 4     `run`                               program order, combinators, the end of a run
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
 5     `settings`                          what `configure` has set, and why it is so
-6     `widget`, `terminal`                the live view: in a notebook; outside of one
+6     `publisher`                         the live view: when it is told
+6     `widget`, `terminal`                where: in a notebook, outside of one
 6     `cell`                              a cell's source -> its source inside a run
 6     `notice`                            what is unfinished, told at load
 6     `testing`, `demo`                   kill points and clocks; the demonstration

@@ -196,7 +196,7 @@ class Bodies:
                 break
             if handle.broken is not None:
                 raise handle.broken
-            self._pause(wait)
+            self._pause(handle, wait)
         if not handle.number and handle.broken is None:
             raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
 
@@ -256,7 +256,10 @@ class Bodies:
         elif not self._starts_due:
             self._starts_due = True
             self._clock.call_later(STARTS_SECONDS, self._write_starts)
-        self._news.attempt_started(handle, running.number, running.started)
+        deaths = 0
+        if self._suspects and handle.pair in self._suspects:
+            deaths = self._index.attempts[handle.pair].deaths
+        self._news.attempt_started(handle, running.number, running.started, deaths)
         return running
 
     def _write_starts(self) -> None:
@@ -342,15 +345,29 @@ class Bodies:
         finally:
             body.end()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, handle: StepHandle[Any], seconds: float) -> None:
         gate = _thread.allocate_lock()
         gate.acquire()
-        cancel = self._clock.call_later(seconds, gate.release)
+        cancel = self._after_wait(handle, seconds, gate.release)
         try:
             gate.acquire()
         except BaseException:
             cancel()
             raise
+
+    def _after_wait(
+        self, handle: StepHandle[Any], seconds: float, again: Callable[[], object]
+    ) -> Callable[[], None]:
+        """Go on after the wait before an attempt, or as soon as ``handle.retry`` is called."""
+        once = _thread.allocate_lock()
+
+        def go_on() -> None:
+            if once.acquire(blocking=False):
+                handle.retry = None
+                again()
+
+        handle.retry = go_on
+        return self._clock.call_later(seconds, go_on)
 
     def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
@@ -379,7 +396,7 @@ class Bodies:
             self._journal.enqueue(self._settled(handle, running, ending))
             return
         again = functools.partial(self._dispatch, handle)
-        then = functools.partial(self._clock.call_later, wait, again)
+        then = functools.partial(self._after_wait, handle, wait, again)
         self._attempt_failed(handle, running, ending, wait, then)
 
     def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:

@@ -7,22 +7,24 @@ encoding can't show is written in ASCII.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from . import words
-from .progress import CHOOSERS, GLYPHS, MOVING, SETTLED, State
+from .progress import GLYPHS, MOVING, SETTLED, State
 from .records import Why
+from .timeline import Timeline
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from .progress import RunView, StepView
+    from .progress import RunView
+
+    _Item = dict[str, Any]
 
 ROWS: Final = 20
 """A live view has no more rows, however high the terminal."""
@@ -32,7 +34,6 @@ _STATE: Final = 15
 _WIDE: Final = 60
 """A terminal with fewer columns shows labels and states alone."""
 
-_MEASURED: Final = 3
 _UNBOUND: Final = 10_000
 
 _STYLES: Final = {
@@ -44,20 +45,14 @@ _STYLES: Final = {
     State.NOT_SAVED: "yellow",
 }
 
+_REMARKS: Final = {State.FAILED: "red", State.RETRYING: "yellow"}
+
 _CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$")
 
 _ASCII: Final = str.maketrans(
     dict(zip("○▶↻✓✗↩⊘△□⇢★…·", ("o", ">", "~", "+", "x", "<", "/", "!", "-", "=", "*", "...", "-")))  # noqa: B905 - as long
 )
-
-
-@dataclass(slots=True)
-class _Pace:
-    """When a combinator was first seen under way, and how much of it was settled then."""
-
-    at: float
-    settled: int
 
 
 class Artist:
@@ -79,11 +74,14 @@ class Artist:
         )
         self._encoding = stream.encoding or "utf-8"
         self._ascii = not _shows(self._encoding)
-        self._paces: dict[int, _Pace] = {}
+        self._timeline: Timeline | None = None
 
     def live(self, view: RunView, now: float, *, columns: int, room: int) -> list[str]:
         """Give the lines of a run that is under way, at most `room` of them."""
-        rows = self._rows(view, min(ROWS, room - 2))
+        if self._timeline is None or self._timeline.view is not view:
+            self._timeline = Timeline(view)
+        items = list(self._timeline.items(now).values())
+        rows = _chosen(items, min(ROWS, room - 2))
         wide = columns >= _WIDE
         table = Table.grid(padding=(0, 2, 0, 0), expand=wide)
         label = min(_LABEL, max(1, columns - 2 - _STATE))
@@ -93,11 +91,11 @@ class Artist:
             table.add_column(no_wrap=True)
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for row in rows:
-            table.add_row(*self._row(view, row, now)[: len(table.columns)])
+            table.add_row(*_cells(view, row, now)[: len(table.columns)])
         lines = [*self._lines(_header(view, now), columns)]
         if rows:
             lines += self._lines(table, columns)
-        hidden = len(view.steps) - len(rows)
+        hidden = len(items) - len(rows) + self._timeline.cut
         if hidden and room > len(lines):
             lines += self._lines(Text(f"  … {hidden:,} more", style="dim"), columns)
         return lines[:room]
@@ -122,57 +120,6 @@ class Artist:
         """Write one line for people as this terminal can show it."""
         return self._plain(one_line(said))
 
-    def _rows(self, view: RunView, limit: int) -> list[StepView]:
-        """Choose the rows: all that there are, or what moves, failed or was chosen."""
-        if limit <= 0:
-            return []
-        if len(view.steps) <= limit:
-            return view.shown(limit)
-        return [row for row in view.shown(limit) if _matters(row)]
-
-    def _row(self, view: RunView, row: StepView, now: float) -> tuple[Text, ...]:
-        label = Text("  " * (row.depth + 1))
-        label.append(GLYPHS[row.state], style=_STYLES.get(row.state, "dim"))
-        label.append(
-            f" {one_line(words.heading(row))}", style="bold" if row.won is not None else ""
-        )
-        state = str(row.state) if row.lost is None else f"{row.state}, lost"
-        if row.won is not None:
-            state = f"{row.state}, ★ won"
-        return (
-            label,
-            Text(state, style=_STYLES.get(row.state, "dim")),
-            Text(_time(row, now), style="dim"),
-            Text(one_line(self._remark(view, row, now)), style=_remark_style(row)),
-        )
-
-    def _remark(self, view: RunView, row: StepView, now: float) -> str:
-        if row.kind in CHOOSERS and row.winners:
-            won = [words.title(view.steps[one]) for one in row.winners if one in view.steps]
-            return f"★ {words.several(won)} won"
-        said = words.remark(row).removesuffix(f" ({Why.NEW})")
-        if said in {Why.NEW, Why.REPLAYED}:
-            return ""  # the state says it, or it needs no saying
-        if row.combinator and row.state is State.WAITING and row.branches:
-            if left := self._remaining(row, now):
-                return f"{said}, about {words.duration(left)} left"
-        elif row.state is State.RUNNING and row.attempts > 1:
-            before = f"attempt {row.attempts}, before it: {row.error}" if row.error else ""
-            return before or f"attempt {row.attempts}"
-        return said
-
-    def _remaining(self, row: StepView, now: float) -> float:
-        """Estimate the seconds until all branches have ended, by the pace of this execution.
-
-        0 until enough of them have ended to tell; what was replayed at the start
-        is no measure.
-        """
-        pace = self._paces.setdefault(row.place, _Pace(now, row.settled))
-        done, seconds = row.settled - pace.settled, now - pace.at
-        if row.kind in CHOOSERS or done < _MEASURED or seconds <= 1:
-            return 0.0
-        return (len(row.branches) - row.settled) * seconds / done
-
     def _lines(self, drawn: Text | Table, columns: int | None) -> list[str]:
         """Draw; without `columns` lines are as long as they are, and the terminal wraps them."""
         self._console.width = max(1, columns - 1) if columns else _UNBOUND
@@ -190,12 +137,50 @@ class Artist:
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
-def _matters(row: StepView) -> bool:
+def _chosen(items: list[_Item], limit: int) -> list[_Item]:
+    """Choose rows: what moves, what went wrong, what stands for many; then the others."""
+    if len(items) <= limit:
+        return items
+    ranked = sorted(range(len(items)), key=lambda at: (_rank(items[at]), at))
+    return [items[at] for at in sorted(ranked[: max(0, limit)])]
+
+
+def _rank(item: _Item) -> int:
+    if item.get("state") in MOVING:
+        return 0
+    if item.get("state") in {State.FAILED, State.NOT_SAVED, State.LET_GO}:
+        return 1
+    return 2 if "counts" in item or "open" in item else 3
+
+
+def _cells(view: RunView, item: _Item, now: float) -> tuple[Text, ...]:
+    state = item.get("state", "")
+    style = _STYLES.get(state, "dim")
+    label = Text("  " * (item["depth"] + 1))
+    label.append(item.get("glyph", " "), style=style)
+    label.append(f" {one_line(item['label'])}", style="bold" if item.get("won") else "")
+    fate = ", ★ won" if item.get("won") else ", lost" if item.get("lost") else ""
     return (
-        row.state in MOVING
-        or row.state in {State.FAILED, State.NOT_SAVED, State.LET_GO}
-        or bool(row.branches)
+        label,
+        Text(f"{state}{fate}", style=style),
+        Text(_time(item, now), style="dim"),
+        Text(one_line(_remark(view, item)), style=_REMARKS.get(state, "dim")),
     )
+
+
+def _remark(view: RunView, item: _Item) -> str:
+    """Say what is to be known beside the state."""
+    if item.get("chosen"):
+        return f"★ {item['chosen']} won"
+    said = [item.get("left", ""), item.get("remark", "").removesuffix(f" ({Why.NEW})")]
+    if said[1] in {Why.NEW, Why.REPLAYED}:
+        said[1] = ""  # the state says it, or it needs no saying
+    row = view.steps.get(item.get("place", -1))
+    if row is not None and row.state is State.RUNNING and row.error:
+        said.insert(0, f"attempt {row.attempts}, before it: {row.error}")
+    if item.get("deaths"):
+        said.insert(0, f"in flight at {item['deaths']} deaths of its process")
+    return ", ".join(filter(None, said))
 
 
 def _header(view: RunView, now: float) -> Text:
@@ -207,18 +192,12 @@ def _header(view: RunView, now: float) -> Text:
     return text
 
 
-def _time(row: StepView, now: float) -> str:
-    if row.state is State.RETRYING and row.again is not None:
-        return f"again in {words.duration(max(0.0, row.again - now))}"
-    if row.state is State.RUNNING and row.started is not None:
-        return words.duration(max(0.0, now - row.started))
-    return words.took(row)
-
-
-def _remark_style(row: StepView) -> str:
-    if row.state is State.FAILED:
-        return "red"
-    return "yellow" if row.state is State.RETRYING else "dim"
+def _time(item: _Item, now: float) -> str:
+    if item.get("again"):
+        return f"again in {words.duration(max(0.0, item['again'] - now))}"
+    if item.get("since"):
+        return words.duration(max(0.0, now - item["since"]))
+    return str(item.get("time", ""))
 
 
 def one_line(said: str) -> str:

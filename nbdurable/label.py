@@ -7,6 +7,7 @@ shape, and gives one line that any terminal, store or page can hold.
 
 from __future__ import annotations
 
+import itertools
 import re
 import types
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,16 @@ _SECRET_VALUE = re.compile(
 )
 _MASK = "***"
 _SHORT = 24
+_LONG = 300
+_SHOWN_ITEMS = 12
 _SHOWN_ARGUMENTS = 4
 _SHOWN_BITS = 64
 _LOOKED_AT = 256
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+_SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow"})
+"""Whose own classes tell their shape without computing anything."""
+
 _name_of_class = type.__dict__["__name__"].__get__  # a metaclass may have a `__name__` of its own
 
 
@@ -63,6 +69,43 @@ def printable(text: str) -> str:
     )
 
 
+def described(value: Any, parameter: str = "") -> str:
+    """Give a value in a line, longer than in a label and as safely."""
+    if parameter and _SECRET_NAME.search(parameter):
+        return _MASK
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        parts = [_item(one) for one in itertools.islice(value, _SHOWN_ITEMS)]
+        more = [f"... {len(value) - len(parts):,} more"] if len(value) > len(parts) else []
+        begin, end = {list: "[]", tuple: "()"}.get(kind, "{}")
+        return printable(_cut(f"{begin}{', '.join(parts + more)}{end}"))
+    if kind is dict:
+        shown = itertools.islice(value.items(), _SHOWN_ITEMS)
+        parts = [
+            f"{_item(key)}: {_short(one, key if type(key) is str else '')}" for key, one in shown
+        ]
+        more = [f"... {len(value) - len(parts):,} more"] if len(value) > len(parts) else []
+        return printable(_cut("{" + ", ".join(parts + more) + "}"))
+    return printable(_item(value))
+
+
+def _item(value: Any) -> str:
+    kind = type(value)
+    if kind in _PLAIN:
+        return _plain(value, _LONG)
+    if kind.__module__.partition(".")[0] in _SHAPED:
+        shape = getattr(value, "shape", None)
+        if type(shape) is tuple and all(type(one) is int for one in shape):
+            element = getattr(value, "dtype", None)
+            said = f" of {element}" if element is not None else ""
+            return f"<{_name_of_class(kind)} {' x '.join(map(str, shape)) or 'scalar'}{said}>"
+    return _short(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
+
+
 def _short(value: Any, parameter: str = "") -> str:
     if parameter and _SECRET_NAME.search(parameter):
         return _MASK
@@ -76,7 +119,7 @@ def _short(value: Any, parameter: str = "") -> str:
     return _named(value)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, longest: int = _SHORT) -> str:
     if isinstance(value, int):
         bits = value.bit_length()
         return repr(value) if bits <= _SHOWN_BITS else f"<int of {bits} bits>"
@@ -85,9 +128,9 @@ def _plain(value: Any) -> str:
     start = value[:_LOOKED_AT]
     if _SECRET_VALUE.match(start if isinstance(start, str) else start.decode("latin-1")):
         return _MASK
-    if len(value) <= _SHORT:
+    if len(value) <= longest:
         return repr(value)
-    cut = repr(value[: _SHORT - 3])
+    cut = repr(value[: longest - 3])
     return f"{cut[:-1]}...{cut[-1]}"
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .widget import LiveView
+    from .publisher import LiveView
+    from .widget import NotebookScreen
 
 # --- A cell, running ------------------------------------------------------------
 
@@ -99,7 +100,8 @@ class DurableCell:
         self._interrupt = kernel.Interrupt()
         shown = not options.quiet and session.default_progress() is not False
         notebook = kernel.in_kernel(shell)
-        self._view = _new_view(shell, name) if shown and notebook else None
+        self._screen = _new_screen(shell, name) if shown and notebook else None
+        self._view = None if self._screen is None else _new_view(name, self._screen)
         self._told = shown and not notebook  # the session's own view says all, and stays
         session.set_notebook(kernel.notebook(shell))
         kernel.cover_displays(shell)
@@ -173,6 +175,8 @@ class DurableCell:
 
     def _started(self) -> None:
         _kept.set(None)
+        if self._screen is not None:
+            self._screen.controls = self._workflow.control
         if self._view is not None:
             self._view.show()
 
@@ -221,15 +225,21 @@ def _asked(options: cell.CellOptions, names: Mapping[str, object]) -> dict[str, 
     return asked
 
 
-def _new_view(shell: InteractiveShell, name: str) -> LiveView:
-    """Make the view of a run.
+def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen:
+    """Make what a run is shown on in a notebook.
 
     nbval compares every MIME type of a display but the widget's own. So where
     nobody looks, the summary holds nothing that differs from run to run.
     """
-    from .widget import LiveView  # noqa: PLC0415 - a --quiet cell doesn't pay for it
+    from .widget import NotebookScreen  # noqa: PLC0415 - a --quiet cell doesn't pay for it
 
-    return LiveView(name, times=kernel.watched(shell))
+    return NotebookScreen(name, times=kernel.watched(shell))
+
+
+def _new_view(name: str, screen: NotebookScreen) -> LiveView:
+    from .publisher import LiveView  # noqa: PLC0415 - likewise
+
+    return LiveView(name, screen)
 
 
 def _interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:

@@ -79,7 +79,13 @@ class News:
             at = self.clock.time()
             self.emit(
                 StepCreated(
-                    handle.place, handle.kind, handle.name, handle.label_text, at, handle.parent
+                    handle.place,
+                    handle.kind,
+                    handle.name,
+                    handle.label_text,
+                    at,
+                    handle.parent,
+                    inputs=tuple([one.place for one in handle.upstream]),
                 )
             )
 
@@ -98,11 +104,13 @@ class News:
                 )
             )
 
-    def attempt_started(self, handle: StepHandle[Any], number: int, started: float) -> None:
+    def attempt_started(
+        self, handle: StepHandle[Any], number: int, started: float, deaths: int = 0
+    ) -> None:
         """A body is about to run, or a timer to count."""
         if self._observers:
             why, _, reason = handle.why.partition(": ")
-            self.emit(AttemptStarted(handle.place, number, Why(why), reason, started))
+            self.emit(AttemptStarted(handle.place, number, Why(why), reason, started, deaths))
 
     def replayed(self, handle: StepHandle[Any]) -> None:
         """A step's outcome came from the store."""

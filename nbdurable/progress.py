@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from nbdurable.records import (
+from .records import (
     AttemptFailed,
     AttemptStarted,
     Decided,
@@ -29,12 +28,13 @@ from nbdurable.records import (
     StepLetGo,
     StepReplayed,
 )
+from .tree import Family, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-ROWS: Final = 200
-"""How many rows a rendering shows; the others are counted."""
+SPANS: Final = 50
+"""Of so many attempts a row keeps the times; the oldest go first."""
 
 CHOOSERS: Final = frozenset({"select", "race"})
 
@@ -82,6 +82,10 @@ class StepView:
     time at which a retry is due, both seconds since the epoch. ``won`` and
     ``lost`` hold the place of the select that decided so. ``winners`` are the
     places a combinator chose: one for a select, in order for `as_completed`.
+    ``spans`` are the attempts' begin and end (0.0 while it lasts) in this execution,
+    ``ended`` is when the row's outcome was told, ``inputs`` are the places of the
+    handles that a step was given, ``deaths`` counts the kernel's deaths that it was
+    in flight at.
     """
 
     place: int
@@ -91,7 +95,8 @@ class StepView:
     created: float
     parent: int | None
     branches: tuple[int, ...]
-    depth: int = 0
+    inputs: tuple[int, ...] = ()
+    deaths: int = 0
     state: State = State.WAITING
     attempts: int = 0
     started: float | None = None
@@ -106,7 +111,11 @@ class StepView:
     won: int | None = None
     lost: int | None = None
     settled: int = 0
-    feeds: list[StepView] = field(default_factory=list)
+    feeds: tuple[StepView, ...] = ()
+    spans: tuple[tuple[float, float], ...] = ()
+    ended: float | None = None
+    first: int = -1
+    family: Family[StepView] | None = None
 
     @property
     def combinator(self) -> bool:
@@ -136,9 +145,8 @@ class RunView:
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.seconds_saved = 0.0
         self.revision = 0
-        self._by_state: dict[State, dict[int, StepView]] = {state: {} for state in State}
+        self.tree: Tree[StepView] = Tree()
         self._combinators: list[StepView] = []
-        self._changed: dict[int, StepView] = {}
 
     @property
     def live(self) -> bool:
@@ -151,11 +159,6 @@ class RunView:
         self.at = event.at
         _FOLDS[type(event)](self, event)
 
-    def take_changes(self) -> list[StepView]:
-        """Give the rows that changed since this was last asked, each once."""
-        changed, self._changed = self._changed, {}
-        return list(changed.values())
-
     def elapsed(self, now: float | None = None) -> float:
         """Give the execution's length in seconds, up to ``now`` or the last event."""
         if self.started is None:
@@ -166,42 +169,6 @@ class RunView:
     def combinators(self) -> Iterator[StepView]:
         """Give the combinators' rows in `go` order."""
         return iter(self._combinators)
-
-    def shown(self, limit: int = ROWS) -> list[StepView]:
-        """Choose at most ``limit`` rows, in `go` order, each below the step that started it.
-
-        What moves comes first, then what failed, what was chosen, what is left
-        over, the newest of what ended, and the next in line.
-        """
-        if len(self.steps) <= limit:
-            return self._in_order(self.steps.values())
-        chosen: dict[int, StepView] = {}
-        for row in self._by_interest():
-            chosen.update((above.place, above) for above in self._path(row))
-            if len(chosen) >= limit:
-                break
-        return self._in_order(chosen.values())[:limit]
-
-    def _in_order(self, rows: Iterable[StepView]) -> list[StepView]:
-        return sorted(rows, key=lambda row: [above.place for above in self._path(row)])
-
-    def _path(self, row: StepView) -> list[StepView]:
-        """Give the steps above ``row``, outermost first, and the row itself."""
-        path = [row]
-        while (parent := path[-1].parent) is not None and parent in self.steps:
-            path.append(self.steps[parent])
-        return path[::-1]
-
-    def _by_interest(self) -> Iterator[StepView]:
-        rows = self._by_state
-        yield from rows[State.RUNNING].values()
-        yield from rows[State.RETRYING].values()
-        yield from reversed(rows[State.FAILED].values())
-        yield from islice((row for row in reversed(self._combinators) if row.branches), ROWS // 2)
-        for state in (State.NOT_SAVED, State.LET_GO, State.CANCELLED, State.DONE, State.REPLAYED):
-            yield from reversed(rows[state].values())
-        yield from rows[State.WAITING].values()
-        yield from rows[State.NOT_STARTED].values()
 
     # What the folds below share.
 
@@ -214,8 +181,7 @@ class RunView:
 
     def _add(self, row: StepView) -> None:
         self.steps[row.place] = row
-        self._by_state[row.state][row.place] = row
-        self._changed[row.place] = row
+        self.tree.add(row)
         if row.kind == "step":
             self.counts[row.state] += 1
         if row.combinator:
@@ -223,19 +189,17 @@ class RunView:
 
     def _move(self, row: StepView, state: State) -> None:
         before = row.state
-        self._changed[row.place] = row
         if before is state:
             return
         row.state = state
-        del self._by_state[before][row.place]
-        self._by_state[state][row.place] = row
+        if row.family is not None:
+            row.family.moved(row, before)
         if row.kind == "step":
             self.counts[before] -= 1
             self.counts[state] += 1
         if row.feeds and (settled := (state in SETTLED) - (before in SETTLED)):
             for above in row.feeds:
                 above.settled += settled
-                self._changed[above.place] = above
 
 
 def fold(view: RunView, event: Event) -> RunView:
@@ -248,7 +212,6 @@ def fold(view: RunView, event: Event) -> RunView:
 
 
 def _created(view: RunView, event: StepCreated) -> None:
-    above = view.steps.get(event.parent) if event.parent is not None else None
     row = StepView(
         place=event.step,
         kind=event.kind,
@@ -257,13 +220,16 @@ def _created(view: RunView, event: StepCreated) -> None:
         created=event.at,
         parent=event.parent,
         branches=event.branches,
-        depth=above.depth + 1 if above is not None else 0,
+        inputs=event.inputs,
+        first=event.step,
     )
-    for place in event.branches:
-        if (branch := view.steps.get(place)) is not None:
-            branch.feeds.append(row)
-            row.settled += branch.state in SETTLED
+    branches = [view.steps[place] for place in event.branches if place in view.steps]
+    for branch in branches:
+        branch.feeds += (row,)
+        row.settled += branch.state in SETTLED
     view._add(row)  # noqa: SLF001 - the folds are the view's own, kept one to an event
+    if branches:
+        view.tree.gather(row, branches)
 
 
 def _replayed(view: RunView, event: StepReplayed) -> None:
@@ -271,6 +237,7 @@ def _replayed(view: RunView, event: StepReplayed) -> None:
         return
     row.outcome, row.number, row.seconds = event.kind, event.number, event.seconds
     row.attempts, row.replayed, row.why = event.attempts, True, "replayed"
+    row.ended = event.at
     if row.kind == "step":
         view.seconds_saved += event.seconds
     view._move(row, _ended_as(event.kind, State.REPLAYED))  # noqa: SLF001
@@ -286,9 +253,12 @@ def _deferred(view: RunView, event: StepDeferred) -> None:
 def _attempt_started(view: RunView, event: AttemptStarted) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
-    row.attempts, row.again = event.attempt, None
+    row.attempts, row.again, row.deaths = event.attempt, None, event.deaths
     if row.started is None:
         row.started = event.at
+        if row.family is not None and row.family.began is None:
+            row.family.began = event.at
+    row.spans = (*row.spans[1 - SPANS :], (event.at, 0.0))
     row.why = f"{event.why}: {event.reason}" if event.reason else str(event.why)
     view._move(row, State.RUNNING)  # noqa: SLF001
 
@@ -297,6 +267,7 @@ def _attempt_failed(view: RunView, event: AttemptFailed) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.attempts, row.error, row.again = event.attempt, event.error, event.at + event.wait
+    _close(row, event.at)
     view._move(row, State.RETRYING)  # noqa: SLF001
 
 
@@ -304,7 +275,11 @@ def _finished(view: RunView, event: StepFinished) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.outcome, row.number, row.seconds = event.kind, event.number, event.seconds
-    row.error, row.again = event.error, None
+    row.error, row.again, row.ended = event.error, None, event.at
+    _close(row, event.at)
+    if row.started is not None and row.family is not None:
+        row.family.ran += 1
+        row.family.ended = event.at
     plain = State.DONE if event.saved else State.NOT_SAVED
     view._move(row, _ended_as(event.kind, plain))  # noqa: SLF001
 
@@ -313,6 +288,7 @@ def _decided(view: RunView, event: Decided) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.outcome, row.number, row.replayed = event.kind, event.number, event.replayed
+    row.ended = event.at
     row.why = "replayed" if event.replayed else ""
     if event.winner is not None:
         row.winners.append(event.winner)
@@ -323,24 +299,29 @@ def _decided(view: RunView, event: Decided) -> None:
     )
 
 
+def _close(row: StepView, at: float) -> None:
+    """End the row's attempt, if one is under way."""
+    if row.spans and not row.spans[-1][1]:
+        row.spans = (*row.spans[:-1], (row.spans[-1][0], at))
+
+
 def _mark_branches(view: RunView, chooser: StepView, winner: int) -> None:
     """Mark the winner, and as losers all rows below the other branches."""
     if (won := view.steps.get(winner)) is not None:
         won.won = chooser.place
-        view._changed[winner] = won  # noqa: SLF001
     below = deque(place for place in chooser.branches if place != winner)
     while below:
         row = view.steps.get(below.popleft())
         if row is not None and row.lost is None:
             row.lost = chooser.place
-            view._changed[row.place] = row  # noqa: SLF001
             below.extend(row.branches)
 
 
 def _let_go(view: RunView, event: StepLetGo) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
-    row.why, row.again = event.reason, None
+    row.why, row.again, row.ended = event.reason, None, event.at
+    _close(row, event.at)
     if row.started is not None:
         row.seconds = event.at - row.started
     view._move(row, State.LET_GO)  # noqa: SLF001

@@ -196,10 +196,11 @@ class RunSummary:
 #
 # ``step`` is the handle's place in `go` order within one execution, from 0; it
 # names a row of the view and nothing else. Combinators and timers take places
-# in the same sequence.
+# in the same sequence. They are never changed; frozen ones would take three times as
+# long to make, and an execution makes three for each step.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunStarted:
     """An execution began; ``saved`` outcomes of the run are at hand."""
 
@@ -210,13 +211,14 @@ class RunStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepCreated:
     """A step, timer or combinator has a handle.
 
     ``kind`` is ``step``, ``timer``, or the combinator's name; ``branches`` are
     the places of a combinator's branches (empty for a step); ``parent`` is the
-    place of the step whose body started this one.
+    place of the step whose body started this one; ``inputs`` are the places of the
+    handles among a step's arguments.
     """
 
     step: int
@@ -226,9 +228,10 @@ class StepCreated:
     at: float
     parent: int | None = None
     branches: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepReplayed:
     """The outcome came from the store; ``seconds`` is what it took when it ran."""
 
@@ -240,7 +243,7 @@ class StepReplayed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepDeferred:
     """A decided select's loser without a checkpoint: not started until asked for."""
 
@@ -248,18 +251,22 @@ class StepDeferred:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptStarted:
-    """A body is about to run; ``reason`` adds the detail to ``why``."""
+    """A body is about to run; ``reason`` adds the detail to ``why``.
+
+    ``deaths`` counts the kernel's deaths that the step was in flight at.
+    """
 
     step: int
     attempt: int
     why: Why
     reason: str
     at: float
+    deaths: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptFailed:
     """An attempt raised and the policy grants another after ``wait`` seconds."""
 
@@ -270,7 +277,7 @@ class AttemptFailed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepFinished:
     """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
 
@@ -283,7 +290,7 @@ class StepFinished:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decided:
     """A combinator's outcome is committed; ``winner`` is the place of the winning branch.
 
@@ -298,7 +305,7 @@ class Decided:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepLetGo:
     """The execution ended before this step did; ``reason`` says what became of it."""
 
@@ -307,7 +314,7 @@ class StepLetGo:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noticed:
     """A line for the person at the screen, said while the run goes on."""
 
@@ -315,7 +322,7 @@ class Noticed:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunFinished:
     """The execution ended; ``notes`` are lines for the person at the screen."""
 

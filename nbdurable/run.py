@@ -17,6 +17,7 @@ from .bodies import Bodies
 from .cancellation import Cancellation
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .completion import Completions
+from .control import Control
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .entries import Closed
@@ -131,6 +132,9 @@ class Run:
         )
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
+        )
+        self.control = Control(
+            self.handles, self._ledger, opened.index, self._bodies, self._cancellation
         )
 
     @property

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
+    from .control import Control
     from .records import Event
     from .scope import Scope
     from .step import Running
@@ -288,7 +289,8 @@ class Workflow:
     """One execution of a named run: ``with``, ``async with``, or a decorator.
 
     After the end `notes` holds lines for the person at the screen, and `steps` how
-    many steps and timers the code asked for.
+    many steps and timers the code asked for. `control` is there from the beginning of
+    an execution on.
     """
 
     def __init__(
@@ -309,6 +311,7 @@ class Workflow:
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.steps = 0
+        self.control: Control | None = None
         self._by_arguments = by_arguments
         self._store = store
         self._new = new
@@ -402,6 +405,7 @@ class Workflow:
             )
             run.begin()
             undo.callback(_leave_scope, scope.current.set(run.scope))
+            self.control = run.control
             if view is not None:
                 view.show()
             with uninterrupted():

@@ -6,47 +6,39 @@ Invariant: without times it says what `words.text` says, and is as stable.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .progress import CHOOSERS, GLYPHS, State
+from .progress import CHOOSERS
 from .records import Kind
-from .timeline import chips
-from .words import (
-    capped,
-    choices,
-    clipped,
-    heading,
-    line,
-    losers,
-    remark,
-    several,
-    text,
-    title,
-    took,
-)
+from .timeline import Timeline
+from .words import capped, choices, clipped, line, losers, several, text, title
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .progress import RunView, StepView
 
 _OPEN: Final = 12
 _COLUMNS: Final = (
-    ("Step", "left"),
-    ("State", "left"),
-    ("Attempts", "right"),
-    ("Time", "right"),
-    ("Why", "left"),
+    ("Step", "text-align:left;white-space:nowrap"),
+    ("State", "text-align:left;white-space:nowrap"),
+    ("Timeline", "text-align:left"),
+    ("Time", "text-align:right;white-space:nowrap"),
+    ("Why", "text-align:left"),
 )
 # Mid tones, so that they read on white and on JupyterLab's dark ground alike.
 _COLOURS: Final = {
-    State.RUNNING: "#3b82d6",
-    State.RETRYING: "#b8720a",
-    State.DONE: "#2e8b4e",
-    State.REPLAYED: "#2e8b4e",
-    State.FAILED: "#d64545",
-    State.NOT_SAVED: "#b8720a",
+    "running": "#3b82d6",
+    "family": "#3b82d6",
+    "retrying": "#b8720a",
+    "done": "#2e8b4e",
+    "replayed": "#2e8b4e",
+    "failed": "#d64545",
+    "not saved": "#b8720a",
+    "let go": "#b8720a",
 }
+_PALE: Final = "#8a8a8a"
+_WIDTH: Final = 240
 
 
 def html(view: RunView, *, times: bool = True) -> str:
@@ -97,46 +89,64 @@ def _code(row: StepView) -> str:
 
 
 def _table(view: RunView) -> str:
-    rows = view.shown()
-    head = "".join(
-        f'<th scope="col" style="text-align:{side}">{word}</th>' for word, side in _COLUMNS
-    )
-    body = "".join(_html_row(view, row) for row in rows)
-    hidden = len(view.steps) - len(rows)
-    more = f'<tr><td colspan="5">… {hidden:,} more rows</td></tr>' if hidden else ""
-    opened = " open" if len(rows) <= _OPEN else ""
+    timeline = Timeline(view)
+    items = timeline.items(view.ended or view.at or 0.0)
+    span = max(view.elapsed(), 0.001)
+    head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
+    body = "".join(_html_row(item, span) for item in items.values())
+    more = f'<tr><td colspan="5">… {timeline.cut:,} more rows</td></tr>' if timeline.cut else ""
+    opened = " open" if len(items) <= _OPEN else ""
     return (
         f"<details{opened}><summary>Step by step</summary>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}{more}</tbody></table></details>"
     )
 
 
-def _html_row(view: RunView, row: StepView) -> str:
-    mark = "" if row.lost is None else " (lost)"
-    if row.won is not None:
+def _html_row(item: Mapping[str, Any], span: float) -> str:
+    mark = " (lost)" if item.get("lost") else ""
+    if item.get("won"):
         mark = " <strong>★ won</strong>"
-    colour = _COLOURS.get(row.state, "")
-    style = f' style="color:{colour}"' if colour else ""
-    named = escape(clipped(heading(row)))
+    if chosen := item.get("chosen"):
+        mark += f" <strong>★ <code>{escape(chosen)}</code></strong>"
+    if deaths := item.get("deaths"):
+        mark += f" (in flight at {deaths} deaths of the kernel)"
     # No <th> for the label: where styles are stripped it would be bold, as winners are.
-    label = f"{'&#8195;' * row.depth}<code>{named}</code>{mark}{_html_branches(view, row)}"
-    state = f"<span{style}>{GLYPHS[row.state]}</span> {row.state}"
-    said = (label, state, row.attempts or "", took(row), escape(remark(row)))
+    label = f"{'&#8195;' * item['depth']}<code>{escape(clipped(item['label']))}</code>{mark}"
+    state = item.get("state", "")
+    shown = f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> {state}'
+    attempts = f"{item['attempts']} attempts: " if "attempts" in item else ""
+    said = (
+        label,
+        shown if state else "",
+        _svg(item, span),
+        escape(item.get("time", "")),
+        escape(attempts + item.get("remark", "")),
+    )
     cells = "".join(
-        f'<td style="text-align:{side};vertical-align:top">{cell}</td>'
-        for (_, side), cell in zip(_COLUMNS, said, strict=True)
+        f'<td style="{style};vertical-align:top">{cell}</td>'
+        for (_, style), cell in zip(_COLUMNS, said, strict=True)
     )
     return f"<tr>{cells}</tr>"
 
 
-def _html_branches(view: RunView, row: StepView) -> str:
-    if not row.branches:
+def _svg(item: Mapping[str, Any], span: float) -> str:
+    """Draw the attempts of a row on the time axis of the whole execution."""
+    parts = []
+    top = 3 if item["kind"] in {"step", "family"} else 6  # what waits for others is thin
+    for begin, end, how in item.get("bars", ()):
+        left = begin / span * _WIDTH
+        width = max(((end if end is not None else span) - begin) / span * _WIDTH, 2)
+        parts.append(
+            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{14 - 2 * top}" rx="1" '
+            f'fill="{_colour(how)}"/>'
+        )
+    if not parts:
         return ""
-    shown, more = chips(view, row)
-    named = [
-        f"<br>★ {_strong(branch)} won"
-        if branch.won == row.place
-        else f"<br>{GLYPHS[branch.state]} <code>{_code(branch)}</code> {branch.state}"
-        for branch in shown
-    ]
-    return "".join(named) + (f"<br>… {more:,} more" if more else "")
+    return (
+        f'<svg width="{_WIDTH}" height="14" viewBox="0 0 {_WIDTH} 14" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _colour(state: str) -> str:
+    return _COLOURS.get(state, _PALE)

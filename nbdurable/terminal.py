@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from . import streams, words
 from .drawing import Artist
 from .progress import CHOOSERS, GLYPHS, MOVING, State
+from .publisher import LiveView
 from .region import Region
-from .widget import LiveView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,14 +55,16 @@ def view_for(
     artist = Artist(stream)
     if artist.can_move:
         screen = TerminalScreen(_region(stream), artist, always=asked is True)
-        return LiveView(name, screen=screen, beat=BEAT, clock=clock)
+        return LiveView(name, screen, beat=BEAT, clock=clock)
     if asked:
-        return LiveView(name, screen=PlainScreen(stream, artist), beat=NEWS_GAPS[0], clock=clock)
+        return LiveView(name, PlainScreen(stream, artist), beat=NEWS_GAPS[0], clock=clock)
     return None
 
 
 class TerminalScreen:
     """The bottom lines of a terminal."""
+
+    asked = False
 
     def __init__(self, region: Region, artist: Artist, *, always: bool) -> None:
         self._region = region
@@ -104,6 +106,8 @@ class TerminalScreen:
 
 class PlainScreen:
     """A stream that takes lines and nothing else: a file, a pipe, a dumb terminal."""
+
+    asked = False
 
     def __init__(self, stream: TextIO, artist: Artist) -> None:
         self._stream = stream
@@ -156,7 +160,7 @@ class PlainScreen:
         """Give what happened since this was last asked: decisions, failures, retries, notes."""
         found = list(view.notes[self._notes :])
         self._notes = len(view.notes)
-        for row in view.take_changes():
+        for row in view.steps.values():
             said = _said(view, row)
             if said and self._told.get(row.place) != said:
                 self._told[row.place] = said

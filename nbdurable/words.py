@@ -63,6 +63,15 @@ def ago(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s ago"
 
 
+def left(seconds: float) -> str:
+    """Say how long something may still take, no more exactly than it can be known."""
+    for least, step in ((3600, 600), (600, 60), (60, 15), (10, 5), (0, 1)):
+        if seconds >= least:
+            rounded = max(step, round(seconds / step) * step)
+            return f"about {duration(rounded).removesuffix(' 00 s').replace('.0 s', ' s')} left"
+    return ""
+
+
 def line(view: RunView, now: float | None = None) -> str:
     """Say in one line, for people, what this execution did and what it spared."""
     said = f"{view.name}: {tally(view)}, {duration(view.elapsed(now))}"
@@ -88,7 +97,9 @@ def text(view: RunView, *, times: bool = False) -> str:
 
 def tally(view: RunView) -> str:
     """Count the steps by state; name the status where it is not the plain one."""
-    said = [f"{view.counts[state]} {word}" for state, word in COUNTED.items() if view.counts[state]]
+    said = [
+        f"{view.counts[state]:,} {word}" for state, word in COUNTED.items() if view.counts[state]
+    ]
     if view.status not in {RunStatus.RUNNING, RunStatus.FINISHED, None}:
         said.insert(0, str(view.status))
     return ", ".join(said) or "no steps"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nbdurable import go, step, workflow
-from nbdurable.label import label_of, printable
+from nbdurable.label import described, label_of, printable
 
 
 def shown(*arguments, parameters=(), **keywords):
@@ -264,3 +264,29 @@ def test_a_label_is_one_line():
     """Names, keys and values with line ends or surrogates give one line that can be stored."""
     label = label_of("f\n\ud800", ["a\nb", "\ud800"], {"k\0": 1})
     assert label == r"f\n\ud800('a\nb', '\ud800', k\x00=1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("x" * 400, "'" + "x" * 297 + "...'"),
+        ([1, "a", None], "[1, 'a', None]"),
+        ((), "()"),
+        ({1}, "{1}"),
+        (list(range(20)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... 8 more]"),
+        ({"api_key": "abc", "n": [1]}, "{'api_key': ***, 'n': [1]}"),
+        (np.zeros((2, 3), "float32"), "<ndarray 2 x 3 of float32>"),
+        (np.float64(1.5), "<float64 scalar of float64>"),
+        (pd.DataFrame({"a": [1]}), "<DataFrame 1 x 1>"),
+        ([Evil()], "[<Evil>]"),
+        ({"thing": Evil()}, "{'thing': <Evil>}"),
+    ],
+)
+def test_described(value, said):
+    """A value is told in a longer line than a label has, as safely."""
+    assert described(value) == said
+
+
+def test_described_masks_by_the_parameter():
+    """What a parameter's name says is secret is not shown."""
+    assert described("abc", "password") == "***"

@@ -137,6 +137,7 @@ def test_rows_tell_state_time_error_and_winner(artist):
     header, *rows = plain(artist.live(view, 103.0, columns=120, room=20))
     assert header == "quotes: 2 of 4 steps (1 ran, 1 failed, 1 retrying, 1 waiting), 3.0 s"
     assert [re.split(r"  +", row.strip()) for row in rows] == [
+        ["✓ select", "done", "★ quote(0) won"],
         ["✓ quote(0)", "done, ★ won", "1.5 s"],
         [
             "↻ quote(1)",
@@ -146,7 +147,6 @@ def test_rows_tell_state_time_error_and_winner(artist):
         ],
         ["✗ quote(2)", "failed", "2.0 s", "ValueError: broken"],
         ["○ quote(3)", "waiting"],
-        ["✓ select", "done", "★ quote(0) won"],
     ]
 
 
@@ -162,12 +162,13 @@ def test_height_and_width_are_bounded(artist):
         assert 1 <= len(lines) <= room
         assert all(len(line) < columns for line in lines), lines
     lines = plain(artist.live(view, 103.0, columns=80, room=22))
-    assert sum("running" in line for line in lines[1:]) == 20
-    assert lines[-1] == "  … 4,980 more"
+    assert "30 running, 4,970" in lines[1]
+    assert sum("▶" in line for line in lines) == 6
+    assert lines[-1].strip() == "4,994 more"
 
 
 def test_a_map_tells_how_long_it_will_take(artist):
-    """By the pace since it was first seen; what had been replayed by then is no measure."""
+    """By the pace of what ran; what was replayed is no measure."""
     places = tuple(range(100))
     view = told(
         RunStarted("quotes", "r", 1, 50, 100.0),
@@ -181,11 +182,42 @@ def test_a_map_tells_how_long_it_will_take(artist):
         (found,) = [row for row in rows if "gather" in row]
         return found
 
-    assert last_row(100.0).endswith("50 of 100 done")
+    assert last_row(100.0).endswith("50 replayed, 50 waiting")
     for place in range(50, 60):
+        view.apply(AttemptStarted(place, 1, Why.NEW, "", 100.0))
         view.apply(StepFinished(place, Kind.VALUE, place, 1.0, True, "", 101.0))
-    assert last_row(101.0).endswith("60 of 100 done")  # a second tells nothing yet
-    assert last_row(105.0).endswith("60 of 100 done, about 20.0 s left")
+    assert "left" not in last_row(101.0)  # a second tells nothing yet
+    assert "about 20 s left, 50 replayed, 10 ran, 40 waiting" in last_row(105.0)
+
+
+def test_what_moves_comes_first_where_not_all_can_be_shown(artist):
+    """In a low window what moves and what failed stays; what ended well is counted."""
+    view = told(
+        RunStarted("quotes", "r", 1, 0, 100.0),
+        *(created(place) for place in range(12)),
+        *(StepFinished(place, Kind.VALUE, place, 1.0, True, "", 101.0) for place in range(10)),
+        StepFinished(10, Kind.ERROR, 11, 1.0, True, "ValueError: broken", 101.0),
+        AttemptStarted(11, 1, Why.NEW, "", 100.0),
+    )
+    lines = plain(artist.live(view, 102.0, columns=80, room=4))
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["✗", "quote(10)"],
+        ["▶", "quote(11)"],
+        ["…", "10"],
+    ]
+
+
+def test_a_second_attempt_tells_of_the_first(artist):
+    """While it runs again, the error of the attempt before is shown; and the deaths it saw."""
+    view = told(
+        RunStarted("quotes", "r", 1, 0, 100.0),
+        created(0),
+        AttemptStarted(0, 1, Why.NEW, "", 100.0),
+        AttemptFailed(0, 1, "OSError: no", 1.0, 101.0),
+        AttemptStarted(0, 2, Why.NEW, "", 102.0, deaths=2),
+    )
+    (_, row) = plain(artist.live(view, 103.0, columns=120, room=9))
+    assert "in flight at 2 deaths of its process, attempt 2, before it: OSError: no" in row
 
 
 def test_shapes_in_ascii():
@@ -244,7 +276,7 @@ def test_plain_lines_tell_what_matters_and_no_more():
     assert "quotes: ↻ quote(0): attempt 1 failed: OSError: again" in lines
     assert "quotes: ✗ quote(1) failed: OSError: no" in lines
     assert any(re.fullmatch(r"quotes: … \d+ more", line) for line in lines)
-    assert any(line.startswith("quotes: 5000 failed, 5000 retrying, ") for line in lines)
+    assert any(line.startswith("quotes: 5,000 failed, 5,000 retrying, ") for line in lines)
     assert len(lines) < 400
     assert all(len(line) < 200 for line in lines)
 

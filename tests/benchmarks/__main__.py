@@ -10,11 +10,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, linear, load, replay, report, sequential, values
+from . import concurrently, linear, load, replay, report, sequential, values, window
 from .measure import Settings
 
 BENCHMARKS = {
-    module.NAME: module for module in (sequential, concurrently, replay, linear, load, values)
+    module.NAME: module
+    for module in (sequential, concurrently, replay, linear, load, values, window)
 }
 CORES = 2
 ROUNDS = 7

@@ -84,6 +84,7 @@ def server(tmp_path_factory):
         *("--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"),
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
     ]
     process = subprocess.Popen(
         command, env=environment, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -153,6 +154,8 @@ class Lab:
 
     def __init__(self, page: Page, server: Server, pictures: Path) -> None:
         self.page = page
+        self.app = "lab/tree"
+        self.repository = REPOSITORY
         self.server = server
         self.pictures = pictures
         self.path = ""
@@ -179,7 +182,7 @@ class Lab:
 
     def show(self) -> None:
         """Load the page with the open notebook; again, if it was loaded."""
-        self.page.goto(f"{self.server.url}/lab/tree/{self.path}?reset&token={self.server.token}")
+        self.page.goto(f"{self.server.url}/{self.app}/{self.path}?reset&token={self.server.token}")
         self.page.wait_for_function(
             "name => window.jupyterapp?.shell.currentWidget?.context?.path === name",
             arg=self.path,
@@ -189,7 +192,7 @@ class Lab:
                 const panel = window.jupyterapp.shell.currentWidget;
                 await panel.revealed;
                 await panel.sessionContext.ready;
-                window.jupyterapp.shell.collapseLeft();
+                window.jupyterapp.shell.collapseLeft?.();
             }"""
         )
 

@@ -6,15 +6,17 @@ import re
 
 import pytest
 import scenario
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 SETUP = """\
 import asyncio
 import scenario
-from nbdurable.widget import LiveView
+from nbdurable.publisher import LiveView
+from nbdurable.widget import NotebookScreen
 """
 BLOCKING = """\
-view = LiveView("quotes")
+view = LiveView("quotes", NotebookScreen("quotes"))
 ended = scenario.play(view, scenario.quotes)
 view.show()
 ended.wait()
@@ -22,15 +24,16 @@ view.finish()
 """
 AWAITING = BLOCKING.replace("ended.wait()", "await asyncio.to_thread(ended.wait)")
 REPLAYED = """\
-view = LiveView("quotes")
+view = LiveView("quotes", NotebookScreen("quotes"))
 view.show()
 scenario.play(view, scenario.replayed).wait()
 view.finish()
 """
 LARGE = BLOCKING.replace("quotes", "many")
+LARGE_AWAITING = AWAITING.replace("quotes", "many")
 
 
-PRICES, ALPHA, BETA, SELECT, FETCH = 0, 1, 2, 3, 4
+PRICES, ALPHA, BETA, SELECT, FETCH, REPORT = 0, 1, 2, 3, 4, 6
 
 
 def row(output, place):
@@ -52,7 +55,9 @@ def test_rows_update_live_and_a_summary_stays(lab, cell):
     expect(row(output, PRICES)).to_contain_text("replayed")
     expect(output.locator("tbody tr")).to_have_count(9)
     expect(output.locator(".nbd-head")).to_contain_text("1 replayed, 3 running, 1 retrying")
-    ticking = alpha.locator("td").nth(2)
+    expect(row(output, FETCH).locator(".nbd-deaths")).to_have_text("☠ 2 deaths")
+    expect(row(output, BETA)).to_contain_text("code changed: clean()")
+    ticking = alpha.locator(".nbd-number")
     first = ticking.inner_text()
     expect(ticking).not_to_have_text(first)
     lab.picture("running-light")
@@ -63,7 +68,7 @@ def test_rows_update_live_and_a_summary_stays(lab, cell):
     expect(alpha).to_contain_text("★ won")
     expect(alpha).to_contain_text("done")
     select = row(output, SELECT)
-    expect(select.locator(".nbd-branch.nbd-won")).to_contain_text("quote('alpha')won")
+    expect(select.locator(".nbd-chosen")).to_have_text("★ quote('alpha')")
     expect(row(output, BETA)).to_contain_text("lost")
     expect(row(output, FETCH)).to_contain_text("failed")
     lab.picture("decided-dark")
@@ -131,7 +136,7 @@ def test_a_quiet_run_is_not_called_dead(lab):
     lab.run(0)
     lab.run(1, wait=False)
     running = row(lab.output(1), ALPHA)
-    expect(running.locator("td").nth(2)).to_have_text(re.compile(r"^[789]\.\d s$"))
+    expect(running.locator(".nbd-number")).to_have_text(re.compile(r"^[789]\.\d s$"))
     expect(lab.output(1).locator(".nbd-silence")).to_be_hidden()
 
 
@@ -156,15 +161,129 @@ def test_two_views_and_a_reload(lab):
     lab.picture("reloaded")
 
 
-def test_a_large_run_shows_what_moves(lab):
-    """Of a thousand rows two hundred are shown, the running one among them."""
-    lab.open(SETUP, LARGE)
+@pytest.mark.parametrize("cell", [LARGE, LARGE_AWAITING], ids=["blocking", "awaiting"])
+def test_a_large_run_is_a_few_rows_that_can_be_opened(lab, cell):
+    """A thousand rows of one name are one; what runs is shown, and the rest on demand."""
+    lab.open(SETUP, cell)
     lab.run(0)
     lab.run(1, wait=False)
     output = lab.output(1)
-    expect(output.locator(".nbd-view tbody tr")).to_have_count(200)
+    rows = output.locator(".nbd-view tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.first).to_contain_text("1,000 ran, 1 running")
     expect(row(output, 1000)).to_contain_text("running")
-    expect(output.locator(".nbd-more")).to_have_text("… 801 more rows")
+    lab.picture("folded")
+    rows.first.focus()
+    lab.page.keyboard.press("ArrowRight")
+    expect(rows).to_have_count(102)
+    expect(rows.first).to_have_attribute("aria-expanded", "true")
+    rows.last.click()
+    expect(rows).to_have_count(202)
+    expect(rows.last).to_contain_text("801 more")
+    lab.picture("opened")
+    rows.first.focus()
+    lab.page.keyboard.press("ArrowLeft")
+    expect(rows).to_have_count(3)
     scenario.open_gate(lab.server.root)
     lab.idle()
-    expect(output.last).to_contain_text("1001 ran")
+    expect(output.last).to_contain_text("1,001 ran")
+
+
+def test_the_same_view_in_notebook_7(lab):
+    """Jupyter Notebook shows the view as JupyterLab does, and keeps the same summary."""
+    lab.app = "notebooks"
+    lab.open(SETUP, BLOCKING)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    expect(row(output, ALPHA)).to_contain_text("running")
+    expect(output.locator("tbody tr")).to_have_count(9)
+    lab.picture("notebook-7")
+    scenario.open_gate(lab.server.root)
+    expect(row(output, SELECT).locator(".nbd-chosen")).to_have_text("★ quote('alpha')")
+    scenario.open_gate(lab.server.root)
+    lab.idle()
+    expect(output.locator(".nbd-view")).to_have_count(0)
+    expect(output.last).to_contain_text("quote('alpha') won over quote('beta')")
+    lab.picture("notebook-7-summary")
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_nothing_in_the_view_keeps_anybody_out(lab, theme):
+    """Axe finds no serious violation in the live view nor in the summary, in either theme."""
+    lab.open(SETUP, BLOCKING)
+    lab.theme(theme)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    expect(row(output, ALPHA)).to_contain_text("running")
+    row(output, ALPHA).focus()
+    lab.page.keyboard.press("Enter")
+    expect(output.locator(".nbd-detail")).to_be_visible()
+    assert barriers(lab, ".nbd-view") == []
+    scenario.open_gate(lab.server.root)
+    expect(row(output, SELECT)).to_contain_text("★")
+    assert barriers(lab, ".nbd-view") == []
+    lab.picture(f"detail-{theme}")
+    scenario.open_gate(lab.server.root)
+    lab.idle()
+    assert barriers(lab, ".jp-RenderedHTMLCommon") == []
+    lab.theme("Light")
+
+
+def barriers(lab, where):
+    """Give what axe calls serious or critical, each with the rule and the element.
+
+    In JupyterLab's contained panels axe takes all text for invisible and compares no
+    colours: so it also looks at the same elements on a page of their own, with the
+    theme's colours.
+    """
+    found = Axe().run(lab.page, context=where).response["violations"]
+    style = (lab.repository / "nbdurable" / "view.css").read_text()
+    names = sorted(set(re.findall(r"--jp-[a-z0-9-]+", style)) | {"--jp-layout-color0"})
+    html, colours = lab.page.evaluate(
+        """([where, names]) => {
+            const shown = document.querySelector(where);
+            const style = getComputedStyle(shown);
+            const colours = names.map((name) => `${name}: ${style.getPropertyValue(name)};`);
+            return [shown.outerHTML, colours.join(" ")];
+        }""",
+        [where, names],
+    )
+    page = lab.page.context.new_page()
+    page.set_content(
+        f"<html lang=en><title>alone</title><style>:root {{ {colours} }} body {{ background: "
+        f"var(--jp-layout-color0); color: var(--jp-content-font-color1) }} {style}</style>"
+        f"<main><h1>alone</h1>{html}</main></html>"
+    )
+    alone = Axe().run(page).response
+    page.close()
+    assert "color-contrast" in {rule["id"] for rule in alone["passes"] + alone["violations"]}
+    return [
+        (violation["id"], node["html"], node["failureSummary"])
+        for violation in found + alone["violations"]
+        if violation["impact"] in {"serious", "critical"}
+        for node in violation["nodes"]
+    ]
+
+
+def test_why_and_what_was_passed_on_are_told_where_one_looks(lab):
+    """On hover and on focus a row says why it ran; lines lead from where its inputs came."""
+    lab.open(SETUP, BLOCKING)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    alpha = row(output, ALPHA)
+    expect(alpha.locator(".nbd-tip")).to_be_hidden()
+    alpha.hover()
+    expect(alpha.locator(".nbd-tip")).to_have_text("ran because: new")
+    expect(alpha.locator(".nbd-tip")).to_be_visible()
+    lab.picture("hovered")
+    row(output, FETCH).focus()
+    lab.page.keyboard.press("ArrowDown")
+    expect(row(output, REPORT)).to_be_focused()
+    expect(output.locator(".nbd-link.nbd-near")).to_have_count(2)
+    lab.picture("linked")
+    scenario.open_gate(lab.server.root)
+    scenario.open_gate(lab.server.root)
+    lab.idle()

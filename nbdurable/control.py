@@ -1,0 +1,202 @@
+"""What a person at the screen can ask about one execution, and do to it.
+
+Invariant: every answer comes at once, from any thread, during the run and after it:
+nothing here waits for a step, calls what a user wrote, or decodes what was saved; and
+nothing is done to an execution that has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import DurableError
+from .handles import Handle, StepHandle
+from .label import described
+from .output import loads
+from .records import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .bodies import Bodies
+    from .cancellation import Cancellation
+    from .ledger import Ledger
+    from .records import Checkpoint, Message
+    from .store import ReplayIndex
+
+LONGEST: Final = 20_000
+"""So many characters of a traceback, and of an output's end, are told."""
+
+_BRANCHES: Final = 12
+
+Fact = tuple[str, str, bool]
+"""A term, what there is to say, and whether that is a block of lines."""
+
+
+class Control:
+    """One execution, as a person asks about it and steers it.
+
+    A step is named by its ``place`` in `go` order, as in the events.
+    """
+
+    def __init__(
+        self,
+        handles: Sequence[Handle[Any]],
+        ledger: Ledger,
+        index: ReplayIndex,
+        bodies: Bodies,
+        cancellation: Cancellation,
+    ) -> None:
+        self._handles = handles
+        self._ledger = ledger
+        self._index = index
+        self._bodies = bodies
+        self._cancellation = cancellation
+        self._thread = threading.current_thread()
+
+    def detail(self, place: int) -> dict[str, Any]:
+        """Tell what is known of one step: ``label``, and ``facts`` to be shown in order.
+
+        A value that was replayed and not asked for is not decoded for this.
+        """
+        handle = self._handle(place)
+        if handle is None:
+            return {"label": "", "facts": [("State", "there is no such step", False)]}
+        facts = _step(handle, self) if isinstance(handle, StepHandle) else _combinator(handle)
+        return {"label": handle.label, "facts": [fact for fact in facts if fact[1]]}
+
+    def cancel(self, place: int) -> str:
+        """Cancel a step, durably, as `Handle.cancel` does; say what became of that."""
+        handle = self._handle(place)
+        if handle is None:
+            return "there is no such step"
+        if handle.durable:
+            return f"{handle.label} has ended already: {handle.state}"
+        if self._bodies.ended:
+            return f"the run has ended, and {handle.label} with it"
+        try:
+            self._cancellation.cancel(handle)
+        except DurableError as error:
+            return f"{handle.label} was not cancelled: {error}"
+        return f"{handle.label} is cancelled, for good"
+
+    def retry_now(self, place: int) -> str:
+        """Let a step's next attempt begin without the rest of its wait; say whether it does."""
+        handle = self._handle(place)
+        retry = handle.retry if isinstance(handle, StepHandle) else None
+        if handle is None or retry is None or self._bodies.ended:
+            return "this step does not wait for another attempt"
+        retry()
+        return f"{handle.label} is tried again now"
+
+    def suspend(self) -> str:
+        """Interrupt the execution, as the stop button does; running the cell again resumes it."""
+        if self._thread is not threading.main_thread():
+            return "this run is not the main thread's, so it can't be interrupted from here"
+        with self._ledger.lock:
+            # Under the lock: the end takes it before anything else can begin.
+            if self._bodies.ended:
+                return "the run has ended"
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return "suspended: run the cell again to go on from here"
+
+    def _handle(self, place: int) -> Handle[Any] | None:
+        return self._handles[place] if 0 <= place < len(self._handles) else None
+
+    def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
+        """Give the steps that a step was started in, innermost first."""
+        above = handle.parent
+        while above is not None:
+            yield self._handles[above]
+            parent = self._handles[above]
+            above = parent.parent if isinstance(parent, StepHandle) else None
+
+    def deaths(self, handle: StepHandle[Any]) -> int:
+        """Give how many deaths of the kernel a step was in flight at."""
+        past = self._index.attempts.get(handle.pair)
+        return 0 if past is None else past.deaths
+
+
+def _combinator(handle: Handle[Any]) -> Iterator[Fact]:
+    yield "State", handle.state, False
+    branches = getattr(handle, "branches", ())
+    lines = [f"{branch.label}: {branch.state}" for branch in branches[:_BRANCHES]]
+    if len(branches) > _BRANCHES:
+        lines.append(f"... {len(branches) - _BRANCHES:,} more")
+    yield "Branches", "\n".join(lines), True
+    yield "Decided", f"number {handle.number} in the order of commits" * bool(handle.number), False
+
+
+def _step(handle: StepHandle[Any], control: Control) -> Iterator[Fact]:
+    work, running, ending = handle.work, handle.running, handle.ending
+    yield "State", handle.state, False
+    yield "Why", handle.why, False
+    if deaths := control.deaths(handle):
+        yield "Deaths", f"in flight at {deaths} deaths of the kernel", False
+    if work is not None:
+        given = [described(value) for value in work.arguments]
+        given += [f"{name}={described(value, name)}" for name, value in work.keywords.items()]
+        yield "Arguments", "\n".join(given), True
+    waits = [one.label for one in handle.upstream if not one.durable]
+    yield "Waits for", ", ".join(waits), False
+    if ending is not None and ending.error is None and handle.durable:
+        yield "Result", described(ending.value), True
+    yield "Saved", _saved(handle), False
+    if ending is not None and ending.error is not None:
+        yield "Error", _cut(_traceback(ending.error)), True
+    yield "Attempts", "\n".join(handle.attempt_errors), True
+    yield "Output", _end_of(_messages(handle)), True
+    if work is not None:
+        notes = [
+            str(note) for one in (work.code, work.inputs) if one is not None for note in one.notes
+        ]
+        yield "Inputs", "\n".join(notes), True
+        hashing = sum(one.seconds for one in (work.code, work.inputs) if one is not None)
+        yield "Hashing", f"{hashing:.3f} s" * (hashing >= 0.001), False  # noqa: PLR2004
+    if running is not None and not handle.durable:
+        yield "Attempt", f"{running.number}", False
+    yield "In", " > ".join(reversed([one.label for one in control.parents(handle)])), False
+    yield "Call", f"{handle.call.id.hex()} (occurrence {handle.call.occurrence})", False
+
+
+def _saved(handle: StepHandle[Any]) -> str:
+    """Say what of the outcome is in the store."""
+    found, ending = handle.checkpoint, handle.ending
+    if found is None:
+        return f"not saved: {ending.unsaved}" if ending is not None and ending.unsaved else ""
+    what = {Kind.VALUE: "value", Kind.ERROR: "error", Kind.CANCELLED: "cancellation"}[found.kind]
+    beside = " and files beside the store" if found.pieces else ""
+    return (
+        f"{what}, number {found.number} in the order of commits, "
+        f"{len(found.payload):,} bytes{beside}"
+    )
+
+
+def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
+    """Give what a step has written so far."""
+    if handle.running is not None and not handle.durable:
+        return handle.running.capture.messages
+    if handle.ending is not None and handle.ending.messages:
+        return handle.ending.messages
+    found: Checkpoint | None = handle.checkpoint
+    return loads(found.output) if found is not None else ()
+
+
+def _end_of(messages: Sequence[Message]) -> str:
+    text = "".join("[a display]\n" if one.kind == "display" else one.data for one in messages)
+    return text if len(text) <= LONGEST else f"...{text[-LONGEST:]}"
+
+
+def _traceback(error: BaseException) -> str:
+    """Give an error with its traceback; a message that can't be taken is left out."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise whatever it likes
+        return f"{type(error).__name__}, whose message raised {type(failed).__name__}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n..."

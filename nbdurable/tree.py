@@ -1,0 +1,123 @@
+"""Which row stands below which: branches below their combinator, children below their step.
+
+Invariant: each row is in one family, the rows of one name below one place, and each
+family knows how many of its rows are in which state without looking through them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Row(Protocol):
+    """What stands in the tree. ``first`` is the lowest place of what stands below it."""
+
+    place: int
+    name: str
+    kind: str
+    parent: int | None
+    state: Any
+    first: int
+    family: Family[Any] | None
+
+
+R = TypeVar("R", bound=Row)
+
+FOLDED: Final = 24
+"""A family of more rows than this is shown as one row that can be opened."""
+
+
+class Family(Generic[R]):
+    """The rows of one name below one row (``home``), or below none.
+
+    ``first`` is where it stands among what is below ``home``; ``began`` and ``ended``
+    are when the first of its attempts began and the last ended, ``ran`` how many of its
+    rows ended after one.
+    """
+
+    __slots__ = ("began", "by_state", "ended", "first", "home", "name", "ran", "rows")
+
+    def __init__(self, home: int | None, name: str, first: int) -> None:
+        self.home = home
+        self.name = name
+        self.first = first
+        self.rows: dict[int, R] = {}
+        self.by_state: dict[str, dict[int, R]] = {}
+        self.began: float | None = None
+        self.ended = 0.0
+        self.ran = 0
+
+    @property
+    def key(self) -> str:
+        """What names the family among all that a window shows."""
+        return f"{'' if self.home is None else self.home}:{self.name}"
+
+    @property
+    def folded(self) -> bool:
+        """Whether it has too many rows to be shown one by one."""
+        return len(self.rows) > FOLDED
+
+    def count(self, state: str) -> int:
+        """Give how many of its rows are in ``state``."""
+        return len(self.by_state.get(state, ()))
+
+    def take(self, row: R) -> None:
+        """Take a row in."""
+        self.rows[row.place] = row
+        self.by_state.setdefault(row.state, {})[row.place] = row
+        row.family = self
+
+    def let_go(self, row: R) -> None:
+        """Give a row away."""
+        del self.rows[row.place]
+        del self.by_state[row.state][row.place]
+
+    def moved(self, row: R, before: str) -> None:
+        """Note that a row has left the state ``before``."""
+        del self.by_state[before][row.place]
+        self.by_state.setdefault(row.state, {})[row.place] = row
+
+
+class Tree(Generic[R]):
+    """All rows of a run by what they stand below."""
+
+    def __init__(self) -> None:
+        self._below: dict[int | None, dict[str, Family[R]]] = {}
+
+    def add(self, row: R) -> None:
+        """Put a new row below the step that started it."""
+        self._put(row, row.parent)
+
+    def gather(self, combinator: R, branches: Iterable[R]) -> None:
+        """Put below a combinator those of its branches that stand below no other one.
+
+        A branch that another step's body started stays where it is.
+        """
+        for branch in branches:
+            family = branch.family
+            if family is None or branch.parent != combinator.parent or family.home != branch.parent:
+                continue
+            family.let_go(branch)
+            if not family.rows:
+                del self._below[family.home][family.name]
+            self._put(branch, combinator.place)
+            home = combinator.family
+            combinator.first = min(combinator.first, branch.first)
+            if home is not None:
+                home.first = min(home.first, combinator.first)
+
+    def families(self, home: int | None) -> list[Family[R]]:
+        """Give what stands below a row, or below none."""
+        return list(self._below.get(home, {}).values())
+
+    def _put(self, row: R, home: int | None) -> None:
+        families = self._below.setdefault(home, {})
+        name = row.name or row.kind
+        family = families.get(name)
+        if family is None:
+            family = families[name] = Family(home, name, row.first)
+        family.first = min(family.first, row.first)
+        family.take(row)

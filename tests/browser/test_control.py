@@ -1,0 +1,134 @@
+"""A step looked at, cancelled, tried again, and a run suspended: from the live view."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+LOAD = "%load_ext nbdurable"
+SETUP = """\
+import pathlib, time
+from nbdurable import StepCancelledError, gather, step
+
+def counted(name):
+    with open("calls.log", "a") as log:
+        print(name, file=log)
+
+@step
+def quick(n):
+    counted(f"quick({n})")
+    return n
+
+@step
+def slow(n, api_key):
+    print("slow has begun")
+    counted("slow")
+    while not pathlib.Path("go").exists():
+        time.sleep(0.05)
+    print("slow has ended")
+    return n
+
+@step(retries=1, backoff=1000, max_backoff=1000)
+def shaky():
+    counted("shaky")
+    if not pathlib.Path("go").exists():
+        raise OSError("not yet")
+    return "steady"
+"""
+BLOCKING = """\
+%%durable controlled
+one, other = quick.go(1), slow.go(2, api_key="sk-0123456789abcdef")
+try:
+    print("got", gather(one, other).result())
+except StepCancelledError as error:
+    print("cancelled:", error)
+"""
+AWAITING = BLOCKING.replace("gather(one, other).result()", "await gather(one, other)")
+SHAKY = """\
+%%durable shaken
+print(shaky.go().result())
+"""
+
+
+@pytest.fixture(autouse=True)
+def tidy(lab):
+    """Let bodies end that wait for the test."""
+    for name in ("go", "calls.log"):
+        (lab.server.root / name).unlink(missing_ok=True)
+    yield
+    (lab.server.root / "go").touch()
+
+
+def begun(lab, cell):
+    """Run the cell, and give its output with its slow step's row when that runs."""
+    lab.open(LOAD, SETUP, cell)
+    lab.run(0)
+    lab.run(1)
+    lab.run(2, wait=False)
+    output = lab.output(2)
+    slow = output.locator(".nbd-view tr", has_text="slow(2")
+    expect(slow).to_contain_text("running")
+    return output, slow
+
+
+def calls(lab):
+    """Give which bodies have been run."""
+    return sorted((lab.server.root / "calls.log").read_text().split())
+
+
+@pytest.mark.parametrize("cell", [BLOCKING, AWAITING], ids=["blocking", "awaiting"])
+def test_a_step_is_looked_at_and_cancelled(lab, cell):
+    """A click shows arguments and output while the cell waits; Cancel ends the step, for good."""
+    output, slow = begun(lab, cell)
+    slow.click()
+    detail = output.locator(".nbd-detail")
+    expect(detail).to_contain_text("api_key=***")
+    expect(detail).to_contain_text("slow has begun")
+    lab.picture("detail")
+    detail.get_by_role("button", name="Cancel step").click()
+    lab.idle()
+    expect(output.filter(has_text="cancelled:")).to_be_visible()
+    summary = output.filter(has_text="1 ran, 1 cancelled")
+    expect(summary).to_be_visible()
+    lab.picture("cancelled")
+    (lab.server.root / "go").touch()
+    lab.run(2)
+    lab.idle()
+    expect(output.filter(has_text="1 replayed, 1 cancelled")).to_be_visible()
+    assert calls(lab) == ["quick(1)", "slow"]
+
+
+@pytest.mark.parametrize("cell", [BLOCKING, AWAITING], ids=["blocking", "awaiting"])
+def test_a_run_is_suspended_and_resumed(lab, cell):
+    """Suspend stops the cell as the stop button does; running it again goes on."""
+    output, _ = begun(lab, cell)
+    output.get_by_role("button", name="Suspend").click()
+    lab.idle()
+    expect(output.filter(has_text="interrupted")).to_be_visible()
+    expect(output.filter(has_text="KeyboardInterrupt").first).to_be_visible()
+    lab.picture("suspended")
+    (lab.server.root / "go").touch()
+    lab.run(2)
+    lab.idle()
+    expect(output.filter(has_text="got [1, 2]")).to_be_visible()
+    assert calls(lab).count("quick(1)") == 1
+
+
+def test_a_backoff_is_cut_short(lab):
+    """Retry now begins the next attempt, long before its time."""
+    lab.open(LOAD, SETUP, SHAKY)
+    lab.run(0)
+    lab.run(1)
+    lab.run(2, wait=False)
+    output = lab.output(2)
+    row = output.locator(".nbd-view tr", has_text="shaky()")
+    expect(row).to_contain_text("retrying in")
+    (lab.server.root / "go").touch()
+    row.focus()
+    lab.page.keyboard.press("Enter")
+    expect(output.locator(".nbd-detail")).to_contain_text("OSError: not yet")
+    lab.picture("retrying")
+    output.get_by_role("button", name="Retry now").click()
+    lab.idle()
+    expect(output.filter(has_text="steady").first).to_be_visible()
+    assert calls(lab) == ["shaky", "shaky"]

@@ -1,0 +1,78 @@
+"""The summary where no kernel is: in a converted notebook, read with its styles stripped."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter, MarkdownExporter
+from support.stories import FIRST, viewed
+
+from nbdurable import summary, words
+
+# The emptied display has nothing that nbconvert could show: it says so, and goes on.
+pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")
+
+
+@pytest.fixture
+def notebook():
+    """Give a notebook as it is saved after a run: an emptied display, and the summary."""
+    view = viewed(*FIRST)
+    cell = nbformat.v4.new_code_cell("%%durable quotes\n...")
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", data={}),
+        nbformat.v4.new_output(
+            "display_data", {"text/html": summary.html(view), "text/plain": words.text(view)}
+        ),
+    ]
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+class Text(HTMLParser):
+    """Collects the text of a page, its drawings and its scripts."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.bars = "", 0
+
+    def handle_starttag(self, tag, attrs):
+        """Count the bars."""
+        self.bars += tag == "rect"
+
+    def handle_data(self, data):
+        """Collect the text."""
+        self.said += data
+
+
+def test_a_converted_notebook_shows_winner_and_timeline(notebook):
+    """Nbconvert's page holds the summary with its bars, and no widget."""
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    body = page[page.index("<main") :]
+    read = Text()
+    read.feed(body)
+    assert "select: ★ quote('alpha') won over quote('beta') (let go)" in read.said
+    assert read.bars == 4
+    assert "widget-view" not in body
+    assert "model not found" not in body
+
+
+def test_a_notebook_converted_to_text_says_who_won(notebook):
+    """Where there is no HTML the plain text says the same of what is durable."""
+    for output in notebook.cells[0].outputs:
+        output.data.pop("text/html", None)
+    page, _ = MarkdownExporter().from_notebook_node(notebook)
+    assert "select: quote('alpha') won over quote('beta')" in page
+
+
+def test_stripped_of_styles_and_drawings_it_still_reads(notebook):
+    """A page that takes out styles and drawings keeps a table that tells states in words."""
+    html = notebook.cells[0].outputs[1].data["text/html"]
+    stripped = re.sub(r"<svg.*?</svg>| style=\"[^\"]*\"", "", html)
+    read = Text()
+    read.feed(stripped)
+    assert read.bars == 0
+    assert "✓ done" in read.said
+    assert "quote('alpha') ★ won" in read.said
+    assert "✗ failed" in read.said

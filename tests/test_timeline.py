@@ -1,0 +1,328 @@
+"""What a window shows of a run: which rows, in which order, and news on top of news."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from support.stories import END, FIRST, START, began, done, made, viewed
+
+from nbdurable import timeline
+from nbdurable.progress import fold
+from nbdurable.records import (
+    AttemptFailed,
+    AttemptStarted,
+    Decided,
+    Kind,
+    RunFinished,
+    RunStatus,
+    StepDeferred,
+    StepFinished,
+    StepLetGo,
+    StepReplayed,
+    Why,
+)
+from nbdurable.timeline import PAGE, PICKED, ROWS, Timeline
+
+
+def shown(view, now=104.0):
+    """Give what a window shows, as pairs of depth and label."""
+    items = Timeline(view).items(now)
+    return [(item["depth"], item["label"]) for item in items.values()]
+
+
+def apply(told, news):
+    """Do what the front end does with news."""
+    rows = told["rows"] | news["rows"]
+    order = news.get("order", told["order"])
+    return news | {"rows": {key: rows[key] for key in order}, "order": order}
+
+
+def test_news_are_json_and_leave_out_what_is_empty():
+    """The first news hold everything, and say which branch won."""
+    line = Timeline(viewed(*FIRST))
+    news = json.loads(json.dumps(line.news(104.2)))
+    head = news["head"]
+    assert (head["name"], head["status"], head["live"]) == ("quotes", "finished", False)
+    assert (head["total"], head["cut"], head["elapsed"]) == (4, 0, pytest.approx(4.2))
+    assert news["order"] == ["2", "0", "1", "3"]
+    select, first, second, failed = (news["rows"][key] for key in news["order"])
+    assert select["chosen"] == "quote('alpha')"
+    assert first["won"]
+    assert "lost" not in first
+    assert second["lost"]
+    assert failed["remark"] == "ValueError('<b>') (new)"
+    assert failed["time"] == "1.5 s"
+    assert (failed["place"], failed["depth"]) == (3, 0)
+
+
+def test_branches_are_below_their_combinator():
+    """Nested combinators nest; the row stands where its first branch stood."""
+    view = viewed(
+        START,
+        made(0, "a()"),
+        made(1, "b()"),
+        made(2, "other()"),
+        made(3, "gather(...)", "gather", branches=(0, 1)),
+        made(4, "after(30)", "timer"),
+        made(5, "select(...)", "select", branches=(3, 4)),
+    )
+    assert shown(view) == [
+        (0, "select"),
+        (1, "gather"),
+        (2, "a()"),
+        (2, "b()"),
+        (1, "after(30)"),
+        (0, "other()"),
+    ]
+
+
+def test_a_branch_is_below_its_first_combinator():
+    """A handle in two selects has one row; the second select says whom it chose."""
+    view = viewed(
+        START,
+        made(0, "a()"),
+        made(1, "b()"),
+        made(2, "select(...)", "select", branches=(0, 1)),
+        made(3, "select(...)", "select", branches=(1, 0)),
+        Decided(3, 1, Kind.VALUE, 1, False, 103.0),
+    )
+    assert shown(view) == [(0, "select"), (1, "a()"), (1, "b()"), (0, "select")]
+    assert Timeline(view).items(1.0)["3"]["chosen"] == "b()"
+
+
+def test_children_are_below_their_step():
+    """A sub-workflow's steps are below it; a handle from outside stays outside."""
+    view = viewed(
+        START,
+        made(0, "outside()"),
+        made(1, "answer(7)"),
+        began(1),
+        made(2, "ask('cheap')", parent=1),
+        made(3, "ask('dear')", parent=1),
+        made(4, "select(...)", "select", parent=1, branches=(2, 3, 0)),
+    )
+    assert shown(view) == [
+        (0, "outside()"),
+        (0, "answer(7)"),
+        (1, "select"),
+        (2, "ask('cheap')"),
+        (2, "ask('dear')"),
+    ]
+
+
+def test_many_of_one_name_are_one_row():
+    """A large family counts its rows by state, and shows those that a person would look for."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(1000)))
+    for n in range(990):
+        fold(view, began(n))
+        fold(view, done(n))
+    fold(view, done(3, Kind.ERROR, error="KeyError('x')"))
+    for n in range(990, 993):
+        fold(view, began(n))
+    assert shown(view) == [
+        (0, "f \N{MULTIPLICATION SIGN} 1,000"),
+        (1, "f(3)"),
+        (1, "f(990)"),
+        (1, "f(991)"),
+        (1, "f(992)"),
+        (1, "996 more"),
+    ]
+    family = Timeline(view).items(104.0)[":f"]
+    assert family["counts"] == [["done", 989], ["failed", 1], ["running", 3], ["waiting", 7]]
+    assert family["remark"] == "989 ran, 1 failed, 3 running, 7 waiting"
+
+
+def test_a_combinator_stands_for_its_large_family():
+    """A map is one row, and no second one for what it gathers."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
+    fold(view, made(100, "gather(...)", "gather", branches=tuple(range(100))))
+    assert shown(view) == [(0, "gather")]
+    item = Timeline(view).items(1.0)["100"]
+    assert (item["counts"], item["open"]) == ([["waiting", 100]], False)
+
+
+def test_a_large_race_shows_its_winner():
+    """Folded, the winner still has its row."""
+    view = viewed(START, *(made(n, f"q({n})") for n in range(100)))
+    fold(view, made(100, "race(...)", "race", branches=tuple(range(100))))
+    fold(view, Decided(100, 42, Kind.VALUE, 1, False, 103.0))
+    assert shown(view) == [(0, "race"), (1, "q(42)"), (1, "99 more")]
+
+
+def test_opening_and_closing_a_family():
+    """An opened family shows a page of its rows, and a page more each time; closed, few."""
+    line = Timeline(viewed(START, *(made(n, f"f({n})") for n in range(1000))))
+    assert len(line.items(1.0)) == 1
+    line.open(":f")
+    assert [*line.items(1.0)][:3] == [":f", "0", "1"]
+    assert len(line.items(1.0)) == PAGE + 2
+    assert line.items(1.0)[":f+"]["label"] == "900 more"
+    line.open(":f")
+    assert len(line.items(1.0)) == 2 * PAGE + 2
+    line.close(":f")
+    assert len(line.items(1.0)) == 1
+
+
+def test_opening_and_closing_a_step():
+    """What a step started can be hidden, and what is hidden be shown."""
+    events = [START, made(0, "a()"), *(made(n, f"b{n}()", parent=0) for n in range(1, 10))]
+    line = Timeline(viewed(*events))
+    assert len(line.items(1.0)) == 10
+    line.close("0")
+    assert [*line.items(1.0)] == ["0"]
+    assert not line.items(1.0)["0"]["open"]
+    line.open("0")
+    assert len(line.items(1.0)) == 10
+
+
+def test_what_ended_is_closed_in_a_large_run():
+    """Of many sub-workflows only those that run show what they have started."""
+    events = [START]
+    for n in range(0, 100, 5):
+        events += [made(n, f"a{n}()"), began(n)]
+        events += [made(n + k, f"b{n + k}()", parent=n) for k in range(1, 5)]
+    view = viewed(*events)
+    assert len(shown(view)) == 100
+    for n in range(0, 95, 5):
+        fold(view, done(n))
+    assert len(shown(view)) == 19 + 5
+
+
+def test_never_more_rows_than_the_limit():
+    """What is beyond is counted."""
+    line = Timeline(viewed(START, *(made(n, f"f{n}(1)") for n in range(1000))))
+    assert len(line.items(1.0)) == ROWS
+    assert line.news(1.0)["head"]["cut"] == 1000 - ROWS
+
+
+def test_what_moves_says_since_when():
+    """What moves lets the front end tick, and says when a retry is due; nothing after the end."""
+    view = viewed(START, made(0), began(0), AttemptFailed(0, 1, "OSError", 5.0, 102.0))
+    row = Timeline(view).items(103.0)["0"]
+    assert (row["since"], row["again"], row["state"]) == (101.0, 107.0, "retrying")
+    assert row["bars"] == [[1.0, 2.0, "failed"]]
+    fold(view, END)
+    assert "since" not in Timeline(view).items(105.0)["0"]
+
+
+def test_bars():
+    """Attempts are bars since the begin; what goes on has no end, what is replayed no bar."""
+    view = viewed(START, made(0), began(0), made(1), StepReplayed(1, Kind.VALUE, 1, 9.0, 1, 100.5))
+    rows = Timeline(view).items(103.0)
+    assert rows["0"]["bars"] == [[1.0, None, "running"]]
+    assert "bars" not in rows["1"]
+    assert (rows["1"]["mark"], rows["1"]["time"]) == (0.5, "9.0 s")
+    fold(view, made(2, "select(...)", "select", branches=(0, 1)))
+    fold(view, Decided(2, 1, Kind.VALUE, 1, False, 102.0))
+    assert Timeline(view).items(103.0)["2"]["bars"] == [[0.0, 2.0, "done"]]
+    fold(view, RunFinished(RunStatus.INTERRUPTED, 103.0))
+    assert Timeline(view).items(200.0)["0"]["bars"] == [[1.0, 3.0, "running"]]
+
+
+def test_what_is_left_of_a_map():
+    """A family says how long it may still take, once that can be known, and not after the end."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(100)), began(0))
+    for n in range(4):
+        fold(view, done(n))
+    assert "left" not in Timeline(view).items(111.0)[":f"]
+    for n in range(25):
+        fold(view, AttemptStarted(n, 1, Why.NEW, "", 101.0))
+        fold(view, done(n))
+    assert Timeline(view).items(102.0)[":f"].get("left") is None
+    line = Timeline(view)
+    assert line.items(126.0)[":f"]["left"] == "about 1 min 15 s left"
+    assert line.news(126.0)["head"]["left"] == "about 1 min 15 s left"
+    fold(view, END)
+    assert "left" not in Timeline(view).items(126.0)[":f"]
+
+
+def test_replayed_rows_do_not_make_the_rest_look_fast():
+    """What came from the store took no time, and says nothing about what is to come."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
+    for n in range(90):
+        fold(view, StepReplayed(n, Kind.VALUE, n, 1.0, 1, 100.0))
+    fold(view, AttemptStarted(90, 1, Why.NEW, "", 100.0))
+    assert "left" not in Timeline(view).items(200.0)[":f"]
+
+
+def test_inputs_and_deaths_are_told():
+    """What was passed on, and what was in flight at deaths of the kernel."""
+    view = viewed(START, made(0), made(1, inputs=(0,)), AttemptStarted(1, 1, Why.NEW, "", 1.0, 2))
+    row = Timeline(view).items(1.0)["1"]
+    assert (row["inputs"], row["deaths"]) == ([0], 2)
+    fold(view, AttemptStarted(1, 2, Why.NEW, "", 1.0, 1))
+    assert "deaths" not in Timeline(view).items(1.0)["1"]
+
+
+def test_events_of_unknown_rows_are_left_out():
+    """A view that was attached in mid-run ignores what it never saw begin."""
+    view = viewed(
+        START,
+        StepReplayed(9, Kind.VALUE, 1, 1.0, 1, 1.0),
+        StepDeferred(9, 1.0),
+        began(9),
+        AttemptFailed(9, 1, "", 1.0, 1.0),
+        done(9),
+        Decided(9, 1, Kind.VALUE, 1, False, 1.0),
+        StepLetGo(9, "", 1.0),
+        made(0, "select(...)", "select", branches=(7, 8)),
+        Decided(0, 7, Kind.VALUE, 1, False, 1.0),
+    )
+    assert shown(view) == [(0, "select")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_news_on_top_of_news_give_the_same_as_all_anew(seed):
+    """Whatever happens between two news, a front end that applied them shows the whole."""
+    draw = random.Random(seed)
+    view = viewed(START)
+    line, place, at = Timeline(view), 0, 100.0
+    line.news(at)
+    told = line.told()
+    for _ in range(60):
+        for _ in range(draw.randrange(6)):
+            at += draw.random()
+            kind = draw.randrange(6) if place else 0
+            some = draw.randrange(place) if place else 0
+            if kind <= 1:
+                name = draw.choice("fgh")
+                parent = some if draw.random() < 0.2 else None
+                fold(view, made(place, f"{name}({place})", name=name, parent=parent))
+                place += 1
+            elif kind == 2:
+                some = tuple(draw.sample(range(place), min(place, draw.randrange(1, 4))))
+                fold(view, made(place, "select(...)", "select", branches=some))
+                place += 1
+            elif kind == 3:
+                fold(view, AttemptStarted(some, 1, Why.NEW, "", at))
+            elif kind == 4:
+                fold(view, StepFinished(some, Kind.VALUE, 1, 1.0, True, "", at))
+            else:
+                fold(view, Decided(some, draw.randrange(place), Kind.VALUE, 1, False, at))
+        key = draw.choice([":f", ":g", str(draw.randrange(place + 1))])
+        (line.open if draw.random() < 0.5 else line.close)(key)
+        told = apply(told, line.news(at))
+        fresh = line.items(at)
+        assert told["rows"] == fresh
+        assert told["order"] == list(fresh)
+        assert told == json.loads(json.dumps(line.told()))
+
+
+def test_a_family_shows_few_however_many_move():
+    """A hundred that run at once are shown by a few."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(100)), *(began(n) for n in range(100)))
+    assert len(shown(view)) == 1 + PICKED + 1
+
+
+def test_twenty_thousand_events_end_where_they_should():
+    """A large run folds to the same counts as a small one, and is as short."""
+    view = viewed(START)
+    for n in range(6666):
+        for event in (made(n, f"f({n})"), began(n), done(n)):
+            fold(view, event)
+    fold(view, made(6666, "gather(...)", "gather", branches=tuple(range(6666))))
+    assert view.counts[timeline.State.DONE] == 6666
+    assert view.steps[6666].settled == 6666
+    assert Timeline(view).items(104.0)["6666"]["counts"] == [["done", 6666]]
