@@ -56,6 +56,7 @@ floor modules                             duty
 6     `cell`                              a cell's source -> its source inside a run
 6     `notice`                            what is unfinished, told at load
 6     `testing`, `demo`                   kill points and clocks; the demonstration
+6     `lab`, `provider`                   the one in JupyterLab, and whom it pays
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
                                           view shown
 7     `commands`, `owners`                `%durable`; which cell has which name

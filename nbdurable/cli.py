@@ -59,14 +59,25 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="A fresh folder for the notebook and its checkpoints.  [default: ./nbdurable-demo]",
 )
-def demo_command(folder: Path | None) -> None:
+@click.option("--lab", is_flag=True, help="In JupyterLab: 200 paid questions, and a meter.")
+@click.option("--no-browser", is_flag=True, help="With --lab: print the address alone.")
+def demo_command(folder: Path | None, *, lab: bool, no_browser: bool) -> None:
     """Kill a notebook's kernel in mid-cell, run the notebook again, and show what was replayed.
 
     Runs the quickstart notebook in a real kernel, kills that kernel with SIGKILL
     while some steps have finished and others are in flight, and runs the whole
     notebook again in a new kernel. Takes about 15 seconds, needs no network, and
     leaves the notebook, its checkpoints and its kernels' log in the folder.
+
+    With --lab another notebook is opened in JupyterLab, for you to play: 200
+    questions to a simulated paid provider, whose meter counts beside it what has been
+    charged, and a kernel that is killed in the middle.
     """
+    if lab:
+        _demo_in_lab(folder, browser=not no_browser)
+        return
+    if no_browser:
+        raise click.UsageError("--no-browser goes with --lab")
     from . import demo  # noqa: PLC0415 - it drives kernels: the other commands don't pay for it
 
     console = Console(highlight=False)
@@ -256,6 +267,22 @@ def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
 
 
 # --- The demonstration -----------------------------------------------------------------
+
+
+def _demo_in_lab(folder: Path | None, *, browser: bool) -> None:
+    """Open the notebook of the 200 questions, until JupyterLab has ended."""
+    from . import demo, lab  # noqa: PLC0415 - likewise
+
+    tell = _teller(Console(highlight=False))
+    try:
+        lab.check()
+        notebook = demo.prepare(folder, lab.NOTEBOOK)
+        tell(f"a copy of {notebook.name} is in {_short(notebook.parent)}{os.sep}")
+        code = lab.serve(notebook, tell, browser=browser)
+    except demo.DemoError as error:
+        raise click.ClickException(str(error)) from error
+    if code:
+        raise click.ClickException(f"JupyterLab ended with {code}; what it said is above")
 
 
 def _teller(console: Console) -> Callable[[str], None]:

@@ -103,12 +103,13 @@ class Story:
         return sum(step.seconds for step in self.replayed)
 
 
-def prepare(folder: Path | None = None) -> Path:
-    """Copy the shipped notebook into a fresh folder and give the copy's path.
+def prepare(folder: Path | None = None, name: str = NOTEBOOK) -> Path:
+    """Copy a shipped notebook into a fresh folder and give the copy's path.
 
     Args:
         folder: Where to; it may exist if it is empty. By default `FOLDER` in the
             working directory, with a number where that exists.
+        name: Which notebook.
 
     Raises:
         DemoError: The folder holds something, or can't be written.
@@ -119,14 +120,14 @@ def prepare(folder: Path | None = None) -> Path:
         chosen.mkdir(parents=True, exist_ok=True)
         if any(chosen.iterdir()):
             raise DemoError(f"{chosen} is not empty: name a fresh folder with --folder")
-        shutil.copyfile(_shipped(), chosen / NOTEBOOK)
+        shutil.copyfile(_shipped(name), chosen / name)
         (chosen / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise DemoError(
             f"{chosen} can't be written ({reason}): name another folder with --folder"
         ) from error
-    return chosen / NOTEBOOK
+    return chosen / name
 
 
 def play(notebook: Path, tell: Callable[[str], None]) -> Story:
@@ -314,9 +315,10 @@ def _view_rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give the rows of the live view that a message brings; none from any other message."""
     if message["msg_type"] not in {"comm_open", "comm_msg"}:
         return []
-    state = message["content"].get("data", {}).get("state", {}).get("state", {})
-    rows: list[dict[str, Any]] = state.get("rows", []) if isinstance(state, dict) else []
-    return rows
+    data = message["content"].get("data", {})
+    told = data.get("state", {}).get("state") or data.get("content", {}).get("news") or {}
+    rows: dict[str, dict[str, Any]] = told.get("rows", {})
+    return [rows[key] for key in told.get("order", rows) if key in rows]
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
@@ -431,11 +433,12 @@ def _rows(sql: str, store: Path) -> list[dict[str, Any]]:
 # --- Places ----------------------------------------------------------------------------
 
 
-def _shipped() -> Path:
-    """Give the notebook that ships with the package, or lies beside it in a checkout."""
+def _shipped(name: str) -> Path:
+    """Give a notebook that ships with the package, or lies beside it in a checkout."""
     package = Path(__file__).parent
-    installed = package / "notebooks" / NOTEBOOK
-    return installed if installed.is_file() else package.parent / "notebooks" / NOTEBOOK
+    found = [package / "notebooks" / name]
+    found += [package.parent / "notebooks" / name, package.parent / "notebooks" / "demo" / name]
+    return next((path for path in found if path.is_file()), found[0])
 
 
 def _free(folder: Path) -> Path:

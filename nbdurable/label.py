@@ -77,7 +77,7 @@ def described(value: Any, parameter: str = "") -> str:
     if kind in (list, tuple, set, frozenset):
         parts = [_item(one) for one in itertools.islice(value, _SHOWN_ITEMS)]
         more = [f"... {len(value) - len(parts):,} more"] if len(value) > len(parts) else []
-        begin, end = {list: "[]", tuple: "()"}.get(kind, "{}")
+        begin, end = "[]" if kind is list else "()" if kind is tuple else "{}"
         return printable(_cut(f"{begin}{', '.join(parts + more)}{end}"))
     if kind is dict:
         shown = itertools.islice(value.items(), _SHOWN_ITEMS)

@@ -109,7 +109,9 @@ class Timeline:
         families = self.view.tree.families(row.place)
         if row.branches and len(families) == 1 and families[0].folded:
             # The combinator stands for them all: no second row for the family.
-            self._put(str(row.place), self._item(row, depth) | self._counts(families[0]))
+            item = self._item(row, depth) | self._counts(families[0])
+            item["label"] = f"{item['label']}: {_times(families[0])}"
+            self._put(str(row.place), item)
             self._members(families[0], depth + 1)
             return
         item = self._item(row, depth)
@@ -177,7 +179,7 @@ class Timeline:
     def _of_family(self, family: Family[StepView], depth: int) -> dict[str, Any]:
         return {
             "kind": "family",
-            "label": f"{family.name} \N{MULTIPLICATION SIGN} {len(family.rows):,}",
+            "label": _times(family),
             "depth": depth,
         } | self._counts(family)
 
@@ -262,3 +264,7 @@ class Timeline:
 
     def _since_start(self, at: float) -> float:
         return round(at - (self.view.started or 0.0), 3)
+
+
+def _times(family: Family[StepView]) -> str:
+    return f"{family.name} \N{MULTIPLICATION SIGN} {len(family.rows):,}"

@@ -68,7 +68,7 @@ def left(seconds: float) -> str:
     for least, step in ((3600, 600), (600, 60), (60, 15), (10, 5), (0, 1)):
         if seconds >= least:
             rounded = max(step, round(seconds / step) * step)
-            return f"about {duration(rounded).removesuffix(' 00 s').replace('.0 s', ' s')} left"
+            return f"~{duration(rounded).removesuffix(' 00 s').replace('.0 s', ' s')} left"
     return ""
 
 

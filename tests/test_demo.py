@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-SHIPPED = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SHIPPED = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_a_combinator_stands_for_its_large_family():
     """A map is one row, and no second one for what it gathers."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
     fold(view, made(100, "gather(...)", "gather", branches=tuple(range(100))))
-    assert shown(view) == [(0, "gather")]
+    assert shown(view) == [(0, "gather: f \N{MULTIPLICATION SIGN} 100")]
     item = Timeline(view).items(1.0)["100"]
     assert (item["counts"], item["open"]) == ([["waiting", 100]], False)
 
@@ -148,7 +148,7 @@ def test_a_large_race_shows_its_winner():
     view = viewed(START, *(made(n, f"q({n})") for n in range(100)))
     fold(view, made(100, "race(...)", "race", branches=tuple(range(100))))
     fold(view, Decided(100, 42, Kind.VALUE, 1, False, 103.0))
-    assert shown(view) == [(0, "race"), (1, "q(42)"), (1, "99 more")]
+    assert shown(view) == [(0, "race: q \N{MULTIPLICATION SIGN} 100"), (1, "q(42)"), (1, "99 more")]
 
 
 def test_opening_and_closing_a_family():
@@ -232,8 +232,8 @@ def test_what_is_left_of_a_map():
         fold(view, done(n))
     assert Timeline(view).items(102.0)[":f"].get("left") is None
     line = Timeline(view)
-    assert line.items(126.0)[":f"]["left"] == "about 1 min 15 s left"
-    assert line.news(126.0)["head"]["left"] == "about 1 min 15 s left"
+    assert line.items(126.0)[":f"]["left"] == "~1 min 15 s left"
+    assert line.news(126.0)["head"]["left"] == "~1 min 15 s left"
     fold(view, END)
     assert "left" not in Timeline(view).items(126.0)[":f"]
 

@@ -112,13 +112,13 @@ def test_duration(seconds, said):
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0.2, "about 1 s left"),
-        (7.4, "about 7 s left"),
-        (17, "about 15 s left"),
-        (100, "about 1 min 45 s left"),
-        (119, "about 2 min left"),
-        (1000, "about 17 min left"),
-        (5000, "about 1 h 20 min left"),
+        (0.2, "~1 s left"),
+        (7.4, "~7 s left"),
+        (17, "~15 s left"),
+        (100, "~1 min 45 s left"),
+        (119, "~2 min left"),
+        (1000, "~17 min left"),
+        (5000, "~1 h 20 min left"),
     ],
 )
 def test_left(seconds, said):

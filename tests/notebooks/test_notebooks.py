@@ -35,7 +35,10 @@ CELL_TIMEOUT = 60
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # What the bodies of a notebook's steps leave, once each: a line in a file.
-EFFECTS = {"quickstart": ("calls.log", ["alpha", "beta", "delta", "gamma"])}
+EFFECTS = {
+    "quickstart": ("calls.log", ["alpha", "beta", "delta", "gamma"]),
+    "providers": ("paid.log", ["large", "large", "oracle", "oracle", "small"]),
+}
 
 QUESTIONS = {
     "executions": "SELECT workflow, status FROM executions ORDER BY execution",

@@ -1,0 +1,194 @@
+"""`nbdurable demo --lab`, played through as a person plays it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, REPOSITORY, Lab, Server
+from playwright.sync_api import expect
+
+METER, ASK = 6, 8  # where the notebook's code cells are
+STARTS = 90
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Start the command as a user does, in a home of its own; end it with Ctrl-C."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    home = tmp_path / "home"
+    config = home / "config"
+    config.mkdir(parents=True)
+    # What a user's own configuration may hold; the command's own comes beside it.
+    told = {
+        "ServerApp": {"allow_root": True, "port": port, "port_retries": 0, "ip": "127.0.0.1"},
+        "IdentityProvider": {"token": token},
+        "LabApp": {
+            "expose_app_in_browser": True,
+            "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        },
+    }
+    (config / "jupyter_config.json").write_text(json.dumps(told))
+    environment = os.environ | {
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(REPOSITORY),
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
+    folder = tmp_path / "demo"
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "nbdurable.cli",
+            "demo",
+            "--lab",
+            "--no-browser",
+            f"--folder={folder}",
+        ],
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: f":{port}/lab" in Path(log.name).read_text(), process, log)
+        yield Server(f"http://127.0.0.1:{port}", token, folder, process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does it: all of them
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.close()
+
+
+def wait_for(condition, process, log):
+    """Wait until it holds; the command must not end before."""
+    end = time.monotonic() + STARTS
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail("the command did not start:\n" + Path(log.name).read_text())
+        time.sleep(0.1)
+
+
+def charged(provider):
+    """Give the calls that the meter has counted, by model."""
+    with urllib.request.urlopen(f"{provider}/meter.json") as reply:
+        return json.load(reply)["calls"]
+
+
+def counts(said):
+    """Take apart ``12 replayed, 3 ran``."""
+    return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z ]+)", said)}
+
+
+def look(page):
+    """Scroll so that the meter is on top of what is seen."""
+    page.locator("iframe").evaluate("frame => frame.scrollIntoView({block: 'start'})")
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_paid_twice(demo, browser, tmp_path):
+    """Killed in the middle, run again, edited: the meter counts each answer once."""
+    pictures = Path(os.environ.get("NBDURABLE_PICTURES") or tmp_path)
+    context = browser.new_context(viewport={"width": 1180, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(2 * PATIENCE)
+    expect.set_options(timeout=2 * PATIENCE)
+    lab = Lab(page, demo, pictures)
+    lab.path = "hedged.ipynb"
+    lab.show()
+    lab.run_all(wait=False)
+    view = lab.output(ASK).locator(".nbd-view")
+    expect(view.locator(".nbd-said")).to_contain_text("running")
+    page.wait_for_timeout(4000)
+    look(page)
+    lab.picture("lab-running")
+
+    expect(view.locator(".nbd-silence")).to_contain_text("run the notebook again to resume")
+    look(page)
+    lab.picture("lab-killed")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    provider = page.locator("iframe").get_attribute("src").removesuffix("/meter")
+    before = charged(provider)
+    assert 30 < before["cheap"] < 200
+
+    lab.run_all(wait=False)
+    said = view.locator(".nbd-said")
+    expect(said).to_contain_text("replayed")
+    replayed = counts(said.inner_text())["replayed"]
+    assert replayed > 20
+    page.wait_for_timeout(3000)
+    look(page)
+    lab.picture("lab-resuming")
+    lab.idle()
+    summary = lab.output(ASK).filter(has_text="answers came from the cheap model")
+    expect(summary.first).to_be_visible()
+    after = charged(provider)
+    # Each question once, and what was in flight at the kill once more.
+    assert 200 <= after["cheap"] <= 200 + 25
+    look(page)
+    lab.picture("lab-resumed")
+
+    page.evaluate(
+        """index => {
+            const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
+            const source = cell.model.sharedModel.getSource();
+            cell.model.sharedModel.setSource(source.replace('return f"', 'return "EDITED: " + f"'));
+        }""",
+        ASK,
+    )
+    lab.run(ASK)
+    lab.idle()
+    expect(lab.output(ASK).filter(has_text="200 replayed, 1 ran").first).to_be_visible()
+    expect(lab.output(ASK).filter(has_text="EDITED: ").first).to_be_visible()
+    assert charged(provider) == after
+    look(page)
+    lab.picture("lab-edited")
+    context.close()
+
+
+def test_without_jupyterlab_the_command_says_what_to_install(tmp_path):
+    """One line, no traceback, nothing left behind."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: "
+        "None if name == 'jupyterlab' else found(name, *more)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "nbdurable.cli", "demo", "--lab", "--folder", "demo"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(blocked), str(REPOSITORY)))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: this needs JupyterLab: ")
+    assert "-m pip install 'nbdurable[lab]'" in ran.stderr
+    assert not (tmp_path / "demo").exists()
+    shutil.rmtree(blocked)
