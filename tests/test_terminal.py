@@ -187,7 +187,7 @@ def test_a_map_tells_how_long_it_will_take(artist):
         view.apply(AttemptStarted(place, 1, Why.NEW, "", 100.0))
         view.apply(StepFinished(place, Kind.VALUE, place, 1.0, True, "", 101.0))
     assert "left" not in last_row(101.0)  # a second tells nothing yet
-    assert "about 20 s left, 50 replayed, 10 ran, 40 waiting" in last_row(105.0)
+    assert "20 s left, 50 replayed, 10 ran, 40 waiting" in last_row(105.0)
 
 
 def test_what_moves_comes_first_where_not_all_can_be_shown(artist):
