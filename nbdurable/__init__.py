@@ -30,6 +30,8 @@ floor modules                             duty
 1     `progress`, `label`                 events -> how a run stands; short labels
 1     `words`, `tree`                     how that reads; which row is below which
 1     `timeline`, `summary`               what a window shows; a saved notebook
+1     `drawing`, `region`                 a run in a terminal, drawn below what is printed
+1     `tables`                            rows, for a notebook and for a terminal
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -48,12 +50,16 @@ floor modules                             duty
 5     `session`                           joins the parts; `workflow`, `configure`
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
-6     `publisher`, `widget`               the live view: when it is told, and where
+5     `settings`                          what `configure` has set, and why it is so
+6     `publisher`                         the live view: when it is told
+6     `widget`, `terminal`                where: in a notebook, outside of one
 6     `cell`                              a cell's source -> its source inside a run
+6     `notice`                            what is unfinished, told at load
 6     `testing`, `demo`                   kill points and clocks; the demonstration
 6     `lab`, `provider`                   the one in JupyterLab, and whom it pays
 7     `magic`, `kernel`, `cli`            a line is parsed, the session called, the
                                           view shown
+7     `commands`, `owners`                `%durable`; which cell has which name
 ===== =================================== ===========================================
 
 The way of a value: cell text -> `cell` -> `session` -> `run` (the call, in

@@ -52,6 +52,7 @@ USAGE: Final = (
 
 _HEADER = re.compile(r"%%durable(?:[ \t]+(?P<line>\S.*?))?\s*\Z")
 _INNER_MAGIC = re.compile(r"%%(?P<name>[^\s?]+)(?:[ \t]+(?P<line>.*?))?\s*\Z")
+_ASKED = re.compile(r"\A(\s*%durable[ \t]+[a-z]+)[ \t]*\?{1,2}(?=\s*\Z)")
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NAME = re.compile(r"[^\W_](?:[\w .:/-]*[\w.:/-])?\Z")
@@ -91,7 +92,7 @@ def parse_header(line: str, suggestion: str = "my-workflow") -> CellOptions:
     """
     names: list[str] = []
     found: dict[str, bool | float | int | str] = {}
-    words = iter(_split(line))
+    words = iter(split(line))
     for word in words:
         if not word.startswith("--"):
             names.append(word)
@@ -186,8 +187,12 @@ def suggest_name(body: Sequence[ast.stmt]) -> str:
     return word.strip("_").replace("_", "-")
 
 
-def _split(line: str) -> Iterator[str]:
-    """Yield the words of a header; quotes and braces hold spaces together."""
+def split(line: str) -> Iterator[str]:
+    """Yield the words of a magic's line; quotes and braces hold spaces together.
+
+    Raises:
+        UsageError: A quote or a brace is never closed.
+    """
     word, started, depth, quote = "", False, 0, ""
     for letter in line:
         if quote:
@@ -209,7 +214,7 @@ def _split(line: str) -> Iterator[str]:
             depth += (letter == "{") - (letter == "}" and depth > 0)
             word, started = word + letter, True
     if quote or depth:
-        raise UsageError(f"%%durable {line}: {quote or '{'} is never closed")
+        raise UsageError(f"{line}: {quote or '{'} is never closed")
     if started:
         yield word
 
@@ -254,6 +259,11 @@ def mark(lines: list[str]) -> list[str]:
     # The prefix u, which nobody writes, tells the literal from a docstring.
     literal = f"u{(MAGIC + ' ' + (header['line'] or '')).rstrip()!r}\n"
     return [*lines[:at], literal, *_inner_magic(lines[at + 1 :])]
+
+
+def asked(lines: list[str]) -> list[str]:
+    """Turn ``%durable gc?`` into ``%durable gc --help``; IPython would look for a `gc`."""
+    return [_ASKED.sub(r"\1 --help", line) for line in lines]
 
 
 def header_of(source: str) -> str | None:

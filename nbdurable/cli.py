@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,8 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from . import __version__, doctor, export, reports, session
+from . import __version__, doctor, export, reports, session, tables
 from .cell import parse_age
 from .errors import DurableError
 
@@ -265,28 +263,7 @@ def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
         return
     console = Console(highlight=False)
     console.width = max(console.width, _TABLE_WIDTH) if console.is_terminal else _PIPE_WIDTH
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    console.print(table)
-
-
-def _cell(value: object) -> str:
-    """Write a value for a person: local times, short digests."""
-    match value:
-        case None:
-            return ""
-        case datetime() if value.tzinfo is not None:
-            return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
-        case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S}"
-        case float():
-            return f"{value:,.3f}"
-        case bytes():
-            return value.hex()[:16]
-    return str(value)
+    console.print(tables.grid(rows))
 
 
 # --- The demonstration -----------------------------------------------------------------

@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import difflib
 import functools
 import inspect
 import linecache
 import sys
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from html import escape
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -31,12 +26,12 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, kernel, reports, session, words
+from . import cell, kernel, owners, session
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
-from .records import RunStatus, RunSummary
+from .notice import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
     from types import TracebackType
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -60,7 +55,7 @@ def enter(header: str, suggestion: str) -> DurableCell:
     _tidy_first_line(sys._getframe(1).f_code.co_filename)  # noqa: SLF001 - the cell's own frame
     options = cell.parse_header(header, suggestion)
     name = cell.expand_name(options.name, shell.user_ns)
-    _NAMES.claim(name, shell)
+    owners.claim(name, shell)
     return DurableCell(shell, name, options)
 
 
@@ -103,13 +98,17 @@ class DurableCell:
         self._name = name
         self._options = options
         self._interrupt = kernel.Interrupt()
-        self._screen = None if options.quiet else _new_screen(shell, name)
-        self._view = None if options.quiet else _new_view(name, self._screen)
+        shown = not options.quiet and session.default_progress() is not False
+        notebook = kernel.in_kernel(shell)
+        self._screen = _new_screen(shell, name) if shown and notebook else None
+        self._view = None if self._screen is None else _new_view(name, self._screen)
+        self._told = shown and not notebook  # the session's own view says all, and stays
         session.set_notebook(kernel.notebook(shell))
         kernel.cover_displays(shell)
         self._workflow = session.workflow(
             name,
             observers=() if self._view is None else (self._view,),
+            progress=self._told,
             **_asked(options, shell.user_ns),
         )
 
@@ -190,13 +189,9 @@ class DurableCell:
             self._view.finish()
 
     def _said(self, error: BaseException | None) -> None:
-        """Say what the view can't: there is none in a terminal, or no step ran."""
-        terminal = not kernel.in_kernel(self._shell)
+        """Say what the view can't: there is none, or no step ran."""
         notes = self._workflow.warnings
-        if self._view is not None and terminal:
-            kernel.say(self._shell, words.line(self._view.run))
-            notes = self._workflow.notes
-        if terminal or (self._view is None and kernel.watched(self._shell)):
+        if self._view is None and not self._told and kernel.watched(self._shell):
             for note in notes:
                 kernel.say(self._shell, note)
         elif not kernel.watched(self._shell):
@@ -230,18 +225,18 @@ def _asked(options: cell.CellOptions, names: Mapping[str, object]) -> dict[str, 
     return asked
 
 
-def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen | None:
-    """Make what a run is shown on, where there is a page for it.
+def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen:
+    """Make what a run is shown on in a notebook.
 
     nbval compares every MIME type of a display but the widget's own. So where
     nobody looks, the summary holds nothing that differs from run to run.
     """
     from .widget import NotebookScreen  # noqa: PLC0415 - a --quiet cell doesn't pay for it
 
-    return NotebookScreen(name, times=kernel.watched(shell)) if kernel.in_kernel(shell) else None
+    return NotebookScreen(name, times=kernel.watched(shell))
 
 
-def _new_view(name: str, screen: NotebookScreen | None) -> LiveView:
+def _new_view(name: str, screen: NotebookScreen) -> LiveView:
     from .publisher import LiveView  # noqa: PLC0415 - likewise
 
     return LiveView(name, screen)
@@ -297,65 +292,11 @@ def _say_store(shell: InteractiveShell) -> None:
         kernel.log(shell, said)
 
 
-# --- One name, one cell ---------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Owner:
-    name: str
-    count: int
-
-
-class _Names:
-    """Which cell of the notebook runs under which name."""
-
-    def __init__(self) -> None:
-        self._owners: dict[str, _Owner] = {}
-
-    def claim(self, name: str, shell: InteractiveShell) -> None:
-        """Give ``name`` to the running cell, where the front end tells cells apart.
-
-        Raises:
-            UsageError: Another cell has it, and is still there.
-        """
-        if (running := kernel.cell_id(shell)) is None:
-            return
-        for other, owner in list(self._owners.items()):
-            if owner.name != name or other == running:
-                continue
-            path = kernel.notebook(shell)
-            if path is None or not _is_gone(other, running, name, path):
-                raise UsageError(
-                    f"{name} is the name of another cell of this notebook, the one run as "
-                    f"In [{owner.count}]: give one of the two another name, or, if that cell "
-                    f"is gone, {'save the notebook' if path else 'restart the kernel'} and run "
-                    f"this one again"
-                )
-            del self._owners[other]
-        self._owners[running] = _Owner(name, shell.execution_count - 1)
-
-
-def _is_gone(other: str, running: str, name: str, path: Path) -> bool:
-    """Tell whether the saved notebook has lost the other cell, or its name.
-
-    A file that doesn't know the running cell is older than both: it can't tell.
-    """
-    cells = kernel.saved_cells(path)
-    if running not in cells:
-        return False
-    if other not in cells:
-        return True
-    header = cell.header_of(cells[other])
-    return header is None or ("{" not in header and name not in header)
-
-
-_NAMES: Final = _Names()
-
 # --- The shell's hooks ----------------------------------------------------------
 
 
 def _mark(lines: list[str]) -> list[str]:
-    return cell.mark(lines)
+    return cell.mark(cell.asked(lines))
 
 
 # IPython leaves such a transform out when it asks whether the input is complete:
@@ -430,209 +371,20 @@ def durable_cell(line: str, body: str) -> object:
 # --- %durable -------------------------------------------------------------------
 
 
-class Table:
-    """Rows for a person: HTML in a notebook, a text table in a terminal.
-
-    Iterating gives the rows as dicts, so ``pandas.DataFrame(list(table))`` works.
-    """
-
-    def __init__(self, rows: Sequence[Mapping[str, object]], empty: str = "nothing yet") -> None:
-        self._rows = [dict(row) for row in rows]
-        self._empty = empty
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[dict[str, object]]:
-        return iter(self._rows)
-
-    def __getitem__(self, at: int) -> dict[str, object]:
-        return self._rows[at]
-
-    def __repr__(self) -> str:
-        if not self._rows:
-            return self._empty
-        from rich.box import SIMPLE  # noqa: PLC0415 - only who prints a table pays for it
-        from rich.console import Console  # noqa: PLC0415
-        from rich.table import Table as RichTable  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        table = RichTable(box=SIMPLE, show_edge=False, pad_edge=False)
-        for column in self._rows[0]:
-            table.add_column(column, overflow="fold")
-        for row in self._rows:
-            table.add_row(*(Text(_shown(value)) for value in row.values()))
-        console = Console(
-            file=StringIO(), width=120, color_system=None, force_terminal=False, force_jupyter=False
-        )
-        console.print(table)
-        assert isinstance(console.file, StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-    def _repr_html_(self) -> str:
-        if not self._rows:
-            return f"<p>{escape(self._empty)}</p>"
-        left = ' style="text-align:left"'
-        head = "".join(f'<th scope="col"{left}>{escape(str(column))}</th>' for column in self[0])
-        body = "".join(
-            f"<tr>{''.join(f'<td{left}>{escape(_shown(v))}</td>' for v in row.values())}</tr>"
-            for row in self._rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _shown(value: object) -> str:
-    """Write one value of a row for a person."""
-    match value:
-        case None:
-            return ""
-        case bytes():
-            return value.hex()[:16]
-        case float():
-            return f"{value:,.3f}"
-        case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S}"
-        case _:
-            return str(value)
-
-
-def _row(run: RunSummary) -> dict[str, object]:
-    """Make a row of a run, in words."""
-    return {
-        "name": run.name,
-        "status": str(run.status),
-        "saved": run.saved,
-        "in flight": run.in_flight,
-        "executions": run.executions,
-        "created": datetime.fromtimestamp(run.created, UTC).astimezone(),
-        "last started": words.ago(time.time() - run.last_started),
-        "run": run.id[:8],
-    }
-
-
-def _status(_shell: InteractiveShell, _rest: str) -> object:
-    return Table(session.status(), "no durable cell has run here yet")
-
-
-def _runs(_shell: InteractiveShell, _rest: str) -> object:
-    return Table([_row(run) for run in session.runs()], "no runs yet")
-
-
-def _steps(shell: InteractiveShell, rest: str) -> object:
-    name = _name(shell, rest)
-    return Table(session.steps(name), f"no steps of {name} yet" if name else "no steps yet")
-
-
-def _why(shell: InteractiveShell, rest: str) -> object:
-    name = _name(shell, rest)
-    return Table(session.why(name), f"no steps of {name} yet" if name else "no steps yet")
-
-
-def _restart(shell: InteractiveShell, rest: str) -> object:
-    if (name := _name(shell, rest)) is None:
-        raise UsageError("%durable restart NAME: which run?" + _run_names())
-    print(session.restart(name))  # noqa: T201 - the answer
-    return None
-
-
-def _adopt(_shell: InteractiveShell, rest: str) -> object:
-    if not (name := rest.strip().strip("'\"")):
-        raise UsageError(
-            "%durable adopt NOTEBOOK: the notebook whose checkpoints this one takes, by its name"
-        )
-    print(session.adopt(name))  # noqa: T201 - the answer
-    return None
-
-
-def _sql(_shell: InteractiveShell, rest: str) -> object:
-    if not rest:
-        raise UsageError("%durable sql QUERY: for example SELECT name, status, seconds FROM steps")
-    found = session.query(rest)
-    return Table(found, "no rows") if isinstance(found, list) else found
-
-
-def _gc(_shell: InteractiveShell, rest: str) -> object:
-    words, age, yes = rest.split(), None, False
-    while words:
-        word = words.pop(0)
-        if word == "--yes":
-            yes = True
-        elif word == "--older-than" and words:
-            age = cell.parse_age(words.pop(0), word)
-        else:
-            raise UsageError(f"%durable gc [--older-than AGE] [--yes]: what is {word}?")
-    found = session.collect(older_than=age, remove=yes)
-    print(reports.collected_told(found, "%durable gc --yes"))  # noqa: T201 - the answer
-    rows = reports.collected(found)
-    return Table(rows) if rows else None
-
-
-def _trust(_shell: InteractiveShell, rest: str) -> object:
-    words = rest.split()
-    if words not in ([], ["--yes"]):
-        raise UsageError("%durable trust [--yes]: shows this notebook's store; --yes signs it")
-    found = session.trust() if words else session.survey()
-    print(reports.told(found))  # noqa: T201 - the answer
-    print("signed with your key" if words else "nothing was signed: %durable trust --yes signs it")  # noqa: T201
-    return Table(reports.surveyed(found), "no saved steps")
-
-
-@dataclass(frozen=True, slots=True)
-class _Command:
-    run: Callable[[InteractiveShell, str], object]
-    usage: str
-    duty: str
-
-
-_COMMANDS: Final = {
-    "status": _Command(_status, "status", "the store, and what runs"),
-    "runs": _Command(_runs, "runs", "the runs saved here, newest first"),
-    "steps": _Command(_steps, "steps [NAME]", "each step of the newest run: status, seconds"),
-    "why": _Command(_why, "why [NAME]", "why each step ran, or was replayed"),
-    "restart": _Command(_restart, "restart NAME", "the next pass of NAME starts from nothing"),
-    "adopt": _Command(_adopt, "adopt NOTEBOOK", "take the checkpoints that it had as NOTEBOOK"),
-    "gc": _Command(_gc, "gc [--older-than AGE] [--yes]", "what is no longer needed; takes it out"),
-    "trust": _Command(_trust, "trust [--yes]", "what somebody else saved; --yes makes it yours"),
-    "sql": _Command(_sql, "sql QUERY", "ask the store: SELECT name, seconds FROM steps"),
-}
-
-
 @no_var_expand
 def durable_line(line: str) -> object:
     """Look at the durable runs of this notebook: ``%durable`` alone lists how."""
+    from . import commands  # noqa: PLC0415 - click and rich wait until somebody asks
+
     shell = get_ipython()
     assert shell is not None
-    word, _, rest = line.strip().partition(" ")
-    if not word:
-        return Table([{"command": f"%durable {c.usage}", "": c.duty} for c in _COMMANDS.values()])
-    if (command := _COMMANDS.get(word)) is None:
-        near = difflib.get_close_matches(word, _COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean %durable {near[0]}?" if near else f"it has {', '.join(_COMMANDS)}"
-        raise UsageError(f"%durable has no {word}: {hint}")
-    session.set_notebook(kernel.notebook(shell))
-    return command.run(shell, rest.strip())
+    return commands.run(shell, line)
 
 
-def _name(shell: InteractiveShell, rest: str) -> str | None:
-    """Read a NAME argument, in quotes or not, with its {expressions}."""
-    bare = rest.strip().strip("'\"")
-    return cell.expand_name(bare, shell.user_ns) if bare else None
+def _complete(shell: InteractiveShell, event: Any) -> list[str]:
+    from . import commands  # noqa: PLC0415 - likewise
 
-
-def _run_names() -> str:
-    """List the names of the runs at hand, for a message."""
-    names = list(dict.fromkeys(run.name for run in session.runs()))
-    return f" There is {', '.join(names[:8])}" if names else ""
-
-
-def _complete(_shell: InteractiveShell, event: Any) -> list[str]:
-    """Complete a subcommand, then the name of a run."""
-    words = event.line.split()
-    if len(words) + (not event.symbol) <= 2:  # noqa: PLR2004 - %durable and its subcommand
-        return list(_COMMANDS)
-    if words[1] in {"steps", "why", "restart"} and _store_exists():
-        return list(dict.fromkeys(run.name for run in session.runs()))
-    return []
+    return commands.complete(shell, event)
 
 
 _LOAD_WAIT_SECONDS: Final = 1.0
@@ -652,7 +404,7 @@ def load(shell: InteractiveShell) -> None:
     untyped.set_hook("complete_command", _complete, str_key="%durable")
     kernel.capture_displays(shell)
     session.set_notebook(kernel.notebook(shell))
-    if not _store_exists():
+    if not Path(session.default_store()).is_file():
         for name in session.earlier_names():
             print(  # noqa: T201 - told as the extension loads
                 f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
@@ -664,8 +416,17 @@ def load(shell: InteractiveShell) -> None:
     except (StoreError, CodecError) as error:
         print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
     else:
-        for run in found:
-            print(_unfinished(run))  # noqa: T201 - told as the extension loads
+        if found:
+            _tell(shell, Notice(found, time.time()))
+
+
+def _tell(shell: InteractiveShell, notice: Notice) -> None:
+    """Show what is unfinished: in a panel where a person looks, in lines elsewhere."""
+    if kernel.in_kernel(shell) and kernel.watched(shell):
+        publisher: Any = shell.display_pub
+        publisher.publish(notice.bundle)
+    else:
+        notice.print()
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -681,25 +442,6 @@ def unload(shell: InteractiveShell) -> None:
     if (completers := shell.strdispatchers.get("complete_command")) is not None:
         completers.strs.pop("%durable", None)
     kernel.release_displays(shell)
-
-
-def _store_exists() -> bool:
-    """Tell whether there is a store file to ask; asking would not make one."""
-    return Path(session.default_store()).is_file()
-
-
-def _unfinished(run: RunSummary) -> str:
-    """Say where a run stopped, and how to go on."""
-    when = words.ago(time.time() - (run.last_ended or run.last_started))
-    known = run.saved + run.in_flight
-    saved = f"{run.saved} of {known} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
-    if run.status is RunStatus.RUNNING:
-        return f"{run.name}: {saved}, running; its execution began {when}"
-    return f"{run.name}: {saved}, {run.status} {when}; run its cell to resume"
-
-
-def _steps_of(number: int) -> str:
-    return "no step" if not number else "1 step" if number == 1 else f"{number:,} steps"
 
 
 def _one_line(error: DurableError) -> list[str]:

@@ -6,6 +6,7 @@ so that whoever prints them can say where they are.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,6 +18,8 @@ from . import store as stores
 from .errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .session import Collected
     from .store import Survey
 
@@ -86,10 +89,17 @@ def _known(store: str, name: str | None) -> str | None:
     return name
 
 
-def no_run(name: str, names: set[str]) -> UsageError:
-    """Give the error that says that no run has this name, and which have."""
-    there = f"there are {', '.join(sorted(names))}" if names else "there are none yet"
-    return UsageError(f"no run is called {name}; {there}")
+def no_run(name: str, names: Iterable[str]) -> UsageError:
+    """Give the error that says that no run has this name, and which is meant, or there is."""
+    return UsageError(f"no run is called {name}{instead(name, names)}")
+
+
+def instead(name: str, names: Iterable[str]) -> str:
+    """Say which of the names that there are is meant, or which there are."""
+    known = sorted(set(names))
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f": did you mean {near[0]}?"
+    return f"; there are {', '.join(known)}" if known else "; there are none yet"
 
 
 def aware(rows: list[Row]) -> list[Row]:

@@ -14,10 +14,11 @@ import hashlib
 import inspect
 import os
 import re
+import sys
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from . import output, scope, streams
 from . import store as stores
@@ -58,6 +59,7 @@ class Settings:
     strict: bool = False
     limit: int | None = None
     verify: bool = False
+    progress: bool | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -91,12 +93,14 @@ def configure(**settings: Any) -> None:
         settings: ``store``, the DuckDB file (``":memory:"`` keeps nothing);
             ``strict``, refuse what can't be compared or saved; ``limit``, threads a
             run; ``verify``, read each large value and compare it with its checksum
-            before it is replayed. None sets a default back.
+            before it is replayed; ``progress``, True, show how each run stands
+            wherever stderr goes, False, nowhere (by default, in notebooks and on
+            terminals; NBDURABLE_PROGRESS says 1 or 0). None sets a default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit", "verify")
+    known = ("store", "strict", "limit", "verify", "progress")
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -110,7 +114,19 @@ def configure(**settings: Any) -> None:
             if value not in {None, True, False}:
                 raise UsageError(f"configure({name}={value!r}): give True or False")
             settings[name] = bool(value)
+        if name == "progress":
+            _check_progress(value)
     _state.settings = replace(_state.settings, **settings)
+
+
+def settings() -> Settings:
+    """Give what `configure` has set."""
+    return _state.settings
+
+
+def notebook() -> Path | None:
+    """Give the notebook that this kernel runs; None where it is not known."""
+    return _state.notebook
 
 
 def set_notebook(path: Path | None) -> None:
@@ -191,6 +207,23 @@ def adopt(name: str) -> str:
     return f"{notebook.name} has the checkpoints of {stem} now; {taken}"
 
 
+def default_progress() -> bool | None:
+    """Give whether runs show how they stand: `configure`'s word, or NBDURABLE_PROGRESS's.
+
+    Raises:
+        UsageError: NBDURABLE_PROGRESS is neither 1 nor 0.
+    """
+    if _state.settings.progress is not None:
+        return _state.settings.progress
+    said = os.environ.get("NBDURABLE_PROGRESS", "").strip().lower()
+    if said and said not in _WORDS:
+        raise UsageError(f"NBDURABLE_PROGRESS={said}: set it to 1 (show), 0 (don't), or not at all")
+    return _WORDS[said] if said else None
+
+
+_WORDS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
+
 def default_limit() -> int:
     """Give how many threads a run may use unless it is told."""
     return _state.settings.limit or min(32, (os.cpu_count() or 1) + 4)
@@ -206,6 +239,7 @@ def workflow(
     strict: bool | None = None,
     limit: int | None = None,
     tee: bool = False,
+    progress: bool | None = None,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
     """Give a durable run without a notebook: a context manager, and a decorator.
@@ -219,6 +253,8 @@ def workflow(
         strict: Refuse what can't be compared or saved, instead of saying so.
         limit: How many sync steps run at once.
         tee: Show every step's output while it runs, in no order, instead of in program order.
+        progress: Show how the run stands, on stderr, wherever that goes; False, don't. By
+            default a terminal shows it once the run lasts; see `configure`.
         observers: Called with each event, in any thread; must be quick and not raise.
 
     Raises:
@@ -230,6 +266,7 @@ def workflow(
     if not run_name.isprintable():
         raise UsageError(f"workflow({name!r}, id={id!r}): give an id that prints in one line")
     _check_store(store)
+    _check_progress(progress)
     if limit is not None:
         _check_limit(limit)
     if max_age is not None and not _is_seconds(max_age):
@@ -243,6 +280,7 @@ def workflow(
         strict=strict,
         limit=limit,
         tee=tee,
+        progress=progress,
         observers=tuple(observers),
     )
 
@@ -266,6 +304,7 @@ class Workflow:
         strict: bool | None,
         limit: int | None,
         tee: bool,
+        progress: bool | None,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
         self.run_name = run_name
@@ -280,6 +319,7 @@ class Workflow:
         self._strict = strict
         self._limit = limit
         self._tee = tee
+        self._progress = progress
         self._observers = observers
         self._run: Run | None = None
         self._place = ""
@@ -330,6 +370,7 @@ class Workflow:
                 f"second one with another name or id="
             )
         self._place = stores.place_of(self._store or default_store())
+        asked = default_progress() if self._progress is None else self._progress
         # An interrupt can come anywhere: what has been done by then is undone.
         with _executing(self._place, self.run_name), contextlib.ExitStack() as undo:
             undo.enter_context(guarded())
@@ -341,6 +382,11 @@ class Workflow:
             streams.install()
             undo.callback(streams.remove)
             undo.callback(output.leave_screen, output.enter_screen())
+            view = _view_of(self.run_name, asked=asked)
+            observers = self._observers
+            if view is not None:
+                observers = (*observers, view)
+                undo.callback(view.finish)
             strict = _state.settings.strict if self._strict is None else self._strict
             run = Run(
                 found.store,
@@ -354,12 +400,14 @@ class Workflow:
                     _state.settings.verify,
                 ),
                 clock=_state.clock,
-                observers=self._observers,
+                observers=observers,
                 leftovers=_state.leftovers.setdefault(opened.run, {}),
             )
             run.begin()
             undo.callback(_leave_scope, scope.current.set(run.scope))
             self.control = run.control
+            if view is not None:
+                view.show()
             with uninterrupted():
                 self._run, self._undo = run, undo.pop_all()
         return run
@@ -431,6 +479,7 @@ class Workflow:
             strict=self._strict,
             limit=self._limit,
             tee=self._tee,
+            progress=self._progress,
             observers=self._observers,
         )
 
@@ -701,6 +750,28 @@ def _rows(
 # --- stores, opened and let go -------------------------------------------------------------
 
 
+def _view_of(name: str, *, asked: bool | None) -> View | None:
+    """Give what shows a run outside notebooks; None where nobody looks."""
+    if asked is False or not (asked or (sys.stderr is not None and sys.stderr.isatty())):
+        return None
+    from .terminal import view_for  # noqa: PLC0415 - who is not on a terminal doesn't pay for it
+
+    return view_for(name, asked=asked, clock=_state.clock.time)
+
+
+class View(Protocol):
+    """Shows one execution: an observer that is told when it begins and ends."""
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+
+    def show(self) -> None:
+        """The execution has begun."""
+
+    def finish(self) -> None:
+        """The execution has ended."""
+
+
 def _leave_scope(token: Token[Scope | None]) -> None:
     with contextlib.suppress(ValueError):
         # An async generator's cleanup may run in another context; the scope is dead anyhow.
@@ -792,6 +863,11 @@ def reading(
 def _check_limit(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"limit={value!r}: give a whole number, 1 or more")
+
+
+def _check_progress(value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"progress={value!r}: give True, False, or None")
 
 
 def _check_store(value: Any) -> None:

@@ -9,6 +9,7 @@ has gone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 import threading
@@ -62,7 +63,14 @@ class _Tee(io.TextIOBase):
         if other is not None and other.owed:
             other.flush()
         self.owed, self.unflushed = output.from_step(), True
-        return output.pass_text(self.kind, text, self._write)
+        write = self._write
+        if _around is not None and self.stream.isatty():
+            write = functools.partial(_around, self.stream, write)
+        return output.pass_text(self.kind, text, write)
+
+    def write_bare(self, text: str) -> int:
+        """Write to the stream itself, past everybody."""
+        return self._write(text)
 
     def flush(self) -> None:
         capture = output.current()
@@ -110,6 +118,29 @@ def _start(thread: threading.Thread) -> None:
 _lock = threading.Lock()
 _users = 0
 _tees: list[_Tee] = []
+_around: Callable[[TextIO, Callable[[str], int], str], int] | None = None
+
+
+def interpose(around: Callable[[TextIO, Callable[[str], int], str], int] | None) -> None:
+    """Let ``around(stream, write, text)`` write what goes to a terminal; None ends that."""
+    global _around  # noqa: PLW0603 - the streams are the process's
+    _around = around
+
+
+def uncovered(kind: str) -> TextIO | None:
+    """Give the stream of this kind itself; None where the process has none."""
+    stream = getattr(sys, kind)
+    while isinstance(stream, _Tee):
+        stream = stream.stream
+    return cast("TextIO | None", stream)
+
+
+def bare(stream: TextIO) -> Callable[[str], int]:
+    """Give what writes to a stream past its stand-in, if it has one."""
+    for tee in tuple(_tees):
+        if tee.stream is stream:
+            return tee.write_bare
+    return stream.write
 
 
 def install() -> None:
@@ -121,10 +152,8 @@ def install() -> None:
             libraries.fit()
             _threads.start = _start
             for kind in ("stdout", "stderr"):
-                stream = getattr(sys, kind)
-                while isinstance(stream, _Tee):  # put back by who had replaced it meanwhile
-                    stream = stream.stream
-                _tees.append(_Tee(kind, stream))
+                # A stand-in may have been put back by who had replaced it meanwhile.
+                _tees.append(_Tee(kind, cast("TextIO", uncovered(kind))))
                 setattr(sys, kind, _tees[-1])
             _tees[0].other, _tees[1].other = _tees[1], _tees[0]
 

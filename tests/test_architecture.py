@@ -28,11 +28,14 @@ FLOORS = {
     "tree": 1,
     "progress": 1.02,
     "words": 1.05,
+    "tables": 1,
     "timeline": 1.1,
     "summary": 1.15,
     "reductions": 1,
     "output": 1.1,
     "streams": 1.2,
+    "region": 1.3,
+    "drawing": 1.3,
     "store": 2,
     "executors": 2,
     "step": 3,
@@ -56,17 +59,22 @@ FLOORS = {
     "api": 5,
     "recorded": 5,
     "reports": 5.1,
+    "settings": 5.15,
     "doctor": 5.2,
     "export": 5.2,
     "nbdurable": 5.5,
     "testing": 6,
     "publisher": 6,
     "widget": 6.1,
+    "terminal": 6.1,
+    "notice": 6,
     "cell": 6,
     "demo": 6,
     "provider": 6,
     "lab": 6.1,
     "kernel": 7.0,
+    "owners": 7.05,
+    "commands": 7.05,
     "magic": 7.1,
     "cli": 7.1,
 }
@@ -74,6 +82,7 @@ FLOORS = {
 # Imports that go up all the same, each with its reason.
 UPWARD = {
     ("nbdurable", "magic"): "only when IPython loads the extension, so that no one else pays",
+    ("session", "terminal"): "only where stderr is a terminal, or a view is asked for",
     ("scope", "run"): "for types: a scope belongs to a run, and a run makes scopes",
 }
 
@@ -87,14 +96,14 @@ IMPORTERS = {
     "pickle": {"codec"},
     "xxhash": {"fingerprint"},
     "tenacity": {"store", "step"},
-    "IPython": {"magic", "widget", "kernel"},  # kernel for types, widget to display
+    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last three for types
     "ipykernel": set(),  # whatever runs the cell is asked through the shell
     "ipywidgets": set(),
     "anywidget": {"widget"},
     "traitlets": {"widget"},
     "zmq": {"widget"},
-    "click": {"cli"},
-    "rich": {"cli", "magic"},
+    "click": {"cli", "commands"},
+    "rich": {"cli", "drawing", "notice", "region", "tables"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},
     "jupyter_client": {"demo"},
@@ -217,6 +226,8 @@ def test_no_import_inside_functions_between_siblings():
         ("nbdurable", "magic"),
         ("magic", "publisher"),
         ("magic", "widget"),
+        ("magic", "commands"),
+        ("session", "terminal"),
         ("cli", "demo"),
         ("cli", "lab"),
     }

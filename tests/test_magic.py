@@ -123,7 +123,7 @@ def test_header_reaches_the_session(shared):
         "day = '2024-05-01'\nimport nbdurable.session as door\nseen = []\n"
         "pool = object()\nreal = door.workflow\n"
         "def workflow(name, *, new=0, max_age=None, keep=0, strict=None, limit=None,\n"
-        "             executor=None, tee=0, observers=()):\n"
+        "             executor=None, tee=0, progress=None, observers=()):\n"
         "    seen.append((name, new, max_age, keep, strict, limit, executor, tee))\n"
         "    return real(name)\n"
         "door.workflow = workflow"
@@ -256,13 +256,6 @@ def test_the_source_of_a_cells_functions_is_found(shared, source):
         ("%%durable a --nwe\n1", "did you mean --new?"),
         ("%%durable a b\n1", "takes one name"),
         ("%%durable etl-{nowhere}\n1", "nowhere"),
-        ("%durable stats", "did you mean %durable status?"),
-        ("%durable restart", "which run?"),
-        ("%durable sql", "SELECT"),
-        ("%durable trust yes", "--yes"),
-        ("%durable adopt", "%durable adopt NOTEBOOK"),
-        ("%durable gc now", "what is now?"),
-        ("%durable gc --older-than soon", "--older-than soon: not an age"),
         ("x = 1\nselect(1)", "(line 2)"),
         ("go(print)", "%%durable NAME"),
     ],
@@ -456,22 +449,29 @@ def test_import_is_light(tmp_path):
     assert not (tmp_path / ".nbdurable").exists()
 
 
-def test_unfinished_runs_are_told_at_load(own, tmp_path):
+UNFINISHED = """
+import time, pathlib
+import nbdurable.session as s
+from nbdurable.records import RunStatus, RunSummary
+s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,
+    time.time() - 999, 1, time.time() - 130, None, 3, 2)]
+"""
+TOLD = "quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume"
+
+
+def test_unfinished_runs_are_told_at_load(own):
     """Loading tells which runs are unfinished and how to go on, where a store exists."""
     running = own()
-    told = running.run(
-        "import time, pathlib\nimport nbdurable.session as s\n"
-        "from nbdurable.records import RunStatus, RunSummary\n"
-        "s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,\n"
-        "    time.time() - 999, 1, time.time() - 130, None, 3, 2)]\n"
-        "%load_ext nbdurable"
-    )
-    assert told.stdout == ""
+    told = running.run(f"{UNFINISHED}\n%load_ext nbdurable")
+    assert told.outputs == []
     running.run(
         "store = pathlib.Path(s.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
     )
     told = running.run("%reload_ext nbdurable")
-    assert told.stdout == ("quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume\n")
+    assert told.outputs == [{"type": "stream", "name": "stdout", "text": TOLD + "\n"}]
+    (panel,) = running.run("%reload_ext nbdurable", "one").displays
+    assert panel["text/plain"] == TOLD
+    assert "<strong>quotes</strong>: 3 of 5 steps saved" in panel["text/html"]
 
 
 def test_store_lies_beside_the_notebook(own, tmp_path):
@@ -560,72 +560,6 @@ def test_a_store_held_elsewhere_does_not_hold_up_loading(tmp_path):
         assert f"is held by process {holder.pid} " in loaded.stdout
         holder.communicate(b"\n")
         assert running.run("%%durable x --quiet\n1 + 1").value == "2"
-
-
-# --- %durable ----------------------------------------------------------------------
-
-
-def test_line_magic_alone_lists_its_commands(shared):
-    """%durable alone says what it can do, as text and as HTML."""
-    result = shared.run("%durable")
-    assert "%durable restart NAME" in result.value
-    (shown,) = [o["data"] for o in result.outputs if o["type"] == "execute_result"]
-    assert shown["text/html"].startswith("<table>")
-
-
-def test_tables(shared):
-    """A table reads as text, iterates over dicts, and escapes what it shows."""
-    result = shared.run(
-        "from nbdurable.magic import Table\n"
-        "t = Table([{'name': '<b>', 'seconds': 1.5, 'x': None, 'id': b'ab'}])\n"
-        "print(t)\n'<b>' in t._repr_html_(), len(t), t[0]['seconds'], list(t) == [t[0]], "
-        "repr(Table([], 'none yet')), Table([])._repr_html_()"
-    )
-    assert result.value == "(False, 1, 1.5, True, 'none yet', '<p>nothing yet</p>')"
-    assert "1.500" in result.stdout
-
-
-def test_line_magic_answers(shared):
-    """Each subcommand answers after a run, with a table or a sentence."""
-    shared.run("%%durable asked --quiet\n@step\ndef f():\n    return 1\nf();")
-    for line in ("status", "runs", "steps", "steps asked", "why asked", "restart asked"):
-        result = shared.run(f"%durable {line}")
-        assert result.status == "ok", result.text
-        assert result.text
-    result = shared.run("answer = %durable sql SELECT 1 AS one\nlen(answer)")
-    assert (result.status, result.value) == ("ok", "1"), result.text
-
-
-def test_trust(shared):
-    """``%durable trust`` shows the steps; only ``--yes`` signs."""
-    shared.run("%%durable trusted --quiet\n@step\ndef g():\n    return 1\ng();")
-    shown = shared.run("%durable trust")
-    assert "g()" in shown.text
-    assert "nothing was signed: %durable trust --yes signs it" in shown.text
-    signed = shared.run("found = %durable trust --yes\nany(row['step'] == 'g()' for row in found)")
-    assert (signed.status, signed.value) == ("ok", "True"), signed.text
-    assert "signed with your key" in signed.text
-
-
-def test_gc(shared):
-    """``%durable gc`` shows what is no longer needed; only ``--yes`` takes it out."""
-    for _ in range(2):
-        shared.run("%%durable replaced --quiet --new\n@step\ndef g():\n    return 1\ng();")
-    shown = shared.run("%durable gc")
-    assert "replaced" in shown.text
-    assert "`%durable gc --yes` takes them out" in shown.stdout
-    assert "nothing that is no longer needed" in shared.run("%durable gc --older-than 7d").stdout
-    assert "taken out: " in shared.run("%durable gc --yes").stdout
-    assert "nothing that is no longer needed" in shared.run("%durable gc").stdout
-
-
-def test_completion(shared):
-    """Subcommands complete."""
-    shared.client.complete("%durable st", 11)
-    reply = shared.client.get_shell_msg(timeout=30)
-    while reply["msg_type"] != "complete_reply":
-        reply = shared.client.get_shell_msg(timeout=30)
-    assert {"status", "steps"} <= set(reply["content"]["matches"])
 
 
 def test_help(shared):

@@ -1,0 +1,359 @@
+"""``%durable`` and its subcommands, in a real kernel and in terminal IPython."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from kernel_harness import kernel
+from support.emulated import Terminal
+
+import nbdurable
+from nbdurable import session, settings
+from nbdurable.commands import listed
+from nbdurable.errors import UsageError
+from nbdurable.tables import Table
+
+REPOSITORY = Path(__file__).parents[1]
+COMMANDS = [str(row["command"]).split()[1] for row in listed()]
+
+# The kernel's client closes its sockets when the garbage collector finds them.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One kernel, with two runs in its store."""
+    with kernel(tmp_path_factory.mktemp("shared")) as running:
+        assert running.run("%load_ext nbdurable").status == "ok"
+        running.run("from nbdurable import go, select, step")
+        running.run(
+            "%%durable prices --quiet\n@step\ndef fetch(n):\n    return n\n"
+            "@step\ndef clean(n):\n    return n\nclean(fetch(1)), fetch(2);"
+        )
+        running.run("%%durable quotes --quiet\n@step\ndef ask():\n    return 1\nask();")
+        yield running
+
+
+def completions(running, line):
+    """Press Tab at the end of a line."""
+    running.client.complete(line, len(line))
+    reply = running.client.get_shell_msg(timeout=30)
+    while reply["msg_type"] != "complete_reply":
+        reply = running.client.get_shell_msg(timeout=30)
+    return reply["content"]["matches"]
+
+
+# --- Tables ---------------------------------------------------------------------------
+
+ROWS = [
+    {"name": "<b>", "seconds": 1.5, "n": 1000, "x": None, "id": b"ab"},
+    {"name": "c", "seconds": None, "n": 2, "x": None, "id": b"cd"},
+]
+
+
+def test_a_table_is_rows(monkeypatch):
+    """It has a length, gives dicts, and reads as text that is the same in every window."""
+    table = Table(ROWS, title="two of them")
+    assert (len(table), table[0]["seconds"], list(table)) == (2, 1.5, ROWS)
+    plain = repr(table)
+    title, head, _, first, second = plain.splitlines()
+    assert title == "two of them"
+    assert head.split() == ["name", "seconds", "n", "x", "id"]
+    assert first.split() == ["<b>", "1.500", "1000", "6162"]
+    assert first.index("1000") + 4 == second.index("2 ") + 1  # numbers end in one column
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert repr(table) == plain
+    assert table._repr_mimebundle_()["text/plain"] == plain
+
+
+def test_a_table_as_html():
+    """What it shows is escaped, numbers stand to the right, an empty one says so."""
+    html = Table(ROWS, title="<two>")._repr_mimebundle_(include=None, exclude=None)["text/html"]
+    assert html.startswith("<p>&lt;two&gt;</p><table><thead>")
+    assert '<td style="text-align:left">&lt;b&gt;</td>' in html
+    assert '<td style="text-align:right">1.500</td>' in html
+    assert "<b>" not in html
+    empty = Table([], "none yet")._repr_mimebundle_()
+    assert empty == {"text/plain": "none yet", "text/html": "<p>none yet</p>"}
+
+
+def test_a_table_on_a_terminal(monkeypatch):
+    """There it is as wide as the window, and statuses have colours, unless those are unwanted."""
+
+    class Tty(io.StringIO):
+        def isatty(self):
+            """It is."""
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Tty())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = Table([{"name": "quotes " * 10, "status": "failed"}])
+    text = table._repr_mimebundle_()["text/plain"]
+    assert "\x1b[31mfailed" in text
+    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in text.splitlines()) <= 40
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in table._repr_mimebundle_()["text/plain"]
+
+
+def test_times_are_local():
+    """A time that names its zone is shown in that of who reads it."""
+    at = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+    assert f"{at.astimezone():%Y-%m-%d %H:%M:%S}" in repr(Table([{"at": at}]))
+
+
+# --- Subcommands ----------------------------------------------------------------------
+
+
+def test_line_magic_alone_lists_its_commands(shared):
+    """%durable alone says what it can do, as text and as HTML."""
+    result = shared.run("%durable")
+    assert "%durable restart NAME" in result.value
+    (shown,) = [o["data"] for o in result.outputs if o["type"] == "execute_result"]
+    assert shown["text/html"].startswith("<table>")
+
+
+def test_line_magic_answers(shared):
+    """Each subcommand answers after a run, with a table or a sentence."""
+    shared.run("%%durable asked --quiet\n@step\ndef f():\n    return 1\nf();")
+    for line in ("status", "runs", "steps", "steps asked", "why asked", "restart asked"):
+        result = shared.run(f"%durable {line}")
+        assert result.status == "ok", result.text
+        assert result.text
+    result = shared.run("answer = %durable sql SELECT 1 AS one\nlen(answer)")
+    assert (result.status, result.value) == ("ok", "1"), result.text
+
+
+def test_trust(shared):
+    """``%durable trust`` shows the steps; only ``--yes`` signs."""
+    shared.run("%%durable trusted --quiet\n@step\ndef g():\n    return 1\ng();")
+    shown = shared.run("%durable trust")
+    assert "g()" in shown.text
+    assert "nothing was signed: %durable trust --yes signs it" in shown.text
+    signed = shared.run("found = %durable trust --yes\nany(row['step'] == 'g()' for row in found)")
+    assert (signed.status, signed.value) == ("ok", "True"), signed.text
+    assert "signed with your key" in signed.text
+
+
+def test_gc(shared):
+    """``%durable gc`` shows what is no longer needed; only ``--yes`` takes it out."""
+    for _ in range(2):
+        shared.run("%%durable replaced --quiet --new\n@step\ndef g():\n    return 1\ng();")
+    shown = shared.run("%durable gc")
+    assert "replaced" in shown.text
+    assert "`%durable gc --yes` takes them out" in shown.stdout
+    assert "nothing that is no longer needed" in shared.run("%durable gc --older-than 7d").stdout
+    assert "taken out: " in shared.run("%durable gc --yes").stdout
+    assert "nothing that is no longer needed" in shared.run("%durable gc").stdout
+
+
+def test_steps_of_one_name(shared):
+    """A step's name or label picks its rows; expressions in a run's name are filled in."""
+    shared.run("what = 'prices'")
+    assert shared.run("rows = %durable steps prices\nlen(rows)").value == "3"
+    assert shared.run("rows = %durable steps {what} fetch\nlen(rows)").value == "2"
+    assert shared.run("rows = %durable why prices 'fetch(2)'\nrows[0]['why']").value == "'new'"
+
+
+def test_config_shows_where_values_come_from(shared):
+    """Each setting with its value and its origin; what is set is set, and can be set back."""
+    shown = shared.run("%durable config").value
+    assert re.search(r"store +\S+ +this folder", shown), shown
+    assert re.search(r"limit +\d+ +default", shown)
+    assert re.search(r"key +\S+", shown)
+    set_here = shared.run("%durable config limit=3 strict=on").value
+    assert re.search(r"limit +3 +configure", set_here)
+    assert re.search(r"strict +on +configure", set_here)
+    assert shared.run("from nbdurable import session\nsession.default_limit()").value == "3"
+    back = shared.run("%durable config limit=default strict=default").value
+    assert re.search(r"limit +\d+ +default", back)
+    assert re.search(r"strict +off +default", back)
+
+
+def test_no_view_where_none_is_wanted(shared):
+    """``%durable config progress=off`` is --quiet for every cell; set back, views return."""
+    body = "%%durable seen\n@step\ndef f():\n    return 1\nf();"
+    shared.run("%durable config progress=off")
+    assert shared.run(body).outputs == []
+    shared.run("%durable config progress=default")
+    assert "seen: 1 step" in shared.run(body).text
+
+
+def test_origins(monkeypatch, tmp_path):
+    """What `configure` sets comes before the environment, and that before the notebook."""
+
+    def found(name):
+        return next(
+            (row["value"], row["from"]) for row in settings.shown() if row["setting"] == name
+        )
+
+    monkeypatch.delenv("NBDURABLE_STORE", raising=False)
+    monkeypatch.delenv("NBDURABLE_PROGRESS", raising=False)
+    session.set_notebook(tmp_path / "n.ipynb")
+    try:
+        assert found("store") == (str(tmp_path / ".nbdurable" / "n.duckdb"), "this notebook")
+        assert found("progress") == ("in notebooks, on terminals", "default")
+        monkeypatch.setenv("NBDURABLE_STORE", "s.duckdb")
+        monkeypatch.setenv("NBDURABLE_PROGRESS", "0")
+        assert found("store") == ("s.duckdb", "NBDURABLE_STORE")
+        assert found("progress") == ("off", "NBDURABLE_PROGRESS")
+        nbdurable.configure(**settings.read(["store=t.duckdb", "progress=on"]))
+        assert found("store") == ("t.duckdb", "configure")
+        assert found("progress") == ("on", "configure")
+        assert found("key")[1] == "NBDURABLE_KEY_FILE"
+    finally:
+        nbdurable.configure(store=None, progress=None)
+        session.set_notebook(None)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("limt=3", "did you mean limit?"),
+        ("colour=3", "there are store, strict"),
+        ("limit", "give a value, as in limit=8"),
+        ("limit=", "give a value"),
+        ("limit=many", "a whole number"),
+        ("strict=perhaps", "on, off, or default"),
+    ],
+)
+def test_words_that_set_nothing(word, says):
+    """A word that can't be meant is told with what can."""
+    with pytest.raises(UsageError, match=re.escape(says)):
+        settings.read([word])
+
+
+# --- Help, mistakes, completion -------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("how", [" --help", "?", " ?"])
+def test_each_has_help(shared, command, how):
+    """``--help`` and ``?`` show the same: usage, what it does, its options."""
+    result = shared.run(f"%durable {command}{how}")
+    assert result.status == "ok", result.text
+    assert result.stdout.startswith(f"Usage: %durable {command}")
+    assert "--help" in result.stdout
+    assert result.payload == []
+
+
+def test_help_tells_options(shared):
+    """An option is named with its value and what it is for."""
+    shown = shared.run("%durable gc --help").stdout
+    assert re.search(r"--older-than AGE +Only what is older", shown)
+    assert "for good" in shown
+
+
+def test_the_list_is_whole():
+    """Every subcommand is listed in a line that is not cut, with what it takes."""
+    looks, changes = {"status", "runs", "steps", "why", "sql"}, {"restart", "adopt", "gc", "trust"}
+    assert set(COMMANDS) == looks | changes | {"config"}
+    for row in listed():
+        assert len(str(row[""])) > 10
+        assert not str(row[""]).endswith("...")
+    usages = [row["command"] for row in listed()]
+    assert "%durable gc [--older-than AGE] [--yes]" in usages
+    assert "%durable steps [NAME] [STEP]" in usages
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("%durable stats", "did you mean %durable status?"),
+        ("%durable restart", "which run?"),
+        ("%durable sql", "SELECT"),
+        ("%durable trust yes", "--yes"),
+        ("%durable adopt", "%durable adopt NOTEBOOK"),
+        (
+            "%durable gc now",
+            "unexpected extra argument (now); usage: %durable gc [--older-than AGE]",
+        ),
+        ("%durable gc --older-than soon", "--older-than soon: not an age"),
+        ("%durable gc --yess", "did you mean"),
+        ("%durable gc --older-than", "--older-than"),
+        ("%durable steps qoutes", "no run is called qoutes: did you mean quotes?"),
+        ("%durable steps zzz", "prices, quotes"),
+        ("%durable why prices fetsh", "prices has no step fetsh: did you mean fetch?"),
+        ("%durable restart price", "did you mean prices?"),
+        ("%durable steps {nothing}", "nothing"),
+        ("%durable steps 'prices", "is never closed"),
+        ("%durable config limt=3", "did you mean limit?"),
+        ("%durable config limit=0", "1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(shared, code, says):
+    """A mistake is one line without a traceback that says what is meant."""
+    result = shared.run(code)
+    assert result.status == "error"
+    assert (result.ename, len(result.traceback)) == ("UsageError", 1)
+    assert "\n" not in result.traceback[0]
+    assert says.lower() in result.traceback[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "not_offered"),
+    [
+        ("%durable ", set(COMMANDS), {"--help", "prices"}),
+        ("%durable st", {"status", "steps"}, {"why"}),
+        ("%durable steps ", {"prices", "quotes"}, {"status"}),
+        ("%durable steps pr", {"prices"}, {"quotes"}),
+        ("%durable why prices ", {"fetch", "clean"}, {"ask", "prices"}),
+        ("%durable why prices f", {"fetch"}, {"clean"}),
+        ("%durable restart q", {"quotes"}, {"prices"}),
+        ("%durable gc ", {"--older-than", "--yes"}, {"prices"}),
+        ("%durable gc --o", {"--older-than"}, {"--yes"}),
+        ("%durable steps --", {"--help"}, {"prices"}),
+        ("%durable config ", {"limit=", "strict="}, {"prices"}),
+        ("%durable config str", {"strict="}, {"limit="}),
+        ("%durable config strict=", {"on", "off", "default"}, {"limit="}),
+        ("%durable sql SELECT * FROM st", {"steps"}, {"runs"}),
+        ("%durable nothing ", set(), {"prices", "status"}),
+    ],
+)
+def test_completion(shared, line, offered, not_offered):
+    """Tab offers what may stand there, and nothing that may not."""
+    found = set(completions(shared, line))
+    assert offered <= found
+    assert not found & not_offered
+
+
+def test_completion_does_not_wait_for_a_store(tmp_path):
+    """A store that can't be read offers no names, and says nothing."""
+    with kernel(tmp_path) as running:
+        running.run("%load_ext nbdurable")
+        (tmp_path / ".nbdurable").mkdir()
+        (tmp_path / ".nbdurable" / "default.duckdb").write_bytes(b"something else" * 500)
+        assert completions(running, "%durable steps zz") == []
+
+
+def test_in_ipython(tmp_path, monkeypatch):
+    """In a terminal tables have colours and Tab completes."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    options = ["--no-banner", "--colors=nocolor", "--no-confirm-exit"]
+    options += ["--TerminalInteractiveShell.autosuggestions_provider=None"]
+    terminal = Terminal(["-m", "IPython", *options], tmp_path)
+    with contextlib.closing(terminal):
+        terminal.wait("In [1]:")
+        terminal.child.send("%load_ext nbdurable\r")
+        terminal.wait("In [2]:")
+        terminal.child.send(
+            "%%durable quotes --quiet\rfrom nbdurable import go\rgo(abs, -7).result()\x1b\r"
+        )
+        terminal.wait("Out[2]: 7", "In [3]:")
+        terminal.child.send("%durable runs\r")
+        terminal.wait("quotes", "executions", "In [4]:")
+        assert "\x1b[32mfinished" in terminal.written
+        terminal.child.send("%durable steps qu\t")
+        terminal.wait("In [4]: %durable steps quotes")
