@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from . import cell, kernel, reports, session, settings, words
+from . import cell, kernel, reports, session, settings, widget, words
 from .errors import DurableError, UsageError
 from .tables import Table
 
@@ -118,11 +118,20 @@ _step = click.argument("step", required=False, metavar="[STEP]")
 # --- The subcommands ------------------------------------------------------------------
 
 
-@_command("status")
-def _status(_shell: InteractiveShell) -> object:
-    """Show the store, and how far the newest run of each name is."""
+@_command("status", _name)
+def _status(shell: InteractiveShell, name: str | None) -> object:
+    """Show the store, and how far the newest run of each name is.
+
+    With NAME: that run's view, where it was executed by this kernel; else its line.
+    """
+    rows = session.status()
+    if name is not None:
+        known = _known(shell, name)
+        if kernel.in_kernel(shell) and widget.show_again(known):
+            return None
+        rows = [row for row in rows if row["workflow"] == known]
     return Table(
-        reports.aware(session.status()),
+        reports.aware(rows),
         "no durable cell has run here yet",
         title=f"store: {session.default_store()}",
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 import traceback
+import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import DurableError
@@ -31,30 +33,50 @@ LONGEST: Final = 20_000
 """So many characters of a traceback, and of an output's end, are told."""
 
 _BRANCHES: Final = 12
+_NO_STEP: Final = "there is no such step"
+_GONE: Final = "its run has ended: %durable steps and %durable why tell of it"
 
 Fact = tuple[str, str, bool]
 """A term, what there is to say, and whether that is a block of lines."""
 
 
+@dataclass(eq=False)
+class Execution:
+    """What of one execution can be asked and steered; its run holds it."""
+
+    handles: Sequence[Handle[Any]]
+    ledger: Ledger
+    index: ReplayIndex
+    bodies: Bodies
+    cancellation: Cancellation
+
+    def handle(self, place: int) -> Handle[Any] | None:
+        """Give a step by its place; None if there is none."""
+        return self.handles[place] if 0 <= place < len(self.handles) else None
+
+    def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
+        """Give the steps that a step was started in, innermost first."""
+        above = handle.parent
+        while above is not None:
+            parent = self.handles[above]
+            yield parent
+            above = parent.parent if isinstance(parent, StepHandle) else None
+
+    def deaths(self, handle: StepHandle[Any]) -> int:
+        """Give how many deaths of the kernel a step was in flight at."""
+        past = self.index.attempts.get(handle.pair)
+        return 0 if past is None else past.deaths
+
+
 class Control:
     """One execution, as a person asks about it and steers it.
 
-    A step is named by its ``place`` in `go` order, as in the events.
+    A step is named by its ``place`` in `go` order, as in the events. The execution is
+    held weakly: a view of a run that has ended keeps none of its values in memory.
     """
 
-    def __init__(
-        self,
-        handles: Sequence[Handle[Any]],
-        ledger: Ledger,
-        index: ReplayIndex,
-        bodies: Bodies,
-        cancellation: Cancellation,
-    ) -> None:
-        self._handles = handles
-        self._ledger = ledger
-        self._index = index
-        self._bodies = bodies
-        self._cancellation = cancellation
+    def __init__(self, execution: Execution) -> None:
+        self._execution = weakref.ref(execution)
         self._thread = threading.current_thread()
 
     def detail(self, place: int) -> dict[str, Any]:
@@ -62,62 +84,60 @@ class Control:
 
         A value that was replayed and not asked for is not decoded for this.
         """
-        handle = self._handle(place)
+        execution = self._execution()
+        if execution is None:
+            return {"label": "", "facts": [("State", _GONE, False)]}
+        handle = execution.handle(place)
         if handle is None:
-            return {"label": "", "facts": [("State", "there is no such step", False)]}
-        facts = _step(handle, self) if isinstance(handle, StepHandle) else _combinator(handle)
+            return {"label": "", "facts": [("State", _NO_STEP, False)]}
+        facts = _facts(handle, execution)
         return {"label": handle.label, "facts": [fact for fact in facts if fact[1]]}
 
     def cancel(self, place: int) -> str:
         """Cancel a step, durably, as `Handle.cancel` does; say what became of that."""
-        handle = self._handle(place)
+        execution = self._execution()
+        if execution is None:
+            return _GONE
+        handle = execution.handle(place)
         if handle is None:
-            return "there is no such step"
+            return _NO_STEP
         if handle.durable:
             return f"{handle.label} has ended already: {handle.state}"
-        if self._bodies.ended:
+        if execution.bodies.ended:
             return f"the run has ended, and {handle.label} with it"
         try:
-            self._cancellation.cancel(handle)
+            execution.cancellation.cancel(handle)
         except DurableError as error:
             return f"{handle.label} was not cancelled: {error}"
         return f"{handle.label} is cancelled, for good"
 
     def retry_now(self, place: int) -> str:
         """Let a step's next attempt begin without the rest of its wait; say whether it does."""
-        handle = self._handle(place)
+        execution = self._execution()
+        handle = None if execution is None else execution.handle(place)
         retry = handle.retry if isinstance(handle, StepHandle) else None
-        if handle is None or retry is None or self._bodies.ended:
+        if execution is None or handle is None or retry is None or execution.bodies.ended:
             return "this step does not wait for another attempt"
         retry()
         return f"{handle.label} is tried again now"
 
     def suspend(self) -> str:
         """Interrupt the execution, as the stop button does; running the cell again resumes it."""
+        execution = self._execution()
+        if execution is None:
+            return "the run has ended"
         if self._thread is not threading.main_thread():
             return "this run is not the main thread's, so it can't be interrupted from here"
-        with self._ledger.lock:
+        with execution.ledger.lock:
             # Under the lock: the end takes it before anything else can begin.
-            if self._bodies.ended:
+            if execution.bodies.ended:
                 return "the run has ended"
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return "suspended: run the cell again to go on from here"
 
-    def _handle(self, place: int) -> Handle[Any] | None:
-        return self._handles[place] if 0 <= place < len(self._handles) else None
 
-    def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
-        """Give the steps that a step was started in, innermost first."""
-        above = handle.parent
-        while above is not None:
-            yield self._handles[above]
-            parent = self._handles[above]
-            above = parent.parent if isinstance(parent, StepHandle) else None
-
-    def deaths(self, handle: StepHandle[Any]) -> int:
-        """Give how many deaths of the kernel a step was in flight at."""
-        past = self._index.attempts.get(handle.pair)
-        return 0 if past is None else past.deaths
+def _facts(handle: Handle[Any], execution: Execution) -> Iterator[Fact]:
+    return _step(handle, execution) if isinstance(handle, StepHandle) else _combinator(handle)
 
 
 def _combinator(handle: Handle[Any]) -> Iterator[Fact]:
@@ -130,11 +150,11 @@ def _combinator(handle: Handle[Any]) -> Iterator[Fact]:
     yield "Decided", f"number {handle.number} in the order of commits" * bool(handle.number), False
 
 
-def _step(handle: StepHandle[Any], control: Control) -> Iterator[Fact]:
+def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
     work, running, ending = handle.work, handle.running, handle.ending
     yield "State", handle.state, False
     yield "Why", handle.why, False
-    if deaths := control.deaths(handle):
+    if deaths := execution.deaths(handle):
         yield "Deaths", f"in flight at {deaths} deaths of the kernel", False
     if work is not None:
         given = [described(value) for value in work.arguments]
@@ -158,7 +178,7 @@ def _step(handle: StepHandle[Any], control: Control) -> Iterator[Fact]:
         yield "Hashing", f"{hashing:.3f} s" * (hashing >= 0.001), False  # noqa: PLR2004
     if running is not None and not handle.durable:
         yield "Attempt", f"{running.number}", False
-    yield "In", " > ".join(reversed([one.label for one in control.parents(handle)])), False
+    yield "In", " > ".join(reversed([one.label for one in execution.parents(handle)])), False
     yield "Call", f"{handle.call.id.hex()} (occurrence {handle.call.occurrence})", False
 
 

@@ -17,7 +17,7 @@ from .bodies import Bodies
 from .cancellation import Cancellation
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .completion import Completions
-from .control import Control
+from .control import Control, Execution
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .entries import Closed
@@ -133,9 +133,10 @@ class Run:
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
         )
-        self.control = Control(
+        self._controlled = Execution(
             self.handles, self._ledger, opened.index, self._bodies, self._cancellation
         )
+        self.control = Control(self._controlled)
 
     @property
     def notes(self) -> list[str]:

@@ -31,7 +31,7 @@ PAGE: Final = 100
 _OPEN: Final = 60
 """In a run of at most so many rows, what ended steps have started is shown unasked."""
 
-_LOOKED_FOR: Final = (State.RUNNING, State.RETRYING, State.FAILED, State.NOT_SAVED)
+_LOOKED_FOR: Final = (State.RUNNING, State.RETRYING, State.NOT_SAVED, State.FAILED)
 
 
 class Timeline:
@@ -137,10 +137,11 @@ class Timeline:
             for place in self.view.steps[family.home].winners[:PICKED]:
                 if place in family.rows and self.view.steps[family.home].kind in CHOOSERS:
                     picked[place] = family.rows[place]
+        failed = reversed(family.by_state.get(State.FAILED, {}).values())
+        picked.update((row.place, row) for row in islice(failed, PICKED // 2))
         for state in _LOOKED_FOR:
             rows = family.by_state.get(state, {}).values()
-            newest_first = reversed(rows) if state is State.FAILED else rows
-            for row in islice(newest_first, PICKED - len(picked)):
+            for row in islice(rows, max(0, PICKED - len(picked))):
                 picked[row.place] = row
         return sorted(picked.values(), key=lambda row: row.place)
 

@@ -63,6 +63,7 @@ class NotebookScreen:
         self._id = uuid.uuid4().hex
         self._model: Any = None
         self._timeline: Timeline | None = None
+        self._view: RunView | None = None
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -70,20 +71,34 @@ class NotebookScreen:
         _model_class()
 
     def open(self, view: RunView, now: float) -> None:
-        """Display the widget, and drop the one that this name's last run left."""
+        """Display the widget in the cell; it goes on in `again`."""
+        self._make(view, now)
+        self._display(self._id)
+
+    def again(self) -> None:
+        """Display the run in the cell that calls this, whether it goes on or has ended."""
+        if self._model is None:
+            assert self._view is not None
+            self._make(self._view, time.time())
+        self._display(None)
+
+    def _make(self, view: RunView, now: float) -> None:
+        """Make the model, and drop the one that this name's last run left."""
         self._timeline = Timeline(view)
         self._timeline.news(now)
         self._model = _model_class()(state=self._timeline.told())
         self._model.fresh = self._told
         self._model.on_msg(self._heard)
         _answer_where_asked(self._model)
-        if (before := _LAST.pop(self._name, None)) is not None:
+        self._be_last(view)
+
+    def _be_last(self, view: RunView) -> None:
+        self._view = view
+        if (before := _LAST.pop(self._name, None)) is not None and before is not self:
             before.drop()
         _LAST[self._name] = self
-        self.again(self._id)
 
-    def again(self, display_id: str | None = None) -> None:
-        """Display it in the cell that calls this; in any number of cells."""
+    def _display(self, display_id: str | None) -> None:
         bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
         with _closed():
             display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
@@ -107,14 +122,16 @@ class NotebookScreen:
 
     def summarise(self, view: RunView) -> None:
         """Display the summary on its own."""
+        self._be_last(view)
         html = summary.html(view, times=self._times)
         with _closed():
             display({"text/html": html, "text/plain": words.text(view)}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
 
     def drop(self) -> None:
         """Take the widget off every page: a later run has its name."""
-        self._model.layout.close()
-        self._model.close()
+        if self._model is not None:
+            self._model.layout.close()
+            self._model.close()
 
     # --- what a person asks for -------------------------------------------------------
 
@@ -171,9 +188,12 @@ class _closed:  # noqa: N801 - reads as what it is about
             raise ScreenClosedError from error
 
 
-def last(name: str) -> NotebookScreen | None:
-    """Give where the last run of that name was shown in this kernel."""
-    return _LAST.get(name)
+def show_again(name: str) -> bool:
+    """Display the last run of that name in the cell that calls this; False if there was none."""
+    screen = _LAST.get(name)
+    if screen is not None:
+        screen.again()
+    return screen is not None
 
 
 # Where each name's last run was shown. Its model stays open after the run, for a page

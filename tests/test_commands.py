@@ -135,6 +135,21 @@ def test_line_magic_answers(shared):
     assert (result.status, result.value) == ("ok", "1"), result.text
 
 
+def test_status_of_a_run_shows_its_view_again(shared):
+    """In the kernel that executed it the view is shown, for a run that was quick, too."""
+    shared.run("%%durable viewed\n@step\ndef f():\n    return 1\nf();")
+    result = shared.run("%durable status viewed")
+    assert result.status == "ok", result.text
+    (shown,) = [o["data"] for o in result.outputs if o["type"] == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    shared.run("%%durable viewed\nf();")
+    assert shared.run("%durable status viewed").displays
+    shared.run("%%durable unviewed --quiet\nf();")
+    result = shared.run("%durable status unviewed")
+    assert "unviewed" in result.value
+    assert not any("application/vnd.jupyter.widget-view+json" in one for one in result.displays)
+
+
 def test_trust(shared):
     """``%durable trust`` shows the steps; only ``--yes`` signs."""
     shared.run("%%durable trusted --quiet\n@step\ndef g():\n    return 1\ng();")

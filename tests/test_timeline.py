@@ -314,6 +314,11 @@ def test_a_family_shows_few_however_many_move():
     """A hundred that run at once are shown by a few."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)), *(began(n) for n in range(100)))
     assert len(shown(view)) == 1 + PICKED + 1
+    for n in range(90, 99):
+        fold(view, done(n, Kind.ERROR))
+    labels = [label for _, label in shown(view)]
+    assert len(labels) == 1 + PICKED + 1
+    assert labels[-4:-1] == ["f(96)", "f(97)", "f(98)"]
 
 
 def test_twenty_thousand_events_end_where_they_should():

@@ -1,7 +1,9 @@
 """What a person at the screen can ask about a run, and do to it, from any thread."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -344,3 +346,24 @@ def test_an_endless_output_tells_its_end(tmp_path):
     assert len(told) < 21_000
     assert told.startswith("...x")
     assert told.endswith("xend\n")
+
+
+def test_a_run_that_ended_keeps_no_value_for_its_view(tmp_path):
+    """Once nobody holds its handles, the run is gone, and what is asked says where to look."""
+
+    class Large:
+        """Something that can be held weakly."""
+
+    run = workflow("w", store=tmp_path / "s.duckdb")
+    with run:
+        value = weakref.ref(step(Large).go().result())
+
+    def kept():
+        gc.collect()
+        return value() is not None
+
+    soon(kept, False)  # a timer of the run may have to pass first
+    assert "%durable why" in facts(run.control, 0)["State"]
+    assert "%durable why" in run.control.cancel(0)
+    assert "does not wait" in run.control.retry_now(0)
+    assert run.control.suspend() == "the run has ended"
