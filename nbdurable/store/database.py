@@ -644,13 +644,17 @@ class Store:
             return index.load_checkpoints(rows, self.objects.remember)
 
     def _load_attempts(self, run: str, of_run: str, index: ReplayIndex) -> None:
+        # What has its value starts again only if that is lost, and then anew.
+        has_value = index.checkpoints.has_value
         ended: set[tuple[bytes, bytes, int, int]] = set()
         settled: dict[tuple[bytes, bytes], int] = {}
-        for call, version, attempt, execution, concluded, ending in self.rows(
+        for call, version, attempt, execution, concluded, ending in self._streamed(
             "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
             f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
             [run],
         ):
+            if has_value((call, version)):
+                continue
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.concluded = concluded
@@ -659,13 +663,15 @@ class Store:
             ended.add((call, version, attempt, execution))
             if concluded:
                 settled[call, version] = execution
-        for call, version, attempt, started, execution, died in self.rows(
+        for call, version, attempt, started, execution, died in self._streamed(
             "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
             "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
             "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
             "WHERE e.run = ? ORDER BY t.execution, attempt",
             [run],
         ):
+            if has_value((call, version)):
+                continue
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.started, past.execution = started, execution

@@ -122,6 +122,16 @@ class Saved:
             return found
         return next((one for one in self.versions(call) if one.version == version), None)
 
+    def has_value(self, identity: Identity) -> bool:
+        """Tell whether a call and version has a value, and neither failed nor was cancelled."""
+        call, version = identity
+        for packed in (self._newest.get(call), *self._older.get(call, ())):
+            if packed is not None:
+                place, own_version, *_ = marshal.loads(packed)  # noqa: S302 - as in _unpacked
+                if own_version == version:
+                    return self._alike[place][_KIND] is Kind.VALUE
+        return False
+
     def versions(self, call: bytes) -> list[Checkpoint]:
         """Give the checkpoints of a call, in commit order."""
         newest = self._newest.get(call)
