@@ -8,9 +8,11 @@ held for one is its call and one piece of bytes, which the garbage collector nev
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import marshal
+import sys
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbdurable.records import Checkpoint, Kind
 
@@ -24,30 +26,33 @@ Group = tuple[bytes, str]
 """(namespace, name): what the outcomes of one step are saved under"""
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Checkpoint))
-# Many checkpoints have these alike; they are held once for all that do.
-_ALIKE = ("namespace", "name", "code", "execution", "kind")  # the kind comes last
-_OWN = tuple(name for name in _FIELDS if name not in (*_ALIKE, "call"))
+_GROUP = ("namespace", "name")
+# Few are unlike in these; they are held once for all that have them alike, as the group is.
+_ALIKE = ("kind", "code", "execution")
+_OWN = tuple(name for name in _FIELDS if name not in (*_GROUP, *_ALIKE, "call"))
 
-COLUMNS = (*_ALIKE, "call", *_OWN)
+COLUMNS = (*_GROUP, *_ALIKE, "call", *_OWN)
 """The fields of a row, in the order in which they are taken here."""
 
-_CALL = len(_ALIKE)
-_KIND, _NUMBER, _CAUSE, _STARTED, _SECONDS, _PIECES = map(
-    COLUMNS.index, ("kind", "number", "cause", "started", "seconds", "pieces")
+_KIND, _CALL, _NUMBER, _CAUSE, _STARTED, _SECONDS, _PIECES = map(
+    COLUMNS.index, ("kind", "call", "number", "cause", "started", "seconds", "pieces")
 )
 _in_order_of_fields = itemgetter(*map(COLUMNS.index, _FIELDS))
 _number = attrgetter("number")
 _KINDS = {kind.value: kind for kind in Kind}
+_VALUE = Kind.VALUE.value
 
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Make a checkpoint of a row of `COLUMNS`."""
-    return Checkpoint(*_in_order_of_fields((*_with_kind(row[:_CALL]), *row[_CALL:])))
+    fields = list(row)
+    fields[_KIND] = _kind_of(row[_KIND])
+    return Checkpoint(*_in_order_of_fields(fields))
 
 
-def _with_kind(alike: Sequence[Any]) -> tuple[Any, ...]:
+def _kind_of(text: str) -> Kind:
     # An unknown kind stays as it is: its signature fails where it is asked for.
-    return (*alike[:_KIND], _KINDS.get(alike[_KIND], alike[_KIND]))
+    return _KINDS.get(text, cast("Kind", text))
 
 
 class Saved:
@@ -58,9 +63,9 @@ class Saved:
         self.last_ended = 0.0
         self._newest: dict[bytes, bytes] = {}
         self._older: dict[bytes, list[bytes]] = {}
-        self._alike: list[tuple[Any, ...]] = []
-        self._places: dict[tuple[Any, ...], tuple[int, list[bytes]]] = {}
         self._calls: dict[Group, list[bytes]] = {}
+        self._groups: list[Group] = []
+        self._alike: list[tuple[Kind, bytes, int]] = []
         self._special: dict[bytes, None] = {}  # calls that have an outcome without a value
 
     def __len__(self) -> int:
@@ -82,19 +87,29 @@ class Saved:
         """
         newest, older, special, pack = self._newest, self._older, self._special, marshal.dumps
         last, last_ended = self.last_number, self.last_ended
+        groups: dict[Group, int] = {}
+        kinds: dict[tuple[Any, ...], int] = {}
         before: tuple[Any, ...] = ()
         for row in rows:
             if row[_NUMBER] < last:
                 return False
             last = row[_NUMBER]
-            alike, call = row[:_CALL], row[_CALL]
-            if alike != before:
-                before = alike
-                place, calls = self._place_of(alike)
+            shared, call = row[:_CALL], row[_CALL]
+            if shared != before:
+                before = shared
+                group = groups.get(shared[:_KIND])
+                if group is None:
+                    group = self._new_group(*shared[:_KIND])
+                    groups[self._groups[group]] = group
+                calls = self._calls[self._groups[group]]
+                alike = kinds.get(shared[_KIND:])
+                if alike is None:
+                    alike = kinds[shared[_KIND:]] = len(self._alike)
+                    self._alike.append((_kind_of(shared[_KIND]), *shared[_KIND + 1 :]))
             calls.append(call)
             if call in newest:
                 older.setdefault(call, []).append(newest[call])
-            newest[call] = pack((place, *row[_CALL + 1 :]))
+            newest[call] = pack((group, alike, *row[_CALL + 1 :]))
             last_ended = max(last_ended, row[_STARTED] + row[_SECONDS])
             if row[_KIND] != _VALUE or row[_CAUSE]:
                 special[call] = None
@@ -103,13 +118,11 @@ class Saved:
         self.last_number, self.last_ended = last, last_ended
         return True
 
-    def _place_of(self, alike: tuple[Any, ...]) -> tuple[int, list[bytes]]:
-        found = self._places.get(alike)
-        if found is None:
-            calls = self._calls.setdefault(alike[:2], [])
-            found = self._places[alike] = len(self._alike), calls
-            self._alike.append(_with_kind(alike))
-        return found
+    def _new_group(self, namespace: bytes, name: str) -> int:
+        group = namespace, sys.intern(name)  # sub-workflows have one name, and many namespaces
+        self._groups.append(group)
+        self._calls.setdefault(group, [])
+        return len(self._groups) - 1
 
     def get(self, identity: Identity) -> Checkpoint | None:
         """Give the checkpoint of a call and version, or None."""
@@ -127,9 +140,9 @@ class Saved:
         call, version = identity
         for packed in (self._newest.get(call), *self._older.get(call, ())):
             if packed is not None:
-                place, own_version, *_ = marshal.loads(packed)  # noqa: S302 - as in _unpacked
+                _, alike, own_version, *_ = marshal.loads(packed)  # noqa: S302 - as in _unpacked
                 if own_version == version:
-                    return self._alike[place][_KIND] is Kind.VALUE
+                    return self._alike[alike][0] is Kind.VALUE
         return False
 
     def versions(self, call: bytes) -> list[Checkpoint]:
@@ -169,21 +182,25 @@ class Saved:
         for one in checkpoints:
             gone.setdefault(one.call, set()).add(one.number)
             groups[one.namespace, one.name] = None
+        stay: dict[bytes, Iterator[bool]] = {}
         for call, numbers in gone.items():
-            packed = [*self._older.pop(call, ()), self._newest[call]]
-            kept = [one for one in packed if self._unpacked(call, one).number not in numbers]
+            packed = [*self._older.get(call, ()), self._newest[call]]
+            stays = [self._unpacked(call, one).number not in numbers for one in packed]
+            stay[call] = iter(stays)
+            kept = list(itertools.compress(packed, stays))
+            # Another thread may ask meanwhile: what stays is to be found at every moment.
             if kept:
-                self._newest[call] = kept.pop()
+                *older, self._newest[call] = kept
+                self._older[call] = older
             else:
                 del self._newest[call]
-            if kept:
-                self._older[call] = kept
+                self._older.pop(call, None)
         for group in groups:
-            self._calls[group][:] = [call for call in self._calls[group] if call in self._newest]
+            # A call stands there once for each version, in the same order.
+            calls = self._calls[group]
+            calls[:] = [call for call in calls if call not in stay or next(stay[call], True)]
 
     def _unpacked(self, call: bytes, packed: bytes) -> Checkpoint:
-        place, *own = marshal.loads(packed)  # noqa: S302 - packed by this very object
-        return Checkpoint(*_in_order_of_fields((*self._alike[place], call, *own)))
-
-
-_VALUE = Kind.VALUE.value
+        group, alike, *own = marshal.loads(packed)  # noqa: S302 - packed by this very object
+        row = (*self._groups[group], *self._alike[alike], call, *own)
+        return Checkpoint(*_in_order_of_fields(row))

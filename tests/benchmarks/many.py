@@ -19,7 +19,7 @@ from nbdurable.store import Store
 
 from .measure import expect, memory
 
-RUN = "many"
+RUN = "million"
 
 
 @step
