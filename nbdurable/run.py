@@ -708,8 +708,8 @@ class Run:
         """Give the replayed outcomes that are not the newest of their calls: gc leaves them."""
         for handle in self.handles:
             if isinstance(handle, StepHandle) and handle.replayed:
-                newest = self._index.checkpoints.newest(handle.call.id)
-                if newest is not None and newest.version != handle.pair[1]:
+                found = handle.checkpoint
+                if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
 
     def _say_unseen(self) -> None:

@@ -7,11 +7,10 @@ held for one is its call and one piece of bytes, which the garbage collector nev
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import marshal
 import sys
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from nbdurable.records import Checkpoint, Kind
@@ -25,19 +24,16 @@ Identity = tuple[bytes, bytes]
 Group = tuple[bytes, str]
 """(namespace, name): what the outcomes of one step are saved under"""
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Checkpoint))
-_GROUP = ("namespace", "name")
-# Few are unlike in these; they are held once for all that have them alike, as the group is.
-_ALIKE = ("kind", "code", "execution")
-_OWN = tuple(name for name in _FIELDS if name not in (*_GROUP, *_ALIKE, "call"))
-
-COLUMNS = (*_GROUP, *_ALIKE, "call", *_OWN)
+# First what many have alike, which is held once for all of them: the group, and the next three.
+COLUMNS = (
+    "namespace", "name", "kind", "code", "execution", "call", "version", "number", "cause", "label",
+    "arguments", "attempt", "started", "seconds", "payload", "pieces", "output", "signature",
+)  # fmt: skip
 """The fields of a row, in the order in which they are taken here."""
 
 _KIND, _CALL, _NUMBER, _CAUSE, _STARTED, _SECONDS, _PIECES = map(
     COLUMNS.index, ("kind", "call", "number", "cause", "started", "seconds", "pieces")
 )
-_in_order_of_fields = itemgetter(*map(COLUMNS.index, _FIELDS))
 _number = attrgetter("number")
 _KINDS = {kind.value: kind for kind in Kind}
 _VALUE = Kind.VALUE.value
@@ -45,9 +41,8 @@ _VALUE = Kind.VALUE.value
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Make a checkpoint of a row of `COLUMNS`."""
-    fields = list(row)
-    fields[_KIND] = _kind_of(row[_KIND])
-    return Checkpoint(*_in_order_of_fields(fields))
+    fields = dict(zip(COLUMNS, row, strict=True))
+    return Checkpoint(**{**fields, "kind": _kind_of(fields["kind"])})
 
 
 def _kind_of(text: str) -> Kind:
@@ -157,6 +152,11 @@ class Saved:
         packed = self._newest.get(call)
         return None if packed is None else self._unpacked(call, packed)
 
+    def superseded(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether a later version of its call has a checkpoint."""
+        newest = self.newest(checkpoint.call) if self._older.get(checkpoint.call) else None
+        return newest is not None and newest.number != checkpoint.number
+
     def calls(self, group: Group) -> dict[bytes, None]:
         """Give the calls that have a checkpoint of this namespace and name, the oldest first."""
         return dict.fromkeys(self._calls.get(group, ()))
@@ -201,6 +201,14 @@ class Saved:
             calls[:] = [call for call in calls if call not in stay or next(stay[call], True)]
 
     def _unpacked(self, call: bytes, packed: bytes) -> Checkpoint:
-        group, alike, *own = marshal.loads(packed)  # noqa: S302 - packed by this very object
-        row = (*self._groups[group], *self._alike[alike], call, *own)
-        return Checkpoint(*_in_order_of_fields(row))
+        # Written out, for each step that replays waits for it.
+        (
+            group, alike, version, number, cause, label, arguments, attempt, started, seconds,
+            payload, pieces, output, signature,
+        ) = marshal.loads(packed)  # fmt: skip  # noqa: S302 - packed by this very object
+        namespace, name = self._groups[group]
+        kind, code, execution = self._alike[alike]
+        return Checkpoint(
+            call, version, code, namespace, number, cause, execution, kind, name, label, arguments,
+            attempt, started, seconds, payload, pieces, output, signature,
+        )  # fmt: skip
