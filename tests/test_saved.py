@@ -41,6 +41,9 @@ def agree(saved, records):
         versions = [one for one in records if one.call == call]
         assert saved.versions(call) == versions
         assert saved.newest(call) == (versions[-1] if versions else None)
+        assert [saved.superseded(one) for one in versions] == [
+            one != versions[-1] for one in versions
+        ]
         for version in VERSIONS:
             found = next((one for one in versions if one.version == version), None)
             assert saved.get((call, version)) == found
@@ -103,8 +106,8 @@ def test_a_row_out_of_order_is_refused():
     assert not Saved().add([row_of(2), row_of(1, CALLS[1])], [].append)
 
 
-def test_a_checkpoint_takes_little_and_nothing_of_the_collector():
-    """A million take less than half a gibibyte, and the collector does not visit them."""
+def test_a_checkpoint_takes_little():
+    """A million take less than half a gibibyte, and no object that the collector tracks."""
     count = 20_000
     rows = (row_of(number, number.to_bytes(16, "big")) for number in range(count))
     tracemalloc.start()

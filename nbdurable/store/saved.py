@@ -2,7 +2,7 @@
 
 Invariant: each as it was committed, and each call's versions in commit order. Whoever
 asks gets an equal `Checkpoint`, made anew; its signature is not verified yet. What is
-held for one is its call and one piece of bytes, which the garbage collector never visits.
+held for one is its call and one piece of bytes, neither tracked by the garbage collector.
 """
 
 from __future__ import annotations
