@@ -233,7 +233,7 @@ class Completions:
         """Give the lowest number that a step without one may still find for itself, or 0."""
         if leaf.number or leaf.kind != "step":
             return 0
-        found = self._index.versions.get(leaf.call.id, ())
+        found = self._index.checkpoints.versions(leaf.call.id)
         numbers = [one.number for one in found if one.code == leaf.code_digest]
         return min(numbers, default=0)
 

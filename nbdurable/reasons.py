@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     from .news import News
     from .records import Checkpoint
-    from .store import Identity, Opened
-
-
-_Group = tuple[bytes, str]  # namespace and name: what the outcomes of one step are saved under
+    from .store import Group, Identity, Opened
 
 
 class Reasons:
@@ -33,10 +30,10 @@ class Reasons:
         self._claimed = claimed
         self._news = news
         self._lock = threading.Lock()
-        self._left: dict[_Group, dict[bytes, Checkpoint]] = {}
-        self._changed: dict[tuple[_Group, bytes, bytes], str] = {}
+        self._left: dict[Group, dict[bytes, None]] = {}
+        self._changed: dict[tuple[Group, bytes, bytes], str] = {}
         self._lost: dict[Identity, str] = {}
-        self._lost_groups: set[_Group] = set()
+        self._lost_groups: set[Group] = set()
 
     def why(self, handle: StepHandle[Any]) -> str:
         """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
@@ -48,16 +45,16 @@ class Reasons:
         past = index.attempts.get(handle.pair)
         if past is not None:
             return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
-        older = index.versions.get(handle.call.id)
-        if not older:
+        older = index.checkpoints.newest(handle.call.id)
+        if older is None:
             # Which argument changed can be told now only where one call stands for one.
             left = self._unclaimed(_group(handle), 2)
-            before = left[0] if len(left) == 1 else None
+            before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
             return _argument_changed(before, arguments_text(handle.work))
         assert handle.version is not None
-        if older[-1].code == handle.version.code:
+        if older.code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
-        return _text(Why.CODE_CHANGED, self._code_changed(handle, older[-1]))
+        return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
 
     def lost(self, handle: StepHandle[Any], fault: str, fault_of: Callable[[bytes], str]) -> None:
         """Take in that a step runs again because its saved value can't be restored.
@@ -70,9 +67,8 @@ class Reasons:
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
-            latest = {found.call: found for found in self._index.named[group]}
-        latest.pop(handle.call.id)
-        count = 1 + sum(bool(fault_of(found.pieces)) for found in latest.values())
+        others = (one for one in self._newest(group) if one.call != handle.call.id)
+        count = 1 + sum(bool(fault_of(found.pieces)) for found in others)
         self._news.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
             f"restored, the first for {fault}: what is asked for of them runs again"
@@ -81,7 +77,7 @@ class Reasons:
     def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:
         """Pair what ran as new with what was no longer asked for, now that both are known."""
         changed = []
-        left: dict[_Group, Iterator[Checkpoint]] = {}
+        left: dict[Group, Iterator[bytes]] = {}
         for handle in handles:
             if not isinstance(handle, StepHandle) or handle.checkpoint is None or handle.replayed:
                 continue
@@ -90,7 +86,9 @@ class Reasons:
             group = _group(handle)
             if group not in left:
                 left[group] = iter(self._unclaimed(group))
-            text = _argument_changed(next(left[group], None), handle.checkpoint.arguments)
+            call = next(left[group], None)
+            before = None if call is None else self._index.checkpoints.newest(call)
+            text = _argument_changed(before, handle.checkpoint.arguments)
             if text != handle.why:
                 handle.why = text
                 changed.append((text, handle.pair))
@@ -98,31 +96,40 @@ class Reasons:
 
     def say_unasked(self, namespace: bytes) -> None:
         """Say how many saved outcomes of `namespace` were not asked for."""
-        unasked = {
-            found.call
-            for found in self._index.checkpoints.values()
-            if found.namespace == namespace and found.call not in self._claimed
-        }
+        saved = self._index.checkpoints
+        unasked = sum(
+            call not in self._claimed
+            for group in saved.groups()
+            if group[0] == namespace
+            for call in saved.calls(group)
+        )
         if unasked:
-            outcomes = "outcome was" if len(unasked) == 1 else "outcomes were"
-            self._news.say(f"{len(unasked):,} saved {outcomes} not asked for this time")
+            outcomes = "outcome was" if unasked == 1 else "outcomes were"
+            self._news.say(f"{unasked:,} saved {outcomes} not asked for this time")
 
-    def _unclaimed(self, group: _Group, most: int | None = None) -> list[Checkpoint]:
-        """Give the latest outcomes of calls that nobody has asked for yet; `most` of them.
+    def _newest(self, group: Group) -> Iterator[Checkpoint]:
+        """Give the last outcome of each call of a group, one at a time: there may be a million."""
+        saved = self._index.checkpoints
+        for call in saved.calls(group):
+            newest = saved.newest(call)
+            if newest is not None:
+                yield newest
+
+    def _unclaimed(self, group: Group, most: int | None = None) -> list[bytes]:
+        """Give the calls with an outcome that nobody has asked for yet; `most` of them.
 
         What has been claimed never comes back, so it is looked at once.
         """
         with self._lock:
             left = self._left.get(group)
             if left is None:
-                named = self._index.named.get(group, ())
-                left = self._left[group] = {found.call: found for found in named}
+                left = self._left[group] = self._index.checkpoints.calls(group)
             found, gone = [], []
-            for call, checkpoint in left.items():
+            for call in left:
                 if call in self._claimed:
                     gone.append(call)
                 else:
-                    found.append(checkpoint)
+                    found.append(call)
                     if len(found) == most:
                         break
             for call in gone:
@@ -144,8 +151,7 @@ class Reasons:
                 before = self._index.code_parts.get(older.code, {})
                 changed = _differing(before, dict(handle.work.code.parts))
             self._changed[key] = changed
-            latest = {found.call: found for found in self._index.named[group]}
-        count = sum(found.code != handle.version.code for found in latest.values())
+        count = sum(found.code != handle.version.code for found in self._newest(group))
         self._news.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} no longer "
             f"match: {changed or 'its code'} changed"
@@ -153,7 +159,7 @@ class Reasons:
         return changed
 
 
-def _group(handle: StepHandle[Any]) -> _Group:
+def _group(handle: StepHandle[Any]) -> Group:
     return handle.call.namespace, handle.name
 
 

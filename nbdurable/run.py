@@ -713,8 +713,8 @@ class Run:
         """Give the replayed outcomes that are not the newest of their calls: gc leaves them."""
         for handle in self.handles:
             if isinstance(handle, StepHandle) and handle.replayed:
-                versions = self._index.versions.get(handle.call.id, ())
-                if len(versions) > 1 and versions[-1] is not handle.checkpoint:
+                found = handle.checkpoint
+                if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
 
     def _say_unseen(self) -> None:

@@ -1397,6 +1397,42 @@ def start(store, opened, started):
         execution=opened.execution, started=started)  # fmt: skip
 
 
+def test_rows_that_lie_in_another_order(path):
+    """Commit order is that of the numbers, wherever in the table a row has come to lie."""
+    execute(path)
+    with contextlib.closing(Store.open(path)) as store:
+        before = store.load_index(store.summaries()[0].id)
+    tamper(
+        path,
+        "CREATE TEMP TABLE moved AS FROM nbdurable.checkpoints WHERE number = 1; "
+        "DELETE FROM nbdurable.checkpoints WHERE number = 1; "
+        "INSERT INTO nbdurable.checkpoints FROM moved",
+    )
+    with contextlib.closing(Store.open(path)) as store:
+        numbers = store.rows("SELECT number FROM nbdurable.checkpoints ORDER BY rowid")
+        assert numbers != sorted(numbers), "it has moved"
+        after = store.load_index(store.summaries()[0].id)
+    assert list(after.checkpoints) == list(before.checkpoints)
+    assert after.next_number == before.next_number > len(numbers)
+
+
+def test_attempts_of_what_has_its_value(store):
+    """The start and the failures of a step that has its value since take no memory."""
+    opened = store.begin_execution("w", now=1.0)
+    kinds = {b"v": "value", b"e": "error", b"c": "cancelled"}
+    for number, (letter, kind) in enumerate(kinds.items(), 1):
+        add(store, "checkpoints", call=letter * 16, version=b"1" * 16, number=number,
+            execution=opened.execution, kind=kind)  # fmt: skip
+    for letter, version in [(b"v", b"1"), (b"v", b"2"), (b"e", b"1"), (b"c", b"1"), (b"f", b"1")]:
+        identity = {"call": letter * 16, "version": version * 16, "execution": opened.execution}
+        add(store, "attempt_ends", **identity, attempt=1, ending="error")
+        add(store, "starts", **identity, attempt=2)
+    attempts = store.load_index(opened.run).attempts
+    held = [(b"v", b"2"), (b"e", b"1"), (b"c", b"1"), (b"f", b"1")]
+    assert set(attempts) == {(call * 16, version * 16) for call, version in held}
+    assert {(past.last, past.failed) for past in attempts.values()} == {(2, 1)}
+
+
 def test_first_execution_begins_a_run(store):
     """Where no run has the name, one begins."""
     opened = store.begin_execution("w", now=7.0)

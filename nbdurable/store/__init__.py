@@ -16,7 +16,6 @@ from nbdurable.errors import StoreError
 
 from .changes import correct_whys, take_out
 from .index import (
-    Identity,
     Member,
     PastAttempts,
     ReplayIndex,
@@ -24,6 +23,7 @@ from .index import (
     decision_message,
     pack,
 )
+from .saved import Group, Identity
 
 if TYPE_CHECKING:
     from .collect import Garbage, compact, garbage, remove, spare_files
@@ -49,6 +49,7 @@ __all__ = [
     "Batch",
     "Entry",
     "Garbage",
+    "Group",
     "Identity",
     "Journal",
     "Member",

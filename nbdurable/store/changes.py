@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from nbdurable.records import Checkpoint
 
-    from .index import Identity
     from .journal import Batch
+    from .saved import Identity
 
 
 def correct_whys(batch: Batch, whys: Sequence[tuple[str, Identity]]) -> None:

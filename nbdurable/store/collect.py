@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .database import Store
-    from .index import Identity
     from .journal import Batch
+    from .saved import Identity
 
 _WORTH_BYTES = 1 << 20
 """A file that would become smaller by less is left as it is."""

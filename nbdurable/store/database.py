@@ -27,7 +27,7 @@ from nbdurable.errors import (
     StoreVersionError,
     UntrustedCheckpointError,
 )
-from nbdurable.records import Checkpoint, Decision, Kind, RunStatus, RunSummary
+from nbdurable.records import Decision, RunStatus, RunSummary
 
 from . import LOCK_WAIT_SECONDS, MEMORY, NOT_SAVED, place_of, taken_by_schema
 from .changes import take_out
@@ -47,11 +47,14 @@ from .journal import Batch, Journal, as_store_error
 from .keys import key_path, load_key
 from .named import table_name, with_tables
 from .objects import Objects
+from .saved import COLUMNS, checkpoint_of
 from .schema import VERSION
 from .structure import catalogue_of, lay, lay_views, own_functions, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from nbdurable.records import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -284,7 +287,9 @@ class Store:
         """
         return self.answer(query, parameters)[1]
 
-    def _streamed(self, query: str, parameters: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+    def _streamed(
+        self, query: str, parameters: Sequence[object]
+    ) -> Generator[tuple[Any, ...], None, None]:
         """Give the rows of a query of ours, a bounded number in memory at a time; as `rows`."""
         try:
             with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
@@ -362,7 +367,7 @@ class Store:
         Raises:
             UntrustedCheckpointError: One of them is not signed by this user's key.
         """
-        columns = ", ".join(f"c.{field.name}" for field in dataclasses.fields(Checkpoint))
+        columns = ", ".join(f"c.{name}" for name in COLUMNS)
         rows = self.rows(
             f"""
             SELECT {columns} FROM nbdurable.checkpoints c
@@ -375,7 +380,7 @@ class Store:
             """,  # noqa: S608 - names of ours
             [step],
         )
-        found = [_checkpoint(row) for row in rows]
+        found = [checkpoint_of(row) for row in rows]
         exactly = [one for one in found if one.label == step]
         index = self._empty_index()
         for checkpoint in exactly or found:
@@ -603,18 +608,10 @@ class Store:
     def load_index(self, run: str) -> ReplayIndex:
         """Give what `run` has saved."""
         index = self._empty_index()
+        if not self._load_checkpoints(run, index, sort=False):
+            index = self._empty_index()
+            self._load_checkpoints(run, index, sort=True)
         of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-        columns = ", ".join(field.name for field in dataclasses.fields(Checkpoint))
-        shared: dict[object, object] = {}
-        for row in self._streamed(
-            f"SELECT {columns} FROM (SELECT t.* "  # noqa: S608 - no input
-            f"FROM nbdurable.checkpoints t {of_run}) ORDER BY number",
-            [run],
-        ):
-            checkpoint = _checkpoint(row, shared)
-            index.load_checkpoint(checkpoint)
-            if checkpoint.pieces:
-                self.objects.remember(checkpoint.pieces)
         for key, branches, winner, losers, number, execution, signature in self.rows(
             "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
             f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
@@ -636,14 +633,28 @@ class Store:
             index.code_parts.setdefault(code, {})[part] = digest
         return index
 
+    def _load_checkpoints(self, run: str, index: ReplayIndex, *, sort: bool) -> bool:
+        # Rows lie in commit order as they were appended; sorting a million takes 400 MB.
+        query = (
+            f"SELECT {', '.join(COLUMNS)} FROM nbdurable.checkpoints WHERE execution IN "  # noqa: S608 - no input
+            "(SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+        )
+        rows = self._streamed(f"{query} ORDER BY number" if sort else query, [run])
+        with contextlib.closing(rows):
+            return index.load_checkpoints(rows, self.objects.remember)
+
     def _load_attempts(self, run: str, of_run: str, index: ReplayIndex) -> None:
+        # What has its value starts again only if that is lost, and then anew.
+        has_value = index.checkpoints.has_value
         ended: set[tuple[bytes, bytes, int, int]] = set()
         settled: dict[tuple[bytes, bytes], int] = {}
-        for call, version, attempt, execution, concluded, ending in self.rows(
+        for call, version, attempt, execution, concluded, ending in self._streamed(
             "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
             f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
             [run],
         ):
+            if has_value((call, version)):
+                continue
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.concluded = concluded
@@ -652,13 +663,15 @@ class Store:
             ended.add((call, version, attempt, execution))
             if concluded:
                 settled[call, version] = execution
-        for call, version, attempt, started, execution, died in self.rows(
+        for call, version, attempt, started, execution, died in self._streamed(
             "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
             "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
             "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
             "WHERE e.run = ? ORDER BY t.execution, attempt",
             [run],
         ):
+            if has_value((call, version)):
+                continue
             past = index.attempts.setdefault((call, version), PastAttempts())
             past.last = max(past.last, attempt)
             past.started, past.execution = started, execution
@@ -667,23 +680,7 @@ class Store:
                 past.deaths += (call, version) not in index.checkpoints
 
 
-_KINDS = {kind.value: kind for kind in Kind}
-
-_ROWS_AT_A_TIME = 10_000
-_NAMES = [field.name for field in dataclasses.fields(Checkpoint)]
-_KIND = _NAMES.index("kind")
-_ALIKE = [_NAMES.index(name) for name in ("version", "code", "namespace", "name")]
-
-
-def _checkpoint(row: tuple[Any, ...], shared: dict[object, object] | None = None) -> Checkpoint:
-    """Make a checkpoint of its row; what many have alike is `shared`, once in memory."""
-    fields = list(row)
-    if shared is not None:
-        for at in _ALIKE:
-            fields[at] = shared.setdefault(row[at], row[at])
-    # An unknown kind stays as it is: its signature fails where it is asked for.
-    fields[_KIND] = _KINDS.get(row[_KIND], row[_KIND])
-    return Checkpoint(*fields)
+_ROWS_AT_A_TIME = 2_000  # they stay in the processor's cache
 
 
 class _Now:

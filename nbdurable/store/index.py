@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .saved import Identity, Saved
 
-Identity = tuple[bytes, bytes]
-"""(call, version)"""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 Member = tuple[bytes, bytes, bytes]
 """(call, version, code) of a branch, by which a decision is found again"""
@@ -112,9 +111,7 @@ class ReplayIndex:
     key: bytes
     next_number: int = 1
     last_saved: float = 0.0
-    checkpoints: dict[Identity, Checkpoint] = field(default_factory=dict)
-    versions: dict[bytes, list[Checkpoint]] = field(default_factory=dict)
-    named: dict[tuple[bytes, str], list[Checkpoint]] = field(default_factory=dict)
+    checkpoints: Saved = field(default_factory=Saved)
     decisions: dict[bytes, list[Decision]] = field(default_factory=dict)
     numbered: dict[int, list[Decision]] = field(default_factory=dict)
     losers: set[Identity] = field(default_factory=set)
@@ -123,13 +120,14 @@ class ReplayIndex:
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
 
-    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Take in a committed checkpoint of an earlier execution."""
-        self.checkpoints[checkpoint.call, checkpoint.version] = checkpoint
-        self.versions.setdefault(checkpoint.call, []).append(checkpoint)
-        self.named.setdefault((checkpoint.namespace, checkpoint.name), []).append(checkpoint)
-        self.next_number = max(self.next_number, checkpoint.number + 1)
-        self.last_saved = max(self.last_saved, checkpoint.started + checkpoint.seconds)
+    def load_checkpoints(
+        self, rows: Iterable[tuple[Any, ...]], with_pieces: Callable[[bytes], object]
+    ) -> bool:
+        """Take in the committed checkpoints of earlier executions; as `Saved.add`."""
+        in_order = self.checkpoints.add(rows, with_pieces)
+        self.next_number = max(self.next_number, self.checkpoints.last_number + 1)
+        self.last_saved = max(self.last_saved, self.checkpoints.last_ended)
+        return in_order
 
     def add_decision(self, decision: Decision) -> None:
         """Take in a committed decision."""
@@ -211,15 +209,10 @@ class ReplayIndex:
             return
         numbers = {found.number for found in checkpoints}
         for found in checkpoints:
-            identity = (found.call, found.version)
-            del self.checkpoints[identity]
-            past = self.attempts.setdefault(identity, PastAttempts())
+            past = self.attempts.setdefault((found.call, found.version), PastAttempts())
             past.last, past.failed, past.concluded = max(past.last, found.attempt), 0, True
             past.deaths = 0
-        for call in {found.call for found in checkpoints}:
-            _drop(self.versions[call], numbers)
-        for group in {(found.namespace, found.name) for found in checkpoints}:
-            _drop(self.named[group], numbers)
+        self.checkpoints.remove(checkpoints)
         for decisions in self.decisions.values():
             decisions[:] = [
                 kept
@@ -249,7 +242,7 @@ class ReplayIndex:
     def with_consequences(self, errors: Sequence[Checkpoint]) -> list[Checkpoint]:
         """Give `errors` and every cancellation that hangs on a decision that one of them won."""
         caused: dict[int, list[Checkpoint]] = {}
-        for found in self.checkpoints.values():
+        for found in self.checkpoints.without_value():
             if found.cause:
                 caused.setdefault(found.cause, []).append(found)
         taken = list(errors)
@@ -259,11 +252,7 @@ class ReplayIndex:
 
     def errors(self) -> list[Checkpoint]:
         """Give the checkpoints whose outcome is an error."""
-        return [found for found in self.checkpoints.values() if found.kind is Kind.ERROR]
-
-
-def _drop(checkpoints: list[Checkpoint], numbers: set[int]) -> None:
-    checkpoints[:] = [kept for kept in checkpoints if kept.number not in numbers]
+        return [found for found in self.checkpoints.without_value() if found.kind is Kind.ERROR]
 
 
 _SUSPICIOUS = 2  # deaths

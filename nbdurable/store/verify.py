@@ -93,7 +93,7 @@ def _large_values(store: Store) -> Iterator[str]:
 def _signatures(store: Store) -> Iterator[str]:
     for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
         index = store.load_index(run)
-        for checkpoint in index.checkpoints.values():
+        for checkpoint in index.checkpoints:
             message = checkpoint_message(store.id, checkpoint)
             if not signature_holds(store.key, checkpoint.signature, message):
                 yield f"a checkpoint with a wrong signature: {checkpoint.label}"

@@ -10,12 +10,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, linear, load, replay, report, sequential, values, window
+from . import concurrently, linear, load, million, replay, report, sequential, values, window
 from .measure import Settings
 
 BENCHMARKS = {
     module.NAME: module
-    for module in (sequential, concurrently, replay, linear, load, values, window)
+    for module in (sequential, concurrently, replay, linear, load, values, window, million)
 }
 CORES = 2
 ROUNDS = 7
@@ -36,7 +36,7 @@ def main():
         parser.error(f"--folder: there is no folder {asked.folder}")
     if asked.json is not None and not asked.json.resolve().parent.is_dir():
         parser.error(f"--json: there is no folder {asked.json.parent}")
-    for module in (concurrently, values):
+    for module in (concurrently, values, million):
         if module.NAME in chosen and (lacking := module.missing()):
             parser.error(lacking)
     _pin()

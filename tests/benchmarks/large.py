@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from nbdurable import step, workflow
 from nbdurable.session import close_stores
 
-from .measure import expect
+from .measure import expect, memory
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -151,12 +151,6 @@ def replay(kind, folder, _):
         expect(usable(kind, other), seen, "joblib's value")
         del other
     return found
-
-
-def memory(name):
-    """Give a figure of this process's memory, in bytes."""
-    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if name in one]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

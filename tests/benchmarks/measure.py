@@ -48,7 +48,7 @@ class Target:
 class Figure:
     """One line of the report: the median of one sample a round.
 
-    ``unit`` is "s" for seconds, "/s" for a rate, "x" for a ratio, "MiB" for memory.
+    ``unit`` is "s" for seconds, "/s" for a rate, "x" for a ratio, "MiB" for memory, "B" for bytes.
     """
 
     benchmark: str
@@ -106,6 +106,12 @@ def expect(found, wanted, what):
     """
     if found != wanted:
         raise AssertionError(f"{what}: {found!r:.200} instead of {wanted!r:.200}")
+
+
+def memory(name):
+    """Give a figure of this process's memory, in bytes, by its name in Linux's /proc."""
+    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if name in one]
+    return int(line.split()[1]) * 1024
 
 
 def in_new_process(program, *arguments, ending=0, **environment):

@@ -69,8 +69,8 @@ def shown(value, unit):
     """Give a figure as people read it."""
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.2f} s"
-    if unit == "MiB":
-        return f"{value:,.0f} MiB"
+    if unit in {"MiB", "B"}:
+        return f"{value:,.0f} {unit}"
     return f"{value:,.0f} /s" if unit == "/s" else f"{value:.2f} x"
 
 
