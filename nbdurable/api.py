@@ -91,7 +91,8 @@ class Step(Generic[P, R]):
 
         Args:
             items: What each call gets as its first argument.
-            limit: How many run at once, besides the run's and the step's own limit.
+            limit: How many are under way at once, those included that wait for steps of
+                their own; the run's and the step's own limit count besides.
             return_exceptions: Give errors in the results' places instead of failing.
             same_for_all: Named arguments that all calls have in common; digested once.
 

@@ -119,10 +119,14 @@ def _nothing() -> None:
 
 
 class Limit:
-    """At most so many at a time; the others wait in a line, which costs them no thread."""
+    """At most so many at a time; the others wait in a line, which costs them no thread.
 
-    def __init__(self, most: int) -> None:
+    One that is ``kept`` counts its bodies also while they wait for steps of their own.
+    """
+
+    def __init__(self, most: int, *, kept: bool = False) -> None:
         self._free = most
+        self._kept = kept
         self._lock = threading.Lock()
         self._line: deque[Callable[[], object]] = deque()
 
@@ -144,10 +148,16 @@ class Limit:
             start = self._line.popleft()
         start()
 
+    def lend(self) -> None:
+        """Make room while the body waits, until `take_back`; unless it is kept."""
+        if not self._kept:
+            self.give()
+
     def take_back(self) -> None:
-        """Take the room that was given away meanwhile, even where that is one too many."""
-        with self._lock:
-            self._free -= 1
+        """Take the room that was lent meanwhile, even where that is one too many."""
+        if not self._kept:
+            with self._lock:
+                self._free -= 1
 
 
 class Room(Protocol):
@@ -159,8 +169,11 @@ class Room(Protocol):
     def give(self) -> None:
         """Make room."""
 
+    def lend(self) -> None:
+        """Make room while the body waits for others, until `take_back`."""
+
     def take_back(self) -> None:
-        """Take the room that was given away meanwhile, whoever is there."""
+        """Take the room that was lent meanwhile, whoever is there."""
 
 
 class Turnstile:
@@ -222,6 +235,9 @@ class _Side:
 
     def give(self) -> None:
         self._turnstile.leave(alone=self._alone)
+
+    def lend(self) -> None:
+        self.give()
 
     def take_back(self) -> None:
         self._turnstile.count(1, alone=self._alone)

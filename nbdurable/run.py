@@ -192,7 +192,7 @@ class Run:
         return_exceptions: bool,
     ) -> Gather[Any]:
         """Start `function` for each of `items`, and gather; `same` is digested once for all."""
-        shared = () if limit is None else (Limit(limit),)
+        shared = () if limit is None else (Limit(limit, kept=True),)
         held: Held = dict.fromkeys(same)
         handles = []
         for item in items:

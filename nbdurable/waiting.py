@@ -90,11 +90,11 @@ class Waiting:
 
     @contextlib.contextmanager
     def slots_given(self) -> Iterator[None]:
-        """Count in no limit while waiting: what is waited for may need the room."""
+        """Lend the limits' room while waiting: what is waited for may need it."""
         where = scope.current.get()
         limits = tuple(where.limits) if where is not None and where.live else ()
         for limit in limits:
-            limit.give()
+            limit.lend()
         try:
             with self._bodies.threads.blocked():
                 yield

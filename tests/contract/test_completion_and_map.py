@@ -361,6 +361,42 @@ def test_a_step_that_waits_counts_in_no_limit(tmp_path):
         assert gather(countdown.go(number) for number in range(6, 9)).result() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("how", ["threads", "loops"])
+def test_a_maps_limit_counts_what_waits(tmp_path, how):
+    """A sub-workflow that waits for its own steps is under way all the same."""
+    lock, under_way, most = threading.Lock(), set(), []
+
+    def begins(number):
+        with lock:
+            under_way.add(number)
+            most.append(len(under_way))
+
+    def ends(number):
+        with lock:
+            under_way.discard(number)
+        return number
+
+    @step(version=1)
+    def inner(number):
+        threading.Event().wait(0.005)
+        return number
+
+    @step(version=1)
+    def waits(number):
+        begins(number)
+        return ends(inner.go(number).result())
+
+    @step(version=1)
+    async def awaits(number):
+        begins(number)
+        return ends(await inner.go(number))
+
+    with workflow("wide", store=tmp_path / "store.duckdb", limit=16):
+        item = waits if how == "threads" else awaits
+        assert item.map(range(20), limit=3).result() == list(range(20))
+    assert max(most) == 3
+
+
 async def limited_async(probe):
     """Run async steps under a limit."""
     running = []
