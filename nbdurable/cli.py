@@ -61,7 +61,10 @@ def main() -> None:
 )
 @click.option("--lab", is_flag=True, help="In JupyterLab: 200 paid questions, and a meter.")
 @click.option("--no-browser", is_flag=True, help="With --lab: print the address alone.")
-def demo_command(folder: Path | None, *, lab: bool, no_browser: bool) -> None:
+@click.argument("options", nargs=-1, metavar="[-- JUPYTERLAB'S OPTIONS]")
+def demo_command(
+    folder: Path | None, *, lab: bool, no_browser: bool, options: tuple[str, ...]
+) -> None:
     """Kill a notebook's kernel in mid-cell, run the notebook again, and show what was replayed.
 
     Runs the quickstart notebook in a real kernel, kills that kernel with SIGKILL
@@ -71,13 +74,17 @@ def demo_command(folder: Path | None, *, lab: bool, no_browser: bool) -> None:
 
     With --lab another notebook is opened in JupyterLab, for you to play: 200
     questions to a simulated paid provider, whose meter counts beside it what has been
-    charged, and a kernel that is killed in the middle.
+    charged, and a kernel that is killed in the middle. Ctrl-C ends it. JupyterLab
+    takes the first free port and gets what follows a "--", as in
+
+        nbdurable demo --lab -- --port 9999 --allow-root
     """
     if lab:
-        _demo_in_lab(folder, browser=not no_browser)
+        _demo_in_lab(folder, options, browser=not no_browser)
         return
-    if no_browser:
-        raise click.UsageError("--no-browser goes with --lab")
+    if no_browser or options:
+        given = options[0] if options else "--no-browser"
+        raise click.UsageError(f"{given} goes with --lab")
     from . import demo  # noqa: PLC0415 - it drives kernels: the other commands don't pay for it
 
     console = Console(highlight=False)
@@ -269,7 +276,7 @@ def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
 # --- The demonstration -----------------------------------------------------------------
 
 
-def _demo_in_lab(folder: Path | None, *, browser: bool) -> None:
+def _demo_in_lab(folder: Path | None, options: Sequence[str], *, browser: bool) -> None:
     """Open the notebook of the 200 questions, until JupyterLab has ended."""
     from . import demo, lab  # noqa: PLC0415 - likewise
 
@@ -278,7 +285,7 @@ def _demo_in_lab(folder: Path | None, *, browser: bool) -> None:
         lab.check()
         notebook = demo.prepare(folder, lab.NOTEBOOK)
         tell(f"a copy of {notebook.name} is in {_short(notebook.parent)}{os.sep}")
-        code = lab.serve(notebook, tell, browser=browser)
+        code = lab.serve(notebook, tell, browser=browser, options=options)
     except demo.DemoError as error:
         raise click.ClickException(str(error)) from error
     if code:

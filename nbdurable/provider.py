@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -38,8 +40,6 @@ MODELS: Final = {
     "dear": Model(price=0.03, seconds=0.7, stalls=0, stalled=0.0),
 }
 
-_WORDS: Final = ("yes", "no", "maybe", "often", "rarely", "twice", "never", "always", "once")
-
 
 class Meter:
     """How many calls of each model have been charged. Called from any thread."""
@@ -61,13 +61,23 @@ class Meter:
         return {"calls": calls, "paid": round(paid, 3)}
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread for each call, and a line long enough for all that come at once.
+
+    A call that finds no place in the line is tried again by the system after a second:
+    that would be taken for a model that stalls.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+
 class Provider:
     """The service on a free port of this machine, for a ``with`` block."""
 
     def __init__(self) -> None:
         self.meter = Meter()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.meter))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self.meter))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -90,12 +100,22 @@ class Provider:
 
 
 def answer(model: str, question: str) -> tuple[str, float]:
-    """Give a model's answer and the seconds it takes, both from the question alone."""
+    """Give a model's answer and the seconds it takes, both from the question alone.
+
+    The models know which numbers are prime (``Is 97 prime?``), and nothing else.
+    """
     digest = hashlib.sha256(f"{model} {question}".encode()).digest()
     asked = MODELS[model]
     stalled = asked.stalls and digest[0] % asked.stalls == 0
     seconds = asked.stalled if stalled else asked.seconds * (0.6 + digest[1] / 320)
-    return _WORDS[digest[2] % len(_WORDS)], seconds
+    found = re.fullmatch(r"Is (\d{1,6}) prime\?", question)
+    if found is None:
+        return "I don't know", seconds
+    return "yes" if _is_prime(int(found[1])) else "no", seconds
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
 def _handler(meter: Meter) -> type[BaseHTTPRequestHandler]:

@@ -1,12 +1,17 @@
 """The simulated provider of the demonstration: it charges, and always answers the same."""
 
+import contextlib
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
+from nbdurable import provider as provider_module
 from nbdurable.provider import MODELS, Provider, answer
 
 
@@ -38,17 +43,41 @@ def test_calls_are_charged_when_they_arrive(provider):
     assert provider.meter.read() == told
 
 
+def test_many_calls_at_once_stand_in_line(monkeypatch):
+    """None of them is sent away to try again after a second, however busy the provider is."""
+    calls, accepted = 100, threading.Event()
+    process = provider_module._Server.process_request
+
+    def late(self, *given):
+        accepted.wait(10)
+        process(self, *given)
+
+    monkeypatch.setattr(provider_module._Server, "process_request", late)
+    with Provider() as made, contextlib.ExitStack() as stack:
+        address = urlsplit(made.url)
+        for _ in range(calls):
+            stack.enter_context(
+                contextlib.closing(
+                    socket.create_connection((address.hostname, address.port), timeout=0.5)
+                )
+            )
+        accepted.set()
+
+
 def test_the_same_question_gets_the_same_answer(provider):
     """Answers and delays follow from the question alone."""
-    replies = {get(f"{provider.url}/cheap?q=will%20it%20hold") for _ in range(3)}
-    assert replies == {json.dumps({"answer": answer("cheap", "will it hold")[0]})}
+    replies = {get(f"{provider.url}/cheap?q=Is%2097%20prime%3F") for _ in range(3)}
+    assert replies == {json.dumps({"answer": "yes"})}
+    primes = [n for n in range(1, 201) if answer("dear", f"Is {n} prime?")[0] == "yes"]
+    assert (len(primes), primes[:6], primes[-1]) == (46, [2, 3, 5, 7, 11, 13], 199)
+    assert answer("dear", "Is 4 x 4 prime?")[0] == "I don't know"
 
 
 def test_some_cheap_calls_stall_and_no_dear_one():
     """The hedge is of use for some questions, and not for most."""
-    cheap = [answer("cheap", f"Q{n}: will it hold?")[1] for n in range(1, 201)]
+    cheap = [answer("cheap", f"Is {n} prime?")[1] for n in range(1, 201)]
     assert 10 < sum(seconds > 2 for seconds in cheap) < 40
-    assert all(answer("dear", f"Q{n}")[1] < 2 for n in range(200))
+    assert all(answer("dear", f"Is {n} prime?")[1] < 2 for n in range(1, 201))
     assert max(cheap) == MODELS["cheap"].stalled
 
 

@@ -19,7 +19,12 @@ import pytest
 from conftest import PATIENCE, REPOSITORY, Lab, Server
 from playwright.sync_api import expect
 
-METER, ASK = 6, 8  # where the notebook's code cells are
+from nbdurable import session
+
+METER, ASK, PASSES = 4, 7, 9  # where the notebook's cells are
+SAVED = "SELECT label, execution FROM steps WHERE name = 'answer' AND status = 'finished'"
+DECIDED = "SELECT label, winner FROM decisions ORDER BY ALL"
+CALLS = "SELECT count(*) AS calls FROM attempts WHERE name = 'ask' AND execution = 2"
 STARTS = 90
 
 
@@ -35,7 +40,7 @@ def demo(tmp_path):
     config.mkdir(parents=True)
     # What a user's own configuration may hold; the command's own comes beside it.
     told = {
-        "ServerApp": {"allow_root": True, "port": port, "port_retries": 0, "ip": "127.0.0.1"},
+        "ServerApp": {"port": port, "port_retries": 0, "ip": "127.0.0.1"},
         "IdentityProvider": {"token": token},
         "LabApp": {
             "expose_app_in_browser": True,
@@ -53,6 +58,7 @@ def demo(tmp_path):
         "IPYTHONDIR": str(home / "ipython"),
         "PYTHONPATH": str(REPOSITORY),
         "JUPYTER_PLATFORM_DIRS": "1",
+        "NBDURABLE_STORE": str(tmp_path / "elsewhere.duckdb"),  # not the demonstration's
     }
     folder = tmp_path / "demo"
     log = (tmp_path / "log").open("w+")
@@ -65,6 +71,8 @@ def demo(tmp_path):
             "--lab",
             "--no-browser",
             f"--folder={folder}",
+            "--",
+            "--allow-root",
         ],
         env=environment,
         stdout=log,
@@ -108,9 +116,17 @@ def look(page):
     page.locator("iframe").evaluate("frame => frame.scrollIntoView({block: 'start'})")
 
 
+def rows(sql, folder):
+    """Ask the store, which no kernel has open, and let go of it."""
+    try:
+        return session.query(sql, folder / ".nbdurable" / "hedged.duckdb").to_dict("records")
+    finally:
+        session.close_stores()
+
+
 @pytest.mark.timeout(300)
 def test_nothing_is_paid_twice(demo, browser, tmp_path):
-    """Killed in the middle, run again, edited: the meter counts each answer once."""
+    """Killed in the middle, run again, edited: what was answered is charged once."""
     pictures = Path(os.environ.get("NBDURABLE_PICTURES") or tmp_path)
     context = browser.new_context(viewport={"width": 1180, "height": 1000})
     page = context.new_page()
@@ -119,10 +135,14 @@ def test_nothing_is_paid_twice(demo, browser, tmp_path):
     lab = Lab(page, demo, pictures)
     lab.path = "hedged.ipynb"
     lab.show()
+    lab.picture("lab-opened")
     lab.run_all(wait=False)
-    view = lab.output(ASK).locator(".nbd-view")
-    expect(view.locator(".nbd-said")).to_contain_text("running")
-    page.wait_for_timeout(4000)
+    output = lab.output(ASK)
+    view = output.locator(".nbd-view")
+    said = view.locator(".nbd-said")
+    expect(said).to_contain_text(re.compile(r"\d\d ran, \d+ running"))
+    # Two seconds are over for the first: the dear model is asked.
+    expect(view.locator("tr", has_text="ask('dear'").first).to_be_visible()
     look(page)
     lab.picture("lab-running")
 
@@ -131,41 +151,51 @@ def test_nothing_is_paid_twice(demo, browser, tmp_path):
     lab.picture("lab-killed")
     page.get_by_role("dialog").get_by_role("button", name="Ok").click()
     provider = page.locator("iframe").get_attribute("src").removesuffix("/meter")
-    before = charged(provider)
-    assert 30 < before["cheap"] < 200
+    before, saved, decided = charged(provider), rows(SAVED, demo.root), rows(DECIDED, demo.root)
+    assert sum(before.values()) >= 80
+    assert 40 < len(saved) <= before["cheap"] <= len(saved) + 10
+    assert {row["execution"] for row in saved} == {1}
+    assert any(row["winner"].startswith("ask('dear'") for row in decided)
 
     lab.run_all(wait=False)
-    said = view.locator(".nbd-said")
-    expect(said).to_contain_text("replayed")
-    replayed = counts(said.inner_text())["replayed"]
-    assert replayed > 20
-    page.wait_for_timeout(3000)
+    # What was answered is there at once, before the first new answer.
+    expect(said).to_contain_text(f"{len(saved)} replayed")
+    expect(view.locator(".nbd-replayed, [data-kind=family]").first).to_be_visible()
+    expect(said).to_contain_text(re.compile(r"\d\d ran"))
     look(page)
     lab.picture("lab-resuming")
+    expect(output.filter(has_text="200 answers, 31 of them from the dear model")).to_have_count(1)
     lab.idle()
-    summary = lab.output(ASK).filter(has_text="answers came from the cheap model")
-    expect(summary.first).to_be_visible()
     after = charged(provider)
-    # Each question once, and what was in flight at the kill once more.
-    assert 200 <= after["cheap"] <= 200 + 25
+    # What the second pass was charged for is what it asked: nothing of what was replayed.
+    asked = rows(CALLS, demo.root)[0]["calls"]
+    assert sum(after.values()) - sum(before.values()) == asked
+    assert 200 - len(saved) - 10 <= after["cheap"] - before["cheap"] <= 200 - len(saved)
+    first_pass = [row for row in rows(SAVED, demo.root) if row["execution"] == 1]
+    assert sorted(map(str, first_pass)) == sorted(map(str, saved))
+    still = {str(row) for row in rows(DECIDED, demo.root)}
+    assert {str(row) for row in decided} <= still
+    expect(output.filter(has_text=f"{len(saved)} replayed")).to_have_count(1)
     look(page)
     lab.picture("lab-resumed")
+    expect(lab.output(PASSES)).to_contain_text(str(200 - len(saved)))
 
     page.evaluate(
         """index => {
             const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
             const source = cell.model.sharedModel.getSource();
-            cell.model.sharedModel.setSource(source.replace('return f"', 'return "EDITED: " + f"'));
+            cell.model.sharedModel.setSource(source.replace('# said', 'said'));
         }""",
         ASK,
     )
     lab.run(ASK)
     lab.idle()
-    expect(lab.output(ASK).filter(has_text="200 replayed, 1 ran").first).to_be_visible()
-    expect(lab.output(ASK).filter(has_text="EDITED: ").first).to_be_visible()
+    expect(output.filter(has_text="200 replayed, 1 ran")).to_have_count(1)
+    expect(output.filter(has_text="46 numbers are prime")).to_have_count(1)
     assert charged(provider) == after
     look(page)
     lab.picture("lab-edited")
+    assert not (tmp_path / "elsewhere.duckdb").exists()
     context.close()
 
 
