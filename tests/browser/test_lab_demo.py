@@ -21,7 +21,7 @@ from playwright.sync_api import expect
 
 from nbdurable import session
 
-METER, ASK, PASSES = 4, 7, 9  # where the notebook's cells are
+ASK, PASSES = 7, 9  # where two of the notebook's cells are
 SAVED = "SELECT label, execution FROM steps WHERE name = 'answer' AND status = 'finished'"
 DECIDED = "SELECT label, winner FROM decisions ORDER BY ALL"
 CALLS = "SELECT count(*) AS calls FROM attempts WHERE name = 'ask' AND execution = 2"
