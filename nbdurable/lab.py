@@ -67,7 +67,10 @@ def serve(
     (config / "labconfig").mkdir(parents=True)
     # A page that asks about news would stand before the notebook.
     (config / "labconfig" / "page_config.json").write_text(json.dumps(_QUIET), encoding="utf-8")
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), "--JupyterApp.answer_yes=True"]
+    command = [sys.executable, "-m", "jupyterlab", "--JupyterApp.answer_yes=True"]
+    # So the address that it prints is the notebook's, too.
+    command += [f"--LabApp.default_url=/lab/tree/{notebook.name}"]
+    command += [f"--ServerApp.root_dir={notebook.parent}"]
     command += [] if browser else ["--no-browser"]
     with Provider() as provider, _endings():
         tell(f"a simulated provider charges at {provider.url}/meter")
