@@ -170,7 +170,7 @@ _PAGE: Final = """\
 <span id="dear">0</span> of the dear one</div>
 <div id="still" role="status"></div>
 <script>
-  let before = "", since = Date.now();
+  let before = "", since = Date.now(), moved = false;
   const show = (id, text) => { document.getElementById(id).textContent = text; };
   const tick = async () => {
     try {
@@ -179,9 +179,10 @@ _PAGE: Final = """\
       show("cheap", calls.cheap);
       show("dear", calls.dear);
       const now = JSON.stringify(calls);
-      if (now !== before) { before = now; since = Date.now(); }
+      if (before && now !== before) { since = Date.now(); moved = true; }
+      before = now;
       const still = Math.floor((Date.now() - since) / 1000);
-      show("still", still < 2 ? "counting" : `standing still for ${still} s`);
+      show("still", moved && still < 2 ? "counting" : `standing still for ${still} s`);
     } catch { show("still", "the provider has ended: start nbdurable demo --lab again"); }
     setTimeout(tick, 250);
   };

@@ -24,7 +24,7 @@ from playwright.sync_api import expect
 
 from nbdurable import session
 
-ASK = 7  # where the cell is that costs money
+ASK = 6  # where the cell is that costs money
 SAVED = "SELECT label, execution FROM steps WHERE name = 'answer' AND status = 'finished'"
 DECIDED = "SELECT label, winner FROM decisions ORDER BY ALL"
 CALLS = "SELECT count(*) AS calls FROM attempts WHERE name = 'ask' AND execution = 2"
