@@ -76,6 +76,7 @@ function makeStore(model) {
     seq: -1,
     told: 0, // the kernel's time in the last message, in s
     heard: 0, // ours when it came, in ms
+    asked: false, // for a state, since some news were dropped
     listeners: new Set(),
     ask: (content) => model.send(content),
   };
@@ -87,6 +88,7 @@ function makeStore(model) {
   const begin = (state) => {
     if (state?.head === undefined || state.seq < store.seq) return;
     store.rows = new Map(Object.entries(state.rows));
+    store.asked = false;
     take(state);
   };
   const take = (news) => {
@@ -107,7 +109,10 @@ function makeStore(model) {
     if (message.state !== undefined) begin(message.state);
     else if (message.news !== undefined) {
       if (message.news.seq === store.seq + 1) take(message.news);
-      else if (message.news.seq > store.seq) store.ask({ do: "state" }); // some were dropped
+      else if (message.news.seq > store.seq && !store.asked) {
+        store.asked = true;
+        store.ask({ do: "state" });
+      }
     } else if (message.beat !== undefined) hear(message.beat);
     else tell("answer", message);
   });
@@ -453,7 +458,8 @@ function render({ model, el }) {
     showButtons();
   };
   const refresh = (now) => {
-    if (detail.place === null || (!now && performance.now() - detail.asked < FRESH)) return;
+    if (detail.place === null) return;
+    if (!now && (waiting || performance.now() - detail.asked < FRESH)) return;
     detail.asked = performance.now();
     ask({ do: "detail", place: detail.place });
   };
@@ -543,7 +549,7 @@ function render({ model, el }) {
       write(head.answer, "The kernel does not listen while the cell runs (ipykernel 7.4 would): the stop button ■ suspends the run.");
     }
     const said = store.rows.get(String(detail.place));
-    if (said !== undefined && !silent && store.head.live && !waiting && said.state !== "waiting") refresh(false);
+    if (said !== undefined && !silent && store.head.live && said.state !== "waiting") refresh(false);
     speak(head, store.head, silent);
   };
   const tick = (parts, now) => {
