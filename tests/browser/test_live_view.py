@@ -130,6 +130,23 @@ def test_a_dead_kernel_is_told(lab):
     lab.picture("silent")
 
 
+def test_news_that_were_dropped_are_asked_for(lab):
+    """A server that lets messages fall loses none of the view: it asks for the whole."""
+    dropped = "dropped = view._screen._timeline.news(time.time()); print('dropped')"
+    cell = f"import threading, time\ndef drop():\n    {dropped}\n" + BLOCKING.replace(
+        "ended.wait()", "time.sleep(1); drop(); ended.wait()"
+    )
+    lab.open(SETUP, cell)
+    lab.run(0)
+    lab.run(1, wait=False)
+    output = lab.output(1)
+    expect(output.filter(has_text="dropped").first).to_be_visible()
+    scenario.open_gate(lab.server.root)
+    expect(row(output, ALPHA)).to_contain_text("★ won")
+    scenario.open_gate(lab.server.root)
+    lab.idle()
+
+
 def test_a_quiet_run_is_not_called_dead(lab):
     """A step that runs for long without an event still sends a sign of life."""
     lab.open(SETUP, BLOCKING)
