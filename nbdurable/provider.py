@@ -168,7 +168,7 @@ _PAGE: Final = """\
 <div><div id="paid">$0.000</div>paid so far</div>
 <div><span id="cheap">0</span> calls of the cheap model<br>
 <span id="dear">0</span> of the dear one</div>
-<div id="still" role="status"></div>
+<div id="still"></div>
 <script>
   let before = "", since = Date.now(), moved = false;
   const show = (id, text) => { document.getElementById(id).textContent = text; };

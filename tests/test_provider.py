@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -79,6 +80,17 @@ def test_some_cheap_calls_stall_and_no_dear_one():
     assert 10 < sum(seconds > 2 for seconds in cheap) < 40
     assert all(answer("dear", f"Is {n} prime?")[1] < 2 for n in range(1, 201))
     assert max(cheap) == MODELS["cheap"].stalled
+
+
+def test_the_notebook_is_right_about_the_bill():
+    """What 200 answers cost, and what they cost if the first 80 calls are made again."""
+    notebook = Path(__file__).parents[1] / "notebooks" / "demo" / "hedged.ipynb"
+    said = " ".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][-1]["source"])
+    stalls = [answer("cheap", f"Is {n} prime?")[1] > 2 for n in range(1, 201)]
+    cost = 200 * MODELS["cheap"].price + sum(stalls) * MODELS["dear"].price
+    assert f"the 200 answers cost {cost:.2f} dollars" in said
+    lost = 70 * MODELS["cheap"].price + sum(stalls[:65]) * MODELS["dear"].price
+    assert f"about {cost + lost:.2f}" in said
 
 
 def test_the_meters_page_and_what_is_not_there(provider):

@@ -193,6 +193,14 @@ def test_nothing_is_wrong_with_it(stored):
     assert faults(json.loads(stored.read_text(encoding="utf-8"))) == []
 
 
+def test_the_demonstrations_notebook_is_as_new():
+    """What `nbdurable demo --lab` copies has the same faults to avoid, and was never run."""
+    path = ROOT / "notebooks" / "demo" / "hedged.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert {cell["execution_count"] for cell in code(notebook)} == {None}
+    assert faults(notebook) == ["not run once, from the top", "no outputs"]
+
+
 @pytest.mark.parametrize(("fault", "spoil"), [
     ("no ids", lambda nb: nb.update(nbformat_minor=4)),
     ("not valid", lambda nb: nb["cells"][0].pop("id")),
