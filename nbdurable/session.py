@@ -564,14 +564,18 @@ def collect(
         size = sum(file.stat().st_size for file in files)
         if not remove:
             return Collected(found, len(files), size, removed=False)
+        # What no row names goes first: taking rows out needs some room itself.
+        stores.remove_files(stores.spare_files(opened))
         if found:
             stores.remove(opened, found)
-        for file in files:
-            file.unlink(missing_ok=True)
-        freed = stores.compact(opened)
-        # The file may be another one now, under the same name: this one is let go at once.
-        if place != MEMORY:
-            del _state.opens[place]
+        stores.remove_files(files)
+        try:
+            freed = stores.compact(opened)
+        finally:
+            # The file may be another one now, under the same name, or DuckDB has given this
+            # connection up: it is let go at once.
+            if place != MEMORY:
+                del _state.opens[place]
         return Collected(found, len(files), size, removed=True, freed=freed)
 
 

@@ -46,6 +46,7 @@ from nbdurable.store import (
     check,
     connecting,
     database,
+    disk,
     journal,
     keys,
     schema,
@@ -1742,5 +1743,5 @@ def test_store_errors_are_one_family():
 
 def test_no_space_by_its_number(store):
     """What the operating system calls ENOSPC is a StoreFullError."""
-    told = journal.as_store_error(duckdb.IOException(f"write: {os.strerror(errno.ENOSPC)}"))
+    told = disk.as_store_error(duckdb.IOException(f"write: {os.strerror(errno.ENOSPC)}"))
     assert isinstance(told, StoreFullError)

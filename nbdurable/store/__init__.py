@@ -26,7 +26,7 @@ from .index import (
 )
 
 if TYPE_CHECKING:
-    from .collect import Garbage, compact, garbage, remove, spare_files
+    from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
@@ -70,6 +70,7 @@ __all__ = [
     "pack",
     "place_of",
     "remove",
+    "remove_files",
     "spare_files",
     "survey",
     "take_out",
@@ -79,6 +80,7 @@ __all__ = [
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+         "remove_files": "collect",
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
          "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",

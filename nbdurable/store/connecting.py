@@ -19,7 +19,7 @@ import tenacity
 from nbdurable.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 
 from . import MEMORY
-from .journal import as_store_error
+from .disk import as_store_error, file_error
 
 Config = dict[str, str | bool | int | float | list[str]]
 
@@ -51,14 +51,21 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if folder.name == ".nbdurable" and not (folder / ".gitignore").exists():
-            (folder / ".gitignore").write_text("*\n", encoding="ascii")
+        if folder.name == ".nbdurable":
+            _keep_from_git(folder / ".gitignore")
     except OSError as error:
-        raise StoreError(
+        raise file_error(
+            error,
+            folder,
             f"the store's folder {folder} can't be made or written: "
             f"{error.strerror or error}; make it writable, or name another store with "
-            f"configure(store=...) or NBDURABLE_STORE"
+            f"configure(store=...) or NBDURABLE_STORE",
         ) from error
+
+
+def _keep_from_git(ignored: Path) -> None:
+    if not ignored.exists() or not ignored.stat().st_size:  # one that a full disk had no room for
+        ignored.write_text("*\n", encoding="ascii")
 
 
 def _is_lock(error: BaseException) -> bool:

@@ -42,8 +42,9 @@ from .connecting import (
     read_error,
     remember,
 )
+from .disk import as_store_error
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
-from .journal import Batch, Journal, as_store_error
+from .journal import Batch, Journal
 from .keys import key_path, load_key
 from .named import table_name, with_tables
 from .objects import Objects
@@ -150,6 +151,8 @@ class Store:
         try:
             self.journal.close()
         finally:
+            if self.broken:
+                self.forsake()
             self._connection.close()
             self.objects.close()
 
@@ -167,9 +170,7 @@ class Store:
 
     def _let_go(self) -> None:
         """Close the file as it is, without DuckDB folding its write-ahead log into it."""
-        if not self._shared:
-            with contextlib.suppress(duckdb.Error):
-                self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        self.forsake()
         self.journal.close()
         self._connection.close()
 
@@ -413,9 +414,14 @@ class Store:
         return self._shared
 
     def forsake(self) -> None:
-        """Leave the file's write-ahead log alone from now on, at the closing too."""
-        with self.journal.lock:
-            self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        """Leave the file and its write-ahead log alone at the closing.
+
+        Where writing has failed, folding one into the other once more could spoil the
+        file: DuckDB may write over blocks that the file's header still names.
+        """
+        if not self._shared:
+            with self.journal.lock, contextlib.suppress(duckdb.Error):
+                self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
 
     def _database(self) -> str:
         """Give what DuckDB calls this file: others may be attached beside it."""
