@@ -137,9 +137,6 @@ def fill_with_rows(disk, where):
                 cell.ask(number, 2_000)
 
     assert is_told(disk, refused(act), "store.duckdb.wal")
-    before = cell.store.read_bytes()
-    session.close_stores()
-    assert cell.store.read_bytes() == before, "what can't be finished was begun at the closing"
     assert 2 < len(cell.got) < 90
     # It is still full: what is there can be asked, and nothing of it is lost.
     RAN.clear()

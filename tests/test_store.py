@@ -1045,6 +1045,23 @@ def test_a_commit_that_fails(path, method, error, named, cure):
     assert ran == ["triple(2)"]
 
 
+def test_a_store_that_broke_is_left_as_it_is(path):
+    """What could not be written is not begun once more when the store is let go."""
+
+    def cell():
+        go(double, 1).result()
+        break_commits(path, "execute", BROKEN)
+        go(double, 2).result()
+
+    with pytest.raises(StoreError), workflow("w", store=path):
+        cell()
+    log = path.with_name(f"{path.name}.wal")
+    before = path.read_bytes(), log.read_bytes()
+    session.close_stores()
+    assert (path.read_bytes(), log.read_bytes()) == before
+    assert execute(path, two) == ([2, 4], ["double(2)"])
+
+
 def test_a_commit_of_one_row_that_fails(path):
     """A single row, which is its own transaction, fails alike."""
 

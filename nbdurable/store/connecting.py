@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -115,15 +116,20 @@ def _connect_once(path: str, config: Config) -> Link:
         return Link(duckdb.connect(path), shared=True)
 
 
-def _file_of(place: str) -> tuple[str, int, int]:
-    found = Path(place).stat()
+def file_of(place: str) -> tuple[str, int, int]:
+    """Give what tells the file at a path from others: the path, its device, its inode.
+
+    Raises:
+        OSError: There is none, or it can't be asked.
+    """
+    found = os.stat(place)  # noqa: PTH116 - asked at every commit, and three times as fast
     return place, found.st_dev, found.st_ino
 
 
 def is_known(place: str) -> bool:
     """Tell whether nobody else can have written what is in a store."""
     try:
-        return place == MEMORY or _file_of(place) in known
+        return place == MEMORY or file_of(place) in known
     except OSError:
         return True  # there is none yet; or the opening says what is wrong
 
@@ -131,7 +137,7 @@ def is_known(place: str) -> bool:
 def remember(place: str) -> None:
     """Take in that a file is this user's store."""
     with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
-        known.add(_file_of(place))
+        known.add(file_of(place))
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:

@@ -37,6 +37,7 @@ from .connecting import (
     Link,
     connect,
     connect_or_remove,
+    file_of,
     is_known,
     make_folder,
     read_error,
@@ -81,7 +82,10 @@ class Store:
         self._connection = link.connection
         self._shared = link.shared
         self._beginning = threading.Lock()
-        self.journal = Journal(link.connection)
+        self._file = (path, 0, 0)
+        with contextlib.suppress(OSError):  # in memory; or removed already, which a commit tells
+            self._file = file_of(path)
+        self.journal = Journal(link.connection, self._refuse_gone)
         self.objects = Objects(None if path == MEMORY else Path(f"{path}.objects"))
 
     @classmethod
@@ -151,7 +155,7 @@ class Store:
         try:
             self.journal.close()
         finally:
-            if self.broken:
+            if self.broken or self.is_gone():
                 self.forsake()
             self._connection.close()
             self.objects.close()
@@ -408,6 +412,21 @@ class Store:
             finally:
                 self._connection.execute("DETACH nbdurable_copy")
 
+    def is_gone(self) -> bool:
+        """Tell whether another file, or none, is now where the store's file was opened."""
+        try:
+            return self.path != MEMORY and file_of(self.path) != self._file
+        except OSError:
+            return True
+
+    def _refuse_gone(self) -> None:
+        if self.is_gone():
+            raise StoreError(
+                f"the store {self.path} was removed, moved or replaced while it was in use: what "
+                f"was written since is not saved; put it back and run the cell again to resume, or "
+                f"run the cell again without it to start anew"
+            )
+
     @property
     def is_shared(self) -> bool:
         """Whether the user holds the same database open in this process."""
@@ -417,7 +436,8 @@ class Store:
         """Leave the file and its write-ahead log alone at the closing.
 
         Where writing has failed, folding one into the other once more could spoil the
-        file: DuckDB may write over blocks that the file's header still names.
+        file: DuckDB writes over blocks that the file's header still names. And where the
+        file is gone, the log of that name may be another's.
         """
         if not self._shared:
             with self.journal.lock, contextlib.suppress(duckdb.Error):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = ("no space left", "disk is full", "disk quota exceeded", "file too large")
-_WRITTEN = re.compile(r'Could not write (?:to )?file "(.+?)": (.+)')
+_READ_ONLY_WORDS = ("Permission denied", "Read-only file system", "Operation not permitted")
+_FILE = re.compile(r'(?:Could not|Cannot) .{,40}?file "(.+?)": (.+)')
 
 
 def file_error(error: OSError, where: Path, otherwise: str) -> StoreError:
@@ -38,10 +39,16 @@ def as_store_error(error: duckdb.Error) -> StoreError:
     """Give the store error that tells a person what a DuckDB error means."""
     text = str(error)
     first, *_ = text.splitlines() or [type(error).__name__]
-    if not _says_full(text):
-        return StoreError(f"the store could not be written: {first}")
-    written = _WRITTEN.search(text)
-    return _full(*written.groups()) if written else _full("the store", first)
+    told = _FILE.search(text)
+    if _says_full(text):
+        return _full(*told.groups()) if told else _full("the store", first)
+    if told and any(words in text for words in _READ_ONLY_WORDS):
+        file, reason = told.groups()
+        return StoreError(
+            f"the store could not be written: {file}: {reason}; what was acknowledged is kept: "
+            f"make its folder writable and run the cell again to resume"
+        )
+    return StoreError(f"the store could not be written: {first}")
 
 
 def _says_full(text: str) -> bool:

@@ -73,10 +73,16 @@ _commit_count = 0
 
 
 class Journal:
-    """Commits entries to one connection; see the module's invariant."""
+    """Commits entries to one connection; see the module's invariant.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    ``refuse_gone`` raises when the file has been taken away from under the connection.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, refuse_gone: Callable[[], None]
+    ) -> None:
         self._connection = connection
+        self._refuse_gone = refuse_gone
         # For one row alone: it is parsed once, and there is nothing in it to optimise.
         self._lean = connection.cursor()
         self._lean.execute("PRAGMA disable_optimizer")
@@ -185,6 +191,8 @@ class Journal:
             self._write(batch)
         except duckdb.Error as error:
             raise as_store_error(error) from error
+        # What went to a file that nobody can open any more is not on disk.
+        self._refuse_gone()
         if commit_hook is not None:
             commit_hook("after", _commit_count)
 

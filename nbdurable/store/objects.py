@@ -91,7 +91,7 @@ class Objects:
             StoreError: The folder can't be made.
         """
         with _store_errors("made", self._folder or Path(tempfile.gettempdir())), self._preparing:
-            if not self._ready:
+            if not self._ready or (self._folder is not None and not self._folder.is_dir()):
                 self._prepare()
         return ObjectWriter(self)
 
@@ -360,12 +360,18 @@ def _store_errors(done: str, folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        cure = (
+            "its folder was removed or moved; put it back and run the cell again to resume, or run "
+            "the cell again without it to start anew"
+            if isinstance(error, FileNotFoundError)
+            else "make its folder writable, or name another store with configure(store=...) or "
+            "NBDURABLE_STORE"
+        )
         raise file_error(
             error,
             folder,
             f"a large value's file {error.filename or f'in {folder}'} could not be {done}: "
-            f"{reason}; make its folder writable, or name another store with "
-            f"configure(store=...) or NBDURABLE_STORE",
+            f"{reason}; {cure}",
         ) from error
 
 

@@ -2,7 +2,8 @@
 
 A tmpfs in a mount namespace of the program's own, which ends with it: as root, or as
 root of a user namespace. Where neither may be had the kernel limits the size of each file
-of the process instead, which is as real an error of every write.
+of the process instead, which is as real an error of every write. Permissions bind the
+program, root or not.
 """
 
 import functools
@@ -18,6 +19,7 @@ TESTS = Path(__file__).parents[1]
 PAGE = 4096  # bytes: a tmpfs counts in pages
 
 _MOUNTED = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+_BOUND = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 _CALL = """
 import importlib, json, sys
 from pathlib import Path
@@ -76,6 +78,23 @@ class Disk:
         assert told.returncode == 0, f"{told.stdout}\n{told.stderr}"
         return json.loads(told.stdout.splitlines()[-1])
 
+    def read_only(self, folder):
+        """Let nothing be written any more: neither to the disk, if it is one, nor to `folder`."""
+        for place in [*folder.rglob("*"), folder]:
+            place.chmod(place.stat().st_mode & ~0o222)
+        if self.mounted:
+            self._remount("ro")
+
+    def writable(self, folder):
+        """Undo `read_only`."""
+        if self.mounted:
+            self._remount("rw")
+        for place in [folder, *folder.rglob("*")]:
+            place.chmod(place.stat().st_mode | 0o200)
+
+    def _remount(self, how):
+        subprocess.run(["mount", "-o", f"remount,{how}", self.folder], check=True, timeout=20)
+
     @property
     def _filler(self):
         return self.folder / "filler"
@@ -99,6 +118,8 @@ def run(function, folder, *arguments, size="64m", mounted=True):
     folder.mkdir()
     way = _way() if mounted else None
     command = [] if way is None else [*way, size, str(folder)]
+    if way is not None or os.geteuid() == 0:
+        command += _BOUND
     told = subprocess.run(
         [*command, *_call(function, folder, way is not None, arguments)],
         check=False,
@@ -118,7 +139,7 @@ def _way():
         way = ["unshare", how, "sh", "-c", _MOUNTED, "sh"]
         try:
             tried = subprocess.run(
-                [*way, "1m", "/tmp", "true"],
+                [*way, "1m", "/tmp", *_BOUND, "true"],
                 check=False,
                 capture_output=True,
                 timeout=20,
