@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
-from .changes import correct_whys, take_out
+from .changes import conclude, correct_whys, record_packages, take_out, undo
 from .index import (
     Identity,
     Member,
@@ -61,6 +61,7 @@ __all__ = [
     "check",
     "checkpoint_message",
     "compact",
+    "conclude",
     "correct_whys",
     "decision_message",
     "garbage",
@@ -69,6 +70,7 @@ __all__ = [
     "mentions",
     "pack",
     "place_of",
+    "record_packages",
     "remove",
     "remove_files",
     "spare_files",
@@ -76,6 +78,7 @@ __all__ = [
     "take_out",
     "taken_by_schema",
     "trust_store",
+    "undo",
     "write_parquet",
 ]
 

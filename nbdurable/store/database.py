@@ -658,6 +658,10 @@ class Store:
                 )
             )
         self._load_attempts(run, of_run, index)
+        for execution, python, packages in self.rows(
+            "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
+        ):
+            index.environments[execution] = python, packages
         for code, part, digest in self.rows("SELECT code, part, digest FROM nbdurable.codes"):
             index.code_parts.setdefault(code, {})[part] = digest
         return index

@@ -122,6 +122,8 @@ class ReplayIndex:
     waiting_losers: set[Identity] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+    environments: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Each execution's Python and packages, as the store has them: signed by nobody"""
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Take in a committed checkpoint of an earlier execution."""
