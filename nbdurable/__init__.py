@@ -28,6 +28,7 @@ floor modules                             duty
 1     `live`, `screen`                    shown while they come, and taken back
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
+1     `versions`                          what outcomes were saved with
 1     `words`, `tree`                     how that reads; which row is below which
 1     `timeline`, `summary`               what a window shows; a saved notebook
 1     `drawing`, `region`                 a run in a terminal, drawn below what is printed

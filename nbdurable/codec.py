@@ -25,7 +25,7 @@ import cloudpickle
 
 from .errors import CodecError, DecodeError, EncodeError, StoreError
 from .libraries import Apart
-from .records import Payload
+from .records import Kind, Payload
 from .reductions import reduction
 
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
@@ -173,6 +173,25 @@ def decode_error(data: bytes) -> BaseException:
     return error
 
 
+def loading_fault(kind: Kind, data: bytes, pieces: bytes, objects: Objects) -> str:
+    """Say why what is installed here can't load an outcome; nothing if it can.
+
+    Nothing either if another thing is in the way: a notebook class that is not defined
+    yet, or an object file. The caller has verified the signature.
+    """
+    try:
+        if kind is Kind.VALUE:
+            decode(data, pieces, objects)
+        else:
+            decode_error(data)
+    except DecodeError as error:
+        cause = error.__cause__
+        return "" if cause is None or isinstance(cause, DecodeError) else str(error)
+    except StoreError:
+        pass  # it is told of where the value is asked for
+    return ""
+
+
 def traceback_text(data: bytes) -> str:
     """Give the traceback, as text, of an error that `encode_error` stored."""
     text: str = decode(data)["traceback"]
@@ -192,7 +211,14 @@ def signature_holds(key: bytes, signature: bytes, message: bytes) -> bool:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
     """cloudpickle, but a class that the notebook can look up is stored by reference."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.modules: set[str] = set()
+
     def reducer_override(self, obj: Any) -> Any:
+        module = (obj if isinstance(obj, _GLOBALS) else type(obj)).__module__
+        if isinstance(module, str):
+            self.modules.add(module.partition(".")[0])
         if isinstance(obj, type) and obj.__module__ == "__main__":
             if _lookup_main(obj.__qualname__) is obj:
                 return _notebook_class, (obj.__qualname__,)
@@ -206,6 +232,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         elif (found := reduction(obj, _PROTOCOL, LARGE)) is not None:
             return found
         return super().reducer_override(obj)
+
+
+_GLOBALS = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
 class _Stream:
@@ -259,17 +288,18 @@ def _pickle(value: object, objects: Objects | None) -> Payload:
         stream = _Stream(objects, stack)
         try:
             with Apart():
-                _Pickler(
+                pickler = _Pickler(
                     stream, protocol=_PROTOCOL, buffer_callback=stays if objects else None
-                ).dump(value)
+                )
+                pickler.dump(value)
         except (EncodeError, StoreError):
             raise
         except Exception as error:
             message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
             raise EncodeError(message) from error
         data = stream.end(buffers)
-    writer = stream.writer
-    return Payload(data) if writer is None else Payload(data, writer.pieces)
+    pieces = b"" if stream.writer is None else stream.writer.pieces
+    return Payload(data, pieces, frozenset(pickler.modules))
 
 
 def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:

@@ -20,14 +20,15 @@ from .errors import StepCancelledError
 from .handles import StepHandle
 from .records import Checkpoint, Decision, Kind
 from .step import Ending, Running, arguments_text
-from .store import checkpoint_message, decision_message, pack
+from .store import checkpoint_message, conclude, decision_message, pack, record_packages
+from .versions import as_text, packages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .handles import Handle
     from .news import News
-    from .store import Batch, Member, ReplayIndex, Store
+    from .store import Batch, Identity, Member, ReplayIndex, Store
 
 
 class Ledger:
@@ -45,6 +46,9 @@ class Ledger:
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._decided: set[tuple[bytes, bytes]] = set()
+        self._superseded: dict[Identity, Checkpoint] = {}
+        self._modules: set[str] = set()
+        self._packages: dict[str, str] = {}
 
     def close(self) -> None:
         """Give no more numbers: the next execution may have them."""
@@ -221,7 +225,10 @@ class Ledger:
             ),
         )
         handle.checkpoint = unsigned
+        if (old := self._superseded.pop(handle.pair, None)) is not None:
+            conclude(batch, [old])
         self._write_code(handle, batch)
+        self._write_packages(ending.payload.modules, batch)
 
     def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
         """Save what a code digest is made of, once, so that `why` can name what changed."""
@@ -231,6 +238,22 @@ class Ledger:
         self._codes.add(code.digest)
         for part, digest in code.parts:
             batch.add("codes", (code.digest, part, digest))
+
+    def supersede(self, checkpoint: Checkpoint) -> None:
+        """Let a saved outcome stay until its step has another."""
+        with self.lock:
+            self._superseded[checkpoint.call, checkpoint.version] = checkpoint
+
+    def _write_packages(self, modules: frozenset[str], batch: Batch) -> None:
+        """Save which packages outcomes need, so that `why` can name one that changed."""
+        new = modules - self._modules
+        if not new:
+            return
+        self._modules |= new
+        found = packages_of(new)
+        if found:
+            self._packages |= found
+            record_packages(batch, self.execution, as_text(self._packages))
 
     def make_durable(self, resolved: list[Handle[Any]]) -> None:
         """Wake whoever waits for these, and show them."""

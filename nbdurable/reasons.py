@@ -41,7 +41,7 @@ class Reasons:
         if handle.pair in self._retried:
             return Why.ERROR_RETRIED.value
         if handle.pair in self._lost:
-            return _text(Why.LOST, self._lost[handle.pair])
+            return self._lost[handle.pair]
         past = index.attempts.get(handle.pair)
         if past is not None:
             return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
@@ -56,19 +56,25 @@ class Reasons:
             return Why.UPSTREAM_CHANGED.value
         return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
 
-    def lost(self, handle: StepHandle[Any], fault: str, fault_of: Callable[[bytes], str]) -> None:
-        """Take in that a step runs again because its saved value can't be restored.
+    def lost(
+        self,
+        handle: StepHandle[Any],
+        why: Why,
+        fault: str,
+        fault_of: Callable[[Checkpoint], str],
+    ) -> None:
+        """Take in that a step runs again because its saved outcome can't be restored.
 
         Once for each name, say of how many outcomes that is so; `fault_of` tells it.
         """
         group = _group(handle)
         with self._lock:
-            self._lost[handle.pair] = fault
+            self._lost[handle.pair] = _text(why, fault)
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
         others = (one for one in self._newest(group) if one.call != handle.call.id)
-        count = 1 + sum(bool(fault_of(found.pieces)) for found in others)
+        count = 1 + sum(bool(fault_of(found)) for found in others)
         self._news.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
             f"restored, the first for {fault}: what is asked for of them runs again"

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import output
-from .codec import decode, decode_error, pickles_in, traceback_text
-from .records import Kind
+from .codec import decode, decode_error, loading_fault, pickles_in, traceback_text
+from .errors import UntrustedCheckpointError
+from .records import Kind, Why
 from .step import Ending
-from .store import take_out
+from .store import conclude, undo
+from .versions import changes, sentence
 
 if TYPE_CHECKING:
     from .delivery import Delivery
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .reasons import Reasons
     from .records import Checkpoint
-    from .store import Identity, Opened
+    from .store import Batch, Identity, Opened
 
 
 class Received:
@@ -43,6 +45,7 @@ class Received:
         self._reasons = reasons
         self._delivery = delivery
         self._verify = verify
+        self._changes: dict[int, list[tuple[str, str, str]]] = {}
         self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
 
     def receive(self, handle: StepHandle[Any]) -> Any:
@@ -82,23 +85,62 @@ class Received:
         return self._decoded(found) if found.kind is Kind.VALUE else decode_error(found.payload)
 
     def restorable(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
-        """Tell whether the files of a value are there; if not, take it out and say so.
+        """Tell whether a verified outcome can be restored; if not, say so, and let it run again.
+
+        One whose files are damaged is taken out. One that only other versions of Python
+        or of a package can read stays, without what it decided, until there is another:
+        who goes back to those versions before that has it still.
+        """
+        if fault := self._lost(found):
+            self._reasons.lost(handle, Why.LOST, fault, self._lost)
+            gone = taken = self._index.with_consequences([found])
+        elif fault := self._unreadable(found):
+            self._reasons.lost(handle, Why.UNREADABLE, fault, self._unreadable)
+            taken = self._index.with_consequences([found])
+            gone = taken[1:]
+            self._ledger.supersede(found)
+        else:
+            return True
+
+        def write(batch: Batch) -> None:
+            undo(batch, self._run, taken)
+            if gone:
+                conclude(batch, gone)
+
+        self._ledger.store.commit(write)
+        with self._ledger.lock:
+            self._index.forget(taken)
+        return False
+
+    def _lost(self, found: Checkpoint) -> str:
+        """Say what is wrong with the files of a value; nothing if they can be restored.
 
         A pickle in one of them is read here: like one in the row, it is compared with
         what was signed before it is unpickled.
         """
         if not found.pieces:
-            return True
+            return ""
         proven = len(found.pieces) if self._verify else pickles_in(found.payload)
-        fault = self._objects.fault(found.pieces, proven=proven)
-        if not fault:
-            return True
-        self._reasons.lost(handle, fault, self._objects.fault)
-        taken = self._index.with_consequences([found])
-        self._ledger.store.commit(lambda batch: take_out(batch, self._run, taken))
-        with self._ledger.lock:
-            self._index.forget(taken)
-        return False
+        return self._objects.fault(found.pieces, proven=proven)
+
+    def _unreadable(self, found: Checkpoint) -> str:
+        """Say with which versions an outcome was saved that these can't read; nothing if they can.
+
+        It is tried only where some version has changed.
+        """
+        changed = self._changes.get(found.execution)
+        if changed is None:
+            python_and_packages = self._index.environments.get(found.execution)
+            changed = [] if python_and_packages is None else changes(*python_and_packages)
+            self._changes[found.execution] = changed
+        if not changed:
+            return ""
+        try:
+            self._index.verify(found)
+        except UntrustedCheckpointError:
+            return ""  # which is told of where it is asked for
+        fault = loading_fault(found.kind, found.payload, found.pieces, self._objects)
+        return sentence(changed, fault) if fault else ""
 
     def _decoded(self, found: Checkpoint) -> Any:
         return decode(found.payload, found.pieces, self._objects)

@@ -47,6 +47,7 @@ class Why(StrEnum):
     NOT_SAVED = "not saved"
     REDO = "redo"
     LOST = "value lost"
+    UNREADABLE = "value unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,13 @@ class Payload:
     """An encoded value or error.
 
     ``data`` is a pickle for the row; ``pieces`` says where the large buffers that it
-    goes with lie. With no ``data`` the first of them is the pickle.
+    goes with lie. With no ``data`` the first of them is the pickle. ``modules`` are the
+    first names of those whose classes and functions it needs.
     """
 
     data: bytes
     pieces: bytes = b""
+    modules: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

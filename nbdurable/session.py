@@ -141,7 +141,14 @@ def default_store() -> str:
         return str(chosen)
     if _state.notebook is not None:
         return store_of(_state.notebook)
-    return str(Path.cwd() / ".nbdurable" / "default.duckdb")
+    try:
+        return str(Path.cwd() / ".nbdurable" / "default.duckdb")
+    except FileNotFoundError as error:
+        raise StoreError(
+            "the working folder was removed or moved, so there is no place for a store in it: "
+            "change to another with os.chdir(...), or name a store with configure(store=...) or "
+            "NBDURABLE_STORE"
+        ) from error
 
 
 def store_of(notebook: Path) -> str:
@@ -617,14 +624,18 @@ def collect(
         size = sum(file.stat().st_size for file in files)
         if not remove:
             return Collected(found, len(files), size, removed=False)
+        # What no row names goes first: taking rows out needs some room itself.
+        stores.remove_files(stores.spare_files(opened))
         if found:
             stores.remove(opened, found)
-        for file in files:
-            file.unlink(missing_ok=True)
-        freed = stores.compact(opened)
-        # The file may be another one now, under the same name: this one is let go at once.
-        if place != MEMORY:
-            del _state.opens[place]
+        stores.remove_files(files)
+        try:
+            freed = stores.compact(opened)
+        finally:
+            # The file may be another one now, under the same name, or DuckDB has given this
+            # connection up: it is let go at once.
+            if place != MEMORY:
+                del _state.opens[place]
         return Collected(found, len(files), size, removed=True, freed=freed)
 
 
@@ -798,13 +809,8 @@ def _executing(place: str, name: str) -> Iterator[None]:
 
 def _acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> _Open:
     with _state.lock:
+        _give_up(place)
         found = _state.opens.get(place)
-        if found is not None and found.store.broken:
-            # A connection on which a commit failed is given up; whoever still uses it closes it.
-            del _state.opens[place]
-            if not found.users:
-                found.store.close()
-            found = None
         if found is None:
             found = _state.opens[place] = _Open(stores.Store.open(place, wait=wait))
         if found.cancel_close is not None:
@@ -812,6 +818,19 @@ def _acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> _Open:
             found.cancel_close = None
         found.users += 1
         return found
+
+
+def _give_up(place: str) -> None:
+    """Let go of a store on which a commit failed, or whose file was taken away.
+
+    Whoever still uses it closes it.
+    """
+    with _state.lock:
+        found = _state.opens.get(place)
+        if found is not None and (found.store.broken or found.store.is_gone()):
+            del _state.opens[place]
+            if not found.users:
+                found.store.close()
 
 
 def _release(place: str, found: _Open) -> None:
@@ -850,6 +869,7 @@ def reading(
 ) -> Iterator[Store | None]:
     """Give the store for a question, or None where there is no file; never makes one."""
     place = stores.place_of(store or default_store())
+    _give_up(place)
     if place not in _state.opens and (place == MEMORY or not Path(place).is_file()):
         yield None
         return

@@ -27,6 +27,7 @@ FLOORS = {
     "screen": 1.05,
     "tree": 1,
     "progress": 1.02,
+    "versions": 1.05,
     "words": 1.05,
     "tables": 1,
     "timeline": 1.1,

@@ -68,6 +68,7 @@ def test_states_are_their_words():
         "not saved",
         "redo",
         "value lost",
+        "value unreadable",
     ]
 
 

@@ -46,6 +46,7 @@ from nbdurable.store import (
     check,
     connecting,
     database,
+    disk,
     journal,
     keys,
     schema,
@@ -1044,6 +1045,23 @@ def test_a_commit_that_fails(path, method, error, named, cure):
     assert ran == ["triple(2)"]
 
 
+def test_a_store_that_broke_is_left_as_it_is(path):
+    """What could not be written is not begun once more when the store is let go."""
+
+    def cell():
+        go(double, 1).result()
+        break_commits(path, "execute", BROKEN)
+        go(double, 2).result()
+
+    with pytest.raises(StoreError), workflow("w", store=path):
+        cell()
+    log = path.with_name(f"{path.name}.wal")
+    before = path.read_bytes(), log.read_bytes()
+    session.close_stores()
+    assert (path.read_bytes(), log.read_bytes()) == before
+    assert execute(path, two) == ([2, 4], ["double(2)"])
+
+
 def test_a_commit_of_one_row_that_fails(path):
     """A single row, which is its own transaction, fails alike."""
 
@@ -1778,5 +1796,5 @@ def test_store_errors_are_one_family():
 
 def test_no_space_by_its_number(store):
     """What the operating system calls ENOSPC is a StoreFullError."""
-    told = journal.as_store_error(duckdb.IOException(f"write: {os.strerror(errno.ENOSPC)}"))
+    told = disk.as_store_error(duckdb.IOException(f"write: {os.strerror(errno.ENOSPC)}"))
     assert isinstance(told, StoreFullError)

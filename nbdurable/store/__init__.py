@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
-from .changes import correct_whys, take_out
+from .changes import conclude, correct_whys, record_packages, take_out, undo
 from .index import (
     Member,
     PastAttempts,
@@ -26,7 +26,7 @@ from .index import (
 from .saved import Group, Identity
 
 if TYPE_CHECKING:
-    from .collect import Garbage, compact, garbage, remove, spare_files
+    from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
     from .database import Opened, Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
@@ -62,6 +62,7 @@ __all__ = [
     "check",
     "checkpoint_message",
     "compact",
+    "conclude",
     "correct_whys",
     "decision_message",
     "garbage",
@@ -70,16 +71,20 @@ __all__ = [
     "mentions",
     "pack",
     "place_of",
+    "record_packages",
     "remove",
+    "remove_files",
     "spare_files",
     "survey",
     "take_out",
     "taken_by_schema",
     "trust_store",
+    "undo",
     "write_parquet",
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+         "remove_files": "collect",
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
          "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",

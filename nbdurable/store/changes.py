@@ -32,8 +32,21 @@ def correct_whys(batch: Batch, whys: Sequence[tuple[str, Identity]]) -> None:
     )
 
 
+def record_packages(batch: Batch, execution: int, packages: str) -> None:
+    """Save which packages the outcomes of an execution need, with their versions."""
+    batch.execute(
+        "UPDATE nbdurable.execution_log SET packages = ? WHERE id = ?", [packages, execution]
+    )
+
+
 def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
     """Turn checkpoints into concluded attempts; undo the decisions that they closed."""
+    conclude(batch, checkpoints)
+    undo(batch, run, checkpoints)
+
+
+def conclude(batch: Batch, checkpoints: Sequence[Checkpoint]) -> None:
+    """Turn checkpoints into concluded attempts, whatever they have decided."""
     calls = [found.call for found in checkpoints]
     versions = [found.version for found in checkpoints]
     numbers = [found.number for found in checkpoints]
@@ -55,13 +68,18 @@ def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
         [calls, versions, numbers],
     )
     batch.execute(
+        f"DELETE FROM nbdurable.seen_errors c USING {these} WHERE {same}",  # noqa: S608 - constants
+        [calls, versions, numbers],
+    )
+
+
+def undo(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
+    """Undo the decisions that checkpoints closed."""
+    numbers = [found.number for found in checkpoints]
+    batch.execute(
         # What as_completed left has no winner; it hangs on every outcome given before.
         "DELETE FROM nbdurable.decision_log WHERE (number IN (SELECT unnest(?::BIGINT[])) "
         "OR (winner = ? AND number >= ?)) "
         "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
         [numbers, bytes(16), min(numbers), run],
-    )
-    batch.execute(
-        f"DELETE FROM nbdurable.seen_errors c USING {these} WHERE {same}",  # noqa: S608 - constants
-        [calls, versions, numbers],
     )

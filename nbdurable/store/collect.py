@@ -22,12 +22,12 @@ import duckdb
 from nbdurable.records import RunStatus
 
 from . import MEMORY
+from .disk import as_store_error, file_error
 from .index import unpack, unpack_members
-from .journal import as_store_error
 from .objects import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .database import Store
     from .journal import Batch
@@ -171,6 +171,24 @@ def spare_files(store: Store, found: Sequence[Garbage] = ()) -> list[Path]:
     )
 
 
+def remove_files(files: Iterable[Path]) -> None:
+    """Remove object files that `spare_files` gave.
+
+    Raises:
+        StoreError: One of them can't be removed; those after it are still there.
+    """
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise file_error(
+                error,
+                file,
+                f"object file {file} can't be removed: {error.strerror or error}; make its folder "
+                f"writable and collect again",
+            ) from error
+
+
 def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
     """Give key and branches of the decisions over outcomes that go."""
     gone = set(one.identities)
@@ -227,7 +245,7 @@ def compact(store: Store) -> int:
         return 0
     path = Path(store.path)
     # Who has the lock is alone: what others were copying, they died over.
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.compacting"):
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.compacting*"):
         left.unlink(missing_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.compacting")
     try:
@@ -240,10 +258,12 @@ def compact(store: Store) -> int:
         os.replace(draft, path)  # noqa: PTH105 - the one word for it that says "atomic"
         sync_folder(path.parent)
     except duckdb.Error as error:
+        store.forsake()
         raise as_store_error(error) from error
     except OSError:
         return 0  # where a file that is open can't be replaced it stays as large as it was
     finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+        for left in (draft, draft.with_name(f"{draft.name}.wal")):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
     return saved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import tenacity
 from nbdurable.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 
 from . import MEMORY
-from .journal import as_store_error
+from .disk import as_store_error, file_error
 
 Config = dict[str, str | bool | int | float | list[str]]
 
@@ -51,14 +52,21 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if folder.name == ".nbdurable" and not (folder / ".gitignore").exists():
-            (folder / ".gitignore").write_text("*\n", encoding="ascii")
+        if folder.name == ".nbdurable":
+            _keep_from_git(folder / ".gitignore")
     except OSError as error:
-        raise StoreError(
+        raise file_error(
+            error,
+            folder,
             f"the store's folder {folder} can't be made or written: "
             f"{error.strerror or error}; make it writable, or name another store with "
-            f"configure(store=...) or NBDURABLE_STORE"
+            f"configure(store=...) or NBDURABLE_STORE",
         ) from error
+
+
+def _keep_from_git(ignored: Path) -> None:
+    if not ignored.exists() or not ignored.stat().st_size:  # one that a full disk had no room for
+        ignored.write_text("*\n", encoding="ascii")
 
 
 def _is_lock(error: BaseException) -> bool:
@@ -108,15 +116,20 @@ def _connect_once(path: str, config: Config) -> Link:
         return Link(duckdb.connect(path), shared=True)
 
 
-def _file_of(place: str) -> tuple[str, int, int]:
-    found = Path(place).stat()
+def file_of(place: str) -> tuple[str, int, int]:
+    """Give what tells the file at a path from others: the path, its device, its inode.
+
+    Raises:
+        OSError: There is none, or it can't be asked.
+    """
+    found = os.stat(place)  # noqa: PTH116 - asked at every commit, and three times as fast
     return place, found.st_dev, found.st_ino
 
 
 def is_known(place: str) -> bool:
     """Tell whether nobody else can have written what is in a store."""
     try:
-        return place == MEMORY or _file_of(place) in known
+        return place == MEMORY or file_of(place) in known
     except OSError:
         return True  # there is none yet; or the opening says what is wrong
 
@@ -124,7 +137,7 @@ def is_known(place: str) -> bool:
 def remember(place: str) -> None:
     """Take in that a file is this user's store."""
     with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
-        known.add(_file_of(place))
+        known.add(file_of(place))
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:

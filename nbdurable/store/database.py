@@ -37,13 +37,15 @@ from .connecting import (
     Link,
     connect,
     connect_or_remove,
+    file_of,
     is_known,
     make_folder,
     read_error,
     remember,
 )
+from .disk import as_store_error
 from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
-from .journal import Batch, Journal, as_store_error
+from .journal import Batch, Journal
 from .keys import key_path, load_key
 from .named import table_name, with_tables
 from .objects import Objects
@@ -83,7 +85,10 @@ class Store:
         self._connection = link.connection
         self._shared = link.shared
         self._beginning = threading.Lock()
-        self.journal = Journal(link.connection)
+        self._file = (path, 0, 0)
+        with contextlib.suppress(OSError):  # in memory; or removed already, which a commit tells
+            self._file = file_of(path)
+        self.journal = Journal(link.connection, self._refuse_gone)
         self.objects = Objects(None if path == MEMORY else Path(f"{path}.objects"))
 
     @classmethod
@@ -153,6 +158,8 @@ class Store:
         try:
             self.journal.close()
         finally:
+            if self.broken or self.is_gone():
+                self.forsake()
             self._connection.close()
             self.objects.close()
 
@@ -170,9 +177,7 @@ class Store:
 
     def _let_go(self) -> None:
         """Close the file as it is, without DuckDB folding its write-ahead log into it."""
-        if not self._shared:
-            with contextlib.suppress(duckdb.Error):
-                self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        self.forsake()
         self.journal.close()
         self._connection.close()
 
@@ -412,15 +417,36 @@ class Store:
             finally:
                 self._connection.execute("DETACH nbdurable_copy")
 
+    def is_gone(self) -> bool:
+        """Tell whether another file, or none, is now where the store's file was opened."""
+        try:
+            return self.path != MEMORY and file_of(self.path) != self._file
+        except OSError:
+            return True
+
+    def _refuse_gone(self) -> None:
+        if self.is_gone():
+            raise StoreError(
+                f"the store {self.path} was removed, moved or replaced while it was in use: what "
+                f"was written since is not saved; put it back and run the cell again to resume, or "
+                f"run the cell again without it to start anew"
+            )
+
     @property
     def is_shared(self) -> bool:
         """Whether the user holds the same database open in this process."""
         return self._shared
 
     def forsake(self) -> None:
-        """Leave the file's write-ahead log alone from now on, at the closing too."""
-        with self.journal.lock:
-            self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        """Leave the file and its write-ahead log alone at the closing.
+
+        Where writing has failed, folding one into the other once more could spoil the
+        file: DuckDB writes over blocks that the file's header still names. And where the
+        file is gone, the log of that name may be another's.
+        """
+        if not self._shared:
+            with self.journal.lock, contextlib.suppress(duckdb.Error):
+                self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
 
     def _database(self) -> str:
         """Give what DuckDB calls this file: others may be attached beside it."""
@@ -629,6 +655,10 @@ class Store:
                 )
             )
         self._load_attempts(run, of_run, index)
+        for execution, python, packages in self.rows(
+            "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
+        ):
+            index.environments[execution] = python, packages
         for code, part, digest in self.rows("SELECT code, part, digest FROM nbdurable.codes"):
             index.code_parts.setdefault(code, {})[part] = digest
         return index

@@ -12,7 +12,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from nbdurable.errors import StoreError
+from .disk import file_error
 
 OBJECTS = ".objects"
 """What the folder of a store's object files is called, behind the store's own name."""
@@ -37,8 +37,8 @@ def hand_over(store: Path, to: Path, *, keep: bool) -> None:
             draft.rename(to)
         else:
             store.rename(to)
-    except (OSError, shutil.Error) as error:
-        raise StoreError(f"{store} can't be handed over to {to}: {error}") from error
+    except OSError as error:
+        raise file_error(error, to, f"{store} can't be handed over to {to}: {error}") from error
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

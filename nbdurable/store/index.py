@@ -119,6 +119,8 @@ class ReplayIndex:
     waiting_losers: set[Identity] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+    environments: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Each execution's Python and packages, as the store has them: signed by nobody"""
 
     def load_checkpoints(
         self, rows: Iterable[tuple[Any, ...]], with_pieces: Callable[[bytes], object]

@@ -11,6 +11,7 @@ into the next one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import duckdb
 
-from nbdurable.errors import DurableError, StoreError, StoreFullError
+from nbdurable.errors import DurableError, StoreError
 from nbdurable.interrupts import uninterrupted
+
+from .disk import as_store_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,10 +73,16 @@ _commit_count = 0
 
 
 class Journal:
-    """Commits entries to one connection; see the module's invariant."""
+    """Commits entries to one connection; see the module's invariant.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    ``refuse_gone`` raises when the file has been taken away from under the connection.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, refuse_gone: Callable[[], None]
+    ) -> None:
         self._connection = connection
+        self._refuse_gone = refuse_gone
         # For one row alone: it is parsed once, and there is nothing in it to optimise.
         self._lean = connection.cursor()
         self._lean.execute("PRAGMA disable_optimizer")
@@ -182,6 +191,8 @@ class Journal:
             self._write(batch)
         except duckdb.Error as error:
             raise as_store_error(error) from error
+        # What went to a file that nobody can open any more is not on disk.
+        self._refuse_gone()
         if commit_hook is not None:
             commit_hook("after", _commit_count)
 
@@ -202,7 +213,9 @@ class Journal:
                 self._insert(table, rows)
             self._connection.commit()
         except BaseException:
-            self._connection.rollback()
+            # A COMMIT that failed has rolled back already; what it said is what is to be told.
+            with contextlib.suppress(duckdb.Error):
+                self._connection.rollback()
             raise
 
     def _insert_alone(self, table: str, row: Row) -> None:
@@ -247,15 +260,3 @@ def _told(error: Exception) -> DurableError:
     told = StoreError(f"the store could not be written: {type(error).__name__}: {error}")
     told.__cause__ = error
     return told
-
-
-def as_store_error(error: duckdb.Error) -> StoreError:
-    """Give the store error that tells a person what a DuckDB error means."""
-    text = str(error)
-    full = ("no space left", "disk is full", "disk quota exceeded", "file too large")
-    if any(words in text.lower() for words in full):
-        return StoreFullError(
-            f"the disk is full: {text.splitlines()[0]}; what was acknowledged is kept: free some "
-            f"space and run the cell again to resume"
-        )
-    return StoreError(f"the store could not be written: {text.splitlines()[0]}")

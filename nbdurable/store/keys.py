@@ -14,6 +14,8 @@ import platformdirs
 
 from nbdurable.errors import StoreError
 
+from .disk import file_error
+
 _KEY_BYTES = 32
 
 
@@ -38,9 +40,11 @@ def load_key() -> bytes:
         except FileNotFoundError:
             key = _create_key(path)
     except OSError as error:
-        raise StoreError(
+        raise file_error(
+            error,
+            path,
             f"the signing key {path} can't be used: {error.strerror or error}; make its folder "
-            f"writable or point NBDURABLE_KEY_FILE at another file outside the project"
+            f"writable or point NBDURABLE_KEY_FILE at another file outside the project",
         ) from error
     if len(key) != _KEY_BYTES:
         raise StoreError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import mmap
 import os
 import secrets
@@ -26,7 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from blake3 import blake3
 
-from nbdurable.errors import DecodeError, StoreError, StoreFullError
+from nbdurable.errors import DecodeError, StoreError
+
+from .disk import file_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes: a cache line, and what Arrow and vector instructions ask for
 _CHUNK = 1 << 20  # bytes hashed and written in turn, so that they are still in the core's cache
 _DIGEST = 32  # bytes
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PIECE = struct.Struct(f">{_DIGEST}sQQ{_DIGEST}s")
 
 # Called with the bytes of a file written so far, after each chunk; `nbdurable.testing`
@@ -90,8 +90,8 @@ class Objects:
         Raises:
             StoreError: The folder can't be made.
         """
-        with _store_errors("made"), self._preparing:
-            if not self._ready:
+        with _store_errors("made", self._folder or Path(tempfile.gettempdir())), self._preparing:
+            if not self._ready or (self._folder is not None and not self._folder.is_dir()):
                 self._prepare()
         return ObjectWriter(self)
 
@@ -229,7 +229,7 @@ class ObjectWriter:
         self._content = blake3()
 
     def __enter__(self) -> Self:
-        with _store_errors("written"):
+        with _store_errors("written", self._draft.parent):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._draft, flags, 0o666)
         return self
@@ -241,7 +241,7 @@ class ObjectWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            with _store_errors("written"):
+            with _store_errors("written", self._draft.parent):
                 file = _name(self._new.values())
                 try:
                     if error is None and self._new:
@@ -261,7 +261,7 @@ class ObjectWriter:
             StoreFullError: The disk is full.
             StoreError: They can't be written.
         """
-        with _store_errors("written"):
+        with _store_errors("written", self._draft.parent):
             for first in range(0, data.nbytes, _CHUNK):
                 self._write(data[first : first + _CHUNK])
 
@@ -290,7 +290,7 @@ class ObjectWriter:
             piece = self._new[digest] = Piece(b"", self._start, length, digest)
             self._end = self._at
         else:
-            with _store_errors("written"):
+            with _store_errors("written", self._draft.parent):
                 os.ftruncate(self._descriptor, self._end)
         self._start = self._at = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         self._pieces.append(piece)
@@ -353,20 +353,24 @@ def _faults(file: bytes) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _store_errors(done: str) -> Iterator[None]:
+def _store_errors(done: str, folder: Path) -> Iterator[None]:
     """Raise as a store's error, with the cure, what the system says about a file."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in _FULL:
-            raise StoreFullError(
-                f"the disk is full: {reason}, while a large value was written; what was "
-                f"acknowledged is kept: free some space and run the cell again to resume"
-            ) from error
-        raise StoreError(
-            f"a large value's file {error.filename or ''} could not be {done}: {reason}; make its "
-            f"folder writable, or name another store with configure(store=...) or NBDURABLE_STORE"
+        cure = (
+            "its folder was removed or moved; put it back and run the cell again to resume, or run "
+            "the cell again without it to start anew"
+            if isinstance(error, FileNotFoundError)
+            else "make its folder writable, or name another store with configure(store=...) or "
+            "NBDURABLE_STORE"
+        )
+        raise file_error(
+            error,
+            folder,
+            f"a large value's file {error.filename or f'in {folder}'} could not be {done}: "
+            f"{reason}; {cure}",
         ) from error
 
 
