@@ -324,7 +324,9 @@ function showLinks(table, store) {
   }
   const focused = table.scroll.contains(document.activeElement) ? table.focus : "";
   const isNear = (ends) => ends.includes(table.pointed) || ends.includes(focused);
-  const shown = links.length <= LINKS ? links : links.filter(isNear);
+  // A line to what has not begun would lead nowhere: it is drawn where somebody looks.
+  const begun = (ends) => store.rows.get(ends[1]).bars !== undefined;
+  const shown = links.filter((ends) => isNear(ends) || (links.length <= LINKS && begun(ends)));
   table.links.replaceChildren();
   if (shown.length === 0) return;
   const frame = table.table.getBoundingClientRect();
@@ -371,7 +373,7 @@ function axisLabel(seconds) {
 function showAxis(table, root, elapsed, live) {
   const span = spanFor(elapsed, live);
   root.style.setProperty("--nbd-now", elapsed);
-  if (span === table.span) return;
+  if (span === table.span) return false;
   table.span = span;
   root.style.setProperty("--nbd-span", span);
   const ticks = [];
@@ -382,6 +384,7 @@ function showAxis(table, root, elapsed, live) {
     ticks.push(tick);
   }
   table.axis.replaceChildren(...ticks);
+  return true;
 }
 
 // --- One step, looked at ------------------------------------------------------------------
@@ -543,7 +546,7 @@ function render({ model, el }) {
     const elapsed = store.head.live ? Math.max(0, now - store.head.started) : store.head.elapsed;
     const { spared, left } = store.head;
     write(head.time, [duration(elapsed), left, spared && `saved ${spared}`].filter(Boolean).join("; "));
-    showAxis(table, root, elapsed, store.head.live);
+    if (showAxis(table, root, elapsed, store.head.live)) showLinks(table, store);
     for (const parts of table.rows.values()) tick(parts, now);
     if (waiting && performance.now() - waiting > UNHEARD && !silent) {
       write(head.answer, "The kernel does not listen while the cell runs (ipykernel 7.4 would): the stop button ■ suspends the run.");
