@@ -30,7 +30,7 @@ class Reasons:
         self._claimed = claimed
         self._news = news
         self._lock = threading.Lock()
-        self._left: dict[Group, dict[bytes, None]] = {}
+        self._left: dict[Group, tuple[list[bytes], Iterator[bytes]]] = {}
         self._changed: dict[tuple[Group, bytes, bytes], str] = {}
         self._lost: dict[Identity, str] = {}
         self._lost_groups: set[Group] = set()
@@ -127,19 +127,15 @@ class Reasons:
         What has been claimed never comes back, so it is looked at once.
         """
         with self._lock:
-            left = self._left.get(group)
-            if left is None:
-                left = self._left[group] = self._index.checkpoints.calls(group)
-            found, gone = [], []
-            for call in left:
-                if call in self._claimed:
-                    gone.append(call)
-                else:
+            found, rest = self._left.get(group) or ([], iter(self._index.checkpoints.calls(group)))
+            found = [call for call in found if call not in self._claimed]
+            while most is None or len(found) < most:
+                call = next(rest, None)
+                if call is None:
+                    break
+                if call not in self._claimed:
                     found.append(call)
-                    if len(found) == most:
-                        break
-            for call in gone:
-                del left[call]
+            self._left[group] = found, rest
             return found
 
     def _code_changed(self, handle: StepHandle[Any], older: Checkpoint) -> str:
