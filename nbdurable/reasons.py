@@ -154,9 +154,10 @@ class Reasons:
                 changed = _differing(before, dict(handle.work.code.parts))
             self._changed[key] = changed
         count = sum(found.code != handle.version.code for found in self._newest(group))
+        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
         self._news.say(
-            f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} no longer "
-            f"match: {changed or 'its code'} changed"
+            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "
+            f"{changed or 'its code'} changed"
         )
         return changed
 
