@@ -197,6 +197,8 @@ class Bodies:
             if handle.broken is not None:
                 raise handle.broken
             self._pause(handle, wait)
+            if handle.number:  # it was cancelled meanwhile
+                break
         if not handle.number and handle.broken is None:
             raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
 
@@ -368,8 +370,16 @@ class Bodies:
                 handle.retry = None
                 again()
 
-        handle.retry = go_on
-        return self._clock.call_later(seconds, go_on)
+        cancel = self._clock.call_later(seconds, go_on)
+
+        def go_on_now() -> None:
+            cancel()
+            go_on()
+
+        handle.retry = go_on_now
+        if once.locked():  # the wait was over at once
+            handle.retry = None
+        return cancel
 
     def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
@@ -493,6 +503,8 @@ class Bodies:
         """Stop what still runs of a step that was cancelled; it records nothing more."""
         if handle.cancel_timer is not None:
             handle.cancel_timer()
+        if handle.retry is not None:
+            handle.retry()  # nobody is to wait out the backoff of what has ended
         running = handle.running
         if running is not None and running.fence():
             running.stop()

@@ -126,8 +126,13 @@ class Control:
         execution = self._execution()
         if execution is None:
             return "the run has ended"
-        if self._thread is not threading.main_thread():
-            return "this run is not the main thread's, so it can't be interrupted from here"
+        mine = self._thread is threading.main_thread()
+        # Without a handler of Python's the signal would end the process, or do nothing.
+        if not mine or not callable(signal.getsignal(signal.SIGINT)):
+            return (
+                "this run is not the main thread's, or passes over interrupts: it can be stopped "
+                "from its code only"
+            )
         with execution.ledger.lock:
             # Under the lock: the end takes it before anything else can begin.
             if execution.bodies.ended:

@@ -1,6 +1,7 @@
 """What a person at the screen can ask about a run, and do to it, from any thread."""
 
 import gc
+import signal
 import threading
 import time
 import weakref
@@ -250,6 +251,43 @@ def test_retry_now(tmp_path):
         assert work("here") == "here"
         helper.join(10)
     assert tried == ["thread", "thread", "here", "here"]
+
+
+@pytest.mark.parametrize("where", ["here", "thread"])
+def test_cancelled_during_its_backoff(tmp_path, where):
+    """A step that waits for its next attempt ends at once, and its body does not run again."""
+    tried = []
+
+    @step(retries=3, backoff=1000, max_backoff=1000)
+    def work():
+        tried.append(1)
+        raise OSError("not yet")
+
+    run = workflow("w", store=tmp_path / "s.duckdb")
+    with run:
+
+        def cancel():
+            soon(lambda: facts(run.control, 0).get("Attempts", "")[:9], "attempt 1")
+            time.sleep(0.1)
+            run.control.cancel(0)
+
+        helper = threading.Thread(target=cancel)
+        helper.start()
+        with pytest.raises(StepCancelledError):
+            work() if where == "here" else work.go().result()
+        helper.join(10)
+    assert tried == [1]
+
+
+def test_a_program_that_passes_over_interrupts_is_not_ended(tmp_path):
+    """Where SIGINT has no handler of Python's, suspend says so and sends nothing."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        run = workflow("w", store=tmp_path / "s.duckdb")
+        with run:
+            assert "passes over interrupts" in run.control.suspend()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_retried_once_however_often_one_says_so(tmp_path):
