@@ -21,7 +21,8 @@ def test_killed_in_jupyterlab_and_run_again(lab, repository):
     live = output.locator(".nbd-view")
 
     def row(label):
-        return live.locator("tr", has_text=label).first
+        named = lab.page.locator("code").get_by_text(label, exact=True)
+        return live.locator("tr").filter(has=named)
 
     expect(row("quote('alpha', 0.8)")).to_contain_text("★ won")
     expect(row("quote('gamma', 0.7)")).to_contain_text("done")
@@ -43,9 +44,8 @@ def test_killed_in_jupyterlab_and_run_again(lab, repository):
     expect(summary).to_contain_text("2 replayed, 2 ran")
     expect(summary).to_contain_text("★ quote('alpha', 0.8) won over quote('beta', 4)")
     for label, state in (("alpha", "replayed"), ("gamma", "replayed"), ("beta", "done")):
-        expect(
-            summary.get_by_role("row").filter(has_text=f"quote('{label}'").first
-        ).to_contain_text(state)
+        rows = summary.get_by_role("row").filter(has_text=f"quote('{label}'")
+        expect(rows.last).to_contain_text(state)
     expect(lab.output(AFTER)).to_contain_text("delta   9397")
     lab.picture("resumed")
     calls = (lab.server.root / "calls.log").read_text().split()
