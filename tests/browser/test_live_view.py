@@ -206,6 +206,35 @@ def test_a_large_run_is_a_few_rows_that_can_be_opened(lab, cell):
     expect(output.last).to_contain_text("1,001 ran")
 
 
+def test_a_saved_notebook_without_its_kernel(lab):
+    """Opened again when its kernel is gone it shows the summary and its bars, and no dead widget.
+
+    One that somebody else has sent, whose HTML JupyterLab strips, still says who won.
+    """
+    lab.open(SETUP, BLOCKING)
+    lab.run(0)
+    lab.run(1, wait=False)
+    expect(row(lab.output(1), ALPHA)).to_contain_text("running")
+    for _ in range(2):
+        scenario.open_gate(lab.server.root)
+        lab.page.wait_for_timeout(500)
+    lab.idle()
+    notebook = lab.saved()
+    lab.page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
+    lab.show()
+    summary = lab.output(1).last
+    expect(summary).to_contain_text("quote('alpha') won over quote('beta')")
+    assert summary.locator("svg rect").count() > 4
+    expect(lab.page.get_by_text("model not found")).to_have_count(0)
+    lab.picture("without-a-kernel")
+
+    notebook.cells[0].source += "\n# sent by somebody else"
+    lab.open_notebook(notebook)
+    expect(lab.output(1).last).to_contain_text("quote('alpha') won over quote('beta')")
+    expect(lab.output(1).last).to_contain_text("✗ failed")
+    lab.picture("from-somebody-else")
+
+
 def test_the_same_view_in_notebook_7(lab):
     """Jupyter Notebook shows the view as JupyterLab does, and keeps the same summary."""
     lab.app = "notebooks"
