@@ -242,8 +242,12 @@ class Kernel:
         elif kind == "error":
             outputs.append({"type": kind, **content})
         elif kind in {"comm_open", "comm_msg"}:
-            state = content.get("data", {}).get("state", {}).get("state", {})
-            self._rows = state.get("rows", self._rows)
+            data = content.get("data", {})
+            told = data.get("state", {}).get("state") or data.get("content", {}).get("news") or {}
+            known = {row["key of it"]: row for row in self._rows} | {
+                key: row | {"key of it": key} for key, row in told.get("rows", {}).items()
+            }
+            self._rows = [known[key] for key in told.get("order", known) if key in known]
         return False
 
     def _reply(self, deadline: float) -> dict[str, Any]:
