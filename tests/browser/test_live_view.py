@@ -297,6 +297,7 @@ def barriers(lab, where):
         [where, names],
     )
     page = lab.page.context.new_page()
+    page.emulate_media(reduced_motion="reduce")  # a glyph that breathes is pale for a moment
     page.set_content(
         f"<html lang=en><title>alone</title><style>:root {{ {colours} }} body {{ background: "
         f"var(--jp-layout-color0); color: var(--jp-content-font-color1) }} {style}</style>"
