@@ -15,7 +15,7 @@ from . import scope
 from .codec import encode
 from .entries import AttemptEnded, Nothing, Settled, Started
 from .errors import NotInRunError, RetriesExhaustedError, StepCancelledError
-from .executors import Coroutines, LoopThread, Threads, Turnstile, call_in
+from .executors import Coroutines, LoopThread, Pause, Threads, Turnstile, call_in
 from .handles import StepHandle
 from .interrupts import uninterrupted
 from .records import AttemptFailed, Kind, StepDeferred, StepLetGo, Why
@@ -350,36 +350,39 @@ class Bodies:
             body.end()
 
     def _pause(self, handle: StepHandle[Any], seconds: float) -> None:
+        """Wait in the calling thread before the next attempt.
+
+        Raises:
+            StepCancelledError: The step that started this one was cancelled meanwhile.
+        """
         gate = _thread.allocate_lock()
         gate.acquire()
-        cancel = self._after_wait(handle, seconds, gate.release)
+        pause = Pause(self._clock, seconds, gate.release, dropped=gate.release)
+        handle.pause = pause
+        if handle.number:
+            pause.drop()  # it was cancelled before anybody could see that it waits
         try:
             gate.acquire()
         except BaseException:
-            cancel()
+            pause.drop()
             raise
+        finally:
+            handle.pause = None
+        if pause.was_dropped and not handle.number:
+            raise StepCancelledError(handle.label, "the step that started it was cancelled")
 
-    def _after_wait(
-        self, handle: StepHandle[Any], seconds: float, again: Callable[[], object]
-    ) -> Callable[[], None]:
-        """Go on after the wait before an attempt, or as soon as ``handle.retry`` is called."""
-        once = _thread.allocate_lock()
+    def _go_on_after(self, handle: StepHandle[Any], seconds: float) -> None:
+        """Start the next attempt on a thread, or on the loop, after a wait."""
 
-        def go_on() -> None:
-            if once.acquire(blocking=False):
-                handle.retry = None
-                again()
+        def again() -> None:
+            handle.pause = None
+            self._dispatch(handle)
 
-        cancel = self._clock.call_later(seconds, go_on)
-
-        def go_on_now() -> None:
-            cancel()
-            go_on()
-
-        handle.retry = go_on_now
-        if once.locked():  # the wait was over at once
-            handle.retry = None
-        return cancel
+        handle.pause = pause = Pause(self._clock, seconds, again)
+        if handle.number:
+            pause.drop()
+        if pause.over and handle.pause is pause:
+            handle.pause = None  # what follows may have been quicker than this line
 
     def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
@@ -407,8 +410,7 @@ class Bodies:
         if wait is None:
             self._journal.enqueue(self._settled(handle, running, ending))
             return
-        again = functools.partial(self._dispatch, handle)
-        then = functools.partial(self._after_wait, handle, wait, again)
+        then = functools.partial(self._go_on_after, handle, wait)
         self._attempt_failed(handle, running, ending, wait, then)
 
     def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:
@@ -503,8 +505,8 @@ class Bodies:
         """Stop what still runs of a step that was cancelled; it records nothing more."""
         if handle.cancel_timer is not None:
             handle.cancel_timer()
-        if handle.retry is not None:
-            handle.retry()  # nobody is to wait out the backoff of what has ended
+        if handle.pause is not None:
+            handle.pause.drop()  # nobody is to wait out the backoff of what has ended
         running = handle.running
         if running is not None and running.fence():
             running.stop()

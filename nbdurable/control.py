@@ -115,10 +115,10 @@ class Control:
         """Let a step's next attempt begin without the rest of its wait; say whether it does."""
         execution = self._execution()
         handle = None if execution is None else execution.handle(place)
-        retry = handle.retry if isinstance(handle, StepHandle) else None
-        if execution is None or handle is None or retry is None or execution.bodies.ended:
+        pause = handle.pause if isinstance(handle, StepHandle) else None
+        if execution is None or handle is None or pause is None or execution.bodies.ended:
             return "this step does not wait for another attempt"
-        retry()
+        pause.end()
         return f"{handle.label} is tried again now"
 
     def suspend(self) -> str:

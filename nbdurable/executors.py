@@ -32,6 +32,49 @@ class Clock(Protocol):
         """Call `callback` once, in any thread, after `seconds`; give what cancels it."""
 
 
+class Pause:
+    """A wait before something goes on, which can be cut short, or dropped with what follows.
+
+    However it ends, it ends once: of the clock, `end` and `drop` the first one counts.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        seconds: float,
+        go_on: Callable[[], object],
+        *,
+        dropped: Callable[[], object] | None = None,
+    ) -> None:
+        self.was_dropped = False
+        self._once = threading.Lock()
+        self._go_on = go_on
+        self._dropped = dropped
+        self._cancel = clock.call_later(seconds, self._end)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._once.locked()
+
+    def end(self) -> None:
+        """Go on now."""
+        self._cancel()
+        self._end()
+
+    def drop(self) -> None:
+        """Let nothing follow; who waits is told."""
+        self._cancel()
+        if self._once.acquire(blocking=False):
+            self.was_dropped = True
+            if self._dropped is not None:
+                self._dropped()
+
+    def _end(self) -> None:
+        if self._once.acquire(blocking=False):
+            self._go_on()
+
+
 class Threads:
     """Runs callables on at most `limit` daemon threads, first come first served.
 

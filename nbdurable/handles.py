@@ -20,6 +20,7 @@ from .step import Ending
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterable
 
+    from .executors import Pause
     from .output import Destination
     from .records import Call, Checkpoint, Version
     from .step import Running, Work
@@ -309,8 +310,8 @@ class StepHandle(Handle[T_co]):
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
-        "kind", "label_text", "last_attempt", "lost", "parent", "pending", "ran", "replayed",
-        "retry", "running", "seconds", "seen", "source", "started", "timer_seconds", "until",
+        "kind", "label_text", "last_attempt", "lost", "parent", "pause", "pending", "ran",
+        "replayed", "running", "seconds", "seen", "source", "started", "timer_seconds", "until",
         "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
 
@@ -351,7 +352,7 @@ class StepHandle(Handle[T_co]):
         self.timer_seconds = 0.0
         self.until: float | None = None
         self.cancel_timer: Callable[[], None] | None = None
-        self.retry: Callable[[], None] | None = None
+        self.pause: Pause | None = None
 
     @property
     def label(self) -> str:
@@ -415,7 +416,7 @@ class StepHandle(Handle[T_co]):
 
     def let_go(self) -> None:
         """Forget what only a body under way needs: a long notebook holds many handles."""
-        self.work = self.running = self.cancel_timer = self.retry = self.observers = None
+        self.work = self.running = self.cancel_timer = self.pause = self.observers = None
         self.upstream = ()
 
     def take_from(self, failed: Handle[Any]) -> None:

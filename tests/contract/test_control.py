@@ -17,6 +17,7 @@ from nbdurable import (
     race,
     select,
     session,
+    sleep,
     step,
     workflow,
 )
@@ -267,8 +268,8 @@ def test_cancelled_during_its_backoff(tmp_path, where):
     with run:
 
         def cancel():
+            # As early as can be: the step may not even wait yet.
             soon(lambda: facts(run.control, 0).get("Attempts", "")[:9], "attempt 1")
-            time.sleep(0.1)
             run.control.cancel(0)
 
         helper = threading.Thread(target=cancel)
@@ -276,6 +277,31 @@ def test_cancelled_during_its_backoff(tmp_path, where):
         with pytest.raises(StepCancelledError):
             work() if where == "here" else work.go().result()
         helper.join(10)
+    assert tried == [1]
+
+
+@pytest.mark.parametrize("where", ["here", "thread"])
+def test_a_child_in_its_backoff_ends_with_its_parent(tmp_path, where):
+    """Cancelling what started it drops the wait: its body does not run again, now or later."""
+    tried = []
+
+    @step(retries=3, backoff=0.2, max_backoff=0.2)
+    def child():
+        tried.append(1)
+        raise OSError("not yet")
+
+    @step
+    def parent():
+        return child() if where == "here" else child.go().result()
+
+    run = workflow("w", store=tmp_path / "s.duckdb")
+    with run:
+        handle = parent.go()
+        soon(lambda: facts(run.control, 1).get("Attempts", "")[:9], "attempt 1")
+        run.control.cancel(0)
+        with pytest.raises(StepCancelledError):
+            handle.result()
+        sleep(0.5)  # longer than the wait that was dropped
     assert tried == [1]
 
 
