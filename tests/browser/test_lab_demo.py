@@ -177,7 +177,8 @@ def test_nothing_is_paid_twice(demo, browser, tmp_path):
     provider = page.locator("iframe").get_attribute("src").removesuffix("/meter")
     before, saved, decided = charged(provider), rows(SAVED, demo.root), rows(DECIDED, demo.root)
     assert sum(before.values()) >= 80
-    assert 40 < len(saved) <= before["cheap"] <= len(saved) + 10
+    # Ten are asked at once, and ten may have been answered and not be committed yet.
+    assert 40 < len(saved) <= before["cheap"] <= len(saved) + 20
     assert {row["execution"] for row in saved} == {1}
     assert any(row["winner"].startswith("ask('dear'") for row in decided)
 

@@ -134,7 +134,8 @@ def test_news_that_were_dropped_are_asked_for(lab):
     """A server that lets messages fall loses none of the view: it asks for the whole."""
     dropped = "dropped = view._screen._timeline.news(time.time()); print('dropped')"
     cell = f"import threading, time\ndef drop():\n    {dropped}\n" + BLOCKING.replace(
-        "ended.wait()", "time.sleep(1); drop(); ended.wait()"
+        "ended.wait()",
+        "time.sleep(1); drop(); ended.wait()",  # the view has opened by then
     )
     lab.open(SETUP, cell)
     lab.run(0)
@@ -273,6 +274,7 @@ def test_nothing_in_the_view_keeps_anybody_out(lab, theme):
     lab.picture(f"detail-{theme}")
     scenario.open_gate(lab.server.root)
     lab.idle()
+    expect(output.last).to_contain_text("won over")  # the page may be behind the kernel
     assert barriers(lab, ".jp-RenderedHTMLCommon") == []
     lab.theme("Light")
 
