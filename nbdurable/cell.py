@@ -45,10 +45,6 @@ _FLAGS: Final = {
     "--strict": "strict",
 }
 _VALUED: Final = {"--max-age": "AGE", "--executor": "NAME", "--limit": "N"}
-USAGE: Final = (
-    "%%durable NAME [--new] [--max-age AGE] [--keep] [--executor E] [--limit N] "
-    "[--tee] [--quiet] [--strict]"
-)
 
 _HEADER = re.compile(r"%%durable(?:[ \t]+(?P<line>\S.*?))?\s*\Z")
 _INNER_MAGIC = re.compile(r"%%(?P<name>[^\s?]+)(?:[ \t]+(?P<line>.*?))?\s*\Z")

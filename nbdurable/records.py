@@ -100,20 +100,6 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try of a step that did not become its checkpoint, or is still in flight."""
-
-    call: bytes
-    version: bytes
-    number: int
-    execution: int
-    started: float
-    ended: float | None
-    ending: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The stored outcome of one call and version.
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from .progress import RunView
 
+KEPT: Final = 10_000
+"""A run of more rows that was over before it was shown live is not kept to be shown again."""
+
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 
 
@@ -123,6 +126,8 @@ class NotebookScreen:
     def summarise(self, view: RunView) -> None:
         """Display the summary on its own."""
         self._be_last(view)
+        if self._model is None and len(view.steps) > KEPT:
+            del _LAST[self._name]
         html = summary.html(view, times=self._times)
         with _closed():
             display({"text/html": html, "text/plain": words.text(view)}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]

@@ -144,6 +144,10 @@ def test_status_of_a_run_shows_its_view_again(shared):
     assert "application/vnd.jupyter.widget-view+json" in shown
     shared.run("%%durable viewed\nf();")
     assert shared.run("%durable status viewed").displays
+    shared.run("import nbdurable.widget\nkept, nbdurable.widget.KEPT = nbdurable.widget.KEPT, 0")
+    shared.run("%%durable viewed\nf();")
+    assert "viewed" in shared.run("%durable status viewed").value  # too large to be kept
+    shared.run("nbdurable.widget.KEPT = kept")
     shared.run("%%durable unviewed --quiet\nf();")
     result = shared.run("%durable status unviewed")
     assert "unviewed" in result.value
