@@ -12,6 +12,7 @@ _TOKEN = re.compile(
     r"\x1b\[([?>=]?)([0-9;:]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>()][A-B0]?|.",
     re.DOTALL,
 )
+_BEGUN = re.compile(r"\x1b(?:\[[?>=]?[0-9;:]*|\][^\x07\x1b]*\x1b?)?\Z")
 
 
 class Screen:
@@ -22,10 +23,16 @@ class Screen:
         self.lines = [""]
         self.row = self.column = 0
         self.asked_for = set()
+        self._cut = ""
 
     def feed(self, text):
-        """Take what a program wrote."""
-        for found in _TOKEN.finditer(text):
+        """Take what a program wrote; a code that was cut off waits for its rest."""
+        text = self._cut + text
+        whole = len(text)
+        if (begun := _BEGUN.search(text)) is not None:
+            whole = begun.start()
+        self._cut = text[whole:]
+        for found in _TOKEN.finditer(text[:whole]):
             if found[3]:
                 self._control(found[1] + found[3], found[2])
             elif len(found[0]) == 1:
@@ -110,8 +117,16 @@ class Terminal:
         return self.screen.text
 
     def wait(self, *words):
-        """Take what comes until all these words are on the screen at once."""
-        return self.until(lambda text: all(word in text for word in words))
+        """Take what comes until all these words, or patterns, are on the screen at once.
+
+        What a program writes at once can come in two pieces: what is looked for on the
+        same screen belongs into one call.
+        """
+        return self.until(
+            lambda text: all(
+                word in text if isinstance(word, str) else word.search(text) for word in words
+            )
+        )
 
     def end(self):
         """Take what comes until the program ends; give all that is left on the screen."""
