@@ -48,7 +48,9 @@ floor modules                             duty
 4     `news`, `reasons`                   what people are told; why a step ran
 4     `control`                           what a person asks about a run, and does to it
 4     `run`                               program order, combinators, the end of a run
-5     `session`                           joins the parts; `workflow`, `configure`
+4     `configuration`, `holding`          what `configure` sets; the stores that are open
+5     `session`                           joins the parts; `workflow`
+5     `questions`, `upkeep`               a store, asked; and put in order
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
 5     `settings`                          what `configure` has set, and why it is so
@@ -77,6 +79,7 @@ from __future__ import annotations
 from typing import Any
 
 from .api import after, as_completed, gather, go, race, select, sleep, step
+from .configuration import configure
 from .errors import (
     CodecError,
     DecodeError,
@@ -99,7 +102,7 @@ from .errors import (
     WaitTimeoutError,
 )
 from .recorded import now, rng, uuid4
-from .session import configure, workflow
+from .session import workflow
 
 __all__ = [
     "CodecError",

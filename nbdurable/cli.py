@@ -21,7 +21,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, doctor, export, reports, session, tables
+from . import __version__, doctor, export, holding, questions, reports, tables, upkeep
 from .cell import parse_age
 from .errors import DurableError
 
@@ -124,7 +124,7 @@ def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Com
             except DurableError as error:
                 raise click.ClickException(str(error)) from error
             finally:
-                session.close_stores()
+                holding.close_stores()
 
         return main.command(name, epilog=EXIT_CODES, short_help=short)(command)
 
@@ -172,7 +172,7 @@ def sql_command(query: str, store: str | None, as_json: bool) -> None:  # noqa: 
     """
     if query == "-":
         query = sys.stdin.read()
-    rows = session.answer(query, reports.store_at(store))
+    rows = questions.answer(query, reports.store_at(store))
     _print_rows(rows, as_json=as_json, empty="no rows")
 
 
@@ -190,7 +190,7 @@ def gc_command(store: str | None, older_than: str | None, yes: bool, as_json: bo
     """
     place = reports.store_at(store)
     age = None if older_than is None else parse_age(older_than, "--older-than")
-    found = session.collect(place, older_than=age, remove=yes)
+    found = upkeep.collect(place, older_than=age, remove=yes)
     _print_rows(reports.collected(found), as_json=as_json)
     console = Console(highlight=False, stderr=as_json)
     _teller(console)(reports.collected_told(found, "nbdurable gc --yes"))
@@ -207,7 +207,7 @@ def trust_command(path: str, yes: bool) -> None:  # noqa: FBT001
     run any code: sign what comes from people whom you would let do that.
     """
     store = reports.store_at(path)
-    found = session.trust(store) if yes else session.survey(store)
+    found = upkeep.trust(store) if yes else upkeep.survey(store)
     _print_rows(reports.surveyed(found), as_json=False, empty="no saved steps")
     _teller(Console(highlight=False))(reports.told(found))
     _teller(Console(highlight=False))(

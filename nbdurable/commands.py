@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from . import cell, kernel, reports, session, settings, widget, words
+from . import cell, configuration, kernel, questions, reports, settings, upkeep, widget, words
 from .errors import DurableError, UsageError
 from .tables import Table
 
@@ -49,7 +49,7 @@ def run(shell: InteractiveShell, line: str) -> object:
         near = difflib.get_close_matches(word, _COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean %durable {near[0]}?" if near else f"it has {', '.join(_COMMANDS)}"
         raise UsageError(f"%durable has no {word}: {hint}")
-    session.set_notebook(kernel.notebook(shell))
+    configuration.set_notebook(kernel.notebook(shell))
     return _invoke(shell, command, rest.strip())
 
 
@@ -124,7 +124,7 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
 
     With NAME: that run's view, where it was executed by this kernel; else its line.
     """
-    rows = session.status()
+    rows = questions.status()
     if name is not None:
         known = _known(shell, name)
         if kernel.in_kernel(shell) and widget.show_again(known):
@@ -133,14 +133,14 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
     return Table(
         reports.aware(rows),
         "no durable cell has run here yet",
-        title=f"store: {session.default_store()}",
+        title=f"store: {configuration.default_store()}",
     )
 
 
 @_command("runs")
 def _runs(_shell: InteractiveShell) -> object:
     """List the runs saved here, newest first."""
-    return Table([_row(run) for run in session.runs()], "no runs yet")
+    return Table([_row(run) for run in questions.runs()], "no runs yet")
 
 
 @_command("steps", _name, _step)
@@ -149,7 +149,7 @@ def _steps(shell: InteractiveShell, name: str | None, step: str | None) -> objec
 
     NAME is a run's, else the newest run is meant; STEP a step's name or label.
     """
-    return _of_steps(shell, session.steps, name, step)
+    return _of_steps(shell, questions.steps, name, step)
 
 
 @_command("why", _name, _step)
@@ -158,7 +158,7 @@ def _why(shell: InteractiveShell, name: str | None, step: str | None) -> object:
 
     NAME is a run's, else the newest run is meant; STEP a step's name or label.
     """
-    return _of_steps(shell, session.why, name, step)
+    return _of_steps(shell, questions.why, name, step)
 
 
 @_command("restart", click.argument("name", required=False, metavar="NAME"))
@@ -168,7 +168,7 @@ def _restart(shell: InteractiveShell, name: str | None) -> object:
         known = _names()
         there = f" There is {', '.join(known[:8])}" if known else ""
         raise UsageError(f"%durable restart NAME: which run?{there}")
-    print(session.restart(_known(shell, name)))  # noqa: T201 - the answer
+    print(upkeep.restart(_known(shell, name)))  # noqa: T201 - the answer
     return None
 
 
@@ -183,7 +183,7 @@ def _adopt(_shell: InteractiveShell, notebook: str | None) -> object:
         raise UsageError(
             "%durable adopt NOTEBOOK: the notebook whose checkpoints this one takes, by its name"
         )
-    print(session.adopt(notebook))  # noqa: T201 - the answer
+    print(upkeep.adopt(notebook))  # noqa: T201 - the answer
     return None
 
 
@@ -200,7 +200,7 @@ def _gc(_shell: InteractiveShell, older_than: str | None, yes: bool) -> object: 
     outcome has.
     """
     age = None if older_than is None else cell.parse_age(older_than, "--older-than")
-    found = session.collect(older_than=age, remove=yes)
+    found = upkeep.collect(older_than=age, remove=yes)
     print(reports.collected_told(found, "%durable gc --yes"))  # noqa: T201 - the answer
     rows = reports.collected(found)
     return Table(rows) if rows else None
@@ -214,7 +214,7 @@ def _trust(_shell: InteractiveShell, yes: bool) -> object:  # noqa: FBT001
     what is in its store, which can run any code: sign what comes from people whom you
     would let do that.
     """
-    found = session.trust() if yes else session.survey()
+    found = upkeep.trust() if yes else upkeep.survey()
     print(reports.told(found))  # noqa: T201 - the answer
     print("signed with your key" if yes else "nothing was signed: %durable trust --yes signs it")  # noqa: T201
     return Table(reports.surveyed(found), "no saved steps")
@@ -229,7 +229,7 @@ def _sql(_shell: InteractiveShell, query: str | None) -> object:
     """
     if not query:
         raise UsageError("%durable sql QUERY: for example SELECT name, status, seconds FROM steps")
-    found = session.query(query)
+    found = questions.query(query)
     return Table(found, "no rows") if isinstance(found, list) else found
 
 
@@ -240,7 +240,7 @@ def _config(_shell: InteractiveShell, setting: tuple[str, ...]) -> object:
     For example: %durable config limit=8 strict=on. SETTING=default sets it back. As
     what nbdurable.configure() sets, it holds until this kernel ends.
     """
-    session.configure(**settings.read(setting))
+    configuration.configure(**settings.read(setting))
     return Table(settings.shown())
 
 
@@ -299,7 +299,7 @@ def _known(shell: InteractiveShell, name: str) -> str:
 
 def _names(wait: float | None = None) -> list[str]:
     """Give the names of the runs at hand, newest first."""
-    found = session.runs() if wait is None else session.runs(wait=wait)
+    found = questions.runs() if wait is None else questions.runs(wait=wait)
     return list(dict.fromkeys(run.name for run in found))
 
 
@@ -314,7 +314,7 @@ def complete(shell: InteractiveShell, event: Any) -> list[str]:
         return list(_COMMANDS)
     if (command := _COMMANDS.get(before[0])) is None:
         return []
-    session.set_notebook(kernel.notebook(shell))
+    configuration.set_notebook(kernel.notebook(shell))
     with suppress(DurableError):  # whoever holds the store, or has broken it, is told of elsewhere
         return [*_values(command, before[1:], typed[-1]), *_options(command, event.symbol)]
     return []
@@ -333,11 +333,11 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
     words = [word for word in before if not word.startswith("-")]
     match command.name:
         case "steps" | "why" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
-            return dict.fromkeys(_called(row) for row in session.steps(words[0]))
+            return dict.fromkeys(_called(row) for row in questions.steps(words[0]))
         case "steps" | "why" | "restart" if not words:
             return _names(_LOOK_SECONDS)
         case "adopt" if not words:
-            return session.earlier_names()
+            return upkeep.earlier_names()
         case "config":
             name, equals, _ = last.partition("=")
             if equals:

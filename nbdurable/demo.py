@@ -28,7 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from . import session
+from . import holding, questions
 from .errors import DurableError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def play(notebook: Path, tell: Callable[[str], None]) -> Story:
     first.run()
     try:
         steps, decisions = _rows(_STEPS, store), _rows(_DECISIONS, store)
-        session.close_stores()
+        holding.close_stores()
         second = _Pass(notebook, tell, kill=False)
         second.run()
         story = Story(
@@ -159,7 +159,7 @@ def play(notebook: Path, tell: Callable[[str], None]) -> Story:
     except DurableError as error:
         raise DemoError(f"the store does not answer: {error}") from error
     finally:
-        session.close_stores()
+        holding.close_stores()
     _check_bodies(story)
     _check_output(notebook, second.outputs)
     return story
@@ -421,7 +421,7 @@ def _calls(folder: Path) -> dict[str, int]:
 
 def _rows(sql: str, store: Path) -> list[dict[str, Any]]:
     try:
-        found = session.query(sql, store)
+        found = questions.query(sql, store)
     except RuntimeError as error:
         if "interrupted" in str(error):  # how DuckDB passes on a Ctrl-C
             raise KeyboardInterrupt from error

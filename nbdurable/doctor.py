@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import session
+from . import holding
 from . import store as stores
 from .errors import DurableError
 from .records import RunStatus
@@ -70,7 +70,7 @@ def _key() -> Finding:
 
 def _inside(store: str) -> Iterator[Finding]:
     try:
-        with session.reading(store) as opened:
+        with holding.reading(store) as opened:
             assert opened is not None
             yield Finding("lock", "nobody else holds the store", sound=True)
             problems = stores.check(opened)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import session
+from . import holding
 from . import store as stores
 from .codec import decode, decode_error
 from .errors import CodecError, StoreError, UsageError
@@ -59,7 +59,7 @@ def export(store: str, run: str, target: Path, *, values: bool = False) -> int:
     """
     if target.suffix not in {".parquet", ".json"}:
         raise UsageError(f"{target}: the file's name ends in .parquet or .json, which says how")
-    with session.reading(store) as opened:
+    with holding.reading(store) as opened:
         assert opened is not None
         found = _run_of(opened, run)
         names = ", ".join(_COLUMNS)

@@ -26,7 +26,7 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
-from . import cell, kernel, owners, session
+from . import cell, configuration, kernel, owners, questions, session, upkeep
 from .errors import CodecError, DurableError, FingerprintError, StoreError, UsageError
 from .notice import Notice
 
@@ -98,12 +98,12 @@ class DurableCell:
         self._name = name
         self._options = options
         self._interrupt = kernel.Interrupt()
-        shown = not options.quiet and session.default_progress() is not False
+        shown = not options.quiet and configuration.default_progress() is not False
         notebook = kernel.in_kernel(shell)
         self._screen = _new_screen(shell, name) if shown and notebook else None
         self._view = None if self._screen is None else _new_view(name, self._screen)
         self._told = shown and not notebook  # the session's own view says all, and stays
-        session.set_notebook(kernel.notebook(shell))
+        configuration.set_notebook(kernel.notebook(shell))
         kernel.cover_displays(shell)
         self._workflow = session.workflow(
             name,
@@ -279,7 +279,7 @@ _told_store: set[str] = set()
 
 def _say_store(shell: InteractiveShell) -> None:
     """Say once where the checkpoints are, if no notebook tells."""
-    store = str(session.default_store())
+    store = str(configuration.default_store())
     if kernel.notebook(shell) is not None or not store.endswith("default.duckdb"):
         return
     if store in _told_store:
@@ -403,16 +403,16 @@ def load(shell: InteractiveShell) -> None:
     untyped.register_magic_function(durable_cell, "cell", "durable")
     untyped.set_hook("complete_command", _complete, str_key="%durable")
     kernel.capture_displays(shell)
-    session.set_notebook(kernel.notebook(shell))
-    if not Path(session.default_store()).is_file():
-        for name in session.earlier_names():
+    configuration.set_notebook(kernel.notebook(shell))
+    if not Path(configuration.default_store()).is_file():
+        for name in upkeep.earlier_names():
             print(  # noqa: T201 - told as the extension loads
                 f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
                 f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them"
             )
         return
     try:
-        found = session.unfinished(wait=_LOAD_WAIT_SECONDS)
+        found = questions.unfinished(wait=_LOAD_WAIT_SECONDS)
     except (StoreError, CodecError) as error:
         print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
     else:

@@ -13,15 +13,15 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import session
+from . import configuration, questions
 from . import store as stores
 from .errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .session import Collected
     from .store import Survey
+    from .upkeep import Collected
 
 Row = dict[str, object]
 
@@ -32,9 +32,9 @@ def store_at(named: str | Path | None) -> str:
     Raises:
         StoreError: There is none.
     """
-    place = session.default_store() if named is None else str(named)
+    place = configuration.default_store() if named is None else str(named)
     if place.endswith(".ipynb"):
-        place = session.store_of(Path(place))
+        place = configuration.store_of(Path(place))
     place = stores.place_of(place)
     if not Path(place).is_file():
         raise StoreError(
@@ -63,7 +63,7 @@ def runs(store: str) -> list[Row]:
             ),
             "run": one.id,
         }
-        for one in session.runs(store)
+        for one in questions.runs(store)
     ]
 
 
@@ -73,17 +73,17 @@ def steps(store: str, name: str | None) -> list[Row]:
     Raises:
         UsageError: No run has that name.
     """
-    return aware(session.steps(_known(store, name), store))
+    return aware(questions.steps(_known(store, name), store))
 
 
 def why(store: str, name: str | None) -> list[Row]:
     """Give why each step ran when it last did; as `steps`."""
-    return aware(session.why(_known(store, name), store))
+    return aware(questions.why(_known(store, name), store))
 
 
 def _known(store: str, name: str | None) -> str | None:
     if name is not None:
-        names = {one.name for one in session.runs(store)}
+        names = {one.name for one in questions.runs(store)}
         if name not in names:
             raise no_run(name, names)
     return name

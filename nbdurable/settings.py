@@ -9,7 +9,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING, Final
 
-from . import session
+from . import configuration
 from . import store as stores
 from .errors import UsageError
 
@@ -35,13 +35,13 @@ _DEFAULT: Final = "default"
 
 def shown() -> list[Row]:
     """Give a row a setting: its value, where that comes from, what it is for."""
-    set_here = session.settings()
+    set_here = configuration.settings()
     values = {
-        "store": session.default_store(),
+        "store": configuration.default_store(),
         "strict": _switch(set_here.strict),
-        "limit": session.default_limit(),
+        "limit": configuration.default_limit(),
         "verify": _switch(set_here.verify),
-        "progress": _switch(session.default_progress()),
+        "progress": _switch(configuration.default_progress()),
     }
     rows: list[Row] = [
         {"setting": name, "value": value, "from": _origin(name), "": MEANINGS[name]}
@@ -109,11 +109,11 @@ def _switch(value: bool | None) -> str:  # noqa: FBT001 - what it says
 
 def _origin(name: str) -> str:
     """Say where the value of a setting comes from."""
-    if getattr(session.settings(), name) != getattr(session.Settings(), name):
+    if getattr(configuration.settings(), name) != getattr(configuration.Settings(), name):
         return "configure"
     variable = f"NBDURABLE_{name.upper()}"
     if name in {"store", "progress"} and os.environ.get(variable):
         return variable
     if name == "store":
-        return "this notebook" if session.notebook() is not None else "this folder"
+        return "this notebook" if configuration.notebook() is not None else "this folder"
     return _DEFAULT

@@ -14,7 +14,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from . import session
+from . import configuration
 from .store import journal, objects
 
 if TYPE_CHECKING:
@@ -131,5 +131,5 @@ class ManualClock:
 @contextlib.contextmanager
 def clock_of_runs(clock: ManualClock) -> Iterator[ManualClock]:
     """Let runs that begin inside the block go by `clock`."""
-    with session.replaced_clock(clock):
+    with configuration.replaced_clock(clock):
         yield clock

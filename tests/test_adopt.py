@@ -4,7 +4,17 @@ import duckdb  # noqa: TID251 - the file, as another program sees it
 import pytest
 from kernel_harness import kernel
 
-from nbdurable import StoreError, StoreLockedError, UsageError, go, session, workflow
+from nbdurable import (
+    StoreError,
+    StoreLockedError,
+    UsageError,
+    configuration,
+    go,
+    holding,
+    questions,
+    upkeep,
+    workflow,
+)
 from nbdurable.store import Store, handing
 
 
@@ -12,16 +22,16 @@ from nbdurable.store import Store, handing
 def folder(tmp_path):
     """A folder of notebooks; afterwards none is known."""
     yield tmp_path
-    session.set_notebook(None)
-    session.close_stores()
+    configuration.set_notebook(None)
+    holding.close_stores()
 
 
 def opened(folder, name, *, there=True):
     """Open a notebook, as its kernel does."""
-    session.close_stores()
+    holding.close_stores()
     if there:
         (folder / f"{name}.ipynb").touch()
-    session.set_notebook(folder / f"{name}.ipynb")
+    configuration.set_notebook(folder / f"{name}.ipynb")
 
 
 def cell():
@@ -44,7 +54,7 @@ def cell_of(folder, name):
 
 def stores(folder):
     """Give the files beside the notebooks."""
-    session.close_stores()
+    holding.close_stores()
     return sorted(one.name for one in (folder / ".nbdurable").iterdir())
 
 
@@ -62,14 +72,14 @@ def test_a_renamed_notebook_takes_what_is_its_own(folder):
     objects = objects_of(folder, "analysis")
     (folder / "analysis.ipynb").rename(folder / "report.ipynb")
     opened(folder, "report")
-    assert session.earlier_names() == ["analysis"]
-    assert session.adopt("analysis.ipynb") == (
+    assert upkeep.earlier_names() == ["analysis"]
+    assert upkeep.adopt("analysis.ipynb") == (
         "report.ipynb has the checkpoints of analysis now; they were its own"
     )
     assert not cell()
     assert not objects.exists()
     assert stores(folder) == [".gitignore", "report.duckdb", "report.duckdb.objects"]
-    assert session.earlier_names() == []
+    assert upkeep.earlier_names() == []
 
 
 def test_a_copy_takes_a_copy(folder):
@@ -77,8 +87,8 @@ def test_a_copy_takes_a_copy(folder):
     cell_of(folder, "analysis")
     objects = objects_of(folder, "analysis")
     opened(folder, "analysis-Copy1")
-    assert session.earlier_names() == ["analysis"]
-    assert session.adopt("analysis").endswith("analysis.ipynb keeps its own")
+    assert upkeep.earlier_names() == ["analysis"]
+    assert upkeep.adopt("analysis").endswith("analysis.ipynb keeps its own")
     assert not cell()
     opened(folder, "analysis")
     assert not cell()
@@ -93,7 +103,7 @@ def test_other_notebooks_are_not_offered(folder):
     cell_of(folder, "an")  # no copy of it is called analysis
     (folder / ".nbdurable" / "default.duckdb").touch()
     opened(folder, "analysis")
-    assert session.earlier_names() == []
+    assert upkeep.earlier_names() == []
 
 
 def test_not_over_checkpoints_of_its_own(folder):
@@ -102,7 +112,7 @@ def test_not_over_checkpoints_of_its_own(folder):
     cell_of(folder, "new")
     before = stores(folder)
     with pytest.raises(UsageError, match="has checkpoints of its own"):
-        session.adopt("old")
+        upkeep.adopt("old")
     assert stores(folder) == before
 
 
@@ -112,13 +122,13 @@ def test_nothing_to_adopt(folder):
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
     with pytest.raises(UsageError, match="there are those of gone"):
-        session.adopt("wrong")
+        upkeep.adopt("wrong")
     for path in ("../gone", "a/gone", ""):
         with pytest.raises(UsageError, match="no path"):
-            session.adopt(path)
-    session.set_notebook(None)
+            upkeep.adopt(path)
+    configuration.set_notebook(None)
     with pytest.raises(UsageError, match="no notebook is known"):
-        session.adopt("gone")
+        upkeep.adopt("gone")
 
 
 def test_a_configured_store_is_nobodys(folder, monkeypatch):
@@ -127,7 +137,7 @@ def test_a_configured_store_is_nobodys(folder, monkeypatch):
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
     monkeypatch.setenv("NBDURABLE_STORE", str(folder / "mine.duckdb"))
-    assert session.earlier_names() == []
+    assert upkeep.earlier_names() == []
 
 
 def test_a_store_in_use_is_not_taken(folder, monkeypatch):
@@ -142,7 +152,7 @@ def test_a_store_in_use_is_not_taken(folder, monkeypatch):
 
     monkeypatch.setattr(Store, "open", held)
     with pytest.raises(StoreLockedError):
-        session.adopt("gone")
+        upkeep.adopt("gone")
     assert stores(folder) == before
 
 
@@ -158,7 +168,7 @@ def test_a_copy_that_fails_is_none(folder, monkeypatch):
 
     monkeypatch.setattr(handing.shutil, "copy2", full)
     with pytest.raises(StoreError, match="No space left"):
-        session.adopt("analysis")
+        upkeep.adopt("analysis")
     assert stores(folder) == before
 
 
@@ -168,7 +178,7 @@ def test_told_when_the_extension_loads(folder):
     """A kernel in a renamed notebook says what there is, and takes it when told to."""
     cell_of(folder, "analysis")
     (folder / "analysis.ipynb").rename(folder / "report.ipynb")
-    session.close_stores()
+    holding.close_stores()
     with kernel(folder, notebook=folder / "report.ipynb") as running:
         told = running.run("%load_ext nbdurable")
         assert "there are checkpoints of analysis" in told.stdout
@@ -181,7 +191,7 @@ def test_told_when_the_extension_loads(folder):
 def test_what_is_in_the_log_is_taken_along(folder):
     """A kernel that died has left a write-ahead log: it is folded in first."""
     cell_of(folder, "gone")
-    session.close_stores()
+    holding.close_stores()
     path = folder / ".nbdurable" / "gone.duckdb"
     connection = duckdb.connect(str(path))
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
@@ -190,5 +200,5 @@ def test_what_is_in_the_log_is_taken_along(folder):
     assert path.with_name("gone.duckdb.wal").exists()
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
-    session.adopt("gone")
-    assert [one.name for one in session.runs()] == ["w", "late"]
+    upkeep.adopt("gone")
+    assert [one.name for one in questions.runs()] == ["w", "late"]

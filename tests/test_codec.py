@@ -19,7 +19,7 @@ import pandas as pd
 import pydantic
 import pytest
 
-from nbdurable import DecodeError, EncodeError, codec, go, session, workflow
+from nbdurable import DecodeError, EncodeError, codec, go, holding, workflow
 from nbdurable.codec import (
     decode,
     decode_error,
@@ -36,7 +36,7 @@ from nbdurable.codec import (
 def closed():
     """Leave no store open behind a test."""
     yield
-    session.close_stores()
+    holding.close_stores()
 
 
 @pytest.fixture

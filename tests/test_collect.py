@@ -12,9 +12,11 @@ from nbdurable import (
     UsageError,
     gather,
     go,
+    holding,
+    questions,
     select,
-    session,
     step,
+    upkeep,
     workflow,
 )
 from nbdurable.store import Store, check
@@ -25,7 +27,7 @@ from nbdurable.testing import ManualClock, clock_of_runs
 def path(tmp_path):
     """A store's path; it is closed after the test."""
     yield tmp_path / "store.duckdb"
-    session.close_stores()
+    holding.close_stores()
 
 
 def compute(number, ran):
@@ -45,7 +47,7 @@ def cell(path, *, version="1", name="w", **options):
 
 def problems(path):
     """Give what `check` finds."""
-    session.close_stores()
+    holding.close_stores()
     store = Store.open(path)
     try:
         return check(store)
@@ -55,7 +57,7 @@ def problems(path):
 
 def rows(path, sql):
     """Ask the store."""
-    session.close_stores()
+    holding.close_stores()
     with duckdb.connect(str(path)) as connection:
         return connection.execute(sql).fetchall()
 
@@ -64,15 +66,15 @@ def test_superseded_outcomes_go(path):
     """Of each call the newest outcome stays; editing back runs it again."""
     cell(path, version="1")
     cell(path, version="2")
-    found = session.collect(path).found
+    found = upkeep.collect(path).found
     assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", False, 3)]
     assert found[0].size > 60
     assert cell(path, version="1") == []  # it was only looked at
     assert cell(path, version="2") == []
-    assert session.collect(path, remove=True).removed
+    assert upkeep.collect(path, remove=True).removed
     assert problems(path) == []
     assert cell(path, version="2") == []
-    assert session.collect(path).found == ()
+    assert upkeep.collect(path).found == ()
     assert cell(path, version="1") == [10, 20, 30]
 
 
@@ -81,7 +83,7 @@ def test_what_was_gone_back_to_stays(path):
     cell(path, version="1")
     cell(path, version="2")
     cell(path, version="1")
-    assert session.collect(path, remove=True).found == ()
+    assert upkeep.collect(path, remove=True).found == ()
     assert cell(path, version="1") == []
 
 
@@ -91,7 +93,7 @@ def test_an_unfinished_run_loses_nothing(path):
     cell(path, version="2")
     with pytest.raises(ZeroDivisionError), workflow("w", store=path):
         go(divmod, 1, 0).result()
-    assert session.collect(path, remove=True).found == ()
+    assert upkeep.collect(path, remove=True).found == ()
     assert cell(path, version="1") == []
 
 
@@ -100,10 +102,10 @@ def test_replaced_runs_go(path):
     for _ in range(3):
         cell(path, new=True)
     cell(path, name="other")
-    found = session.collect(path, remove=True).found
+    found = upkeep.collect(path, remove=True).found
     assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", True, 3)] * 2
     assert problems(path) == []
-    assert [one.name for one in session.runs(path)] == ["other", "w"]
+    assert [one.name for one in questions.runs(path)] == ["other", "w"]
     assert cell(path) == []
     assert cell(path, name="other") == []
     for table in ("execution_log", "execution_ends"):
@@ -121,9 +123,9 @@ def test_nothing_of_the_last_hours(path):
         clock.advance(3600)
         cell(path, version="2")
         clock.advance(3600)
-        assert session.collect(path, older_than=4 * 3600).found == ()
-        assert [one.whole for one in session.collect(path, older_than=2.5 * 3600).found] == [True]
-        found = session.collect(path, older_than=1.5 * 3600).found
+        assert upkeep.collect(path, older_than=4 * 3600).found == ()
+        assert [one.whole for one in upkeep.collect(path, older_than=2.5 * 3600).found] == [True]
+        found = upkeep.collect(path, older_than=1.5 * 3600).found
         assert sorted(one.whole for one in found) == [False, True]
 
 
@@ -141,7 +143,7 @@ def test_decisions_go_with_their_branches(path):
     race(path, "1")
     winner = race(path, "2")
     assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(2,)]
-    session.collect(path, remove=True)
+    upkeep.collect(path, remove=True)
     assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
     assert problems(path) == []
     assert race(path, "2") == winner
@@ -159,7 +161,7 @@ def test_codes_go_with_their_outcomes(path):
     before = rows(path, "SELECT count(*) FROM nbdurable.codes")
     with workflow("w", store=path, new=True):
         go(len, "a").result()
-    session.collect(path, remove=True)
+    upkeep.collect(path, remove=True)
     assert before > rows(path, "SELECT count(*) FROM nbdurable.codes")
 
 
@@ -173,13 +175,13 @@ def test_the_file_becomes_small(path):
     """Room that taken out rows leave is given back; the store goes on under its name."""
     big(path, "1")
     big(path, "2")
-    session.close_stores()
+    holding.close_stores()
     before = path.stat().st_size
-    assert session.collect(path, remove=True).freed > 3_000_000
+    assert upkeep.collect(path, remove=True).freed > 3_000_000
     assert path.stat().st_size < before - 3_000_000
     assert sorted(one.name for one in path.parent.iterdir()) == ["store.duckdb"]
     assert problems(path) == []
-    assert session.runs(path)[0].saved == 200
+    assert questions.runs(path)[0].saved == 200
 
 
 def large(path, version, size=2_000_000):
@@ -190,7 +192,7 @@ def large(path, version, size=2_000_000):
 
 def files(path):
     """Give the names of a store's object files."""
-    session.close_stores()
+    holding.close_stores()
     return {one.name for one in path.with_name(path.name + ".objects").iterdir()}
 
 
@@ -202,28 +204,28 @@ def test_object_files_go_with_their_outcomes(path):
     both = files(path)
     assert kept < both
     path.with_name(path.name + ".objects").joinpath("123-dead.draft").write_bytes(b"half")
-    found = session.collect(path)
+    found = upkeep.collect(path)
     assert (found.files, found.removed) == (2, False)  # one is the draft of one who died
     large(path, "3")  # its content is there already
-    found = session.collect(path)
+    found = upkeep.collect(path)
     assert found.files == 1  # and the draft is gone: whoever writes next clears up
     assert found.files_size > 3_000_000
-    session.collect(path, remove=True)
+    upkeep.collect(path, remove=True)
     assert files(path) == kept
     assert problems(path) == []
     assert large(path, "3") == bytes(2_000_000)
-    assert session.runs(path)[0].executions == 4
+    assert questions.runs(path)[0].executions == 4
 
 
 def test_not_while_a_let_go_body_may_be_saved(path, monkeypatch):
     """A body that the next execution may adopt has perhaps written a file already."""
     large(path, "1")
-    (run,) = session.runs(path)
-    monkeypatch.setitem(session._state.leftovers, "a run of another store", {(b"", b""): None})
-    assert session.collect(path).found == ()
-    monkeypatch.setitem(session._state.leftovers, run.id, {(b"", b""): None})
+    (run,) = questions.runs(path)
+    monkeypatch.setitem(holding._state.leftovers, "a run of another store", {(b"", b""): None})
+    assert upkeep.collect(path).found == ()
+    monkeypatch.setitem(holding._state.leftovers, run.id, {(b"", b""): None})
     with pytest.raises(UsageError, match="still run"):
-        session.collect(path)
+        upkeep.collect(path)
 
 
 def test_a_users_database_is_not_replaced(path):
@@ -232,19 +234,19 @@ def test_a_users_database_is_not_replaced(path):
     big(path, "2")
     rows(path, "CREATE TABLE mine AS SELECT 1 AS one")
     inode = path.stat().st_ino
-    assert session.collect(path, remove=True).freed == 0
+    assert upkeep.collect(path, remove=True).freed == 0
     assert path.stat().st_ino == inode
     assert rows(path, "SELECT * FROM mine") == [(1,)]
-    assert session.collect(path).found == ()
+    assert upkeep.collect(path).found == ()
 
 
 def test_a_database_that_the_user_holds_open_is_not_replaced(path):
     """What they write later would go into a file that has no name any more."""
     big(path, "1")
     big(path, "2")
-    session.close_stores()
+    holding.close_stores()
     with duckdb.connect(str(path)) as mine:
-        assert session.collect(path, remove=True).freed == 0
+        assert upkeep.collect(path, remove=True).freed == 0
         mine.execute("CREATE TABLE later AS SELECT 1 AS one")
     assert rows(path, "SELECT * FROM later") == [(1,)]
 
@@ -253,7 +255,7 @@ def test_the_half_copy_of_one_who_died_goes(path):
     """The next who makes the file small takes it away."""
     big(path, "1")
     path.with_name(f"{path.name}.0.compacting").write_bytes(b"half")
-    session.collect(path, remove=True)
+    upkeep.collect(path, remove=True)
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
@@ -267,34 +269,34 @@ def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
 
     monkeypatch.setattr(Store, "copy_to", full)
     with pytest.raises(StoreFullError):
-        session.collect(path, remove=True)
+        upkeep.collect(path, remove=True)
     monkeypatch.undo()
     assert problems(path) == []
-    assert session.runs(path)[0].saved == 200
+    assert questions.runs(path)[0].saved == 200
 
 
 def test_dead_in_mid_copy(path):
     """A half-written copy is nobody's store."""
     big(path, "1")
-    session.close_stores()
+    holding.close_stores()
     store = Store.open(path)
     draft = path.with_name("draft")
     store.copy_to(draft)
     store.close()
     shutil.copy(draft, path.with_name(f"{path.name}.0.compacting"))
-    assert session.runs(path)[0].saved == 200
+    assert questions.runs(path)[0].saved == 200
 
 
 def test_not_while_a_cell_runs(path):
     """A durable cell of this process uses the store."""
     with workflow("w", store=path), pytest.raises(UsageError, match="w is running"):
-        session.collect(path)
+        upkeep.collect(path)
 
 
 def test_without_a_store(path):
     """There is none: none is made."""
     with pytest.raises(StoreError, match="there is no store"):
-        session.collect(path, remove=True)
+        upkeep.collect(path, remove=True)
     assert not path.exists()
 
 
@@ -302,4 +304,4 @@ def test_a_store_in_memory():
     """It has no file to make small."""
     with workflow("gc", store=":memory:"):
         go(len, "a").result()
-    assert session.collect(":memory:", remove=True).freed == 0
+    assert upkeep.collect(":memory:", remove=True).freed == 0

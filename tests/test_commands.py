@@ -14,7 +14,7 @@ from kernel_harness import kernel
 from support.emulated import Terminal
 
 import nbdurable
-from nbdurable import session, settings
+from nbdurable import configuration, settings
 from nbdurable.commands import listed
 from nbdurable.errors import UsageError
 from nbdurable.tables import Table
@@ -194,7 +194,10 @@ def test_config_shows_where_values_come_from(shared):
     set_here = shared.run("%durable config limit=3 strict=on").value
     assert re.search(r"limit +3 +configure", set_here)
     assert re.search(r"strict +on +configure", set_here)
-    assert shared.run("from nbdurable import session\nsession.default_limit()").value == "3"
+    assert (
+        shared.run("from nbdurable import configuration\nconfiguration.default_limit()").value
+        == "3"
+    )
     back = shared.run("%durable config limit=default strict=default").value
     assert re.search(r"limit +\d+ +default", back)
     assert re.search(r"strict +off +default", back)
@@ -219,7 +222,7 @@ def test_origins(monkeypatch, tmp_path):
 
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     monkeypatch.delenv("NBDURABLE_PROGRESS", raising=False)
-    session.set_notebook(tmp_path / "n.ipynb")
+    configuration.set_notebook(tmp_path / "n.ipynb")
     try:
         assert found("store") == (str(tmp_path / ".nbdurable" / "n.duckdb"), "this notebook")
         assert found("progress") == ("in notebooks, on terminals", "default")
@@ -233,7 +236,7 @@ def test_origins(monkeypatch, tmp_path):
         assert found("key")[1] == "NBDURABLE_KEY_FILE"
     finally:
         nbdurable.configure(store=None, progress=None)
-        session.set_notebook(None)
+        configuration.set_notebook(None)
 
 
 @pytest.mark.parametrize(

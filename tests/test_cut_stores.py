@@ -9,7 +9,7 @@ import shutil
 import duckdb  # noqa: TID251 - makes the file of small blocks, and keeps its log
 import pytest
 
-from nbdurable import StoreCorruptError, go, session, workflow
+from nbdurable import StoreCorruptError, go, holding, workflow
 from nbdurable.store import Store, check, connecting
 
 STEP = 512  # bytes from cut to cut
@@ -29,12 +29,12 @@ def files(tmp_path_factory, signing_key):
     path = tmp_path_factory.mktemp("cut") / "store.duckdb"
     duckdb.connect(str(path), config={"default_block_size": 16_384}).close()
     save(path, range(OUTCOMES // 2))
-    session.close_stores()  # which folds the log into the file
+    holding.close_stores()  # which folds the log into the file
     save(path, range(OUTCOMES))
-    store = session._state.opens[str(path)].store
+    store = holding._state.opens[str(path)].store
     assert len(store.rows("SELECT 1 FROM nbdurable.checkpoints")) == OUTCOMES
     kept = path.read_bytes(), path.with_name("store.duckdb.wal").read_bytes()
-    session.close_stores()
+    holding.close_stores()
     return kept
 
 

@@ -17,7 +17,7 @@ from kernel_harness import kernel
 from support import notebooks
 from support.environments import ROOT, environment, pip, run, sealed
 
-from nbdurable import demo, session
+from nbdurable import demo, questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -268,7 +268,7 @@ def test_an_interrupted_question_is_an_interrupt(monkeypatch):
     def query(sql, store):
         raise RuntimeError("Query interrupted")
 
-    monkeypatch.setattr(session, "query", query)
+    monkeypatch.setattr(questions, "query", query)
     with pytest.raises(KeyboardInterrupt):
         demo._rows("SELECT 1", Path("somewhere"))
 

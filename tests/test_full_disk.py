@@ -11,7 +11,17 @@ import os
 import pytest
 from support import small_disk
 
-from nbdurable import StoreFullError, after, as_completed, go, select, session, workflow
+from nbdurable import (
+    StoreFullError,
+    after,
+    as_completed,
+    go,
+    holding,
+    questions,
+    select,
+    upkeep,
+    workflow,
+)
 from nbdurable.store import check
 
 pytestmark = pytest.mark.timeout(100)
@@ -74,8 +84,8 @@ class Cell:
 
     def problems(self):
         """Give what `check` finds."""
-        session.close_stores()
-        with session.reading(self.store) as store:
+        holding.close_stores()
+        with holding.reading(self.store) as store:
             return check(store)
 
 
@@ -142,8 +152,8 @@ def fill_with_rows(disk, where):
     RAN.clear()
     refused(lambda: resumed(disk, 100, 2_000))
     assert RAN in ([], [len(cell.got) - 1])
-    session.close_stores()
-    (summary,) = session.runs(cell.store)
+    holding.close_stores()
+    (summary,) = questions.runs(cell.store)
     assert summary.saved >= len(cell.got)
     ran = resume(disk, cell, where, 100, 2_000)
     assert len(ran) >= 100 - len(cell.got)
@@ -263,7 +273,7 @@ def fill_with_checkpoint(disk, where):
                 cell.ask(number, ROW)
 
     act(range(100))
-    session.close_stores()
+    holding.close_stores()
     assert not (disk.folder / "store.duckdb.wal").exists()
     disk.fill(18 << 20, longest=cell.store.stat().st_size)
     said = refused(lambda: act(range(300)))
@@ -292,17 +302,17 @@ def fill_and_collect(disk, leaving, longest):
             for number in range(numbers):
                 cell.ask(number, size)
     kept = {name: cell.got[name] for name in ["winner", *map(str, range(10))]}
-    session.close_stores()
+    holding.close_stores()
     before = cell.store.stat().st_size
     disk.fill(leaving, longest=longest)
-    said = refused(lambda: session.collect(cell.store, remove=True))
+    said = refused(lambda: upkeep.collect(cell.store, remove=True))
     assert "free some space" in said
-    session.close_stores()
+    holding.close_stores()
     left = {"store.duckdb", "store.duckdb.wal"}
     assert set(disk.files()) <= left, "a half-made copy was left"
     disk.free()
     assert resumed(disk, 10, 100) == (kept, [])
-    session.collect(cell.store, remove=True)
+    upkeep.collect(cell.store, remove=True)
     assert cell.store.stat().st_size < before / 2
     assert resumed(disk, 10, 100) == (kept, [])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb  # noqa: TID251 - makes the file of small blocks
 import pytest
 
-from nbdurable import after, gather, go, select, session, sleep, step, workflow
+from nbdurable import after, gather, go, holding, questions, select, sleep, step, workflow
 from nbdurable.records import AttemptStarted, RunStatus
 from nbdurable.store import Store, check, schema
 
@@ -114,7 +114,7 @@ def make(path):
         assert finished() == VALUES
     with contextlib.suppress(ValueError), workflow("unfinished", store=path):
         unfinished()
-    session.close_stores()
+    holding.close_stores()
 
 
 # --- the tests -----------------------------------------------------------------------
@@ -129,7 +129,7 @@ def golden(request, tmp_path, monkeypatch):
     shutil.copy(KEY, tmp_path / "signing.key")
     monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "signing.key"))
     yield path
-    session.close_stores()
+    holding.close_stores()
 
 
 def execute(path, name, program):
@@ -138,7 +138,7 @@ def execute(path, name, program):
     value = None
     with contextlib.suppress(ValueError), workflow(name, store=path, observers=[events.append]):
         value = program()
-    session.close_stores()
+    holding.close_stores()
     return value, sum(isinstance(one, AttemptStarted) for one in events)
 
 
@@ -151,7 +151,7 @@ def test_a_golden_run_is_replayed(golden, capsys):
 
 def test_a_golden_run_goes_on(golden):
     """An unfinished run keeps what it saved; what ended it is tried again."""
-    [summary] = session.unfinished(golden)
+    [summary] = questions.unfinished(golden)
     assert (summary.name, summary.status, summary.saved) == ("unfinished", RunStatus.FAILED, 2)
     assert execute(golden, "unfinished", unfinished) == (None, 1)
 

@@ -451,9 +451,9 @@ def test_import_is_light(tmp_path):
 
 UNFINISHED = """
 import time, pathlib
-import nbdurable.session as s
+from nbdurable import configuration as c, questions as q
 from nbdurable.records import RunStatus, RunSummary
-s.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,
+q.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,
     time.time() - 999, 1, time.time() - 130, None, 3, 2)]
 """
 TOLD = "quotes: 3 of 5 steps saved, died 2 min ago; run its cell to resume"
@@ -465,7 +465,7 @@ def test_unfinished_runs_are_told_at_load(own):
     told = running.run(f"{UNFINISHED}\n%load_ext nbdurable")
     assert told.outputs == []
     running.run(
-        "store = pathlib.Path(s.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
+        "store = pathlib.Path(c.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
     )
     told = running.run("%reload_ext nbdurable")
     assert told.outputs == [{"type": "stream", "name": "stdout", "text": TOLD + "\n"}]
@@ -479,8 +479,8 @@ def test_store_lies_beside_the_notebook(own, tmp_path):
     (tmp_path / "deep").mkdir()
     running = own(notebook=tmp_path / "deep" / "my notes.ipynb")
     running.run("%load_ext nbdurable")
-    running.run("import nbdurable.session as s")
-    shown = running.run("print(s.default_store())").stdout.strip()
+    running.run("import nbdurable.configuration as c")
+    shown = running.run("print(c.default_store())").stdout.strip()
     assert shown == str(tmp_path / "deep" / ".nbdurable" / "my notes.duckdb")
     assert "default.duckdb" not in running.run("%%durable a\n1", "one").text
 

@@ -17,7 +17,19 @@ import shutil
 import numpy as np
 import pytest
 
-from nbdurable import DurableError, after, codec, gather, go, select, session, step, workflow
+from nbdurable import (
+    DurableError,
+    after,
+    codec,
+    configuration,
+    gather,
+    go,
+    holding,
+    questions,
+    select,
+    step,
+    workflow,
+)
 from nbdurable.store import MEMORY, check, connecting, schema
 
 MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
@@ -187,18 +199,18 @@ def mutate(draw, connection, column=None):
 
 def checked(path):
     """Check a store."""
-    with session.reading(path) as store:
+    with holding.reading(path) as store:
         return check(store)
 
 
 QUESTIONS = [
-    session.runs,
-    session.status,
-    session.unfinished,
-    lambda path: session.steps(store=path),
-    lambda path: session.why(store=path),
+    questions.runs,
+    questions.status,
+    questions.unfinished,
+    lambda path: questions.steps(store=path),
+    lambda path: questions.why(store=path),
     *(
-        lambda path, view=view: session.query(f"FROM nbdurable.{view}", path)
+        lambda path, view=view: questions.query(f"FROM nbdurable.{view}", path)
         for view in schema.VIEWS
     ),
     checked,
@@ -230,12 +242,12 @@ def fresh_store():
     """Give a connection to a store in memory in which both runs have finished."""
     for name in BASES:
         assert execute(MEMORY, name) == VALUES[name]
-    with session.reading(MEMORY) as store, store._connection.cursor() as connection:
+    with holding.reading(MEMORY) as store, store._connection.cursor() as connection:
         connection.execute("SET search_path = 'memory.main'")
         for table in schema.TABLES:
             connection.execute(f"CREATE TABLE main.{table} AS FROM nbdurable.{table}")
         yield store, connection
-    session.close_stores()
+    holding.close_stores()
 
 
 def restore(connection):
@@ -302,7 +314,7 @@ def test_mutated_bytes(tmp_path, armed, capsys):
     path = tmp_path / "store.duckdb"
     for name in BASES:
         assert execute(path, name) == VALUES[name]
-    session.close_stores()
+    holding.close_stores()
     whole = path.read_bytes()
     draw = random.Random(SEED)
     seen = {}
@@ -318,7 +330,7 @@ def test_mutated_bytes(tmp_path, armed, capsys):
         except Exception as error:
             raise AssertionError(f"seed {SEED}, file {count}: byte {at}") from error
         finally:
-            session.close_stores()
+            holding.close_stores()
     with capsys.disabled():
         print(f"\n{count + 1} files mutated: {seen}")
     assert seen["StoreCorruptError"] > 0
@@ -396,7 +408,7 @@ def mutate_file(draw, files):
 
 def mutate_pieces(draw, path):
     """Let a row name other pieces: another row's, or some that nobody wrote."""
-    with session.reading(path) as store, store._connection.cursor() as connection:
+    with holding.reading(path) as store, store._connection.cursor() as connection:
         rows = connection.execute(
             "SELECT rowid, pieces FROM nbdurable.checkpoints WHERE octet_length(pieces) > 0"
         ).fetchall()
@@ -405,7 +417,7 @@ def mutate_pieces(draw, path):
         connection.execute(
             "UPDATE nbdurable.checkpoints SET pieces = ? WHERE rowid = ?", [new, row]
         )
-    session.close_stores()
+    holding.close_stores()
     return f"pieces of row {row}: {new.hex():.80}"
 
 
@@ -416,13 +428,13 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
     What is mapped is data, and of the right length: what it holds is compared where that
     is asked for. A pickle is compared always, before it is loaded.
     """
-    monkeypatch.setattr(session._state, "settings", session._state.settings)
-    session.configure(verify=verify)
+    monkeypatch.setattr(configuration._state, "settings", configuration._state.settings)
+    configuration.configure(verify=verify)
     wanted = {name: function(3) for name, function in LARGE.items()}
     kept, path = tmp_path / "kept", tmp_path / "now" / "store.duckdb"
     path.parent.mkdir()
     assert same(execute_large(path), wanted, content=True)
-    session.close_stores()
+    holding.close_stores()
     shutil.copytree(path.parent, kept)
     draw = random.Random(SEED)
     seen = {}
@@ -438,7 +450,7 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
             for _ in range(2):
                 with told(seen):
                     assert same(execute_large(path), wanted, content=verify)
-                session.close_stores()
+                holding.close_stores()
             with told(seen):
                 checked(path)
             assert armed == []
@@ -446,7 +458,7 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
         except Exception as error:
             raise AssertionError(f"seed {SEED}, mutation {count}: {what}") from error
         finally:
-            session.close_stores()
+            holding.close_stores()
             capsys.readouterr()
     with capsys.disabled():
         print(f"\n{count + 1} stores with mutated object files: {seen}")

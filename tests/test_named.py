@@ -8,7 +8,17 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from nbdurable import StoreError, UntrustedCheckpointError, UsageError, go, session, step, workflow
+from nbdurable import (
+    StoreError,
+    UntrustedCheckpointError,
+    UsageError,
+    go,
+    holding,
+    questions,
+    step,
+    upkeep,
+    workflow,
+)
 from nbdurable.store import mentions
 from nbdurable.store.named import with_tables
 
@@ -52,7 +62,7 @@ def test_only_mentions_are_replaced():
 def path(tmp_path):
     """Give a path for a store, and leave none open."""
     yield tmp_path / "store.duckdb"
-    session.close_stores()
+    holding.close_stores()
 
 
 def load(numbers):
@@ -68,7 +78,7 @@ def run(path, *steps, name="w"):
 
 def ask(sql, path):
     """Ask, and give the first column."""
-    return session.query(sql, path).iloc[:, 0].tolist()
+    return questions.query(sql, path).iloc[:, 0].tolist()
 
 
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.table])
@@ -87,7 +97,7 @@ def test_the_newest_outcome_in_the_newest_run(path):
         made = step(lambda v=version: load([v]), name="load", version=version)
         run(path, made.go)
     assert ask("FROM step('load')", path) == [2]
-    session.restart("w", path)
+    upkeep.restart("w", path)
     run(path, step(lambda: load([3]), name="load", version=1).go)
     assert ask("FROM step('load')", path) == [3]
     run(path, step(lambda: load([4]), name="other", version=1).go, name="another")
@@ -124,7 +134,7 @@ def test_what_is_no_table(path):
 def test_a_step_that_is_not_signed(path, monkeypatch):
     """A changed value is refused before it is unpickled."""
     run(path, lambda: go(load, (1,)))
-    session.close_stores()
+    holding.close_stores()
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE nbdurable.checkpoints SET payload = payload || 'x'::BLOB")
     loaded = []

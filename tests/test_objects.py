@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from nbdurable import DecodeError, StoreError, StoreFullError, go, session, step, workflow
+from nbdurable import DecodeError, StoreError, StoreFullError, go, holding, step, workflow
 from nbdurable.codec import LARGE, decode, encode, settle_value
 from nbdurable.store import journal, objects
 from nbdurable.store.objects import Objects
@@ -36,7 +36,7 @@ def folder(tmp_path):
 def store(tmp_path):
     """Give the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
-    session.close_stores()
+    holding.close_stores()
 
 
 def put(kept, *contents):

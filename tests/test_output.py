@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from nbdurable import gather, go, output, screen, select, session, step, streams, workflow
+from nbdurable import gather, go, holding, output, screen, select, step, streams, workflow
 from nbdurable.output import Capture, Capturing, Destination, Face, deliver, dumps, loads
 from nbdurable.records import Message
 
@@ -23,7 +23,7 @@ def clean():
     """Leave no store open, no stream replaced, no display installed."""
     before = sys.stdout, sys.stderr
     yield
-    session.close_stores()
+    holding.close_stores()
     output.install_face(None)
     for thread in threading.enumerate():
         if thread.name == "nbdurable-step":
@@ -862,7 +862,7 @@ def execute(path, program, capsys):
     """Run `program` as one execution; give what it showed."""
     with workflow("w", store=path):
         program()
-    session.close_stores()
+    holding.close_stores()
     return capsys.readouterr()
 
 

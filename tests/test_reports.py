@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner  # noqa: TID251 - the runner of what click made
 
 import nbdurable
-from nbdurable import cli, demo, go, reports, session, step, workflow
+from nbdurable import cli, demo, go, holding, reports, step, upkeep, workflow
 from nbdurable.store import Store, connecting
 
 pytestmark = pytest.mark.timeout(60)
@@ -44,7 +44,7 @@ def make(path, name="w"):
     """Make a store in which the program has run."""
     with workflow(name, store=path):
         program()
-    session.close_stores()
+    holding.close_stores()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     make(tmp_path / ".nbdurable" / "analysis.duckdb")
     yield tmp_path
-    session.close_stores()
+    holding.close_stores()
 
 
 NOTEBOOK = ("--store", "analysis.ipynb")
@@ -242,7 +242,7 @@ def test_trust_while_a_cell_uses_the_store(place):
     """A store that a run of this process uses is not signed under it."""
     store = place / ".nbdurable" / "analysis.duckdb"
     with workflow("w", store=store), pytest.raises(nbdurable.UsageError, match="in use"):
-        session.trust(store)
+        upkeep.trust(store)
 
 
 # --- doctor ----------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_gc_shows_then_takes_out(place):
     store = place / ".nbdurable" / "analysis.duckdb"
     with workflow("w", store=store, new=True):
         program()
-    session.close_stores()
+    holding.close_stores()
     shown = call("gc", "--json", *NOTEBOOK)
     assert [row["outcomes"] for row in json.loads(shown.stdout)] == [3]
     assert "`nbdurable gc --yes` takes them out" in shown.stderr
@@ -401,5 +401,5 @@ def test_completion(shell):
 def test_stores_are_let_go(place):
     """After a command the file is nobody's."""
     assert call("runs", *NOTEBOOK).exit_code == 0
-    assert session._state.opens == {}
+    assert holding._state.opens == {}
     Store.open(place / ".nbdurable" / "analysis.duckdb").close()

@@ -14,13 +14,16 @@ from nbdurable import (
     StoreError,
     UntrustedCheckpointError,
     UsageError,
+    configuration,
     configure,
     gather,
     go,
+    holding,
+    questions,
     scope,
-    session,
     step,
     streams,
+    upkeep,
     workflow,
 )
 from nbdurable.executors import SystemClock
@@ -37,10 +40,10 @@ def clean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     yield
-    session.close_stores()
+    holding.close_stores()
     configure(store=None, strict=None, limit=None)
-    session.set_notebook(None)
-    assert session._state.executing == {}
+    configuration.set_notebook(None)
+    assert holding._state.executing == {}
     assert scope.current.get() is None
     assert streams._users == 0
 
@@ -79,7 +82,7 @@ def execute(path, program=lambda: go(double, 2).result(), name="w", **options):
 
 def names(path=None):
     """Give the names of the runs of a store, newest first."""
-    return [one.name for one in session.runs(path)]
+    return [one.name for one in questions.runs(path)]
 
 
 # --- with ----------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def test_a_decorated_async_function(path):
 
     assert asyncio.run(report(1)) == asyncio.run(report(1)) == 2
     assert len(names(path)) == 1
-    assert session.runs(path)[0].executions == 2
+    assert questions.runs(path)[0].executions == 2
 
 
 def test_a_decorated_function_reads_settings_when_it_is_called(tmp_path):
@@ -334,10 +337,10 @@ def test_what_cant_be_decorated():
 )
 def test_configure_refuses(settings, said):
     """A setting that is unknown or can't have this value is refused, and none is set."""
-    before = session._state.settings
+    before = configuration._state.settings
     with pytest.raises(UsageError, match=said):
         configure(**settings)
-    assert session._state.settings == before
+    assert configuration._state.settings == before
 
 
 def test_configure_sets_and_sets_back(tmp_path):
@@ -346,7 +349,7 @@ def test_configure_sets_and_sets_back(tmp_path):
     configure(strict=True)
     execute(None)
     assert (tmp_path / "one.duckdb").exists()
-    assert session.default_limit() == 3
+    assert configuration.default_limit() == 3
     with workflow("x") as run:
         assert run.strict
         assert run.settings.limit == 3
@@ -354,29 +357,29 @@ def test_configure_sets_and_sets_back(tmp_path):
         assert not run.strict
         assert run.settings.limit == 2
     configure(limit=None, strict=None)
-    assert session.default_limit() == min(32, os.cpu_count() + 4)
+    assert configuration.default_limit() == min(32, os.cpu_count() + 4)
     with workflow("z") as run:
         assert not run.strict
 
 
 def test_where_the_store_lies(tmp_path, monkeypatch):
     """First `configure`, then NBDURABLE_STORE, then the notebook, then the folder."""
-    assert session.default_store() == str(tmp_path / ".nbdurable" / "default.duckdb")
-    session.set_notebook(tmp_path / "work" / "my analysis.ipynb")
+    assert configuration.default_store() == str(tmp_path / ".nbdurable" / "default.duckdb")
+    configuration.set_notebook(tmp_path / "work" / "my analysis.ipynb")
     beside = tmp_path / "work" / ".nbdurable" / "my analysis.duckdb"
-    assert session.default_store() == str(beside)
+    assert configuration.default_store() == str(beside)
     monkeypatch.setenv("NBDURABLE_STORE", "~/elsewhere.duckdb")
-    assert session.default_store() == "~/elsewhere.duckdb"
+    assert configuration.default_store() == "~/elsewhere.duckdb"
     configure(store="mine.duckdb")
-    assert session.default_store() == "mine.duckdb"
+    assert configuration.default_store() == "mine.duckdb"
     configure(store=None)
     monkeypatch.setenv("NBDURABLE_STORE", "")
-    assert session.default_store() == str(beside)
+    assert configuration.default_store() == str(beside)
 
 
 def test_a_notebook_called_as_the_schema(tmp_path):
     """A notebook called nbdurable has a store all the same."""
-    session.set_notebook(tmp_path / "NBDurable.ipynb")
+    configuration.set_notebook(tmp_path / "NBDurable.ipynb")
     execute(None)
     assert execute(None)[1] == 0
     assert [one.name for one in (tmp_path / ".nbdurable").glob("*.duckdb")] == ["_NBDurable.duckdb"]
@@ -398,23 +401,23 @@ def test_the_store_of_a_run_comes_first(tmp_path, monkeypatch):
 def closing(monkeypatch):
     """Move the clock by which stores are closed."""
     manual = ManualClock()
-    monkeypatch.setattr(session._state, "closing_clock", manual)
+    monkeypatch.setattr(holding._state, "clock", manual)
     return manual
 
 
 def test_a_store_is_closed_shortly_after_its_last_use(path, closing):
     """A store stays open for the next cell, then lets go of its file."""
     execute(path)
-    [opened] = session._state.opens.values()
-    closing.advance(session.LINGER_SECONDS * 0.9)
+    [opened] = holding._state.opens.values()
+    closing.advance(holding.LINGER_SECONDS * 0.9)
     execute(path)
-    assert list(session._state.opens.values()) == [opened], "the next cell used the same one"
-    closing.advance(session.LINGER_SECONDS * 0.9)
-    assert session._state.opens, "the first use's time to close was put off"
-    closing.advance(session.LINGER_SECONDS)
-    assert session._state.opens == {}
+    assert list(holding._state.opens.values()) == [opened], "the next cell used the same one"
+    closing.advance(holding.LINGER_SECONDS * 0.9)
+    assert holding._state.opens, "the first use's time to close was put off"
+    closing.advance(holding.LINGER_SECONDS)
+    assert holding._state.opens == {}
     assert execute(path)[1] == 0
-    assert list(session._state.opens.values()) != [opened]
+    assert list(holding._state.opens.values()) != [opened]
 
 
 def test_a_store_in_use_is_not_closed(path, closing):
@@ -424,10 +427,10 @@ def test_a_store_in_use_is_not_closed(path, closing):
         threading.Thread(target=lambda: (execute(path), done.set()), daemon=True).start()
         assert done.wait(30)
         closing.advance(100)
-        session.close_stores()
+        holding.close_stores()
         assert go(double, 1).result() == 2
     closing.advance(100)
-    assert session._state.opens == {}
+    assert holding._state.opens == {}
 
 
 def test_memory_is_kept_for_the_process(closing):
@@ -436,13 +439,13 @@ def test_memory_is_kept_for_the_process(closing):
     closing.advance(1e6)
     assert execute(MEMORY)[1] == 0
     assert names(MEMORY) == ["w"]
-    assert session.steps(store=MEMORY)[0]["step"] == "double(2)"
+    assert questions.steps(store=MEMORY)[0]["step"] == "double(2)"
 
 
 def test_closing_goes_by_a_clock_of_its_own():
     """A clock that a test moves for its runs does not keep stores open."""
     with clock_of_runs(ManualClock()):
-        assert isinstance(session._state.closing_clock, SystemClock)
+        assert isinstance(holding._state.clock, SystemClock)
 
 
 # --- one at a time -------------------------------------------------------------------
@@ -520,13 +523,13 @@ def test_one_workflow_object_twice(path):
 def test_a_run_that_could_not_begin_leaves_nothing(path, tmp_path, monkeypatch):
     """When beginning fails the run can begin later, and its store is not held."""
     execute(path)
-    session.close_stores()
+    holding.close_stores()
     with monkeypatch.context() as patch:
         patch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "other.key"))
         with pytest.raises(UntrustedCheckpointError):
             execute(path)
-    assert session._state.executing == {}
-    assert session._state.opens == {}
+    assert holding._state.executing == {}
+    assert holding._state.opens == {}
     assert execute(path) == (4, 0, ("replayed: saved 0 s ago, --new to recompute",))
 
 
@@ -535,10 +538,10 @@ def test_a_run_that_could_not_begin_leaves_nothing(path, tmp_path, monkeypatch):
 
 def status(path):
     """Give the newest run's status and the error of its last execution."""
-    frame = session.query(
+    frame = questions.query(
         "SELECT status, error FROM executions ORDER BY execution DESC LIMIT 1", path
     )
-    return session.runs(path)[0].status, frame["error"][0]
+    return questions.runs(path)[0].status, frame["error"][0]
 
 
 def test_an_execution_that_fails(path):
@@ -559,7 +562,7 @@ def test_an_execution_that_fails(path):
         cell()
     ran = [one for one in events if isinstance(one, AttemptStarted)]
     assert len(ran) == 1, "the error that ended the run is tried again, the value is not"
-    assert session.runs(path)[0].executions == 2
+    assert questions.runs(path)[0].executions == 2
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
@@ -575,7 +578,7 @@ def test_an_execution_that_is_interrupted(path, interrupt):
     assert status(path)[0] is RunStatus.INTERRUPTED
     assert execute(path, lambda: go(double, 1).result())[:2] == (2, 0)
     assert status(path) == (RunStatus.FINISHED, "")
-    assert len(session.runs(path)) == 1
+    assert len(questions.runs(path)) == 1
 
 
 def test_an_execution_that_exits(path):
@@ -593,7 +596,7 @@ def test_new_recomputes_what_is_finished(path):
     execute(path)
     assert execute(path, new=True)[:2] == (4, 1)
     assert execute(path)[:2] == (4, 0)
-    assert len(session.runs(path)) == 2
+    assert len(questions.runs(path)) == 2
 
 
 def test_new_resumes_what_is_not(path):
@@ -606,7 +609,7 @@ def test_new_resumes_what_is_not(path):
     with pytest.raises(OSError, match="middle"), workflow("w", store=path, new=True):
         cell()
     assert execute(path, new=True)[:2] == (4, 0)
-    assert len(session.runs(path)) == 1
+    assert len(questions.runs(path)) == 1
 
 
 def test_max_age(path, clock):
@@ -618,29 +621,29 @@ def test_max_age(path, clock):
     assert execute(path, max_age=100)[1] == 1
     clock.advance(90)
     assert execute(path, max_age=100)[1] == 0
-    assert len(session.runs(path)) == 2
+    assert len(questions.runs(path)) == 2
     assert execute(path, max_age=0)[1] == 1
 
 
 def test_restart(path):
     """After `restart` the next execution begins a new run, `new` or not."""
     execute(path)
-    said = session.restart("w", path)
+    said = upkeep.restart("w", path)
     assert said == "w: its next run starts from nothing; the old one stays as history"
     assert execute(path)[:2] == (4, 1)
     assert execute(path)[:2] == (4, 0)
-    assert len(session.runs(path)) == 2
+    assert len(questions.runs(path)) == 2
 
 
 def test_restart_of_what_is_not_there(path):
     """`restart` of an unknown name tells the names that there are."""
     with pytest.raises(UsageError, match="there are none yet"):
-        session.restart("w", path)
+        upkeep.restart("w", path)
     assert not path.exists()
     execute(path, name="b")
     execute(path, name="a")
     with pytest.raises(UsageError, match="restart w: no run has that name; there are a, b"):
-        session.restart("w", path)
+        upkeep.restart("w", path)
 
 
 # --- notes ---------------------------------------------------------------------------
@@ -695,17 +698,17 @@ def test_outcomes_that_were_not_asked_for(path):
 @pytest.mark.parametrize("ask", ["runs", "unfinished", "status", "steps", "why"])
 def test_questions_without_a_store(path, ask):
     """Where there is no store there is nothing to tell, and none is made by asking."""
-    assert getattr(session, ask)(store=path) == []
-    assert getattr(session, ask)() == []
+    assert getattr(questions, ask)(store=path) == []
+    assert getattr(questions, ask)() == []
     assert list(path.parent.iterdir()) == []
 
 
 def test_query_without_a_store(path):
     """A query names the store that is not there."""
     with pytest.raises(StoreError, match=r"there is no store at .*store.duckdb yet"):
-        session.query("SELECT 1", path)
+        questions.query("SELECT 1", path)
     with pytest.raises(StoreError, match=r"default.duckdb yet"):
-        session.query("SELECT 1")
+        questions.query("SELECT 1")
     assert list(path.parent.iterdir()) == []
 
 
@@ -723,21 +726,21 @@ def test_runs_and_unfinished(path, clock):
         with pytest.raises(ValueError, match="refused"), workflow(name, store=path):
             failing()
     clock.advance(1)
-    session.restart("mended", path)
+    upkeep.restart("mended", path)
     clock.advance(1)
     execute(path, name="mended")
     clock.advance(1)
-    session.close_stores()
+    holding.close_stores()
     store = Store.open(path)
     store.begin_execution("died", now=clock.time())
     store.close()
-    session.restart("done", path)
-    assert [(one.name, one.status) for one in session.unfinished(path)] == [
+    upkeep.restart("done", path)
+    assert [(one.name, one.status) for one in questions.unfinished(path)] == [
         ("died", RunStatus.DIED),
         ("failed", RunStatus.FAILED),
     ]
     assert sorted(names(path)) == ["died", "done", "done", "failed", "mended", "mended"]
-    [failed] = [one for one in session.runs(path) if one.name == "failed"]
+    [failed] = [one for one in questions.runs(path) if one.name == "failed"]
     assert (failed.saved, failed.executions) == (2, 1)
     assert failed.last_ended == failed.last_started == failed.created
 
@@ -748,11 +751,11 @@ def test_status_steps_and_why(path, clock):
         failing()
     clock.advance(5)
     execute(path, name="later")
-    [later, first] = session.status(path)
+    [later, first] = questions.status(path)
     assert (later["workflow"], later["status"], later["saved"]) == ("later", "finished", 1)
     assert (first["workflow"], first["status"], first["executions"]) == ("it's", "failed", 1)
-    assert [row["step"] for row in session.steps(store=path)] == ["double(2)"]
-    rows = session.steps("it's", path)
+    assert [row["step"] for row in questions.steps(store=path)] == ["double(2)"]
+    rows = questions.steps("it's", path)
     assert [(row["step"], row["status"], row["attempts"]) for row in rows] == [
         ("double(1)", "finished", 1),
         ("refuse(2)", "failed", 1),
@@ -760,16 +763,16 @@ def test_status_steps_and_why(path, clock):
     assert [row["number"] for row in rows] == [1, 2]
     with pytest.raises(ValueError, match="refused"), workflow("it's", store=path):
         failing()
-    assert [row["why"] for row in session.why("it's", path)] == ["new", "error retried"]
-    assert session.steps("nobody", path) == session.why("nobody", path) == []
+    assert [row["why"] for row in questions.why("it's", path)] == ["new", "error retried"]
+    assert questions.steps("nobody", path) == questions.why("nobody", path) == []
 
 
 def test_query(path):
     """SQL reaches the views; what gives no result gives None or nothing."""
     execute(path)
-    frame = session.query("SELECT name, status FROM steps", path)
+    frame = questions.query("SELECT name, status FROM steps", path)
     assert frame.to_dict("records") == [{"name": "double", "status": "finished"}]
-    assert session.query("", path) is None
+    assert questions.query("", path) is None
 
 
 def test_query_that_is_wrong(path):
@@ -777,7 +780,7 @@ def test_query_that_is_wrong(path):
     execute(path)
     for sql, said in (("SELEC", "syntax"), ("FROM nowhere", "nowhere"), ("SELECT x", "x")):
         with pytest.raises(StoreError, match=said):
-            session.query(sql, path)
+            questions.query(sql, path)
     assert execute(path)[1] == 0
 
 
@@ -785,6 +788,6 @@ def test_questions_during_a_run(path):
     """A question can be asked in the middle of a run, of its own store."""
     with workflow("w", store=path):
         go(double, 1).result()
-        assert [row["step"] for row in session.steps("w", path)] == ["double(1)"]
-        assert session.runs(path)[0].status is RunStatus.DIED, "no end is written yet"
+        assert [row["step"] for row in questions.steps("w", path)] == ["double(1)"]
+        assert questions.runs(path)[0].status is RunStatus.DIED, "no end is written yet"
         assert go(double, 2).result() == 4

@@ -34,9 +34,11 @@ from nbdurable import (
     after,
     gather,
     go,
+    holding,
+    questions,
     select,
-    session,
     step,
+    upkeep,
     workflow,
 )
 from nbdurable.records import AttemptStarted, Kind, RunStatus, StepCreated
@@ -97,7 +99,7 @@ def execute(path, program=three_steps, *, name="w", **options):
         with workflow(name, store=path, observers=[events.append], **options):
             value = program()
     finally:
-        session.close_stores()
+        holding.close_stores()
     return value, bodies(events)
 
 
@@ -136,7 +138,7 @@ def path(tmp_path):
 def closed():
     """Leave no store open behind a test."""
     yield
-    session.close_stores()
+    holding.close_stores()
 
 
 @pytest.fixture
@@ -224,7 +226,7 @@ def test_any_file_name(tmp_path, name):
     assert execute(path)[0] == VALUES
     assert execute(path) == (VALUES, [])
     assert path.is_file()
-    assert session.steps(store=path)
+    assert questions.steps(store=path)
     assert problems(path) == []
 
 
@@ -567,13 +569,13 @@ def test_questions_are_not_answered_by_a_users_tables(path):
         "CREATE TABLE runs AS SELECT 43 AS answer",
     )
     execute(path)
-    assert [row["step"] for row in session.steps(store=path)] == [
+    assert [row["step"] for row in questions.steps(store=path)] == [
         "double(1)",
         "double(2)",
         "in place(3)",
     ]
-    assert [row["workflow"] for row in session.status(store=path)] == ["w"]
-    assert [row["why"] for row in session.why("w", store=path)] == ["new"] * 3
+    assert [row["workflow"] for row in questions.status(store=path)] == ["w"]
+    assert [row["why"] for row in questions.why("w", store=path)] == ["new"] * 3
 
 
 def test_opened_by_the_user_in_the_same_process(path):
@@ -886,7 +888,7 @@ def test_a_run_that_was_changed_can_be_left(path):
     )
     with pytest.raises(UntrustedCheckpointError):
         execute(path)
-    session.restart("w", path)
+    upkeep.restart("w", path)
     value, ran = execute(path)
     assert value == VALUES
     assert len(ran) == 3
@@ -1012,7 +1014,7 @@ BROKEN = duckdb.IOException("IO Error: the disk has caught fire")
 
 def break_commits(path, method, error):
     """Let the journal's connections fail from now on, in the open store at `path`."""
-    journal = session._state.opens[str(path.resolve())].store.journal
+    journal = holding._state.opens[str(path.resolve())].store.journal
     for name, value in list(vars(journal).items()):
         if isinstance(value, duckdb.DuckDBPyConnection):
             setattr(journal, name, Faulty(value, method, error))
@@ -1038,7 +1040,7 @@ def test_a_commit_that_fails(path, method, error, named, cure):
 
     with pytest.raises(named, match=cure), workflow("w", store=path):
         cell()
-    session.close_stores()
+    holding.close_stores()
     assert problems(path) == []
     value, ran = execute(path, lambda: [go(double, 1).result(), go(triple, 2).result()])
     assert value == [2, 6]
@@ -1057,7 +1059,7 @@ def test_a_store_that_broke_is_left_as_it_is(path):
         cell()
     log = path.with_name(f"{path.name}.wal")
     before = path.read_bytes(), log.read_bytes()
-    session.close_stores()
+    holding.close_stores()
     assert (path.read_bytes(), log.read_bytes()) == before
     assert execute(path, two) == ([2, 4], ["double(2)"])
 
@@ -1072,7 +1074,7 @@ def test_a_commit_of_one_row_that_fails(path):
 
     with pytest.raises(StoreFullError), workflow("w", store=path):
         cell()
-    session.close_stores()
+    holding.close_stores()
     assert execute(path, two) == ([2, 4], ["double(2)"])
 
 
@@ -1139,7 +1141,7 @@ def test_the_next_execution_opens_the_store_anew(path):
     with workflow("w", store=path) as run:
         assert [go(double, 1).result(), go(triple, 2).result()] == [2, 6]
         assert run.opened.previous is RunStatus.DIED
-    session.close_stores()
+    holding.close_stores()
     with ended(python(HOLD, path)) as other:
         assert other.stdout.readline() == "open\n"
 
@@ -1155,7 +1157,7 @@ def test_a_broken_store_is_not_closed_under_another_run(path):
             return go(double, 2).result()
 
     def cell():
-        broken.append(session._state.opens[str(path)].store)
+        broken.append(holding._state.opens[str(path)].store)
         break_commits(path, "execute", BROKEN)
         with pytest.raises(StoreError, match="caught fire"):
             go(double, 1).result()
@@ -1166,7 +1168,7 @@ def test_a_broken_store_is_not_closed_under_another_run(path):
         cell()
     with pytest.raises(duckdb.ConnectionException, match="closed"):
         broken[0]._connection.execute("SELECT 1")
-    session.close_stores()
+    holding.close_stores()
     left.set()
     assert values[0]() == 4
 
@@ -1630,8 +1632,8 @@ def test_views_tell_what_happened(path):
 def test_a_timer_without_end_leaves_the_views_readable(path):
     """A branch that is never due has no timestamp; the views go on answering."""
     execute(path, lambda: select(go(double, 1), after(float("inf"))).result())
-    assert {row["step"] for row in session.steps(store=path)} == {"double(1)", "after(inf)"}
-    assert session.query("SELECT count(*) AS n FROM attempts", path) is not None
+    assert {row["step"] for row in questions.steps(store=path)} == {"double(1)", "after(inf)"}
+    assert questions.query("SELECT count(*) AS n FROM attempts", path) is not None
 
 
 # --- SQL -----------------------------------------------------------------------------
@@ -1754,7 +1756,7 @@ def test_texts_that_utf8_cant_hold(path, program, capsys):
     assert execute(path, program) == (value, [])
     assert capsys.readouterr() == shown
     assert problems(path) == []
-    labels = [row["step"] for row in session.steps(store=path)]
+    labels = [row["step"] for row in questions.steps(store=path)]
     assert all(label.isprintable() for label in labels)
 
 
@@ -1771,7 +1773,9 @@ def test_what_a_run_escapes_with(path):
     """A run that ends with an error of such a text has its end recorded."""
     with pytest.raises(ValueError, match="\0"):
         execute(path, lambda: (_ for _ in ()).throw(ValueError(BAD)))
-    [(status, error)] = session.query("SELECT status, error FROM executions", path).values.tolist()
+    [(status, error)] = questions.query(
+        "SELECT status, error FROM executions", path
+    ).values.tolist()
     assert status == "failed"
     assert "\ud800" not in error
     assert json.dumps(error)

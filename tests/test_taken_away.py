@@ -10,7 +10,7 @@ import shutil
 import pytest
 from support import small_disk
 
-from nbdurable import StoreError, go, session, workflow
+from nbdurable import StoreError, configuration, go, holding, questions, workflow
 from nbdurable.store import check
 
 pytestmark = pytest.mark.timeout(100)
@@ -42,8 +42,8 @@ def cell(store, size, act=None, after=3, steps=6):
 
 def problems(store):
     """Give what `check` finds in a store that is opened anew."""
-    session.close_stores()
-    with session.reading(store) as opened:
+    holding.close_stores()
+    with holding.reading(store) as opened:
         return check(opened)
 
 
@@ -51,7 +51,7 @@ def problems(store):
 def store(tmp_path):
     """Give where a notebook's store would be."""
     yield tmp_path / "project" / ".nbdurable" / "notebook.duckdb"
-    session.close_stores()
+    holding.close_stores()
 
 
 def is_told(said):
@@ -89,7 +89,7 @@ def test_removed_between_two_cells(store):
     """A store that is still open from the last cell is not used when its file is gone."""
     first, _ = cell(store, SMALL)
     shutil.rmtree(store.parent)
-    assert session.runs(store) == []
+    assert questions.runs(store) == []
     assert not store.exists(), "a question has made a store"
     again, said = cell(store, SMALL)
     assert said == ""
@@ -102,7 +102,7 @@ def test_moved_and_put_back(store, tmp_path, size):
     """What was acknowledged is where the folder is: put back, it is replayed."""
     got, said = cell(store, size, lambda: store.parent.rename(tmp_path / "elsewhere"))
     assert is_told(said)
-    session.close_stores()
+    holding.close_stores()
     (tmp_path / "elsewhere").rename(store.parent)
     again, said = cell(store, size)
     assert (again[:3], said) == (got, "")
@@ -126,7 +126,7 @@ def test_replaced_by_another(store, tmp_path):
     got, said = cell(store, SMALL, replace)
     assert len(got) == 3
     assert "replaced" in said
-    session.close_stores()
+    holding.close_stores()
     assert cell(store, SMALL) == (theirs, "")
     assert RAN == []
 
@@ -140,7 +140,7 @@ def test_replaced_after_the_cell(store, tmp_path):
         content = place.read_bytes()
         to.unlink()
         to.write_bytes(content)
-    session.close_stores()
+    holding.close_stores()
     assert cell(store, SMALL) == (theirs, "")
     assert RAN == []
 
@@ -168,7 +168,7 @@ def test_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(StoreError, match="the working folder was removed or moved"):
-        session.default_store()
+        configuration.default_store()
 
 
 # --- read-only ---------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def read_only_from_the_start(disk, size):
     project = disk.folder / "project"
     store = project / ".nbdurable" / "notebook.duckdb"
     got, _ = cell(store, size, steps=3)
-    session.close_stores()
+    holding.close_stores()
     before = disk.files()
     disk.read_only(project)
     told = []
@@ -196,7 +196,7 @@ def read_only_from_the_start(disk, size):
         _, said = cell(place, size)
         told.append(said)
     with pytest.raises(StoreError) as asked:
-        session.runs(store)
+        questions.runs(store)
     told.append(str(asked.value))
     assert RAN == []
     disk.writable(project)
@@ -220,7 +220,7 @@ def read_only_in_mid_run(disk, size, steps):
     project = disk.folder / "project"
     store = project / ".nbdurable" / "notebook.duckdb"
     got, said = cell(store, size, lambda: disk.read_only(project), steps=steps)
-    session.close_stores()
+    holding.close_stores()
     disk.writable(project)
     assert problems(store) == []
     again, told = cell(store, size, steps=steps)

@@ -7,7 +7,17 @@ import threading
 
 import pytest
 
-from nbdurable import WaitTimeoutError, after, go, select, session, sleep, workflow
+from nbdurable import (
+    WaitTimeoutError,
+    after,
+    configuration,
+    go,
+    holding,
+    questions,
+    select,
+    sleep,
+    workflow,
+)
 from nbdurable.records import AttemptStarted
 from nbdurable.store import Store, check, journal
 from nbdurable.testing import ManualClock, clock_of_runs, counted_commits
@@ -19,7 +29,7 @@ pytestmark = pytest.mark.timeout(60)
 def clean():
     """Leave no store open and no hook behind."""
     yield
-    session.close_stores()
+    holding.close_stores()
     assert journal.commit_hook is None
 
 
@@ -166,11 +176,11 @@ def test_runs_go_by_the_clock(tmp_path, clock):
         assert given is clock
         with workflow("w", store=path):
             assert program()
-        assert session.runs(path)[0].created == 100.0
-        assert session.runs(path)[0].last_ended >= 3_700.0
+        assert questions.runs(path)[0].created == 100.0
+        assert questions.runs(path)[0].last_ended >= 3_700.0
     with workflow("other", store=path):
         pass
-    assert session.runs(path)[0].created > 1e9
+    assert questions.runs(path)[0].created > 1e9
 
 
 def test_a_wait_by_the_clock(tmp_path, clock):
@@ -237,10 +247,10 @@ def test_a_sleep_by_the_clock(tmp_path, clock):
 
 def test_the_clock_is_put_back(clock):
     """After the block, and after an error in it, runs go by the real clock again."""
-    before = session._state.clock
+    before = configuration._state.clock
     with pytest.raises(KeyError), clock_of_runs(clock):
         raise KeyError
-    assert session._state.clock is before
+    assert configuration._state.clock is before
 
 
 # --- kill points ---------------------------------------------------------------------

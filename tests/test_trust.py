@@ -18,8 +18,9 @@ from nbdurable import (
     UntrustedCheckpointError,
     gather,
     go,
+    holding,
+    questions,
     select,
-    session,
     workflow,
 )
 from nbdurable.records import AttemptStarted
@@ -48,7 +49,7 @@ def execute(path):
         with workflow("w", store=path, observers=[events.append]):
             value = program()
     finally:
-        session.close_stores()
+        holding.close_stores()
     return value, sum(isinstance(one, AttemptStarted) for one in events)
 
 
@@ -78,7 +79,7 @@ def path(tmp_path):
 def closed():
     """Leave no store open behind a test."""
     yield
-    session.close_stores()
+    holding.close_stores()
 
 
 @pytest.fixture
@@ -213,15 +214,15 @@ def test_macros_that_take_the_names_of_functions(path):
     with duckdb.connect(str(path)) as connection, pytest.raises(duckdb.Error, match="macro of"):
         connection.execute("SELECT 1 + 1")
     assert execute(path) == ([2, 6, 2], 0)
-    assert [row["step"] for row in session.steps(store=path)][:1] == ["double(1)"]
-    assert [row["saved"] for row in session.status(path)] == [3]
-    assert len(session.why(store=path)) == 3
-    assert [one.saved for one in session.runs(path)] == [3]
+    assert [row["step"] for row in questions.steps(store=path)][:1] == ["double(1)"]
+    assert [row["saved"] for row in questions.status(path)] == [3]
+    assert len(questions.why(store=path)) == 3
+    assert [one.saved for one in questions.runs(path)] == [3]
     with contextlib.closing(Store.open(path)) as store:
         assert check(store) == []
         for view in ("runs", "executions", "steps", "attempts", "decisions"):
             assert store.table(f"SELECT * FROM nbdurable.{view}")[1]
-    session.close_stores()
+    holding.close_stores()
     assert [one.label for one in survey(path).steps] == ["double(1)", "double(2)", "double(3)"]
 
 
@@ -258,7 +259,7 @@ def test_a_stranger_is_opened_with_external_access_off(path, monkeypatch):
 def test_a_store_of_ones_own_reaches_other_files(path, tmp_path):
     """A user's SQL on the user's own store reads files, as DuckDB does."""
     (tmp_path / "numbers.csv").write_text("n\n1\n2\n")
-    found = session.query(f"SELECT sum(n) AS s FROM '{tmp_path / 'numbers.csv'}'", path)
+    found = questions.query(f"SELECT sum(n) AS s FROM '{tmp_path / 'numbers.csv'}'", path)
     assert found["s"].tolist() == [3]
 
 
@@ -343,7 +344,7 @@ def test_a_bomb_goes_off_only_when_it_is_trusted(path, tmp_path, other_user):
     target = tmp_path / "boom"
     literal = "".join(f"\\x{byte:02X}" for byte in pickle.dumps(Bomb(target)))
     tamper(path, f"UPDATE nbdurable.checkpoints SET payload = '{literal}'::BLOB")
-    for ask in (execute, survey, session.runs, lambda path: session.steps(store=path)):
+    for ask in (execute, survey, questions.runs, lambda path: questions.steps(store=path)):
         with contextlib.suppress(UntrustedCheckpointError):
             ask(path)
     assert not target.exists()

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nbdurable import step, workflow
-from nbdurable.session import close_stores
+from nbdurable.holding import close_stores
 
 from .measure import expect, memory
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from nbdurable import step, workflow
-from nbdurable.session import close_stores
+from nbdurable.holding import close_stores
 from nbdurable.store import Store
 
 from .measure import expect, memory

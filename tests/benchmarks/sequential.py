@@ -14,7 +14,7 @@ from time import perf_counter
 
 import duckdb  # noqa: TID251 - it is what nbdurable is measured against
 
-from nbdurable import session, step, workflow
+from nbdurable import holding, step, workflow
 from nbdurable.store.schema import TABLES
 
 from .measure import Figure, at_most, expect, ratios
@@ -93,7 +93,7 @@ def steps(store):
     results = []
     with workflow(NAME, store=store):
         yield lambda number: results.append(double(number))
-    session.close_stores()
+    holding.close_stores()
     expect(results, [2 * number for number in range(STEPS)], "results of the steps")
     expect(len(saved(store)), STEPS, "rows that the steps saved")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 from nbdurable import gather, go, step, workflow
-from nbdurable.session import close_stores
+from nbdurable.holding import close_stores
 
 from .measure import expect
 

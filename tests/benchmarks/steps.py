@@ -18,7 +18,7 @@ from .measure import expect
 BEGAN = perf_counter()
 
 from nbdurable import gather, go, workflow  # noqa: E402 - the time it takes is a figure
-from nbdurable.session import close_stores  # noqa: E402
+from nbdurable.holding import close_stores  # noqa: E402
 
 importlib.import_module("nbdurable.store.database")  # and DuckDB, which a first run would load
 IMPORTED = perf_counter() - BEGAN

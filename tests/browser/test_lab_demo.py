@@ -21,7 +21,7 @@ import pytest
 from conftest import PATIENCE, REPOSITORY, Lab, Server, free_port, jupyter_folders
 from playwright.sync_api import expect
 
-from nbdurable import session
+from nbdurable import holding, questions
 
 ASK = 6  # where the cell is that costs money
 SAVED = "SELECT label, execution FROM steps WHERE name = 'answer' AND status = 'finished'"
@@ -130,9 +130,9 @@ def look(page):
 def rows(sql, folder):
     """Ask the store, which no kernel has open, and let go of it."""
     try:
-        return session.query(sql, folder / ".nbdurable" / "hedged.duckdb").to_dict("records")
+        return questions.query(sql, folder / ".nbdurable" / "hedged.duckdb").to_dict("records")
     finally:
-        session.close_stores()
+        holding.close_stores()
 
 
 @pytest.mark.timeout(300)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nbdurable import session
+from nbdurable import holding, questions
 from nbdurable.store import Store, check
 
 pytestmark = pytest.mark.timeout(60)
@@ -40,7 +40,7 @@ NO_ERROR = FIRST.replace("Wrong", "Refused")
 PROGRAM = """
 import json, sys
 import tiny
-from nbdurable import after, go, select, session, step, workflow
+from nbdurable import after, go, holding, questions, select, step, workflow
 
 RAN = []
 KIND = getattr(tiny, "Point", None) or tiny.Spot
@@ -80,7 +80,7 @@ said = []
 with workflow("w", store=sys.argv[1], observers=[lambda event: said.append(event)]) as run:
     values = cell()
     notes = run.notes
-session.close_stores()
+holding.close_stores()
 order = [type(one).__name__ + ":" + str(getattr(one, "text", "")) for one in said]
 print(json.dumps({"values": values, "ran": RAN, "notes": notes, "order": order}))
 """
@@ -120,15 +120,15 @@ class Machine:
 
     def rows(self, query):
         """Ask the store."""
-        found = session.answer(query, self.store)
-        session.close_stores()
+        found = questions.answer(query, self.store)
+        holding.close_stores()
         return found
 
     def problems(self):
         """Give what `check` finds."""
-        with session.reading(self.store) as opened:
+        with holding.reading(self.store) as opened:
             found = check(opened)
-        session.close_stores()
+        holding.close_stores()
         return found
 
     def forge(self, statement):

@@ -16,10 +16,10 @@ from nbdurable import (
     as_completed,
     gather,
     go,
+    holding,
     now,
     rng,
     select,
-    session,
     sleep,
     step,
     uuid4,
@@ -130,7 +130,7 @@ def test_a_loop_may_be_let_go_of_while_a_transaction_is_written(tmp_path):
         next(loop)
         with run._ledger.journal.lock:
             del loop
-    session.close_stores()
+    holding.close_stores()
     store = Store.open(tmp_path / "store.duckdb")
     try:
         assert store.rows("SELECT label FROM nbdurable.decision_log") == [("as_completed",)]

@@ -14,9 +14,9 @@ from nbdurable import (
     after,
     gather,
     go,
+    holding,
     race,
     select,
-    session,
     sleep,
     step,
     workflow,
@@ -138,7 +138,7 @@ def test_a_replayed_value_is_not_decoded_for_the_detail(tmp_path):
                 assert told["Saved"].startswith("value, number 1")
             handle.result()
             assert facts(run.control, 0)["Result"] == "[1, 2]"
-        session.close_stores()
+        holding.close_stores()
 
 
 def test_combinators_parents_and_inputs(tmp_path):
@@ -209,7 +209,7 @@ def test_cancel_while_the_cell_waits(tmp_path, how):
     soon(lambda: said, ["slow() is cancelled, for good"])
     assert "has ended already" in run.control.cancel(0)
     gate.set()
-    session.close_stores()
+    holding.close_stores()
     execute(cancel=False)
     assert runs == [1]
 

@@ -91,9 +91,9 @@ from nbdurable import (
     as_completed,
     gather,
     go,
+    holding,
     race,
     select,
-    session,
     sleep,
     step,
     workflow,
@@ -109,7 +109,7 @@ def ask(tmp_path):
     """Give a function that asks the store of this process's runs, which must be sound."""
 
     def rows(query):
-        session.close_stores()
+        holding.close_stores()
         store = Store.open(tmp_path / "store.duckdb")
         try:
             assert check(store) == []
@@ -118,7 +118,7 @@ def ask(tmp_path):
             store.close()
 
     yield rows
-    session.close_stores()
+    holding.close_stores()
 
 
 # --- Go ------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from nbdurable import (
     UsageError,
     gather,
     go,
+    holding,
     now,
     rng,
-    session,
     step,
     uuid4,
     workflow,
@@ -61,7 +61,7 @@ def execute(tmp_path):
         return SimpleNamespace(value=value, notes=flow.notes, events=events, whys=started)
 
     yield run
-    session.close_stores()
+    holding.close_stores()
 
 
 # --- calls: inserted, deleted, reordered, repeated -----------------------------------------

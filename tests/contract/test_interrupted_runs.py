@@ -24,9 +24,9 @@ from nbdurable import (
     as_completed,
     gather,
     go,
+    holding,
     race,
     select,
-    session,
     sleep,
     step,
     workflow,
@@ -137,7 +137,7 @@ class Executions:
 
     def rows(self, query):
         """Ask the store, which must be sound."""
-        session.close_stores()
+        holding.close_stores()
         store = Store.open(self.path)
         try:
             assert check(store) == []
@@ -167,7 +167,7 @@ def executions(tmp_path, probe):
     yield Executions(tmp_path / "store.duckdb")
     probe.event("open").set()
     join(probe)
-    session.close_stores()
+    holding.close_stores()
     signal.signal(signal.SIGINT, before)
 
 
@@ -1194,4 +1194,4 @@ def test_a_body_that_ended_by_a_defect_is_not_waited_for(tmp_path, monkeypatch, 
     with pytest.raises(RuntimeError, match="a defect"):
         execute()
     assert execute() == 1
-    session.close_stores()
+    holding.close_stores()

@@ -13,7 +13,19 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 
-from nbdurable import UsageError, configure, gather, go, race, select, session, step, workflow
+from nbdurable import (
+    UsageError,
+    configuration,
+    configure,
+    gather,
+    go,
+    holding,
+    questions,
+    race,
+    select,
+    step,
+    workflow,
+)
 from nbdurable.codec import LARGE
 from nbdurable.records import AttemptStarted, StepCreated
 from nbdurable.store import Store, check
@@ -25,7 +37,7 @@ MANY = LARGE // 4
 def store(tmp_path):
     """Give the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
-    session.close_stores()
+    holding.close_stores()
 
 
 @dataclass
@@ -48,7 +60,7 @@ class Ran:
                 self.value = program()
         finally:
             self.notes = run.notes
-            session.close_stores()
+            holding.close_stores()
 
     @property
     def bodies(self):
@@ -312,7 +324,7 @@ def test_equal_values_of_concurrent_steps_are_stored_once(store):
 def test_the_views_know_the_size(store):
     """`steps` gives the bytes of a value, those beside the database included."""
     Ran(store, lambda: go(np.ones, MANY).result())
-    [row] = session.query("SELECT bytes FROM steps", store).to_dict("records")
+    [row] = questions.query("SELECT bytes FROM steps", store).to_dict("records")
     assert MANY * 8 < row["bytes"] < MANY * 8 + 1000
 
 
@@ -390,7 +402,7 @@ def test_what_is_lost_runs_again(store, damage, said):
         f"1 saved outcome of load can't be restored, the first for object file {name} {said}: "
         "what is asked for of them runs again"
     ) in again.notes
-    [row] = session.query("SELECT why FROM steps WHERE why <> 'new'", store).to_dict("records")
+    [row] = questions.query("SELECT why FROM steps WHERE why <> 'new'", store).to_dict("records")
     assert row["why"] == f"value lost: object file {name} {said}"
     assert lost.read_bytes() == whole
     assert problems(store) == []
@@ -473,7 +485,7 @@ def test_a_file_that_goes_in_mid_run(store):
 
 def test_content_is_compared_where_that_is_asked_for(store, monkeypatch):
     """With `configure(verify=True)` a changed array runs again; `check` finds it in any case."""
-    monkeypatch.setattr(session._state, "settings", session._state.settings)
+    monkeypatch.setattr(configuration._state, "settings", configuration._state.settings)
     expected = Ran(store, lambda: go(load, 1).result()).value.copy()  # a map shows the file
     changed(files(store)[0])
     assert any("has another content" in one for one in problems(store))

@@ -15,8 +15,8 @@ from nbdurable import (
     after,
     gather,
     go,
+    holding,
     select,
-    session,
     sleep,
     step,
     workflow,
@@ -620,7 +620,7 @@ def test_runs_that_begin_at_the_same_moment(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    session.close_stores()
+    holding.close_stores()
     with contextlib.closing(Store.open(store)) as opened:
         found = opened.rows("SELECT count(*), count(DISTINCT id) FROM nbdurable.execution_log")
         assert found == [(8, 8)]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from nbdurable import after, gather, select, session, step, workflow
+from nbdurable import after, gather, holding, select, step, workflow
 from nbdurable.testing import ManualClock, clock_of_runs
 
 DAY = 86_400
@@ -35,7 +35,7 @@ def raced(path, clock, version, *, seconds, gate=None):
             gate.set()
             asking.join(10)
         winner = "timer" if first.winner is timer else first.result()
-    session.close_stores()
+    holding.close_stores()
     return winner
 
 
@@ -80,7 +80,7 @@ def test_what_is_waited_for_alone_is_not_armed_anew(tmp_path):
         stopped = KeyboardInterrupt()
         run.__exit__(type(stopped), stopped, None)
         assert not timer.durable
-        session.close_stores()
+        holding.close_stores()
     clock.advance(40)
     assert slept(path, clock, 20) == 1_100.0
-    session.close_stores()
+    holding.close_stores()

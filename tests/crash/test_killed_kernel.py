@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from kernel_harness import ROOT, KernelDiedError, kernel
 
-from nbdurable import session
+from nbdurable import holding, questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -46,8 +46,8 @@ def bodies(folder):
 
 def winner(folder):
     """Ask the store who won."""
-    found = session.query("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
-    session.close_stores()
+    found = questions.query("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
+    holding.close_stores()
     return list(found["winner"])
 
 
@@ -80,7 +80,7 @@ def test_killed_in_mid_cell(tmp_path, uninterrupted, finished, in_flight):
             running.finish()
     saved = {
         row["step"].split("'")[1]
-        for row in session.steps("quotes", tmp_path / "store.duckdb")
+        for row in questions.steps("quotes", tmp_path / "store.duckdb")
         if row["status"] == "finished"
     }
     before = bodies(tmp_path)

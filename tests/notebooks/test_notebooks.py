@@ -23,7 +23,7 @@ from nbformat.validator import iter_validate
 from support import notebooks
 from support.environments import ROOT, run, sealed
 
-from nbdurable import session
+from nbdurable import holding, questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -153,12 +153,12 @@ def saved(folder):
     try:
         return {name: rows(sql, store) for name, sql in QUESTIONS.items()}
     finally:
-        session.close_stores()
+        holding.close_stores()
 
 
 def rows(sql, store):
     """Give the rows as lists, None where there is nothing."""
-    frame = session.query(sql, store)
+    frame = questions.query(sql, store)
     return json.loads(frame.to_json(orient="values"))
 
 

@@ -15,7 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from support import notebooks
 from support.environments import ROOT, sealed
 
-from nbdurable import session
+from nbdurable import holding, questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -79,9 +79,9 @@ def edit(notebook, edits):
 def saved(store):
     """Ask the store for the steps that have ended, and let go of it."""
     try:
-        return session.query(STEPS, store).to_dict("records")
+        return questions.query(STEPS, store).to_dict("records")
     finally:
-        session.close_stores()
+        holding.close_stores()
 
 
 @pytest.mark.parametrize("name", KILLED)

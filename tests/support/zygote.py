@@ -22,7 +22,7 @@ from pathlib import Path
 import duckdb  # noqa: F401 - loaded before forking
 
 import nbdurable
-from nbdurable import session, testing
+from nbdurable import holding, testing
 from nbdurable.store import check, database  # noqa: F401 - loaded before forking
 
 
@@ -123,7 +123,7 @@ def execute(request):
     report["stdout"] = stdout.getvalue()
     report["notes"] = list(workflow.notes)
     report["events"] = [f"{type(one).__name__}" for one in events]
-    session.close_stores()
+    holding.close_stores()
     return report
 
 

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 from support import zygote
 
 import nbdurable
-from nbdurable import session, testing
+from nbdurable import holding, testing
 from nbdurable.records import AttemptFailed, StepCreated, StepFinished
 from nbdurable.store import index
 from programs import interpreter, mutants
@@ -430,7 +430,7 @@ def perform(request):
     report["stdout"] = stdout.getvalue()
     report["notes"] = list(workflow.notes)
     report["events"] = _stage.done()
-    session.close_stores()
+    holding.close_stores()
     return report
 
 
