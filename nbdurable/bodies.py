@@ -530,6 +530,9 @@ class Bodies:
                 continue
             if handle.cancel_timer is not None:
                 handle.cancel_timer()
+            if handle.cancel_timer is not None or handle.pause is not None:
+                self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
+                continue
             running = handle.running
             if running is None or handle.work is None or not running.fence():
                 continue

@@ -59,12 +59,13 @@ class Artist:
     """Draws one run for one terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        asked = Console(file=stream)
+        asked = Console(file=stream, force_jupyter=False)
         self.can_move = stream.isatty() and asked.is_interactive and not asked.legacy_windows
         """Whether the cursor can be moved there, so that lines can be drawn again."""
         # Not on the stream itself, which may be closed meanwhile: what is drawn is taken as text.
         self._console = Console(
             file=StringIO(),
+            force_jupyter=False,
             force_terminal=asked.is_terminal,
             color_system=asked.color_system,  # type: ignore[arg-type] # the name of one
             no_color=asked.no_color,

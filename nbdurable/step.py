@@ -265,9 +265,12 @@ def backoff(policy: RetryPolicy, failed: int) -> float:
 
 
 def explain(error: BaseException) -> str:
-    """Give an error in one line: what `traceback` prints last."""
-    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return printable(lines[-1])
+    """Give an error in one line: its class and the first line of its message, without notes."""
+    told = traceback.TracebackException(type(error), error, None)
+    told.__notes__ = None
+    lines = "".join(told.format_exception_only()).strip().splitlines()
+    # Above a SyntaxError's message stand its file and its line.
+    return printable(lines[-1 if isinstance(error, SyntaxError) else 0])
 
 
 def arguments_text(work: Work | None) -> str:

@@ -63,7 +63,7 @@ class Table:
         return self._rows[at]
 
     def __repr__(self) -> str:
-        return self._text(Console(file=StringIO(), width=PLAIN_WIDTH, color_system=None))
+        return self._text(_console(width=PLAIN_WIDTH, color_system=None))
 
     def _repr_mimebundle_(self, **_kinds: Any) -> dict[str, str]:
         return {"text/plain": self._for_here(), "text/html": self._repr_html_()}
@@ -87,11 +87,10 @@ class Table:
             return repr(self)
         here = Console()
         return self._text(
-            Console(
-                file=StringIO(),
+            _console(
                 force_terminal=here.is_terminal,
                 width=here.width,
-                color_system=here.color_system,  # type: ignore[arg-type] # the name of one
+                color_system=here.color_system,
                 no_color=here.no_color,
                 legacy_windows=False,
             )
@@ -105,6 +104,11 @@ class Table:
                 console.print(self._title, markup=False, highlight=False, soft_wrap=True)
             console.print(grid(self._rows))
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _console(**options: Any) -> Console:
+    """Make what a text is drawn on. In a kernel rich would also display it, were it let."""
+    return Console(file=StringIO(), force_jupyter=False, **options)
 
 
 def grid(rows: Sequence[Mapping[str, object]]) -> RichTable:

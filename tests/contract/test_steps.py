@@ -21,6 +21,8 @@ from nbdurable import (
     step,
     workflow,
 )
+from nbdurable.records import StepFinished
+from nbdurable.step import explain
 from nbdurable.store import Store, check
 
 
@@ -37,6 +39,37 @@ def hundred_in_order(probe):
 def test_hundred_steps_in_order(always_replay):
     """A hundred concurrent steps come back in argument order, and replay."""
     assert always_replay(hundred_in_order).value == [n * n for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (KeyError(), "KeyError"),
+        (SyntaxError("oh", ("f.py", 3, 2, "x y")), "SyntaxError: oh"),
+        (ExceptionGroup("both", [OSError()]), "ExceptionGroup: both (1 sub-exception)"),
+    ],
+)
+def test_an_error_in_one_line(error, line):
+    """Class and first line of the message; notes, of earlier attempts, are not the error."""
+    error.add_note("attempt 1 failed: OSError: no answer")
+    assert explain(error) == line
+
+
+def test_a_failed_steps_row_names_its_last_error(tmp_path):
+    """After retries the view tells the error, not the note about an earlier attempt."""
+    events = []
+
+    def refuse():
+        raise ValueError("refused")
+
+    with (
+        workflow("w", store=tmp_path / "store.duckdb", observers=(events.append,)),
+        pytest.raises(ValueError, match="refused"),
+    ):
+        step(refuse, retries=2, backoff=0.0)()
+    holding.close_stores()
+    assert [one.error for one in events if type(one) is StepFinished] == ["ValueError: refused"]
 
 
 def ten_named(probe):

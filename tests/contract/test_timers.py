@@ -1,10 +1,12 @@
 """CONTRACT section 4: timers alone and as branches, over deaths, edits and days."""
 
 import threading
+import time
 
 import pytest
 
 from nbdurable import after, gather, holding, select, step, workflow
+from nbdurable.records import StepLetGo
 from nbdurable.testing import ManualClock, clock_of_runs
 
 DAY = 86_400
@@ -50,6 +52,35 @@ def test_the_winners_code_is_edited_a_day_later(tmp_path, seconds, winner):
     # What was decided then stays decided, and so does what was decided before.
     assert raced(path, clock, "2", seconds=0) == winner
     assert raced(path, clock, "1", seconds=0) == "worked 1"
+
+
+def test_what_waits_when_the_run_ends_is_let_go(tmp_path):
+    """A timer that lost, and a step in its backoff, do not look as if they went on."""
+    let_go = []
+
+    def flaky():
+        raise OSError("no answer")
+
+    def observe(event):
+        if type(event) is StepLetGo:
+            let_go.append(event.step)
+
+    def interrupted():
+        with workflow("w", store=tmp_path / "store.duckdb", observers=(observe,)):
+            timer = after(DAY)
+            failing = step(flaky, retries=1, backoff=DAY, max_backoff=DAY).go()
+            assert select(timer, step(lambda: 1).go()).result() == 1
+            while failing.pause is None:
+                time.sleep(0.001)
+            places.extend([timer.place, failing.place])
+            assert let_go == []
+            raise RuntimeError("the cell")
+
+    places = []
+    with pytest.raises(RuntimeError, match="the cell"):
+        interrupted()
+    holding.close_stores()
+    assert let_go == places
 
 
 def slept(path, clock, *moves):
