@@ -50,7 +50,7 @@ floor modules                             duty
 4     `run`                               program order, combinators, the end of a run
 4     `configuration`, `holding`          what `configure` sets; the stores that are open
 5     `session`                           joins the parts; `workflow`
-5     `questions`, `upkeep`               a store, asked; and put in order
+5     `questions`, `upkeep`, `recall`     a store, asked; put in order; a past run
 5     `api`, `recorded`                   the functions that a cell calls
 5     `reports`, `doctor`, `export`       a store, asked from outside a notebook
 5     `settings`                          what `configure` has set, and why it is so

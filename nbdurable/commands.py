@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from . import cell, configuration, kernel, questions, reports, settings, upkeep, widget, words
+from . import (
+    cell,
+    configuration,
+    kernel,
+    questions,
+    recall,
+    reports,
+    settings,
+    upkeep,
+    widget,
+    words,
+)
 from .errors import DurableError, UsageError
 from .tables import Table
 
@@ -122,12 +133,12 @@ _step = click.argument("step", required=False, metavar="[STEP]")
 def _status(shell: InteractiveShell, name: str | None) -> object:
     """Show the store, and how far the newest run of each name is.
 
-    With NAME: that run's view, where it was executed by this kernel; else its line.
+    With NAME: that run's view, as it is now or as its last execution left it.
     """
     rows = questions.status()
     if name is not None:
         known = _known(shell, name)
-        if kernel.in_kernel(shell) and widget.show_again(known):
+        if _show_view(shell, known):
             return None
         rows = [row for row in rows if row["workflow"] == known]
     return Table(
@@ -135,6 +146,21 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
         "no durable cell has run here yet",
         title=f"store: {configuration.default_store()}",
     )
+
+
+def _show_view(shell: InteractiveShell, name: str) -> bool:
+    """Show a run's view; False if it is too large to be recalled."""
+    shown = widget.last_shown(name)
+    # Another kernel can have executed it since.
+    recalled = None if shown is not None and shown.live else recall.recall(name)
+    if not kernel.in_kernel(shell):
+        if recalled is not None:
+            print(words.text(recalled.view, times=True))  # noqa: T201 - the answer
+    elif shown is not None and (recalled is None or recalled.view.execution == shown.execution):
+        widget.show_again(name)
+    elif recalled is not None:
+        widget.show_past(recalled.view, recalled)
+    return shown is not None or recalled is not None
 
 
 @_command("runs")

@@ -171,9 +171,9 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         yield "Result", described(ending.value), True
     yield "Saved", _saved(handle), False
     if ending is not None and ending.error is not None:
-        yield "Error", _cut(_traceback(ending.error)), True
+        yield "Error", cut(_traceback(ending.error)), True
     yield "Attempts", "\n".join(handle.attempt_errors), True
-    yield "Output", _end_of(_messages(handle)), True
+    yield "Output", end_of(_messages(handle)), True
     if work is not None:
         notes = [
             str(note) for one in (work.code, work.inputs) if one is not None for note in one.notes
@@ -210,7 +210,8 @@ def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
     return loads(found.output) if found is not None else ()
 
 
-def _end_of(messages: Sequence[Message]) -> str:
+def end_of(messages: Sequence[Message]) -> str:
+    """Give the end of an output as text."""
     text = "".join("[a display]\n" if one.kind == "display" else one.data for one in messages)
     return text if len(text) <= LONGEST else f"...{text[-LONGEST:]}"
 
@@ -223,5 +224,6 @@ def _traceback(error: BaseException) -> str:
         return f"{type(error).__name__}, whose message raised {type(failed).__name__}"
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Give the beginning of a text."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n..."

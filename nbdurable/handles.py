@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from .errors import UsageError
-from .records import Kind
+from .records import Kind, Version
 from .step import Ending
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .executors import Pause
     from .output import Destination
-    from .records import Call, Checkpoint, Version
+    from .records import Call, Checkpoint
     from .step import Running, Work
     from .store import Identity
 
@@ -442,6 +442,10 @@ def digest_of(*parts: bytes) -> bytes:
     return hashlib.blake2b(
         b"".join([b"%d:%b" % (len(part), part) for part in parts]), digest_size=16
     ).digest()
+
+
+TIMER_VERSION: Final = Version(b"", b"", digest_of(b"timer"))
+"""Every timer's: it has no code."""
 
 
 def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable[Handle[Any]]:

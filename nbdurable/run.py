@@ -29,7 +29,7 @@ from .errors import (
 )
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
-from .handles import Handle, StepHandle, digest_of, handles_in, with_values
+from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
 from .interrupts import uninterrupted
 from .label import label_of
 from .ledger import Ledger
@@ -44,7 +44,6 @@ from .records import (
     RunFinished,
     RunStarted,
     RunStatus,
-    Version,
 )
 from .scope import Scope
 from .step import StepOptions, Work, explain, is_async
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     from .fingerprint import Held, Print
     from .step import Running
     from .store import Batch, Identity, Opened, Store
-
-_TIMER_VERSION = Version(b"", b"", digest_of(b"timer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,7 +499,7 @@ class Run:
         handle, again = self._claim_call(where, name, inputs, "timer")
         if again:
             return handle
-        handle.version = _TIMER_VERSION
+        handle.version = TIMER_VERSION
         handle.timer_seconds = seconds
         handle.until = until
         handle.label_text = f"{name}({shown})"

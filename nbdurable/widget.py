@@ -61,12 +61,12 @@ class NotebookScreen:
     def __init__(self, name: str, *, times: bool = True) -> None:
         self.controls: Controls | None = None
         self.asked = False
+        self.view: RunView | None = None
         self._name = name
         self._times = times
         self._id = uuid.uuid4().hex
         self._model: Any = None
         self._timeline: Timeline | None = None
-        self._view: RunView | None = None
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -81,28 +81,43 @@ class NotebookScreen:
     def again(self) -> None:
         """Display the run in the cell that calls this, whether it goes on or has ended."""
         if self._model is None:
-            assert self._view is not None
-            self._make(self._view, time.time())
+            assert self.view is not None
+            self._make(self.view, time.time())
+        self._display(None)
+
+    def recall(self, view: RunView) -> None:
+        """Display a run that nobody publishes: it does not change any more."""
+        self._make_model(view, time.time())
+        self.view = view
         self._display(None)
 
     def _make(self, view: RunView, now: float) -> None:
         """Make the model, and drop the one that this name's last run left."""
+        self._make_model(view, now)
+        self._be_last(view)
+
+    def _make_model(self, view: RunView, now: float) -> None:
         self._timeline = Timeline(view)
         self._timeline.news(now)
         self._model = _model_class()(state=self._timeline.told())
         self._model.fresh = self._told
         self._model.on_msg(self._heard)
         _answer_where_asked(self._model)
-        self._be_last(view)
 
     def _be_last(self, view: RunView) -> None:
-        self._view = view
+        self.view = view
         if (before := _LAST.pop(self._name, None)) is not None and before is not self:
             before.drop()
         _LAST[self._name] = self
 
     def _display(self, display_id: str | None) -> None:
-        bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
+        bundle: dict[str, Any] = {
+            _VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}
+        }
+        if display_id is None and self.view is not None and not self.view.live:
+            # Nothing takes this display's place: it holds what a saved notebook can show.
+            said = words.text(self.view, times=True)
+            bundle |= {"text/html": summary.html(self.view), "text/plain": said}
         with _closed():
             display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
 
@@ -193,13 +208,29 @@ class _closed:  # noqa: N801 - reads as what it is about
             raise ScreenClosedError from error
 
 
-def show_again(name: str) -> bool:
-    """Display the last run of that name in the cell that calls this; False if there was none."""
+def last_shown(name: str) -> RunView | None:
+    """Give the last run of that name that this kernel has shown."""
     screen = _LAST.get(name)
-    if screen is not None:
-        screen.again()
-    return screen is not None
+    return None if screen is None else screen.view
 
+
+def show_again(name: str) -> None:
+    """Display it once more, in the cell that calls this."""
+    _LAST[name].again()
+
+
+def show_past(view: RunView, controls: Controls) -> None:
+    """Display a run that was not shown in this kernel in the cell that calls this."""
+    screen = NotebookScreen(view.name)
+    screen.controls = controls
+    screen.recall(view)
+    if (before := _RECALLED.pop(view.name, None)) is not None:
+        before.drop()
+    _RECALLED[view.name] = screen
+
+
+# What `show_past` displayed last of each name.
+_RECALLED: Final[dict[str, NotebookScreen]] = {}
 
 # Where each name's last run was shown. Its model stays open after the run, for a page
 # reloaded in mid-run still shows it, and is closed by the next run of that name.

@@ -61,6 +61,7 @@ FLOORS = {
     "session": 5,
     "questions": 5,
     "upkeep": 5,
+    "recall": 5.05,
     "api": 5,
     "recorded": 5,
     "reports": 5.1,

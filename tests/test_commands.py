@@ -135,6 +135,14 @@ def test_line_magic_answers(shared):
     assert (result.status, result.value) == ("ok", "1"), result.text
 
 
+def test_a_table_is_the_only_output(shared):
+    """The table is the value, and nothing is displayed beside it."""
+    shared.run("%%durable tabled --quiet\n@step\ndef f():\n    return 1\nf();")
+    for line in ("runs", "status", "steps", "why", "config", ""):
+        (shown,) = shared.run(f"%durable {line}").outputs
+        assert shown["type"] == "execute_result"
+
+
 def test_status_of_a_run_shows_its_view_again(shared):
     """In the kernel that executed it the view is shown, for a run that was quick, too."""
     shared.run("%%durable viewed\n@step\ndef f():\n    return 1\nf();")
@@ -146,12 +154,42 @@ def test_status_of_a_run_shows_its_view_again(shared):
     assert shared.run("%durable status viewed").displays
     shared.run("import nbdurable.widget\nkept, nbdurable.widget.KEPT = nbdurable.widget.KEPT, 0")
     shared.run("%%durable viewed\nf();")
-    assert "viewed" in shared.run("%durable status viewed").value  # too large to be kept
+    assert shared.run("%durable status viewed").displays  # not kept: recalled from the store
     shared.run("nbdurable.widget.KEPT = kept")
-    shared.run("%%durable unviewed --quiet\nf();")
-    result = shared.run("%durable status unviewed")
-    assert "unviewed" in result.value
-    assert not any("application/vnd.jupyter.widget-view+json" in one for one in result.displays)
+
+
+def told_by_status(running, name):
+    """Give the words of what ``%durable status NAME`` displays: a widget, and a summary."""
+    result = running.run(f"%durable status {name}")
+    assert result.status == "ok", result.text
+    (shown,) = [one["data"] for one in result.outputs]
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "<table" in shown["text/html"]
+    return shown["text/plain"]
+
+
+def test_status_of_a_run_that_this_kernel_has_not_shown(shared):
+    """Its view comes from the store, which may have more than this kernel has shown."""
+    shared.run("%%durable unviewed --quiet\n@step\ndef f(n):\n    return n\nf(1);")
+    assert "unviewed: 1 ran, " in told_by_status(shared, "unviewed")
+    shared.run("%%durable unviewed\nf(1);")
+    told = told_by_status(shared, "unviewed")
+    assert "unviewed: 1 replayed, " in told
+    assert "as its store tells it" not in told
+    shared.run("%%durable unviewed --quiet\nf(1), f(2);")  # as another kernel would
+    told = told_by_status(shared, "unviewed")
+    assert "unviewed: 1 replayed, 1 ran, " in told
+    assert "as its store tells it: execution " in told
+
+
+def test_status_of_a_run_that_is_too_large_has_a_line(shared):
+    """What would take long to recall is told in the table."""
+    shared.run("%%durable large --quiet\n@step\ndef f():\n    return 1\nf();")
+    shared.run("from nbdurable import recall\nmost, recall.MOST = recall.MOST, 0")
+    result = shared.run("%durable status large")
+    shared.run("recall.MOST = most")
+    assert re.search("large +finished", result.value)
+    assert not result.displays
 
 
 def test_trust(shared):
@@ -377,5 +415,7 @@ def test_in_ipython(tmp_path, monkeypatch):
         terminal.child.send("%durable runs\r")
         terminal.wait("quotes", "executions", "In [4]:")
         assert "\x1b[32mfinished" in terminal.written
+        terminal.child.send("%durable status quotes\r")
+        terminal.wait("quotes: 1 ran, ", "as its store tells it: execution 1", "In [5]:")
         terminal.child.send("%durable steps qu\t")
-        terminal.wait("In [4]: %durable steps quotes")
+        terminal.wait("In [5]: %durable steps quotes")

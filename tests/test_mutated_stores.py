@@ -26,8 +26,10 @@ from nbdurable import (
     go,
     holding,
     questions,
+    recall,
     select,
     step,
+    summary,
     workflow,
 )
 from nbdurable.store import MEMORY, check, connecting, schema
@@ -203,12 +205,23 @@ def checked(path):
         return check(store)
 
 
+def recalled(name, path):
+    """Show a past run, and each of its steps."""
+    found = recall.recall(name, path)
+    if found is not None:
+        summary.html(found.view)
+        for place in found.view.steps:
+            found.detail(place)
+
+
 QUESTIONS = [
     questions.runs,
     questions.status,
     questions.unfinished,
     lambda path: questions.steps(store=path),
     lambda path: questions.why(store=path),
+    lambda path: recalled("one", path),
+    lambda path: recalled("two", path),
     *(
         lambda path, view=view: questions.query(f"FROM nbdurable.{view}", path)
         for view in schema.VIEWS

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
+    from .past import Past, outcome_of, past_of
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
@@ -54,6 +55,7 @@ __all__ = [
     "Journal",
     "Member",
     "Opened",
+    "Past",
     "PastAttempts",
     "ReplayIndex",
     "SavedStep",
@@ -69,7 +71,9 @@ __all__ = [
     "hand_over",
     "key_path",
     "mentions",
+    "outcome_of",
     "pack",
+    "past_of",
     "place_of",
     "record_packages",
     "remove",
@@ -89,7 +93,8 @@ _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remo
          "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
-         "write_parquet": "parquet"}  # fmt: skip
+         "write_parquet": "parquet", "Past": "past",
+         "outcome_of": "past", "past_of": "past"}  # fmt: skip
 
 
 def place_of(path: str | Path) -> str:

@@ -387,10 +387,13 @@ class Store:
         )
         found = [checkpoint_of(row) for row in rows]
         exactly = [one for one in found if one.label == step]
-        index = self._empty_index()
         for checkpoint in exactly or found:
-            index.verify(checkpoint)
+            self.verify(checkpoint)
         return exactly or found
+
+    def verify(self, checkpoint: Checkpoint) -> None:
+        """Make sure that this user's key signed `checkpoint`; as `ReplayIndex.verify`."""
+        self._empty_index().verify(checkpoint)
 
     def has_foreign_tables(self) -> bool:
         """Tell whether there are tables, views, types or functions of the user's in the file."""
