@@ -78,6 +78,8 @@ class Recalled:
             last = row[-1]
             if isinstance(last, Ended) and last.execution != past.execution:
                 self.view.steps[at].why = f"saved by execution {last.execution}"
+            elif isinstance(last, Try) and status is RunStatus.DIED:
+                self.view.steps[at].seconds = None  # nobody knows when that was
 
     def read_errors(self, opened: Store) -> None:
         """Say how the first failures failed; of one that can't be read, `detail` tells why."""

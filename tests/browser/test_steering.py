@@ -59,9 +59,9 @@ def tidy(lab):
     (lab.server.root / "go").touch()
 
 
-def begun(lab, cell):
+def begun(lab, cell, *more):
     """Run the cell, and give its output with its slow step's row when that runs."""
-    lab.open(LOAD, SETUP, cell)
+    lab.open(LOAD, SETUP, cell, *more)
     lab.run(0)
     lab.run(1)
     lab.run(2, wait=False)
@@ -96,6 +96,29 @@ def test_a_step_is_looked_at_and_cancelled(lab, cell):
     lab.idle()
     expect(output.filter(has_text="1 replayed, 1 cancelled")).to_be_visible()
     assert calls(lab) == ["quick(1)", "slow"]
+
+
+def test_the_next_kernel_shows_what_the_dead_one_did(lab):
+    """`%durable status NAME` gives the view of a past run, with the details of its steps."""
+    begun(lab, BLOCKING, "%durable status controlled")
+    lab.kill_kernel()
+    lab.page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    lab.run(0)
+    lab.run(3)
+    lab.idle()
+    view = lab.output(3).locator(".nbd-view")
+    expect(view.locator(".nbd-head")).to_contain_text("died, 1 ran, 1 let go")
+    slow = view.locator("tr", has_text="slow(2")
+    expect(slow).to_contain_text("in flight when the kernel died")
+    expect(view.get_by_role("button", name="Suspend")).to_have_count(0)
+    view.locator("tr", has_text="quick(1)").click()
+    detail = lab.output(3).locator(".nbd-detail")
+    expect(detail).to_contain_text("value, number 1 in the order of commits")
+    expect(detail.get_by_role("button", name="Cancel step")).to_have_count(0)
+    lab.picture("past")
+    bundle = lab.saved().cells[3].outputs[0].data
+    assert "1 ran, 1 let go" in bundle["text/plain"]
+    assert "<svg" in bundle["text/html"]
 
 
 @pytest.mark.parametrize("cell", [BLOCKING, AWAITING], ids=["blocking", "awaiting"])
