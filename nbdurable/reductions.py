@@ -1,7 +1,7 @@
 """How some large values are pickled: without the copies that their libraries make.
 
-Invariant: what comes back is what the library's own reduction gives back, unpickled by
-the library's own code; only the way there is shorter. No library is imported here.
+Invariant: what comes back is what the library's own reduction gives back; only the way
+there is shorter. No library is imported here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def reduction(value: Any, protocol: int, large: int) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and type(value) is numpy.ndarray:
         return _of_numpy(value, protocol, large)
+    torch = sys.modules.get("torch")
+    if torch is not None and numpy is not None and type(value) is torch.Tensor:
+        return _of_torch(torch, value, large)
     pandas = sys.modules.get("pandas.core.arrays.arrow.array")
     if pandas is not None and isinstance(value, pandas.ArrowExtensionArray):
         return _of_pandas(value, large)
@@ -50,3 +53,50 @@ def _of_pandas(array: Any, large: int) -> Any:
     if "_cache" in state:
         state["_cache"] = {}  # can be computed again
     return copyreg.__newobj__, (type(array),), state  # type: ignore[attr-defined] # untyped
+
+
+def _of_torch(torch: Any, tensor: Any, large: int) -> Any:
+    """Give a dense tensor's own bytes, to be mapped; torch would save its whole storage in-band.
+
+    What more there is to a tensor than its elements is left to torch.
+    """
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        return None
+    if vars(tensor) or tensor._backward_hooks or tensor.untyped_storage().nbytes() < large:  # noqa: SLF001 - what torch's own reduction looks at
+        return None
+    moves = [
+        (stride, size)
+        for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+        if size != 1
+    ]
+    if any(stride == 0 for stride, _ in moves) or not tensor.numel():
+        return None  # one element stands for many; or there is none
+    bare = tensor.detach()
+    if not _is_dense(moves):
+        bare = bare.contiguous()
+    flat = bare.as_strided((bare.numel(),), (1,)).view(torch.uint8).numpy()
+    said = (tensor.dtype, tuple(tensor.shape), bare.stride(), tensor.requires_grad)
+    return tensor_of, (flat, *said)
+
+
+def _is_dense(moves: list[tuple[int, int]]) -> bool:
+    """Tell whether strides and sizes reach each place of one piece of memory, once."""
+    length = 1
+    for stride, size in sorted(moves):
+        if stride != length:
+            return False
+        length *= size
+    return True
+
+
+def tensor_of(
+    data: Any,
+    dtype: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,  # noqa: FBT001 - pickle gives it by its position
+) -> Any:
+    """Make a saved tensor again, over the bytes themselves."""
+    flat = sys.modules["torch"].frombuffer(data, dtype=dtype)  # its dtype has imported torch
+    return flat.as_strided(shape, strides).requires_grad_(requires_grad)

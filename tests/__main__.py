@@ -14,7 +14,8 @@ CHECKS = (
     ("ruff", "format", "--check"),
     ("ruff", "check"),
     ("mypy",),
-    ("pytest", "--numprocesses=auto", "--dist=loadfile"),
+    # Files in the order of their names: the long ones come first, not those of many tests.
+    ("pytest", "--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"),
 )
 
 

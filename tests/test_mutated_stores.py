@@ -4,7 +4,7 @@ A store with two runs is changed at random, one place at a time: bits flipped, v
 swapped between rows and runs, payloads replaced, rows copied and lost, a pickle that
 runs code in each column; object files flipped, cut, exchanged, replaced, lost. Then the
 program runs again, and questions are asked.
-`NBDURABLE_MUTATIONS=10000` says how many stores are mutated (about 10 minutes);
+`NBDURABLE_MUTATIONS=10000` says how many stores are mutated (half an hour);
 `NBDURABLE_MUTATIONS_SEED` which.
 """
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
-from nbconvert import HTMLExporter, MarkdownExporter
+from nbconvert import HTMLExporter, LatexExporter, MarkdownExporter
 from support.stories import FIRST, viewed
 
 from nbdurable import summary, words
@@ -64,6 +64,14 @@ def test_a_notebook_converted_to_text_says_who_won(notebook):
         output.data.pop("text/html", None)
     page, _ = MarkdownExporter().from_notebook_node(notebook)
     assert "select: quote('alpha') won over quote('beta')" in page
+
+
+def test_a_notebook_made_into_a_pdf_says_who_won(notebook):
+    """LaTeX, of which nbconvert makes its PDFs, has the plain text, and no markup of ours."""
+    page, _ = LatexExporter().from_notebook_node(notebook)
+    assert "select: quote('alpha') won over quote('beta')" in page
+    assert "<svg" not in page
+    assert "widget" not in page
 
 
 def test_stripped_of_styles_and_drawings_it_still_reads(notebook):
