@@ -84,7 +84,7 @@ def _inside(store: str) -> Iterator[Finding]:
 
 
 def _unfinished(opened: Store) -> Iterator[Finding]:
-    newest = {one.name: one for one in reversed(opened.summaries())}
+    newest = {one.name: one for one in reversed(stores.summaries(opened))}
     for one in newest.values():
         if one.status is not RunStatus.FINISHED and one.executions:
             yield Finding(

@@ -70,7 +70,7 @@ def export(store: str, run: str, target: Path, *, values: bool = False) -> int:
         )
         written = [dict(zip(_COLUMNS, row, strict=False)) for row in rows]
         if values:
-            index = opened.load_index(found)
+            index = stores.load_index(opened, found)
             for (*_, call, version), row in zip(rows, written, strict=True):
                 checkpoint = index.checkpoints.get((call, version))
                 if checkpoint is not None:
@@ -93,7 +93,7 @@ def _run_of(opened: Store, run: str) -> str:
         [run],
     )
     if not found:
-        raise no_run(run, {one.name for one in opened.summaries()})
+        raise no_run(run, {one.name for one in stores.summaries(opened)})
     return str(found[0][0])
 
 

@@ -31,7 +31,7 @@ def runs(
         wait: How many seconds to wait for another process to let go of it.
     """
     with reading(store, wait) as opened:
-        return opened.summaries() if opened is not None else []
+        return stores.summaries(opened) if opened is not None else []
 
 
 def unfinished(

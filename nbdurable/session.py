@@ -194,8 +194,8 @@ class Workflow:
             undo.enter_context(guarded())
             found = acquire(self._place)
             undo.callback(release, self._place, found)
-            opened = found.store.begin_execution(
-                self.run_name, now=clock().time(), new=self._new, max_age=self._max_age
+            opened = stores.begin_execution(
+                found.store, self.run_name, now=clock().time(), new=self._new, max_age=self._max_age
             )
             streams.install()
             undo.callback(streams.remove)

@@ -28,8 +28,8 @@ def restart(name: str, store: str | Path | None = None) -> str:
         UsageError: There is no run of that name.
     """
     with reading(store) as opened:
-        if opened is None or not opened.restart(name, clock().time()):
-            known = sorted({one.name for one in opened.summaries()}) if opened else []
+        if opened is None or not stores.restart(opened, name, clock().time()):
+            known = sorted({one.name for one in stores.summaries(opened)}) if opened else []
             there = f"there are {', '.join(known)}" if known else "there are none yet"
             raise UsageError(f"restart {name}: no run has that name; {there}")
     return f"{name}: its next run starts from nothing; the old one stays as history"
@@ -72,7 +72,7 @@ def collect(
             raise StoreError(f"there is no store at {place} yet")
         if running := executed_at(place):
             raise UsageError(f"gc: {running[0]} is running: wait until it has ended, or stop it")
-        if any(leftovers_of(one.id) for one in opened.summaries()):
+        if any(leftovers_of(one.id) for one in stores.summaries(opened)):
             raise UsageError(
                 "gc: steps of an interrupted cell still run and may be saved yet: run that cell "
                 "again, which adopts them, or restart the kernel"

@@ -28,7 +28,7 @@ from nbdurable import (
 )
 from nbdurable.executors import SystemClock
 from nbdurable.records import AttemptStarted, RunFinished, RunStarted, RunStatus
-from nbdurable.store import MEMORY, Store
+from nbdurable.store import MEMORY, Store, begin_execution
 from nbdurable.testing import ManualClock, clock_of_runs
 
 pytestmark = pytest.mark.timeout(60)
@@ -732,7 +732,7 @@ def test_runs_and_unfinished(path, clock):
     clock.advance(1)
     holding.close_stores()
     store = Store.open(path)
-    store.begin_execution("died", now=clock.time())
+    begin_execution(store, "died", now=clock.time())
     store.close()
     upkeep.restart("done", path)
     assert [(one.name, one.status) for one in questions.unfinished(path)] == [

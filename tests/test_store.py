@@ -45,13 +45,17 @@ from nbdurable.records import AttemptStarted, Kind, RunStatus, StepCreated
 from nbdurable.store import (
     MEMORY,
     Store,
+    begin_execution,
     check,
     connecting,
     database,
     disk,
     journal,
     keys,
+    load_index,
+    restart,
     schema,
+    summaries,
     verify,
 )
 from nbdurable.testing import counted_commits
@@ -198,10 +202,10 @@ def test_opened_again_is_the_same_store(path):
     """A second opening creates nothing and finds the same store."""
     with contextlib.closing(Store.open(path)) as store:
         identity = store.id
-        store.begin_execution("w", now=1.0)
+        begin_execution(store, "w", now=1.0)
     with contextlib.closing(Store.open(path)) as store:
         assert store.id == identity
-        assert [one.name for one in store.summaries()] == ["w"]
+        assert [one.name for one in summaries(store)] == ["w"]
 
 
 def test_gitignore_only_in_our_folder_and_never_changed(tmp_path):
@@ -242,9 +246,9 @@ def test_home_folder_and_links(tmp_path, monkeypatch):
 def test_in_memory():
     """``:memory:`` keeps runs as long as the process uses it, and makes no file."""
     with contextlib.closing(Store.open(MEMORY)) as store:
-        store.begin_execution("w", now=1.0)
+        begin_execution(store, "w", now=1.0)
         assert store.path == MEMORY
-        assert [one.name for one in store.summaries()] == ["w"]
+        assert [one.name for one in summaries(store)] == ["w"]
         assert check(store) == []
     assert not Path(MEMORY).exists()
 
@@ -311,9 +315,9 @@ def test_flipped_bytes(path):
 
 NEWER = """
 import os, sys
-from nbdurable.store import Store
+from nbdurable.store import Store, begin_execution
 store = Store.open(sys.argv[1])
-store.begin_execution("w", now=1.0)
+begin_execution(store, "w", now=1.0)
 update = "UPDATE nbdurable.meta SET value = '99' WHERE key = 'version'"
 store._connection.execute(update)
 if sys.argv[2] == "True":
@@ -373,7 +377,7 @@ def test_a_part_of_ours_that_goes_while_it_is_open(store):
     """A table that somebody drops meanwhile is missed by name."""
     store._connection.cursor().execute("DROP TABLE nbdurable.codes CASCADE")
     with pytest.raises(StoreCorruptError, match=r"is damaged: .*codes.*restore it from a copy"):
-        store.load_index("any")
+        load_index(store, "any")
 
 
 # --- places that can't be written ----------------------------------------------------
@@ -402,7 +406,7 @@ def test_path_that_is_a_folder(tmp_path):
 
 AS_NOBODY = """
 import os, sys
-from nbdurable.store import Store
+from nbdurable.store import Store, begin_execution
 Store.open(":memory:").close()  # everything is imported
 if os.getuid() == 0:
     os.setgroups([])
@@ -410,7 +414,7 @@ if os.getuid() == 0:
     os.setuid(65534)
 try:
     store = Store.open(sys.argv[1])
-    store.begin_execution("w", now=1.0)
+    begin_execution(store, "w", now=1.0)
 except Exception as error:
     print(type(error).__name__, error)
 os._exit(0)
@@ -1421,7 +1425,7 @@ def test_rows_that_lie_in_another_order(path):
     """Commit order is that of the numbers, wherever in the table a row has come to lie."""
     execute(path)
     with contextlib.closing(Store.open(path)) as store:
-        before = store.load_index(store.summaries()[0].id)
+        before = load_index(store, summaries(store)[0].id)
     tamper(
         path,
         "CREATE TEMP TABLE moved AS FROM nbdurable.checkpoints WHERE number = 1; "
@@ -1431,14 +1435,14 @@ def test_rows_that_lie_in_another_order(path):
     with contextlib.closing(Store.open(path)) as store:
         numbers = store.rows("SELECT number FROM nbdurable.checkpoints ORDER BY rowid")
         assert numbers != sorted(numbers), "it has moved"
-        after = store.load_index(store.summaries()[0].id)
+        after = load_index(store, summaries(store)[0].id)
     assert list(after.checkpoints) == list(before.checkpoints)
     assert after.next_number == before.next_number > len(numbers)
 
 
 def test_attempts_of_what_has_its_value(store):
     """The start and the failures of a step that has its value since take no memory."""
-    opened = store.begin_execution("w", now=1.0)
+    opened = begin_execution(store, "w", now=1.0)
     kinds = {b"v": "value", b"e": "error", b"c": "cancelled"}
     for number, (letter, kind) in enumerate(kinds.items(), 1):
         add(store, "checkpoints", call=letter * 16, version=b"1" * 16, number=number,
@@ -1447,7 +1451,7 @@ def test_attempts_of_what_has_its_value(store):
         identity = {"call": letter * 16, "version": version * 16, "execution": opened.execution}
         add(store, "attempt_ends", **identity, attempt=1, ending="error")
         add(store, "starts", **identity, attempt=2)
-    attempts = store.load_index(opened.run).attempts
+    attempts = load_index(store, opened.run).attempts
     held = [(b"v", b"2"), (b"e", b"1"), (b"c", b"1"), (b"f", b"1")]
     assert set(attempts) == {(call * 16, version * 16) for call, version in held}
     assert {(past.last, past.failed) for past in attempts.values()} == {(2, 1)}
@@ -1455,20 +1459,20 @@ def test_attempts_of_what_has_its_value(store):
 
 def test_first_execution_begins_a_run(store):
     """Where no run has the name, one begins."""
-    opened = store.begin_execution("w", now=7.0)
+    opened = begin_execution(store, "w", now=7.0)
     assert (opened.execution, opened.resumed, opened.previous) == (1, False, None)
     assert opened.created == 7.0
     assert not opened.index.checkpoints
-    assert store.begin_execution("other", now=8.0).run != opened.run
+    assert begin_execution(store, "other", now=8.0).run != opened.run
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "interrupted", None])
 def test_next_execution_goes_on_with_the_run(store, status):
     """The newest run of the name goes on, whatever became of its last execution."""
-    first = store.begin_execution("w", now=7.0)
+    first = begin_execution(store, "w", now=7.0)
     if status is not None:
         end(store, first.execution, status)
-    again = store.begin_execution("w", now=9.0)
+    again = begin_execution(store, "w", now=9.0)
     assert (again.run, again.execution, again.created) == (first.run, 2, 7.0)
     assert again.resumed
     assert again.previous == (status or "died")
@@ -1480,42 +1484,42 @@ def test_next_execution_goes_on_with_the_run(store, status):
 )
 def test_new_leaves_only_a_finished_run(store, status, new_run):
     """`new` never replays a finished run, and resumes an unfinished one."""
-    first = store.begin_execution("w", now=7.0)
+    first = begin_execution(store, "w", now=7.0)
     if status is not None:
         end(store, first.execution, status)
-    again = store.begin_execution("w", now=9.0, new=True)
+    again = begin_execution(store, "w", now=9.0, new=True)
     assert (again.run != first.run) == new_run
     assert again.resumed == (not new_run)
-    assert {one.id for one in store.summaries("w")} == {first.run, again.run}
+    assert {one.id for one in summaries(store, "w")} == {first.run, again.run}
 
 
 @pytest.mark.parametrize(("now", "new_run"), [(108.0, False), (108.5, False), (109.1, True)])
 def test_max_age_counts_from_the_last_checkpoint(store, now, new_run):
     """A run whose last checkpoint ended longer ago than `max_age` is left."""
-    first = store.begin_execution("w", now=1.0)
+    first = begin_execution(store, "w", now=1.0)
     save(store, first, started=90.0, seconds=2.0)
     save(store, first, started=91.0, seconds=8.0, number=2)
-    again = store.begin_execution("w", now=now, max_age=10.0)
+    again = begin_execution(store, "w", now=now, max_age=10.0)
     assert (again.run != first.run) == new_run
 
 
 def test_max_age_of_a_run_without_checkpoints(store):
     """A run that has saved nothing has no age."""
-    first = store.begin_execution("w", now=1.0)
-    assert store.begin_execution("w", now=1e9, max_age=0).run == first.run
+    first = begin_execution(store, "w", now=1.0)
+    assert begin_execution(store, "w", now=1e9, max_age=0).run == first.run
 
 
 def test_restart_leaves_the_run(store):
     """After `restart` the next execution begins anew, `new` or not; the old run stays."""
-    first = store.begin_execution("w", now=1.0)
-    assert store.restart("w", now=2.0)
-    again = store.begin_execution("w", now=3.0)
+    first = begin_execution(store, "w", now=1.0)
+    assert restart(store, "w", now=2.0)
+    again = begin_execution(store, "w", now=3.0)
     assert again.run != first.run
     assert not again.resumed
     assert again.created == 2.0
-    assert store.begin_execution("w", now=4.0).run == again.run
-    assert not store.restart("unknown", now=5.0)
-    assert [one.name for one in store.summaries()] == ["w", "w"]
+    assert begin_execution(store, "w", now=4.0).run == again.run
+    assert not restart(store, "unknown", now=5.0)
+    assert [one.name for one in summaries(store)] == ["w", "w"]
 
 
 def test_executions_that_begin_together_get_their_own_numbers(store, monkeypatch):
@@ -1532,31 +1536,31 @@ def test_executions_that_begin_together_get_their_own_numbers(store, monkeypatch
 
     monkeypatch.setattr(store, "rows", rows_together)
     waits = [
-        in_thread(lambda name=name: store.begin_execution(name, now=1.0)) for name in ("a", "b")
+        in_thread(lambda name=name: begin_execution(store, name, now=1.0)) for name in ("a", "b")
     ]
     assert sorted(wait().execution for wait in waits) == [1, 2]
 
 
 def test_summaries(store):
     """A line a run, newest first, with its last execution's times, counts and state."""
-    finished = store.begin_execution("w", now=10.0)
+    finished = begin_execution(store, "w", now=10.0)
     save(store, finished, started=10.0)
     end(store, finished.execution, "finished", ended=12.0)
-    died = store.begin_execution("w", now=20.0)
+    died = begin_execution(store, "w", now=20.0)
     save(store, died, started=20.0, number=2)
     start(store, died, 21.0)
-    other = store.begin_execution("other", now=30.0)
+    other = begin_execution(store, "other", now=30.0)
     end(store, other.execution, "failed", ended=31.0)
-    store.restart("waiting", now=0.0)
-    first, second = store.summaries()
+    restart(store, "waiting", now=0.0)
+    first, second = summaries(store)
     assert (first.name, first.status, first.last_ended) == ("other", RunStatus.FAILED, 31.0)
     assert (second.name, second.status, second.created) == ("w", RunStatus.DIED, 10.0)
     assert (second.executions, second.saved, second.in_flight) == (2, 2, 1)
     assert second.last_started == 20.0
     assert second.last_ended is None, "the last execution has no end, whatever came before"
-    assert [one.name for one in store.summaries("w")] == ["w"]
-    store.restart("w", now=40.0)
-    newest = store.summaries("w")[0]
+    assert [one.name for one in summaries(store, "w")] == ["w"]
+    restart(store, "w", now=40.0)
+    newest = summaries(store, "w")[0]
     assert (newest.executions, newest.status) == (0, RunStatus.INTERRUPTED)
 
 
@@ -1603,7 +1607,7 @@ def test_views_tell_what_happened(path):
 
     execute(path, program)
     with contextlib.closing(Store.open(path)) as store:
-        died = store.begin_execution("w", now=20.0)
+        died = begin_execution(store, "w", now=20.0)
         start(store, died, 21.0)
         steps = store.table("SELECT label, status, attempts, why FROM steps ORDER BY number")[1]
         assert [row for row in steps if row[0] not in {"double(2)", "after(60)"}] == [
@@ -1641,7 +1645,7 @@ def test_a_timer_without_end_leaves_the_views_readable(path):
 
 def test_sql_of_a_user(store):
     """A user's SQL reaches the views by their names, makes tables in main, and may give nothing."""
-    store.begin_execution("w", now=1.0)
+    begin_execution(store, "w", now=1.0)
     assert store.table("SELECT workflow, status FROM runs") == (
         ["workflow", "status"],
         [("w", "died")],

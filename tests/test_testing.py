@@ -19,7 +19,7 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.records import AttemptStarted
-from nbdurable.store import Store, check, journal
+from nbdurable.store import Store, begin_execution, check, journal, restart
 from nbdurable.testing import ManualClock, clock_of_runs, counted_commits
 
 pytestmark = pytest.mark.timeout(60)
@@ -322,11 +322,11 @@ def test_counted_commits(tmp_path):
     store = Store.open(tmp_path / "s.duckdb")
     try:
         with counted_commits() as commits:
-            store.begin_execution("w", now=1.0)
-            store.restart("w", now=2.0)
+            begin_execution(store, "w", now=1.0)
+            restart(store, "w", now=2.0)
             assert len(commits) == 2
         assert commits == sorted(set(commits))
-        store.restart("w", now=3.0)
+        restart(store, "w", now=3.0)
         assert len(commits) == 2
         with pytest.raises(KeyError), counted_commits():
             raise KeyError

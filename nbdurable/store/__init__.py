@@ -27,13 +27,14 @@ from .saved import Group, Identity
 
 if TYPE_CHECKING:
     from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
-    from .database import Opened, Store
+    from .database import Store
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
     from .past import Past, outcome_of, past_of
+    from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
@@ -61,6 +62,7 @@ __all__ = [
     "SavedStep",
     "Store",
     "Survey",
+    "begin_execution",
     "check",
     "checkpoint_message",
     "compact",
@@ -70,6 +72,7 @@ __all__ = [
     "garbage",
     "hand_over",
     "key_path",
+    "load_index",
     "mentions",
     "outcome_of",
     "pack",
@@ -78,7 +81,9 @@ __all__ = [
     "record_packages",
     "remove",
     "remove_files",
+    "restart",
     "spare_files",
+    "summaries",
     "survey",
     "take_out",
     "taken_by_schema",
@@ -90,7 +95,8 @@ __all__ = [
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect",
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
-         "Opened": "database", "check": "verify", "Batch": "journal", "Entry": "journal",
+         "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
+         "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
          "write_parquet": "parquet", "Past": "past",

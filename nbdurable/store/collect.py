@@ -25,6 +25,7 @@ from . import MEMORY
 from .disk import as_store_error, file_error
 from .index import unpack, unpack_members
 from .objects import sync_folder
+from .runs import summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +67,7 @@ def garbage(store: Store, *, before: float | None = None) -> list[Garbage]:
     """
     found = []
     newest: set[str] = set()
-    for summary in store.summaries():
+    for summary in summaries(store):
         if summary.name in newest:
             outcomes, size, last = store.rows(_SIZE, [summary.id])[0]
             if before is None or (last or summary.last_started) < before:

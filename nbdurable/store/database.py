@@ -8,10 +8,7 @@ before a byte of it is written.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
-import os
-import platform
 import threading
 import uuid
 from pathlib import Path
@@ -27,10 +24,8 @@ from nbdurable.errors import (
     StoreVersionError,
     UntrustedCheckpointError,
 )
-from nbdurable.records import Decision, RunStatus, RunSummary
 
-from . import LOCK_WAIT_SECONDS, MEMORY, NOT_SAVED, place_of, taken_by_schema
-from .changes import take_out
+from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
 from .connecting import (
     ALONE,
     OURS,
@@ -44,7 +39,7 @@ from .connecting import (
     remember,
 )
 from .disk import as_store_error
-from .index import PastAttempts, ReplayIndex, store_message, unpack, unpack_members
+from .index import ReplayIndex, store_message
 from .journal import Batch, Journal
 from .keys import key_path, load_key
 from .named import table_name, with_tables
@@ -59,19 +54,6 @@ if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Opened:
-    """What an execution starts from."""
-
-    run: str
-    execution: int
-    resumed: bool
-    previous: RunStatus | None
-    created: float
-    index: ReplayIndex
-    retried: frozenset[tuple[bytes, bytes]]
-
-
 class Store:
     """An open store; `Store.open` makes one."""
 
@@ -84,7 +66,7 @@ class Store:
         self._own_functions = ""
         self._connection = link.connection
         self._shared = link.shared
-        self._beginning = threading.Lock()
+        self.beginning = threading.Lock()
         self._file = (path, 0, 0)
         with contextlib.suppress(OSError):  # in memory; or removed already, which a commit tells
             self._file = file_of(path)
@@ -292,7 +274,7 @@ class Store:
         """
         return self.answer(query, parameters)[1]
 
-    def _streamed(
+    def streamed(
         self, query: str, parameters: Sequence[object]
     ) -> Generator[tuple[Any, ...], None, None]:
         """Give the rows of a query of ours, a bounded number in memory at a time; as `rows`."""
@@ -393,7 +375,7 @@ class Store:
 
     def verify(self, checkpoint: Checkpoint) -> None:
         """Make sure that this user's key signed `checkpoint`; as `ReplayIndex.verify`."""
-        self._empty_index().verify(checkpoint)
+        ReplayIndex(self.id, self.key).verify(checkpoint)
 
     def has_foreign_tables(self) -> bool:
         """Tell whether there are tables, views, types or functions of the user's in the file."""
@@ -463,254 +445,6 @@ class Store:
     def broken(self) -> bool:
         """Whether a commit failed: nothing more can be written on this connection."""
         return self.journal.broken
-
-    # --- executions -------------------------------------------------------------
-
-    def begin_execution(
-        self, name: str, *, now: float, new: bool = False, max_age: float | None = None
-    ) -> Opened:
-        """Begin an execution of the newest run called `name`, or of a new run.
-
-        Errors that nobody saw, and those that ended the last execution, are taken
-        out with the decisions that they closed, in the transaction that begins the
-        execution (CONTRACT section 5).
-
-        Args:
-            name: The workflow's name.
-            now: The clock's time.
-            new: A finished run is not replayed: a new one begins.
-            max_age: As `new`, when the last checkpoint is older than so many seconds.
-        """
-        with self._beginning:  # executions are numbered over all runs of the store
-            return self._begin(name, now, new=new, max_age=max_age)
-
-    def _begin(self, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
-        run = self._newest_run(name)
-        previous = None if run is None else self._last_status(run[0])
-        index = self.load_index(run[0]) if run else self._empty_index()
-        stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
-        if run is None or stale or (new and previous is RunStatus.FINISHED):
-            run, previous, index = (uuid.uuid4().hex, now), None, self._empty_index()
-            fresh = True
-        else:
-            fresh = False
-            index.verify_decisions()
-        retried = self._retried(run[0], index) if not fresh else []
-        taken = index.with_consequences(retried)
-        execution = self.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
-        known = self.rows("SELECT 1 FROM nbdurable.run_log WHERE id = ?", [run[0]])
-
-        def write(batch: Batch) -> None:
-            if not known:
-                batch.add("run_log", (run[0], name, run[1]))
-            batch.add(
-                "execution_log",
-                (
-                    execution,
-                    run[0],
-                    now,
-                    os.getpid(),
-                    platform.node(),
-                    platform.python_version(),
-                    "",
-                ),
-            )
-            if taken:
-                take_out(batch, run[0], taken)
-
-        self.commit(write)
-        index.forget(taken)
-        return Opened(
-            run=run[0],
-            execution=execution,
-            resumed=previous is not None,
-            previous=previous,
-            created=run[1],
-            index=index,
-            retried=frozenset((found.call, found.version) for found in retried),
-        )
-
-    def restart(self, name: str, now: float) -> bool:
-        """Make the next execution of `name` begin a new run; False if there is none to leave."""
-        if self._newest_run(name) is None:
-            return False
-        row = (uuid.uuid4().hex, name, now)
-        self.commit(lambda batch: batch.add("run_log", row))
-        return True
-
-    def summaries(self, name: str | None = None) -> list[RunSummary]:
-        """Give a line about each run, newest first."""
-        rows = self.rows(
-            """
-            SELECT r.id, r.name, r.created, count(e.id), max(e.started),
-                   last(x.ended ORDER BY e.id), arg_max(COALESCE(x.status, 'died'), e.id),
-                   (SELECT count(*) FROM nbdurable.checkpoints c
-                    JOIN nbdurable.execution_log o ON o.id = c.execution WHERE o.run = r.id),
-                   (SELECT count(DISTINCT (s.call, s.version)) FROM nbdurable.starts s
-                    JOIN nbdurable.execution_log o ON o.id = s.execution
-                    WHERE o.run = r.id AND NOT EXISTS (
-                        FROM nbdurable.checkpoints c
-                        WHERE c.call = s.call AND c.version = s.version))
-            FROM nbdurable.run_log r
-            LEFT JOIN nbdurable.execution_log e ON e.run = r.id
-            LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id
-            GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
-            """
-        )
-        found = [
-            RunSummary(
-                id=run,
-                name=called,
-                status=self._as_status(status) if executions else RunStatus.INTERRUPTED,
-                created=created,
-                executions=executions,
-                last_started=started or created,
-                last_ended=ended,
-                saved=saved,
-                in_flight=in_flight,
-            )
-            for run, called, created, executions, started, ended, status, saved, in_flight in rows
-        ]
-        return [summary for summary in found if name is None or summary.name == name]
-
-    def _newest_run(self, name: str) -> tuple[str, float] | None:
-        rows = self.rows(
-            "SELECT id, created FROM nbdurable.run_log WHERE name = ? ORDER BY created DESC, "
-            "rowid DESC LIMIT 1",
-            [name],
-        )
-        if rows and not rows[0][0].isascii():
-            raise StoreCorruptError(
-                f"{self.path} has a run with the id {rows[0][0]!r:.60}, which no nbdurable writes; "
-                f"it was left as it is: restore it from a copy, or move it away"
-            )
-        return rows[0] if rows else None
-
-    def _last_status(self, run: str) -> RunStatus | None:
-        rows = self.rows(
-            "SELECT COALESCE(x.status, 'died') FROM nbdurable.execution_log e "
-            "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
-            "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
-            [run],
-        )
-        return self._as_status(rows[0][0]) if rows else None
-
-    def _as_status(self, text: str) -> RunStatus:
-        try:
-            return RunStatus(text)
-        except ValueError as error:
-            raise StoreCorruptError(
-                f"{self.path} says of an execution that it ended as {text!r}, which no nbdurable "
-                f"writes; it was left as it is: restore it from a copy, or move it away"
-            ) from error
-
-    def _retried(self, run: str, index: ReplayIndex) -> list[Checkpoint]:
-        errors = index.errors()
-        if not errors:
-            return []
-        seen = set(
-            self.rows(
-                "SELECT s.call, s.version FROM nbdurable.seen_errors s "
-                "JOIN nbdurable.execution_log e ON e.id = s.execution WHERE e.run = ?",
-                [run],
-            )
-        )
-        ends = self.rows(
-            "SELECT x.listed FROM nbdurable.execution_log e "
-            "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
-            "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
-            [run],
-        )
-        listed = set(unpack(ends[0][0])) if ends and ends[0][0] else set()
-        retried = [
-            found
-            for found in errors
-            if (identity := (found.call, found.version)) not in seen or identity in listed
-        ]
-        for found in retried:
-            index.verify(found)  # nothing is taken out on the word of somebody else's row
-        return retried
-
-    def _empty_index(self) -> ReplayIndex:
-        return ReplayIndex(self.id, self.key)
-
-    def load_index(self, run: str) -> ReplayIndex:
-        """Give what `run` has saved."""
-        index = self._empty_index()
-        if not self._load_checkpoints(run, index, sort=False):
-            index = self._empty_index()
-            self._load_checkpoints(run, index, sort=True)
-        of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-        for key, branches, winner, losers, number, execution, signature in self.rows(
-            "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
-            f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
-            [run],
-        ):
-            index.add_decision(
-                Decision(
-                    key,
-                    unpack_members(branches),
-                    winner,
-                    number,
-                    execution,
-                    unpack(losers),
-                    signature,
-                )
-            )
-        self._load_attempts(run, of_run, index)
-        for execution, python, packages in self.rows(
-            "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
-        ):
-            index.environments[execution] = python, packages
-        for code, part, digest in self.rows("SELECT code, part, digest FROM nbdurable.codes"):
-            index.code_parts.setdefault(code, {})[part] = digest
-        return index
-
-    def _load_checkpoints(self, run: str, index: ReplayIndex, *, sort: bool) -> bool:
-        # Rows lie in commit order as they were appended; sorting a million takes 400 MB.
-        query = (
-            f"SELECT {', '.join(COLUMNS)} FROM nbdurable.checkpoints WHERE execution IN "  # noqa: S608 - no input
-            "(SELECT id FROM nbdurable.execution_log WHERE run = ?)"
-        )
-        rows = self._streamed(f"{query} ORDER BY number" if sort else query, [run])
-        with contextlib.closing(rows):
-            return index.load_checkpoints(rows, self.objects.remember)
-
-    def _load_attempts(self, run: str, of_run: str, index: ReplayIndex) -> None:
-        # What has its value starts again only if that is lost, and then anew.
-        has_value = index.checkpoints.has_value
-        ended: set[tuple[bytes, bytes, int, int]] = set()
-        settled: dict[tuple[bytes, bytes], int] = {}
-        for call, version, attempt, execution, concluded, ending in self._streamed(
-            "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
-            f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
-            [run],
-        ):
-            if has_value((call, version)):
-                continue
-            past = index.attempts.setdefault((call, version), PastAttempts())
-            past.last = max(past.last, attempt)
-            past.concluded = concluded
-            past.unsaved = ending == NOT_SAVED
-            past.failed = 0 if concluded else past.failed + (ending == "error")
-            ended.add((call, version, attempt, execution))
-            if concluded:
-                settled[call, version] = execution
-        for call, version, attempt, started, execution, died in self._streamed(
-            "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
-            "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
-            "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
-            "WHERE e.run = ? ORDER BY t.execution, attempt",
-            [run],
-        ):
-            if has_value((call, version)):
-                continue
-            past = index.attempts.setdefault((call, version), PastAttempts())
-            past.last = max(past.last, attempt)
-            past.started, past.execution = started, execution
-            in_flight = (call, version, attempt, execution) not in ended
-            if died and in_flight and execution > settled.get((call, version), 0):
-                past.deaths += (call, version) not in index.checkpoints
 
 
 _ROWS_AT_A_TIME = 2_000  # they stay in the processor's cache

@@ -7,12 +7,12 @@ needed. A number that no clock gave counts as 0.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nbdurable.errors import StoreCorruptError
 from nbdurable.records import Kind, RunStatus
 
 from .index import unpack, unpack_members
+from .runs import known_word
 from .saved import COLUMNS, checkpoint_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
         executions,
         _time(began),
         None if ended is None else _time(ended),
-        _known(RunStatus, status, store),
+        known_word(RunStatus, status, store),
         sum(one.execution != execution for one in outcomes),
         outcomes,
         (*tries, *_not_started(store, run, lost)),
@@ -159,7 +159,7 @@ def _outcomes(store: Store, run: str, reused: frozenset[Identity]) -> tuple[Ende
             namespace,
             number,
             execution,
-            _known(Kind, kind, store),
+            known_word(Kind, kind, store),
             name,
             label,
             why,
@@ -227,16 +227,6 @@ def _choices(store: Store, run: str) -> tuple[Choice, ...]:
             winner, calls, lost, number, execution, label, winner_label, _time(decided)
         )
     return tuple(chosen.values())
-
-
-def _known(words: Any, text: str, store: Store) -> Any:
-    try:
-        return words(text)
-    except ValueError as error:
-        raise StoreCorruptError(
-            f"{store.path} says {text!r:.60} where one of {', '.join(words)} stands; it was left "
-            f"as it is: restore it from a copy, or move it away"
-        ) from error
 
 
 def _time(seconds: float) -> float:

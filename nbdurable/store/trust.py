@@ -26,6 +26,7 @@ from .index import (
     unpack,
     unpack_members,
 )
+from .runs import summaries
 from .schema import BYTES
 from .verify import check_content
 
@@ -133,7 +134,7 @@ def _survey(store: Store) -> Survey:
         ours=store.is_ours,
         unsigned=unsigned,
         # What is in an unknown state is no run that could be told of.
-        runs=() if problems else tuple(store.summaries()),
+        runs=() if problems else tuple(summaries(store)),
         steps=tuple(SavedStep(*row) for row in steps),
         problems=problems,
     )

@@ -13,6 +13,7 @@ from nbdurable.codec import signature_holds
 from nbdurable.records import Decision, RunStatus
 
 from .index import checkpoint_message, decision_message
+from .runs import load_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,7 @@ def _large_values(store: Store) -> Iterator[str]:
 
 def _signatures(store: Store) -> Iterator[str]:
     for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
-        index = store.load_index(run)
+        index = load_index(store, run)
         for checkpoint in index.checkpoints:
             message = checkpoint_message(store.id, checkpoint)
             if not signature_holds(store.key, checkpoint.signature, message):

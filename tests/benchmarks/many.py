@@ -15,7 +15,7 @@ from time import perf_counter
 
 from nbdurable import step, workflow
 from nbdurable.holding import close_stores
-from nbdurable.store import Store
+from nbdurable.store import Store, load_index
 
 from .measure import expect, memory
 
@@ -43,7 +43,7 @@ def load(store):
     began = perf_counter()
     opened = Store.open(store)
     runs = opened.rows("SELECT id FROM nbdurable.run_log")
-    index = opened.load_index(runs[0][0]) if runs else None
+    index = load_index(opened, runs[0][0]) if runs else None
     seconds = perf_counter() - began
     peak = memory("VmHWM")
     saved = 0 if index is None else len(index.checkpoints)

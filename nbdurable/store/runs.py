@@ -1,0 +1,301 @@
+"""Runs and their executions: begun, listed, and what of a run is at hand to be replayed.
+
+Invariant: executions are numbered over all runs of the store, and one begins in the
+transaction that takes out what it tries again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.errors import StoreCorruptError
+from nbdurable.records import Decision, RunStatus, RunSummary
+
+from . import NOT_SAVED
+from .changes import take_out
+from .index import PastAttempts, ReplayIndex, unpack, unpack_members
+from .saved import COLUMNS
+
+if TYPE_CHECKING:
+    from nbdurable.records import Checkpoint
+
+    from .database import Store
+    from .journal import Batch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """What an execution starts from."""
+
+    run: str
+    execution: int
+    resumed: bool
+    previous: RunStatus | None
+    created: float
+    index: ReplayIndex
+    retried: frozenset[tuple[bytes, bytes]]
+
+
+def begin_execution(
+    store: Store, name: str, *, now: float, new: bool = False, max_age: float | None = None
+) -> Opened:
+    """Begin an execution of the newest run called `name`, or of a new run.
+
+    Errors that nobody saw, and those that ended the last execution, are taken
+    out with the decisions that they closed, in the transaction that begins the
+    execution (CONTRACT section 5).
+
+    Args:
+        store: Where the run is.
+        name: The workflow's name.
+        now: The clock's time.
+        new: A finished run is not replayed: a new one begins.
+        max_age: As `new`, when the last checkpoint is older than so many seconds.
+    """
+    with store.beginning:  # executions are numbered over all runs of the store
+        return _begin(store, name, now, new=new, max_age=max_age)
+
+
+def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
+    run = _newest_run(store, name)
+    previous = None if run is None else _last_status(store, run[0])
+    index = load_index(store, run[0]) if run else ReplayIndex(store.id, store.key)
+    stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+    if run is None or stale or (new and previous is RunStatus.FINISHED):
+        run, previous, index = (uuid.uuid4().hex, now), None, ReplayIndex(store.id, store.key)
+        fresh = True
+    else:
+        fresh = False
+        index.verify_decisions()
+    retried = _retried(store, run[0], index) if not fresh else []
+    taken = index.with_consequences(retried)
+    execution = store.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
+    known = store.rows("SELECT 1 FROM nbdurable.run_log WHERE id = ?", [run[0]])
+
+    def write(batch: Batch) -> None:
+        if not known:
+            batch.add("run_log", (run[0], name, run[1]))
+        batch.add(
+            "execution_log",
+            (
+                execution,
+                run[0],
+                now,
+                os.getpid(),
+                platform.node(),
+                platform.python_version(),
+                "",
+            ),
+        )
+        if taken:
+            take_out(batch, run[0], taken)
+
+    store.commit(write)
+    index.forget(taken)
+    return Opened(
+        run=run[0],
+        execution=execution,
+        resumed=previous is not None,
+        previous=previous,
+        created=run[1],
+        index=index,
+        retried=frozenset((found.call, found.version) for found in retried),
+    )
+
+
+def restart(store: Store, name: str, now: float) -> bool:
+    """Make the next execution of `name` begin a new run; False if there is none to leave."""
+    if _newest_run(store, name) is None:
+        return False
+    row = (uuid.uuid4().hex, name, now)
+    store.commit(lambda batch: batch.add("run_log", row))
+    return True
+
+
+def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
+    """Give a line about each run, newest first."""
+    rows = store.rows(
+        """
+        SELECT r.id, r.name, r.created, count(e.id), max(e.started),
+               last(x.ended ORDER BY e.id), arg_max(COALESCE(x.status, 'died'), e.id),
+               (SELECT count(*) FROM nbdurable.checkpoints c
+                JOIN nbdurable.execution_log o ON o.id = c.execution WHERE o.run = r.id),
+               (SELECT count(DISTINCT (s.call, s.version)) FROM nbdurable.starts s
+                JOIN nbdurable.execution_log o ON o.id = s.execution
+                WHERE o.run = r.id AND NOT EXISTS (
+                    FROM nbdurable.checkpoints c
+                    WHERE c.call = s.call AND c.version = s.version))
+        FROM nbdurable.run_log r
+        LEFT JOIN nbdurable.execution_log e ON e.run = r.id
+        LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id
+        GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
+        """
+    )
+    found = [
+        RunSummary(
+            id=run,
+            name=called,
+            status=known_word(RunStatus, status, store) if executions else RunStatus.INTERRUPTED,
+            created=created,
+            executions=executions,
+            last_started=started or created,
+            last_ended=ended,
+            saved=saved,
+            in_flight=in_flight,
+        )
+        for run, called, created, executions, started, ended, status, saved, in_flight in rows
+    ]
+    return [summary for summary in found if name is None or summary.name == name]
+
+
+def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
+    rows = store.rows(
+        "SELECT id, created FROM nbdurable.run_log WHERE name = ? ORDER BY created DESC, "
+        "rowid DESC LIMIT 1",
+        [name],
+    )
+    if rows and not rows[0][0].isascii():
+        raise StoreCorruptError(
+            f"{store.path} has a run with the id {rows[0][0]!r:.60}, which no nbdurable writes; "
+            f"it was left as it is: restore it from a copy, or move it away"
+        )
+    return rows[0] if rows else None
+
+
+def _last_status(store: Store, run: str) -> RunStatus | None:
+    rows = store.rows(
+        "SELECT COALESCE(x.status, 'died') FROM nbdurable.execution_log e "
+        "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
+        [run],
+    )
+    return known_word(RunStatus, rows[0][0], store) if rows else None
+
+
+def known_word(words: Any, text: str, store: Store) -> Any:
+    """Give the member of an enumeration that a row says.
+
+    Raises:
+        StoreCorruptError: There is no such member.
+    """
+    try:
+        return words(text)
+    except ValueError as error:
+        raise StoreCorruptError(
+            f"{store.path} says {text!r:.60} where one of {', '.join(words)} stands, which no "
+            f"nbdurable writes; it was left as it is: restore it from a copy, or move it away"
+        ) from error
+
+
+def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
+    errors = index.errors()
+    if not errors:
+        return []
+    seen = set(
+        store.rows(
+            "SELECT s.call, s.version FROM nbdurable.seen_errors s "
+            "JOIN nbdurable.execution_log e ON e.id = s.execution WHERE e.run = ?",
+            [run],
+        )
+    )
+    ends = store.rows(
+        "SELECT x.listed FROM nbdurable.execution_log e "
+        "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
+        [run],
+    )
+    listed = set(unpack(ends[0][0])) if ends and ends[0][0] else set()
+    retried = [
+        found
+        for found in errors
+        if (identity := (found.call, found.version)) not in seen or identity in listed
+    ]
+    for found in retried:
+        index.verify(found)  # nothing is taken out on the word of somebody else's row
+    return retried
+
+
+def load_index(store: Store, run: str) -> ReplayIndex:
+    """Give what `run` has saved."""
+    index = ReplayIndex(store.id, store.key)
+    if not _load_checkpoints(store, run, index, sort=False):
+        index = ReplayIndex(store.id, store.key)
+        _load_checkpoints(store, run, index, sort=True)
+    of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
+    for key, branches, winner, losers, number, execution, signature in store.rows(
+        "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
+        f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
+        [run],
+    ):
+        index.add_decision(
+            Decision(
+                key,
+                unpack_members(branches),
+                winner,
+                number,
+                execution,
+                unpack(losers),
+                signature,
+            )
+        )
+    _load_attempts(store, run, of_run, index)
+    for execution, python, packages in store.rows(
+        "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
+    ):
+        index.environments[execution] = python, packages
+    for code, part, digest in store.rows("SELECT code, part, digest FROM nbdurable.codes"):
+        index.code_parts.setdefault(code, {})[part] = digest
+    return index
+
+
+def _load_checkpoints(store: Store, run: str, index: ReplayIndex, *, sort: bool) -> bool:
+    # Rows lie in commit order as they were appended; sorting a million takes 400 MB.
+    query = (
+        f"SELECT {', '.join(COLUMNS)} FROM nbdurable.checkpoints WHERE execution IN "  # noqa: S608 - no input
+        "(SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+    )
+    rows = store.streamed(f"{query} ORDER BY number" if sort else query, [run])
+    with contextlib.closing(rows):
+        return index.load_checkpoints(rows, store.objects.remember)
+
+
+def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> None:
+    # What has its value starts again only if that is lost, and then anew.
+    has_value = index.checkpoints.has_value
+    ended: set[tuple[bytes, bytes, int, int]] = set()
+    settled: dict[tuple[bytes, bytes], int] = {}
+    for call, version, attempt, execution, concluded, ending in store.streamed(
+        "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
+        f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
+        [run],
+    ):
+        if has_value((call, version)):
+            continue
+        past = index.attempts.setdefault((call, version), PastAttempts())
+        past.last = max(past.last, attempt)
+        past.concluded = concluded
+        past.unsaved = ending == NOT_SAVED
+        past.failed = 0 if concluded else past.failed + (ending == "error")
+        ended.add((call, version, attempt, execution))
+        if concluded:
+            settled[call, version] = execution
+    for call, version, attempt, started, execution, died in store.streamed(
+        "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
+        "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
+        "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
+        "WHERE e.run = ? ORDER BY t.execution, attempt",
+        [run],
+    ):
+        if has_value((call, version)):
+            continue
+        past = index.attempts.setdefault((call, version), PastAttempts())
+        past.last = max(past.last, attempt)
+        past.started, past.execution = started, execution
+        in_flight = (call, version, attempt, execution) not in ended
+        if died and in_flight and execution > settled.get((call, version), 0):
+            past.deaths += (call, version) not in index.checkpoints
