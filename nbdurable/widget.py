@@ -116,8 +116,7 @@ class NotebookScreen:
         }
         if display_id is None and self.view is not None and not self.view.live:
             # Nothing takes this display's place: it holds what a saved notebook can show.
-            said = words.text(self.view, times=True)
-            bundle |= {"text/html": summary.html(self.view), "text/plain": said}
+            bundle |= _static(self.view)
         with _closed():
             display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
 
@@ -220,13 +219,24 @@ def show_again(name: str) -> None:
 
 
 def show_past(view: RunView, controls: Controls) -> None:
-    """Display a run that was not shown in this kernel in the cell that calls this."""
+    """Display a run that was not shown in this kernel in the cell that calls this.
+
+    Of one that goes on, without a view, how it stands now: a widget would wait for news.
+    """
+    if view.live:
+        with _closed():
+            display(_static(view), raw=True)  # type: ignore[no-untyped-call, unused-ignore]
+        return
     screen = NotebookScreen(view.name)
     screen.controls = controls
     screen.recall(view)
     if (before := _RECALLED.pop(view.name, None)) is not None:
         before.drop()
     _RECALLED[view.name] = screen
+
+
+def _static(view: RunView) -> dict[str, Any]:
+    return {"text/html": summary.html(view), "text/plain": words.text(view, times=True)}
 
 
 # What `show_past` displayed last of each name.

@@ -182,6 +182,20 @@ def test_status_of_a_run_that_this_kernel_has_not_shown(shared):
     assert "as its store tells it: execution " in told
 
 
+def test_status_of_a_run_that_goes_on_without_a_view(shared):
+    """It is told as it stands; no widget is left to wait for news that nobody sends."""
+    shared.run("from nbdurable import workflow, step")
+    result = shared.run(
+        "@step\ndef f(n):\n    return n\n"
+        "with workflow('going', progress=False):\n"
+        "    f(1)\n"
+        "    get_ipython().run_line_magic('durable', 'status going')"
+    )
+    (shown,) = [one["data"] for one in result.outputs]
+    assert set(shown) == {"text/html", "text/plain"}
+    assert shown["text/plain"].startswith("going: 1 ran, ")
+
+
 def test_status_of_a_run_that_is_too_large_has_a_line(shared):
     """What would take long to recall is told in the table."""
     shared.run("%%durable large --quiet\n@step\ndef f():\n    return 1\nf();")
