@@ -211,7 +211,7 @@ def _has_failed(last: Ended | Try) -> bool:
 
 
 def _is_timer(row: list[Ended | Try]) -> bool:
-    """Tell a timer: it has no code, and only one made it through without an outcome."""
+    """Tell a timer: by its code, which is none, or by the version that all timers have."""
     last = row[-1]
     return last.timer if isinstance(last, Ended) else last.version == TIMER_VERSION.id
 
@@ -284,14 +284,16 @@ def _reason(why: str) -> tuple[Why, str]:
 def _of_choices(
     past: Past, place: int, places: dict[bytes, int], parents: dict[int, int]
 ) -> Iterator[Event]:
+    kinds = {outcome.call: outcome.kind for outcome in past.outcomes}
     for choice in past.choices:
         if choice.winner == NOBODY:
             continue
+        replayed = choice.execution != past.execution
         known = [places[call] for call in choice.branches if call in places]
         won = places.get(choice.winner)
         above = {parents.get(at) for at in known}
         parent = above.pop() if len(above) == 1 else None
-        at = past.began if choice.execution != past.execution else choice.decided
+        at = past.began if replayed else choice.decided
         if won is None:
             # The winner is a combinator: what its branches are is all that is known of it.
             inside = [places[c] for c in choice.branches if c in places and c not in choice.losers]
@@ -303,13 +305,12 @@ def _of_choices(
                 won, kind, kind, choice.winner_label, at, parent, branches=tuple(inside)
             )
             known = [one for one in known if one not in inside] + [won]
-            replayed = choice.execution != past.execution
             yield Decided(won, None, Kind.VALUE, choice.number, replayed, at)
         kind = choice.label.partition("(")[0]
         kind = kind if kind in CHOOSERS else "select"
         yield StepCreated(place, kind, kind, choice.label, at, parent, branches=tuple(known))
-        replayed = choice.execution != past.execution
-        yield Decided(place, won, Kind.VALUE, choice.number, replayed, at)
+        ended_as = kinds.get(choice.winner, Kind.VALUE)
+        yield Decided(place, won, ended_as, choice.number, replayed, at)
         place += 1
 
 

@@ -155,6 +155,19 @@ def test_a_winner_that_is_a_combinator(path):
     assert line == "select: gather(square(1), square(2)) won over after(3600)"
 
 
+def test_a_winner_that_failed(path):
+    """The select ended as its winner did."""
+
+    def program():
+        with pytest.raises(ValueError, match="refused 4"):
+            select(refuse.go(4), after(3_600)).result()
+
+    had = executed(path, program)
+    view = recall.recall("w", path).view
+    assert said(view) == said(had)
+    assert words.text(view) == words.text(had)
+
+
 def test_edited_code_shows_its_newest_outcome(path):
     """Of each call there is one row, with the outcome that the last execution had."""
 
