@@ -119,6 +119,7 @@ class Waiting:
                     handle.label, "it had not ended when its run did, so nothing will end it now"
                 )
             handle.wake(wake)
+        # Starts, too, which wait for nobody: of a step that ends the kernel at once it is known.
         self._ledger.journal.kick()
         return True
 
