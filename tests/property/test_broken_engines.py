@@ -22,7 +22,7 @@ def test_is_caught(mutant, theatre, folders):
     caught, passed, comes_up = [], [], mutants.MUTANTS[mutant]
 
     # What is found is told here and not raised: nothing need be reduced, or found again.
-    @seed(1)
+    @seed(3)  # caught under 1 and 2, too, later
     @settings(CALM, max_examples=MOST_PROGRAMS, phases=[Phase.generate])
     @given(drawing.cases())
     def run(case):
