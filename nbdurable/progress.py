@@ -8,7 +8,7 @@ the clock that stamped the events).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +31,7 @@ from .records import (
 from .tree import Family, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 SPANS: Final = 50
 """Of so many attempts a row keeps the times; the oldest go first."""
@@ -82,10 +82,10 @@ class StepView:
     time at which a retry is due, both seconds since the epoch. ``won`` and
     ``lost`` hold the place of the select that decided so. ``winners`` are the
     places a combinator chose: one for a select, in order for `as_completed`.
-    ``spans`` are the attempts' begin and end (0.0 while it lasts) in this execution,
-    ``ended`` is when the row's outcome was told, ``inputs`` are the places of the
-    handles that a step was given, ``deaths`` counts the kernel's deaths that it was
-    in flight at.
+    ``began`` and ``closed`` are the last attempt's begin and end (0.0 while it lasts),
+    ``earlier`` those of the attempts before it in this execution, ``ended`` is when the
+    row's outcome was told, ``inputs`` are the places of the handles that a step was given,
+    ``deaths`` counts the kernel's deaths that it was in flight at. ``first`` is the tree's.
     """
 
     place: int
@@ -95,6 +95,7 @@ class StepView:
     created: float
     parent: int | None
     branches: tuple[int, ...]
+    first: int
     inputs: tuple[int, ...] = ()
     deaths: int = 0
     state: State = State.WAITING
@@ -107,15 +108,21 @@ class StepView:
     number: int | None = None
     outcome: Kind | None = None
     replayed: bool = False
-    winners: list[int] = field(default_factory=list)
+    winners: Sequence[int] = ()
     won: int | None = None
     lost: int | None = None
     settled: int = 0
     feeds: tuple[StepView, ...] = ()
-    spans: tuple[tuple[float, float], ...] = ()
+    began: float | None = None
+    closed: float = 0.0
+    earlier: tuple[tuple[float, float], ...] = ()
     ended: float | None = None
-    first: int = -1
     family: Family[StepView] | None = None
+
+    @property
+    def spans(self) -> tuple[tuple[float, float], ...]:
+        """The attempts' begins and ends in this execution, in order; the last `SPANS` of them."""
+        return self.earlier if self.began is None else (*self.earlier, (self.began, self.closed))
 
     @property
     def combinator(self) -> bool:
@@ -155,9 +162,15 @@ class RunView:
 
     def apply(self, event: Event) -> None:
         """Fold one event. One about a row that was never created is left out."""
-        self.revision += 1
-        self.at = event.at
-        _FOLDS[type(event)](self, event)
+        self.apply_all((event,))
+
+    def apply_all(self, events: Sequence[Event]) -> None:
+        """Fold events, in their order."""
+        folds = _FOLDS
+        for event in events:
+            folds[type(event)](self, event)
+            self.at = event.at
+        self.revision += len(events)
 
     def elapsed(self, now: float | None = None) -> float:
         """Give the execution's length in seconds, up to ``now`` or the last event."""
@@ -175,7 +188,7 @@ class RunView:
     def _begin(self, event: RunStarted) -> None:
         revision = self.revision
         vars(self).update(vars(RunView(event.name)))  # a new execution is a new view
-        self.revision, self.at = revision, event.at
+        self.revision = revision
         self.run, self.execution, self.saved = event.run, event.execution, event.saved
         self.started, self.status = event.at, RunStatus.RUNNING
 
@@ -184,7 +197,7 @@ class RunView:
         self.tree.add(row)
         if row.kind == "step":
             self.counts[row.state] += 1
-        if row.combinator:
+        elif row.combinator:
             self._combinators.append(row)
 
     def _move(self, row: StepView, state: State) -> None:
@@ -202,33 +215,27 @@ class RunView:
                 above.settled += settled
 
 
-def fold(view: RunView, event: Event) -> RunView:
-    """Fold ``event`` into ``view``, in place, and give the view."""
-    view.apply(event)
-    return view
-
-
 # --- One fold per event ---------------------------------------------------------
 
 
 def _created(view: RunView, event: StepCreated) -> None:
     row = StepView(
-        place=event.step,
-        kind=event.kind,
-        name=event.name,
-        label=event.label,
-        created=event.at,
-        parent=event.parent,
-        branches=event.branches,
-        inputs=event.inputs,
-        first=event.step,
+        event.step,
+        event.kind,
+        event.name,
+        event.label,
+        event.at,
+        event.parent,
+        event.branches,
+        event.step,
+        event.inputs,
     )
-    branches = [view.steps[place] for place in event.branches if place in view.steps]
-    for branch in branches:
-        branch.feeds += (row,)
-        row.settled += branch.state in SETTLED
     view._add(row)  # noqa: SLF001 - the folds are the view's own, kept one to an event
-    if branches:
+    if event.branches:
+        branches = [view.steps[place] for place in event.branches if place in view.steps]
+        for branch in branches:
+            branch.feeds += (row,)
+            row.settled += branch.state in SETTLED
         view.tree.gather(row, branches)
 
 
@@ -258,8 +265,10 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
         row.started = event.at
         if row.family is not None and row.family.began is None:
             row.family.began = event.at
-    row.spans = (*row.spans[1 - SPANS :], (event.at, 0.0))
-    row.why = f"{event.why}: {event.reason}" if event.reason else str(event.why)
+    if row.began is not None:
+        row.earlier = (*row.earlier[2 - SPANS :], (row.began, row.closed))
+    row.began, row.closed = event.at, 0.0
+    row.why = f"{event.why}: {event.reason}" if event.reason else event.why
     view._move(row, State.RUNNING)  # noqa: SLF001
 
 
@@ -291,7 +300,10 @@ def _decided(view: RunView, event: Decided) -> None:
     row.ended = event.at
     row.why = "replayed" if event.replayed else ""
     if event.winner is not None:
-        row.winners.append(event.winner)
+        if isinstance(row.winners, list):
+            row.winners.append(event.winner)
+        else:
+            row.winners = [event.winner]  # most rows have none, and no list for them
         if row.kind in CHOOSERS:
             _mark_branches(view, row, event.winner)
     view._move(  # noqa: SLF001
@@ -301,8 +313,8 @@ def _decided(view: RunView, event: Decided) -> None:
 
 def _close(row: StepView, at: float) -> None:
     """End the row's attempt, if one is under way."""
-    if row.spans and not row.spans[-1][1]:
-        row.spans = (*row.spans[:-1], (row.spans[-1][0], at))
+    if row.began is not None and not row.closed:
+        row.closed = at
 
 
 def _mark_branches(view: RunView, chooser: StepView, winner: int) -> None:

@@ -187,5 +187,5 @@ class LiveView:
 
     def _drain(self) -> None:
         """Fold what has come so far; what comes meanwhile is the next round's."""
-        for _ in range(len(self._inbox)):
-            progress.fold(self.run, self._inbox.popleft())
+        inbox = self._inbox
+        self.run.apply_all([inbox.popleft() for _ in range(len(inbox))])

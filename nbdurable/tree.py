@@ -67,7 +67,7 @@ class Family(Generic[R]):
     def take(self, row: R) -> None:
         """Take a row in."""
         self.rows[row.place] = row
-        self.by_state.setdefault(row.state, {})[row.place] = row
+        self._enter(row)
         row.family = self
 
     def let_go(self, row: R) -> None:
@@ -78,7 +78,14 @@ class Family(Generic[R]):
     def moved(self, row: R, before: str) -> None:
         """Note that a row has left the state ``before``."""
         del self.by_state[before][row.place]
-        self.by_state.setdefault(row.state, {})[row.place] = row
+        self._enter(row)
+
+    def _enter(self, row: R) -> None:
+        of_state = self.by_state.get(row.state)
+        if of_state is None:
+            self.by_state[row.state] = {row.place: row}
+        else:
+            of_state[row.place] = row
 
 
 class Tree(Generic[R]):
@@ -96,28 +103,41 @@ class Tree(Generic[R]):
 
         A branch that another step's body started stays where it is.
         """
+        home = combinator.parent
+        moving: dict[Family[Any], list[R]] = {}
         for branch in branches:
             family = branch.family
-            if family is None or branch.parent != combinator.parent or family.home != branch.parent:
-                continue
-            family.let_go(branch)
-            if not family.rows:
-                del self._below[family.home][family.name]
-            self._put(branch, combinator.place)
-            home = combinator.family
-            combinator.first = min(combinator.first, branch.first)
-            if home is not None:
-                home.first = min(home.first, combinator.first)
+            if family is not None and branch.parent == home == family.home:
+                moving.setdefault(family, []).append(branch)
+        for family, rows in moving.items():
+            combinator.first = min(combinator.first, *[row.first for row in rows])
+            if len(rows) < len(family.rows):
+                for row in rows:
+                    family.let_go(row)
+                    self._put(row, combinator.place)
+            else:
+                self._move(family, combinator.place)
+        if combinator.family is not None:
+            combinator.family.first = min(combinator.family.first, combinator.first)
+
+    def _move(self, family: Family[R], home: int) -> None:
+        """Put a whole family below a row that has none of its name."""
+        del self._below[family.home][family.name]
+        self._below.setdefault(home, {})[family.name] = family
+        family.home = home
 
     def families(self, home: int | None) -> list[Family[R]]:
         """Give what stands below a row, or below none."""
         return list(self._below.get(home, {}).values())
 
     def _put(self, row: R, home: int | None) -> None:
-        families = self._below.setdefault(home, {})
+        families = self._below.get(home)
+        if families is None:
+            families = self._below[home] = {}
         name = row.name or row.kind
         family = families.get(name)
         if family is None:
             family = families[name] = Family(home, name, row.first)
-        family.first = min(family.first, row.first)
+        elif row.first < family.first:
+            family.first = row.first
         family.take(row)

@@ -8,7 +8,7 @@ import pytest
 from support.stories import FIRST, START, began, done, made, viewed
 
 from nbdurable import progress, words
-from nbdurable.progress import GLYPHS, State, fold
+from nbdurable.progress import GLYPHS, State
 from nbdurable.records import (
     AttemptFailed,
     AttemptStarted,
@@ -31,7 +31,7 @@ def test_run_started_begins_a_new_view():
     """A new execution forgets the rows of the one before, and counts on in revisions."""
     view = viewed(*FIRST)
     revision = view.revision
-    fold(view, RunStarted("quotes", "run-1", 2, 3, 500.0))
+    view.apply(RunStarted("quotes", "run-1", 2, 3, 500.0))
     assert (view.name, view.run, view.execution, view.saved) == ("quotes", "run-1", 2, 3)
     assert view.steps == {}
     assert view.live
@@ -80,11 +80,11 @@ def test_attempts():
     view = viewed(START, made(0), began(0, why=Why.CODE_CHANGED, reason="clean()"))
     row = view.steps[0]
     assert (row.state, row.attempts, row.why) == (State.RUNNING, 1, "code changed: clean()")
-    fold(view, AttemptFailed(0, 1, "OSError('x')", 2.0, 102.0))
+    view.apply(AttemptFailed(0, 1, "OSError('x')", 2.0, 102.0))
     assert (row.state, row.again, row.error) == (State.RETRYING, 104.0, "OSError('x')")
-    fold(view, AttemptStarted(0, 2, Why.NEW, "", 104.0))
+    view.apply(AttemptStarted(0, 2, Why.NEW, "", 104.0))
     assert (row.state, row.attempts, row.started, row.again) == (State.RUNNING, 2, 101.0, None)
-    fold(view, done(0))
+    view.apply(done(0))
     assert (row.state, row.error, row.seconds) == (State.DONE, "", 1.5)
 
 
@@ -169,11 +169,11 @@ def test_every_event_has_a_fold():
 def test_a_combinator_counts_its_branches():
     """Branches that end before and after the combinator was built both count, once."""
     view = viewed(START, made(0), made(1), made(2), began(0), done(0))
-    fold(view, made(3, "gather(...)", "gather", branches=(0, 1, 2)))
+    view.apply(made(3, "gather(...)", "gather", branches=(0, 1, 2)))
     assert view.steps[3].settled == 1
-    fold(view, began(1))
-    fold(view, done(1))
-    fold(view, StepLetGo(2, "", 104.0))
+    view.apply(began(1))
+    view.apply(done(1))
+    view.apply(StepLetGo(2, "", 104.0))
     assert view.steps[3].settled == 2
     assert words.remark(view.steps[3]) == "2 of 3 done"
 
@@ -182,7 +182,7 @@ def test_notes_are_shown_while_the_run_goes_on():
     """A line said in mid-run shows at once, and once: the end repeats it."""
     view = viewed(START, Noticed("clean() changed", 101.0))
     assert view.notes == ("clean() changed",)
-    fold(view, RunFinished(RunStatus.FINISHED, 104.0, ("clean() changed", "one more")))
+    view.apply(RunFinished(RunStatus.FINISHED, 104.0, ("clean() changed", "one more")))
     assert view.notes == ("clean() changed", "one more")
 
 
@@ -190,9 +190,9 @@ def test_each_attempt_keeps_its_times():
     """A row knows when each attempt began and ended, and what ended without being finished."""
     view = viewed(START, made(0), began(0), AttemptFailed(0, 1, "OSError", 1.0, 101.5))
     assert view.steps[0].spans == ((101.0, 101.5),)
-    fold(view, AttemptStarted(0, 2, Why.NEW, "", 102.5))
+    view.apply(AttemptStarted(0, 2, Why.NEW, "", 102.5))
     assert view.steps[0].spans == ((101.0, 101.5), (102.5, 0.0))
-    fold(view, StepFinished(0, Kind.VALUE, 1, 0.5, True, "", 103.0))
+    view.apply(StepFinished(0, Kind.VALUE, 1, 0.5, True, "", 103.0))
     assert view.steps[0].spans == ((101.0, 101.5), (102.5, 103.0))
     assert view.steps[0].ended == 103.0
     left = viewed(START, made(0), began(0), StepLetGo(0, "", 104.0))
@@ -203,8 +203,8 @@ def test_a_thousand_attempts_keep_the_last():
     """What is retried for ever doesn't grow for ever."""
     view = viewed(START, made(0))
     for at in range(1000):
-        fold(view, AttemptStarted(0, at + 1, Why.NEW, "", 101.0 + at))
-        fold(view, AttemptFailed(0, at + 1, "OSError", 0.5, 101.5 + at))
+        view.apply(AttemptStarted(0, at + 1, Why.NEW, "", 101.0 + at))
+        view.apply(AttemptFailed(0, at + 1, "OSError", 0.5, 101.5 + at))
     assert len(view.steps[0].spans) == progress.SPANS
     assert view.steps[0].spans[-1] == (1100.0, 1100.5)
     assert view.steps[0].attempts == 1000

@@ -9,7 +9,6 @@ import pytest
 from support.stories import END, FIRST, START, began, done, made, viewed
 
 from nbdurable import timeline
-from nbdurable.progress import fold
 from nbdurable.records import (
     AttemptFailed,
     AttemptStarted,
@@ -116,11 +115,11 @@ def test_many_of_one_name_are_one_row():
     """A large family counts its rows by state, and shows those that a person would look for."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(1000)))
     for n in range(990):
-        fold(view, began(n))
-        fold(view, done(n))
-    fold(view, done(3, Kind.ERROR, error="KeyError('x')"))
+        view.apply(began(n))
+        view.apply(done(n))
+    view.apply(done(3, Kind.ERROR, error="KeyError('x')"))
     for n in range(990, 993):
-        fold(view, began(n))
+        view.apply(began(n))
     assert shown(view) == [
         (0, "f \N{MULTIPLICATION SIGN} 1,000"),
         (1, "f(3)"),
@@ -137,7 +136,7 @@ def test_many_of_one_name_are_one_row():
 def test_a_combinator_stands_for_its_large_family():
     """A map is one row, and no second one for what it gathers."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
-    fold(view, made(100, "gather(...)", "gather", branches=tuple(range(100))))
+    view.apply(made(100, "gather(...)", "gather", branches=tuple(range(100))))
     assert shown(view) == [(0, "gather: f \N{MULTIPLICATION SIGN} 100")]
     item = Timeline(view).items(1.0)["100"]
     assert (item["counts"], item["open"]) == ([["waiting", 100]], False)
@@ -146,8 +145,8 @@ def test_a_combinator_stands_for_its_large_family():
 def test_a_large_race_shows_its_winner():
     """Folded, the winner still has its row."""
     view = viewed(START, *(made(n, f"q({n})") for n in range(100)))
-    fold(view, made(100, "race(...)", "race", branches=tuple(range(100))))
-    fold(view, Decided(100, 42, Kind.VALUE, 1, False, 103.0))
+    view.apply(made(100, "race(...)", "race", branches=tuple(range(100))))
+    view.apply(Decided(100, 42, Kind.VALUE, 1, False, 103.0))
     assert shown(view) == [(0, "race: q \N{MULTIPLICATION SIGN} 100"), (1, "q(42)"), (1, "99 more")]
 
 
@@ -186,7 +185,7 @@ def test_what_ended_is_closed_in_a_large_run():
     view = viewed(*events)
     assert len(shown(view)) == 100
     for n in range(0, 95, 5):
-        fold(view, done(n))
+        view.apply(done(n))
     assert len(shown(view)) == 19 + 5
 
 
@@ -203,7 +202,7 @@ def test_what_moves_says_since_when():
     row = Timeline(view).items(103.0)["0"]
     assert (row["since"], row["again"], row["state"]) == (101.0, 107.0, "retrying")
     assert row["bars"] == [[1.0, 2.0, "failed"]]
-    fold(view, END)
+    view.apply(END)
     assert "since" not in Timeline(view).items(105.0)["0"]
 
 
@@ -214,10 +213,10 @@ def test_bars():
     assert rows["0"]["bars"] == [[1.0, None, "running"]]
     assert "bars" not in rows["1"]
     assert (rows["1"]["mark"], rows["1"]["time"]) == (0.5, "9.0 s")
-    fold(view, made(2, "select(...)", "select", branches=(0, 1)))
-    fold(view, Decided(2, 1, Kind.VALUE, 1, False, 102.0))
+    view.apply(made(2, "select(...)", "select", branches=(0, 1)))
+    view.apply(Decided(2, 1, Kind.VALUE, 1, False, 102.0))
     assert Timeline(view).items(103.0)["2"]["bars"] == [[0.0, 2.0, "done"]]
-    fold(view, RunFinished(RunStatus.INTERRUPTED, 103.0))
+    view.apply(RunFinished(RunStatus.INTERRUPTED, 103.0))
     assert Timeline(view).items(200.0)["0"]["bars"] == [[1.0, 3.0, "running"]]
 
 
@@ -225,16 +224,16 @@ def test_what_is_left_of_a_map():
     """A family says how long it may still take, once that can be known, and not after the end."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)), began(0))
     for n in range(4):
-        fold(view, done(n))
+        view.apply(done(n))
     assert "left" not in Timeline(view).items(111.0)[":f"]
     for n in range(25):
-        fold(view, AttemptStarted(n, 1, Why.NEW, "", 101.0))
-        fold(view, done(n))
+        view.apply(AttemptStarted(n, 1, Why.NEW, "", 101.0))
+        view.apply(done(n))
     assert Timeline(view).items(102.0)[":f"].get("left") is None
     line = Timeline(view)
     assert line.items(126.0)[":f"]["left"] == "~1 min 15 s left"
     assert line.news(126.0)["head"]["left"] == "~1 min 15 s left"
-    fold(view, END)
+    view.apply(END)
     assert "left" not in Timeline(view).items(126.0)[":f"]
 
 
@@ -242,8 +241,8 @@ def test_replayed_rows_do_not_make_the_rest_look_fast():
     """What came from the store took no time, and says nothing about what is to come."""
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
     for n in range(90):
-        fold(view, StepReplayed(n, Kind.VALUE, n, 1.0, 1, 100.0))
-    fold(view, AttemptStarted(90, 1, Why.NEW, "", 100.0))
+        view.apply(StepReplayed(n, Kind.VALUE, n, 1.0, 1, 100.0))
+    view.apply(AttemptStarted(90, 1, Why.NEW, "", 100.0))
     assert "left" not in Timeline(view).items(200.0)[":f"]
 
 
@@ -252,7 +251,7 @@ def test_inputs_and_deaths_are_told():
     view = viewed(START, made(0), made(1, inputs=(0,)), AttemptStarted(1, 1, Why.NEW, "", 1.0, 2))
     row = Timeline(view).items(1.0)["1"]
     assert (row["inputs"], row["deaths"]) == ([0], 2)
-    fold(view, AttemptStarted(1, 2, Why.NEW, "", 1.0, 1))
+    view.apply(AttemptStarted(1, 2, Why.NEW, "", 1.0, 1))
     assert "deaths" not in Timeline(view).items(1.0)["1"]
 
 
@@ -289,18 +288,18 @@ def test_news_on_top_of_news_give_the_same_as_all_anew(seed):
             if kind <= 1:
                 name = draw.choice("fgh")
                 parent = some if draw.random() < 0.2 else None
-                fold(view, made(place, f"{name}({place})", name=name, parent=parent))
+                view.apply(made(place, f"{name}({place})", name=name, parent=parent))
                 place += 1
             elif kind == 2:
                 some = tuple(draw.sample(range(place), min(place, draw.randrange(1, 4))))
-                fold(view, made(place, "select(...)", "select", branches=some))
+                view.apply(made(place, "select(...)", "select", branches=some))
                 place += 1
             elif kind == 3:
-                fold(view, AttemptStarted(some, 1, Why.NEW, "", at))
+                view.apply(AttemptStarted(some, 1, Why.NEW, "", at))
             elif kind == 4:
-                fold(view, StepFinished(some, Kind.VALUE, 1, 1.0, True, "", at))
+                view.apply(StepFinished(some, Kind.VALUE, 1, 1.0, True, "", at))
             else:
-                fold(view, Decided(some, draw.randrange(place), Kind.VALUE, 1, False, at))
+                view.apply(Decided(some, draw.randrange(place), Kind.VALUE, 1, False, at))
         key = draw.choice([":f", ":g", str(draw.randrange(place + 1))])
         (line.open if draw.random() < 0.5 else line.close)(key)
         told = apply(told, line.news(at))
@@ -315,7 +314,7 @@ def test_a_family_shows_few_however_many_move():
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)), *(began(n) for n in range(100)))
     assert len(shown(view)) == 1 + PICKED + 1
     for n in range(90, 99):
-        fold(view, done(n, Kind.ERROR))
+        view.apply(done(n, Kind.ERROR))
     labels = [label for _, label in shown(view)]
     assert len(labels) == 1 + PICKED + 1
     assert labels[-4:-1] == ["f(96)", "f(97)", "f(98)"]
@@ -326,8 +325,8 @@ def test_twenty_thousand_events_end_where_they_should():
     view = viewed(START)
     for n in range(6666):
         for event in (made(n, f"f({n})"), began(n), done(n)):
-            fold(view, event)
-    fold(view, made(6666, "gather(...)", "gather", branches=tuple(range(6666))))
+            view.apply(event)
+    view.apply(made(6666, "gather(...)", "gather", branches=tuple(range(6666))))
     assert view.counts[timeline.State.DONE] == 6666
     assert view.steps[6666].settled == 6666
     assert Timeline(view).items(104.0)["6666"]["counts"] == [["done", 6666]]
