@@ -24,6 +24,7 @@ from . import (
     recall,
     reports,
     settings,
+    summary,
     upkeep,
     widget,
     words,
@@ -138,29 +139,16 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
     rows = questions.status()
     if name is not None:
         known = _known(shell, name)
-        if _show_view(shell, known):
+        if kernel.in_kernel(shell) and widget.show_again(known):
             return None
+        if (recalled := recall.recall(known)) is not None:
+            return summary.Summary(recalled.view, recalled.facts)
         rows = [row for row in rows if row["workflow"] == known]
     return Table(
         reports.aware(rows),
         "no durable cell has run here yet",
         title=f"store: {configuration.default_store()}",
     )
-
-
-def _show_view(shell: InteractiveShell, name: str) -> bool:
-    """Show a run's view; False if it is too large to be recalled."""
-    shown = widget.last_shown(name)
-    # Another kernel can have executed it since.
-    recalled = None if shown is not None and shown.live else recall.recall(name)
-    if not kernel.in_kernel(shell):
-        if recalled is not None:
-            print(words.text(recalled.view, times=True))  # noqa: T201 - the answer
-    elif shown is not None and (recalled is None or recalled.view.execution == shown.execution):
-        widget.show_again(name)
-    elif recalled is not None:
-        widget.show_past(recalled.view, recalled)
-    return shown is not None or recalled is not None
 
 
 @_command("runs")

@@ -18,7 +18,7 @@ from .errors import DurableError
 from .handles import Handle, StepHandle
 from .label import described
 from .output import loads
-from .records import Kind
+from .records import Fact, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +35,6 @@ LONGEST: Final = 20_000
 _BRANCHES: Final = 12
 _NO_STEP: Final = "there is no such step"
 _GONE: Final = "its run has ended: %durable steps and %durable why tell of it"
-
-Fact = tuple[str, str, bool]
-"""A term, what there is to say, and whether that is a block of lines."""
 
 
 @dataclass(eq=False)

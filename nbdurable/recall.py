@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from . import store as stores
 from .codec import decode_error, traceback_text
@@ -28,6 +28,7 @@ from .records import (
     AttemptFailed,
     AttemptStarted,
     Decided,
+    Fact,
     Kind,
     RunFinished,
     RunStarted,
@@ -59,13 +60,9 @@ _LOOK_SECONDS: Final = 0.3
 _ERRORS: Final = 20
 """Of so many failures the errors are read before anybody asks."""
 
-_NOT_HERE: Final = "this kernel does not execute this run: run its cell to go on with it"
-
-Fact = tuple[str, str, bool]
-
 
 class Recalled:
-    """A run as its store tells it: ``view`` to be shown, and what a person can ask of it."""
+    """A run as its store tells it: ``view`` to be shown, and the facts of each row."""
 
     def __init__(self, place: str, past: Past, name: str, status: RunStatus) -> None:
         self._place = place
@@ -91,38 +88,24 @@ class Recalled:
                 if found is not None:
                     self.view.steps[at].error = explain(decode_error(found.payload))
 
-    def detail(self, place: int) -> dict[str, Any]:
-        """Tell what the store has of one step; as `Control.detail`."""
-        row = self.view.steps.get(place)
-        if row is None:
-            return {"label": "", "facts": [("State", "there is no such step", False)]}
+    def facts(self, place: int) -> list[Fact]:
+        """Tell what more the store has of one row: terms, what there is to say, whether in a block.
+
+        The store is asked for it now.
+        """
+        row = self.view.steps[place]
         facts = self._facts(row) if place < len(self._rows) else _of_choice(row)
-        return {"label": row.label, "facts": [fact for fact in facts if fact[1]]}
-
-    def cancel(self, _place: int) -> str:
-        """Say that there is nothing to cancel."""
-        return _NOT_HERE
-
-    def retry_now(self, _place: int) -> str:
-        """Say that nothing waits."""
-        return _NOT_HERE
-
-    def suspend(self) -> str:
-        """Say that there is nothing to stop."""
-        return _NOT_HERE
+        return [fact for fact in facts if fact[1]]
 
     def _facts(self, row: StepView) -> Iterator[Fact]:
         tries = [one for one in self._rows[row.place] if isinstance(one, Try)]
         last = self._rows[row.place][-1]
-        yield "State", str(row.state), False
-        yield "Why", row.why, False
         if isinstance(last, Ended):
             yield "Saved", f"{last.kind}, number {last.number} in the order of commits", False
             yield from self._saved(last)
         said = [f"attempt {one.attempt}: {one.error}" for one in tries if one.error]
         yield "Attempts", "\n".join(said), True
         yield "In", " > ".join(reversed([one.label for one in self._above(row)])), False
-        yield "Call", last.call.hex(), False
 
     def _saved(self, outcome: Ended) -> Iterator[Fact]:
         """Tell an outcome's error and output; that this can't be done is told, too."""
@@ -315,5 +298,4 @@ def _of_choices(
 
 
 def _of_choice(row: StepView) -> Iterator[Fact]:
-    yield "State", str(row.state), False
     yield "Decided", f"number {row.number} in the order of commits" * bool(row.number), False

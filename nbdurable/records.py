@@ -181,6 +181,10 @@ class RunSummary:
     in_flight: int
 
 
+Fact = tuple[str, str, bool]
+"""What a person is told of a step: a term, what there is to say, whether in a block of lines."""
+
+
 # --- Events: what the run tells the view, in the order it happened -------------
 #
 # ``step`` is the handle's place in `go` order within one execution, from 0; it

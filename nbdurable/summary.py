@@ -9,12 +9,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from .progress import CHOOSERS
-from .records import Kind
+from .records import Fact, Kind
 from .timeline import Timeline
 from .words import capped, choices, clipped, line, losers, several, text, title
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .progress import RunView, StepView
 
@@ -39,19 +39,42 @@ _COLOURS: Final = {
 }
 _PALE: Final = "#8a8a8a"
 _WIDTH: Final = 240
+_DETAILED: Final = 60
+"""Of so many rows more is told."""
+_LONGEST: Final = 2_000
 
 
-def html(view: RunView, *, times: bool = True) -> str:
+class Summary:
+    """A run that is not going on here, as a cell's value: HTML, and text where there is none.
+
+    ``facts`` tells more of a row, by its place; it is asked when the summary is shown.
+    """
+
+    def __init__(self, view: RunView, facts: Callable[[int], Iterable[Fact]]) -> None:
+        self._view = view
+        self._facts = facts
+
+    def __repr__(self) -> str:
+        return text(self._view, times=True)
+
+    def _repr_html_(self) -> str:
+        return html(self._view, facts=self._facts)
+
+
+def html(
+    view: RunView, *, times: bool = True, facts: Callable[[int], Iterable[Fact]] | None = None
+) -> str:
     """Render the run as HTML that needs neither script nor style to be read.
 
-    Without ``times`` it says what `text` says, and is as stable.
+    Without ``times`` it says what `text` says, and is as stable. With ``facts`` some of
+    the rows, those that failed before others, can be opened to be told more of.
     """
     if not times:
         return _stable_html(view)
     parts = [f"<p><strong>{escape(view.name)}</strong>{escape(line(view)[len(view.name) :])}</p>"]
     parts += _items(capped([_verdict(view, row) for row in choices(view)], "decisions"))
     if view.steps:
-        parts.append(_table(view))
+        parts.append(_table(view, facts))
     parts += _items(escape(note) for note in capped(list(view.notes), "notes"))
     return f"<div>{''.join(parts)}</div>"
 
@@ -88,12 +111,15 @@ def _code(row: StepView) -> str:
     return escape(clipped(title(row)))
 
 
-def _table(view: RunView) -> str:
+def _table(view: RunView, facts: Callable[[int], Iterable[Fact]] | None) -> str:
     timeline = Timeline(view)
     items = timeline.items(view.ended or view.at or 0.0)
     span = max(view.elapsed(), 0.001)
     head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
-    body = "".join(_html_row(item, span) for item in items.values())
+    more_of = _told(items.values(), facts) if facts is not None else {}
+    body = "".join(
+        _html_row(item, span, more_of.get(item.get("place", -1), "")) for item in items.values()
+    )
     more = f'<tr><td colspan="5">… {timeline.cut:,} more rows</td></tr>' if timeline.cut else ""
     opened = " open" if len(items) <= _OPEN else ""
     return (
@@ -102,7 +128,30 @@ def _table(view: RunView) -> str:
     )
 
 
-def _html_row(item: Mapping[str, Any], span: float) -> str:
+def _told(
+    items: Iterable[Mapping[str, Any]], facts: Callable[[int], Iterable[Fact]]
+) -> dict[int, str]:
+    """Give, by their places, what more there is to say of some rows."""
+    places = [(item["state"] != "failed", item["place"]) for item in items if "state" in item]
+    return {
+        place: "".join(_fact(*fact) for fact in facts(place))
+        for _, place in sorted(places)[:_DETAILED]
+    }
+
+
+def _fact(term: str, said: str, block: bool) -> str:  # noqa: FBT001 - a fact's parts
+    if not block:
+        return f'<p style="margin:0">{escape(term)}: {escape(said)}</p>'
+    if len(said) > _LONGEST:
+        # Of an error, and of an output, its end tells most.
+        said = f"…{said[-_LONGEST:]}"
+    return (
+        f'<p style="margin:0">{escape(term)}:</p>'
+        f'<pre style="margin:0;white-space:pre-wrap">{escape(said)}</pre>'
+    )
+
+
+def _html_row(item: Mapping[str, Any], span: float, more: str) -> str:
     mark = " (lost)" if item.get("lost") else ""
     if item.get("won"):
         mark = " <strong>★ won</strong>"
@@ -115,12 +164,15 @@ def _html_row(item: Mapping[str, Any], span: float) -> str:
     state = item.get("state", "")
     shown = f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> {state}'
     attempts = f"{item['attempts']} attempts: " if "attempts" in item else ""
+    why = escape(attempts + item.get("remark", ""))
+    if more:
+        why = f"<details><summary>{why or 'more'}</summary>{more}</details>"
     said = (
         label,
         shown if state else "",
         _svg(item, span),
         escape(item.get("time", "")),
-        escape(attempts + item.get("remark", "")),
+        why,
     )
     cells = "".join(
         f'<td style="{style};vertical-align:top">{cell}</td>'

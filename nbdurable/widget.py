@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from .progress import RunView
 
-KEPT: Final = 10_000
-"""A run of more rows that was over before it was shown live is not kept to be shown again."""
-
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 
 
@@ -65,6 +62,7 @@ class NotebookScreen:
         self._name = name
         self._times = times
         self._id = uuid.uuid4().hex
+        self._elsewhere: list[str] = []
         self._model: Any = None
         self._timeline: Timeline | None = None
         self._lock = threading.Lock()
@@ -79,44 +77,29 @@ class NotebookScreen:
         self._display(self._id)
 
     def again(self) -> None:
-        """Display the run in the cell that calls this, whether it goes on or has ended."""
-        if self._model is None:
-            assert self.view is not None
-            self._make(self.view, time.time())
-        self._display(None)
-
-    def recall(self, view: RunView) -> None:
-        """Display a run that nobody publishes: it does not change any more."""
-        self._make_model(view, time.time())
-        self.view = view
-        self._display(None)
+        """Display the run, which goes on, in the cell that calls this, too."""
+        self._elsewhere.append(uuid.uuid4().hex)
+        self._display(self._elsewhere[-1])
 
     def _make(self, view: RunView, now: float) -> None:
         """Make the model, and drop the one that this name's last run left."""
-        self._make_model(view, now)
-        self._be_last(view)
-
-    def _make_model(self, view: RunView, now: float) -> None:
         self._timeline = Timeline(view)
         self._timeline.news(now)
         self._model = _model_class()(state=self._timeline.told())
         self._model.fresh = self._told
         self._model.on_msg(self._heard)
         _answer_where_asked(self._model)
-
-    def _be_last(self, view: RunView) -> None:
         self.view = view
+        self._be_last()
+
+    def _be_last(self) -> None:
         if (before := _LAST.pop(self._name, None)) is not None and before is not self:
             before.drop()
-        _LAST[self._name] = self
+        if self._model is not None:
+            _LAST[self._name] = self
 
-    def _display(self, display_id: str | None) -> None:
-        bundle: dict[str, Any] = {
-            _VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}
-        }
-        if display_id is None and self.view is not None and not self.view.live:
-            # Nothing takes this display's place: it holds what a saved notebook can show.
-            bundle |= _static(self.view)
+    def _display(self, display_id: str) -> None:
+        bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
         with _closed():
             display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
 
@@ -138,13 +121,14 @@ class NotebookScreen:
             update_display({}, raw=True, display_id=self._id)  # type: ignore[no-untyped-call, unused-ignore]
 
     def summarise(self, view: RunView) -> None:
-        """Display the summary on its own."""
-        self._be_last(view)
-        if self._model is None and len(view.steps) > KEPT:
-            del _LAST[self._name]
+        """Display the summary on its own, and where else the live view was shown."""
+        self._be_last()
         html = summary.html(view, times=self._times)
+        bundle = {"text/html": html, "text/plain": words.text(view)}
         with _closed():
-            display({"text/html": html, "text/plain": words.text(view)}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
+            for display_id in self._elsewhere:
+                update_display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
+            display(bundle, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
 
     def drop(self) -> None:
         """Take the widget off every page: a later run has its name."""
@@ -207,40 +191,17 @@ class _closed:  # noqa: N801 - reads as what it is about
             raise ScreenClosedError from error
 
 
-def last_shown(name: str) -> RunView | None:
-    """Give the last run of that name that this kernel has shown."""
-    screen = _LAST.get(name)
-    return None if screen is None else screen.view
+def show_again(name: str) -> bool:
+    """Display the run of that name that goes on, in the cell that calls this, too.
 
-
-def show_again(name: str) -> None:
-    """Display it once more, in the cell that calls this."""
-    _LAST[name].again()
-
-
-def show_past(view: RunView, controls: Controls) -> None:
-    """Display a run that was not shown in this kernel in the cell that calls this.
-
-    Of one that goes on, without a view, how it stands now: a widget would wait for news.
+    False if there is none, or it has no view.
     """
-    if view.live:
-        with _closed():
-            display(_static(view), raw=True)  # type: ignore[no-untyped-call, unused-ignore]
-        return
-    screen = NotebookScreen(view.name)
-    screen.controls = controls
-    screen.recall(view)
-    if (before := _RECALLED.pop(view.name, None)) is not None:
-        before.drop()
-    _RECALLED[view.name] = screen
+    screen = _LAST.get(name)
+    if screen is None or screen.view is None or not screen.view.live:
+        return False
+    screen.again()
+    return True
 
-
-def _static(view: RunView) -> dict[str, Any]:
-    return {"text/html": summary.html(view), "text/plain": words.text(view, times=True)}
-
-
-# What `show_past` displayed last of each name.
-_RECALLED: Final[dict[str, NotebookScreen]] = {}
 
 # Where each name's last run was shown. Its model stays open after the run, for a page
 # reloaded in mid-run still shows it, and is closed by the next run of that name.

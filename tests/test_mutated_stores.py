@@ -209,9 +209,7 @@ def recalled(name, path):
     """Show a past run, and each of its steps."""
     found = recall.recall(name, path)
     if found is not None:
-        summary.html(found.view)
-        for place in found.view.steps:
-            found.detail(place)
+        summary.html(found.view, facts=found.facts)
 
 
 QUESTIONS = [

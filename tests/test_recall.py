@@ -252,9 +252,7 @@ def details(path, label):
     """Give what is told of one step, by its terms."""
     recalled = recall.recall("w", path)
     (place,) = [row.place for row in recalled.view.steps.values() if row.label == label]
-    told = recalled.detail(place)
-    assert told["label"] == label
-    return {term: text for term, text, _ in told["facts"]}
+    return {term: text for term, text, _ in recalled.facts(place)}
 
 
 def test_details(path):
@@ -271,10 +269,6 @@ def test_details(path):
     ]
     assert details(path, "square(5)")["In"] == "outer(5)"
     assert details(path, "select(square(2), after(3600))")["Decided"].startswith("number 1 ")
-    recalled = recall.recall("w", path)
-    assert recalled.detail(999)["facts"] == [("State", "there is no such step", False)]
-    for answer in (recalled.cancel(0), recalled.retry_now(0), recalled.suspend()):
-        assert "run its cell" in answer
 
 
 def test_details_of_what_somebody_changed(path):
@@ -302,7 +296,7 @@ def test_details_while_another_process_holds_the_store(path):
         text=True,
     ) as holder:
         assert holder.stdout.readline() == "held\n"
-        facts = {term: text for term, text, _ in recalled.detail(0)["facts"]}
+        facts = {term: text for term, text, _ in recalled.facts(0)}
         holder.communicate("\n")
     assert str(holder.pid) in facts["Not told"]
 

@@ -132,3 +132,34 @@ def test_html_caps_its_rows():
     assert made_html.count("<tr>") == 302
     assert "… 700 more rows" in made_html
     assert "<details>" in made_html
+
+
+def test_what_more_there_is_to_say_of_a_row():
+    """Rows can be opened: failed ones before others, a bounded number; markup in them is text."""
+    asked = []
+
+    def facts(place):
+        asked.append(place)
+        return [("Saved", "value, number 1", False), ("Output", "<b>" + "x" * 3_000, True)]
+
+    rows = range(20)
+    view = viewed(
+        START,
+        *(made(n, f"f({n})") for n in rows),
+        *(began(n) for n in rows),
+        *(done(n) for n in rows[:-1]),
+        done(19, Kind.ERROR, error="ValueError('no')"),
+    )
+    said = summary.html(view, facts=facts)
+    assert asked[0] == 19
+    assert sorted(asked) == list(rows)
+    assert said.count("<details><summary>new</summary>") == 19
+    assert "<details><summary>ValueError(&#x27;no&#x27;) (new)</summary>" in said
+    assert "<b>" not in said
+    assert f">…{'x' * 2_000}</pre>" in said
+    Tags().feed(said)
+    many = viewed(START, *(made(n, f"f{n}({n})") for n in range(100)))
+    asked.clear()
+    summary.html(many, facts=facts)
+    assert len(asked) == 60
+    assert "<details><summary>new" not in summary.html(view, facts=lambda _: [])
