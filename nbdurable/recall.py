@@ -45,7 +45,7 @@ from .store.past import NOT_STARTED, Choice, Ended, Past, Try
 from .words import ago
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .records import Event
@@ -66,8 +66,7 @@ class Recalled:
 
     def __init__(self, place: str, past: Past, name: str, status: RunStatus) -> None:
         self._place = place
-        rows = _rows(past)
-        self._rows: list[list[Ended | Try]] = list(rows)
+        self._rows = _rows(past)
         self.view = RunView(name)
         for event in _events(past, name, status, self._rows):
             self.view.apply(event)
@@ -79,7 +78,7 @@ class Recalled:
                 self.view.steps[at].seconds = None  # nobody knows when that was
 
     def read_errors(self, opened: Store) -> None:
-        """Say how the first failures failed; of one that can't be read, `detail` tells why."""
+        """Say how the first failures failed; of one that can't be read, `facts` tells why."""
         failed = (at for at, row in enumerate(self._rows) if _has_failed(row[-1]))
         for at in islice(failed, _ERRORS):
             last = self._rows[at][-1]
@@ -152,7 +151,7 @@ def recall(name: str, store: str | Path | None = None) -> Recalled | None:
 # --- rows -> events ---------------------------------------------------------------------
 
 
-def _rows(past: Past) -> Iterable[list[Ended | Try]]:
+def _rows(past: Past) -> list[list[Ended | Try]]:
     """Give what there is of each call, its outcome last, in the order of their starts."""
     calls: dict[bytes, list[Ended | Try]] = {}
     for attempt in past.tries:
