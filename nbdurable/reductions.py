@@ -61,7 +61,11 @@ def _of_torch(torch: Any, tensor: Any, large: int) -> Any:
     What more there is to a tensor than its elements is left to torch.
     """
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+    if not plain or tensor.is_nested or tensor.is_quantized:
+        return None
+    if getattr(tensor, "has_names", bool)():  # which not every version has
+        return None
+    if tensor.is_conj() or tensor.is_neg():
         return None
     if vars(tensor) or tensor._backward_hooks or tensor.untyped_storage().nbytes() < large:  # noqa: SLF001 - what torch's own reduction looks at
         return None

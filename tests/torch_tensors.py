@@ -124,6 +124,16 @@ def test_sparse_and_attributes_are_left_to_torch(store):
     assert back.unit == "metre"
 
 
+def test_nested_are_left_to_torch(store):
+    """Tensors that have no strides come back by torch's own way."""
+    parts = [torch.rand(MANY), torch.rand(MANY // 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, back = twice(store, lambda: torch.nested.nested_tensor(parts))
+        for one, other in zip(parts, back.unbind(), strict=True):
+            same(one, other)
+
+
 def test_writable_and_the_file_stays(store):
     """What is restored can be changed in place; the next replay has what was saved."""
     make = lambda: torch.ones(MANY)  # noqa: E731
