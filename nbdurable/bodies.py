@@ -530,11 +530,11 @@ class Bodies:
                 continue
             if handle.cancel_timer is not None:
                 handle.cancel_timer()
-            if handle.cancel_timer is not None or handle.pause is not None:
-                self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
-                continue
             running = handle.running
+            # First of all fenced: a wait that is over at this moment has a body running.
             if running is None or handle.work is None or not running.fence():
+                if handle.cancel_timer is not None or handle.pause is not None:
+                    self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
                 continue
             running.stop_timer()
             reason = "cancelled" if handle.work.is_async else "let go"

@@ -79,7 +79,7 @@ def executed(place: str, name: str) -> None:
 
 def executed_at(place: str) -> list[str]:
     """Give the names of the runs of a store that are being executed."""
-    return [name for at, name in _state.executing if at == place]
+    return [name for at, name in list(_state.executing) if at == place]  # others begin and end
 
 
 def leftovers_of(run: str) -> dict[Identity, Running]:
