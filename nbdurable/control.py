@@ -168,7 +168,7 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         yield "Result", described(ending.value), True
     yield "Saved", _saved(handle), False
     if ending is not None and ending.error is not None:
-        yield "Error", cut(_traceback(ending.error)), True
+        yield "Error", _cut(_traceback(ending.error)), True
     yield "Attempts", "\n".join(handle.attempt_errors), True
     yield "Output", end_of(_messages(handle)), True
     if work is not None:
@@ -221,6 +221,5 @@ def _traceback(error: BaseException) -> str:
         return f"{type(error).__name__}, whose message raised {type(failed).__name__}"
 
 
-def cut(text: str) -> str:
-    """Give the beginning of a text."""
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n..."

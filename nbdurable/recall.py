@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from . import store as stores
 from .codec import decode_error, traceback_text
 from .configuration import default_store
-from .control import cut, end_of
+from .control import end_of
 from .errors import DurableError
 from .handles import TIMER_VERSION
 from .holding import executed_at, reading
@@ -116,7 +116,7 @@ class Recalled:
             if found is None:
                 return
             if found.kind is Kind.ERROR:
-                yield "Error", cut(traceback_text(found.payload)), True
+                yield "Error", traceback_text(found.payload), True
             yield "Output", end_of(loads(found.output)), True
         except DurableError as error:
             yield "Not told", str(error), False

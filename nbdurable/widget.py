@@ -58,11 +58,11 @@ class NotebookScreen:
     def __init__(self, name: str, *, times: bool = True) -> None:
         self.controls: Controls | None = None
         self.asked = False
-        self.view: RunView | None = None
         self._name = name
         self._times = times
         self._id = uuid.uuid4().hex
         self._elsewhere: list[str] = []
+        self._over = False
         self._model: Any = None
         self._timeline: Timeline | None = None
         self._lock = threading.Lock()
@@ -76,10 +76,14 @@ class NotebookScreen:
         self._make(view, now)
         self._display(self._id)
 
-    def again(self) -> None:
-        """Display the run, which goes on, in the cell that calls this, too."""
-        self._elsewhere.append(uuid.uuid4().hex)
-        self._display(self._elsewhere[-1])
+    def again(self) -> bool:
+        """Display the run where this is called, too, if it goes on; tell whether it does."""
+        with self._lock:
+            if self._over:
+                return False  # nobody would put the summary in that display's place
+            self._elsewhere.append(uuid.uuid4().hex)
+            self._display(self._elsewhere[-1])
+        return True
 
     def _make(self, view: RunView, now: float) -> None:
         """Make the model, and drop the one that this name's last run left."""
@@ -89,7 +93,6 @@ class NotebookScreen:
         self._model.fresh = self._told
         self._model.on_msg(self._heard)
         _answer_where_asked(self._model)
-        self.view = view
         self._be_last()
 
     def _be_last(self) -> None:
@@ -123,6 +126,8 @@ class NotebookScreen:
     def summarise(self, view: RunView) -> None:
         """Display the summary on its own, and where else the live view was shown."""
         self._be_last()
+        with self._lock:
+            self._over = True
         html = summary.html(view, times=self._times)
         bundle = {"text/html": html, "text/plain": words.text(view)}
         with _closed():
@@ -192,15 +197,13 @@ class _closed:  # noqa: N801 - reads as what it is about
 
 
 def show_again(name: str) -> bool:
-    """Display the run of that name that goes on, in the cell that calls this, too.
+    """Display the run of that name that goes on where this is called, too.
 
-    False if there is none, or it has no view.
+    False if there is none, or it has no view. Another cell's turn comes only when the run's
+    cell has ended; this is for that cell itself, and for who asks on a subshell.
     """
     screen = _LAST.get(name)
-    if screen is None or screen.view is None or not screen.view.live:
-        return False
-    screen.again()
-    return True
+    return screen is not None and screen.again()
 
 
 # Where each name's last run was shown. Its model stays open after the run, for a page

@@ -179,6 +179,8 @@ def test_status_of_a_run_that_goes_on_shows_its_view_once_more(shared):
     shown = [one for one in result.displays if one]
     assert [set(one) for one in shown] == [{"text/html", "text/plain"}] * 3
     assert len({one["text/html"] for one in shown}) == 1
+    # After the end nobody would take a live view away again.
+    assert shared.run("nbdurable.widget.show_again('going_on')").value == "False"
 
 
 def test_status_of_a_run_that_goes_on_without_a_view(shared):

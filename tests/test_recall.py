@@ -22,6 +22,7 @@ from nbdurable import (
     recall,
     select,
     step,
+    summary,
     words,
     workflow,
 )
@@ -269,6 +270,21 @@ def test_details(path):
     ]
     assert details(path, "square(5)")["In"] == "outer(5)"
     assert details(path, "select(square(2), after(3600))")["Decided"].startswith("number 1 ")
+
+
+def test_the_end_of_a_long_error_is_told(path):
+    """However long a message is, what is shown of it holds its last words."""
+
+    def wordy():
+        raise ValueError("word " * 10_000 + "the last words")
+
+    def program():
+        with pytest.raises(ValueError, match="the last words"):
+            step(wordy)()
+
+    executed(path, program)
+    recalled = recall.recall("w", path)
+    assert "the last words" in summary.html(recalled.view, facts=recalled.facts)
 
 
 def test_details_of_what_somebody_changed(path):

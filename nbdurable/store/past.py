@@ -83,7 +83,6 @@ class Past(NamedTuple):
 
     run: str
     execution: int
-    executions: int
     began: float
     ended: float | None
     status: RunStatus
@@ -106,8 +105,7 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
     """
     found = store.rows(
         """
-        SELECT e.run, e.id, e.started, x.ended, COALESCE(x.status, 'died'), x.reused,
-               (SELECT count(*) FROM nbdurable.execution_log o WHERE o.run = e.run)
+        SELECT e.run, e.id, e.started, x.ended, COALESCE(x.status, 'died'), x.reused
         FROM nbdurable.execution_log e
         LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id
         WHERE e.run = (SELECT id FROM nbdurable.run_log WHERE name = ?
@@ -118,7 +116,7 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
     )
     if not found:
         return None
-    run, execution, began, ended, status, reused, executions = found[0]
+    run, execution, began, ended, status, reused = found[0]
     ((count,),) = store.rows(f"SELECT count(*) FROM nbdurable.checkpoints WHERE {_OF_RUN}", [run])  # noqa: S608 - a constant
     if count > limit:
         return None
@@ -130,7 +128,6 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
     return Past(
         run,
         execution,
-        executions,
         _time(began),
         None if ended is None else _time(ended),
         known_word(RunStatus, status, store),
