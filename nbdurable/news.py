@@ -154,7 +154,7 @@ class News:
         )
 
     def _finished(self, handle: StepHandle[Any]) -> None:
-        error = None if handle.ended is Kind.VALUE else handle.error()
+        error = handle.error()
         self.emit(
             StepFinished(
                 handle.place,

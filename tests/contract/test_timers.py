@@ -6,6 +6,7 @@ import time
 import pytest
 
 from nbdurable import after, gather, holding, select, step, workflow
+from nbdurable.executors import Pause, SystemClock
 from nbdurable.records import StepLetGo
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -81,6 +82,32 @@ def test_what_waits_when_the_run_ends_is_let_go(tmp_path):
         interrupted()
     holding.close_stores()
     assert let_go == places
+
+
+def test_a_body_that_has_just_begun_again_is_fenced(tmp_path):
+    """A backoff that is over at the very end, its mark still there, has a body running."""
+    reasons, inside, gate = [], threading.Event(), threading.Event()
+
+    def body():
+        inside.set()
+        gate.wait(10)
+
+    def observe(event):
+        if type(event) is StepLetGo:
+            reasons.append(event.reason)
+
+    def interrupted():
+        with workflow("w", store=tmp_path / "store.duckdb", observers=(observe,)):
+            handle = step(body).go()
+            assert inside.wait(10)
+            handle.pause = Pause(SystemClock(), DAY, lambda: None)
+            raise RuntimeError("the cell")
+
+    with pytest.raises(RuntimeError, match="the cell"):
+        interrupted()
+    gate.set()
+    holding.close_stores()
+    assert reasons == ["still running"]
 
 
 def slept(path, clock, *moves):
