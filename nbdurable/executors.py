@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
@@ -286,11 +288,27 @@ class _Side:
         self._turnstile.count(1, alone=self._alone)
 
 
+_loop_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    for thread in tuple(_loop_threads):
+        thread.forget()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
 class LoopThread:
     """An event loop on a daemon thread, started when it is first needed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.forget()
+        _loop_threads.add(self)
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child: a fork copies no thread but its own."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import store as stores
 from .configuration import default_store
-from .errors import UsageError
+from .errors import StoreLockedError, UsageError
 from .executors import Clock, SystemClock
 from .store import MEMORY
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .step import Running
     from .store import Identity, Store
 
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 0.5
 """How long a store stays open after its last use: the next cell need not open it again."""
 
 
@@ -49,9 +50,21 @@ class _State:
     opens: dict[str, Open] = field(default_factory=dict)
     executing: dict[tuple[str, str], str] = field(default_factory=dict)
     leftovers: dict[str, dict[Identity, Running]] = field(default_factory=dict)
+    inherited: dict[str, int] = field(default_factory=dict)
+    """Stores that were open in the process from which this one was forked, with its id."""
 
 
 _state = _State()
+
+
+def _leave_to_parent() -> None:
+    """Hold nothing in a forked child: what its parent has open is the parent's."""
+    parents = dict.fromkeys(_state.opens, os.getppid())
+    inherited = {**parents, **_state.inherited}
+    _state.__init__(inherited=inherited)  # type: ignore[misc] # every other field begins anew
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextlib.contextmanager
@@ -92,6 +105,8 @@ def acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> Open:
     with _state.lock:
         _give_up(place)
         found = _state.opens.get(place)
+        if place in _state.inherited:
+            raise StoreLockedError(stores.forked_sentence(place, _state.inherited[place]))
         if found is None:
             found = _state.opens[place] = Open(stores.Store.open(place, wait=wait))
         if found.cancel_close is not None:
@@ -99,6 +114,10 @@ def acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> Open:
             found.cancel_close = None
         found.users += 1
         return found
+
+
+def _may_write(place: str) -> bool:
+    return all(os.access(path, os.W_OK) for path in (place, Path(place).parent))
 
 
 def _give_up(place: str) -> None:
@@ -171,13 +190,20 @@ atexit.register(close_stores)
 
 @contextlib.contextmanager
 def reading(
-    store: str | Path | None = None, wait: float = stores.LOCK_WAIT_SECONDS
+    store: str | Path | None = None, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> Iterator[Store | None]:
-    """Give the store for a question, or None where there is no file; never makes one."""
+    """Give the store for a question, or None where there is no file; never makes one.
+
+    A store that this process may not write is opened to be read.
+    """
     place = stores.place_of(store or default_store())
     _give_up(place)
     if place not in _state.opens and (place == MEMORY or not Path(place).is_file()):
         yield None
+        return
+    if place not in _state.opens and place not in _state.inherited and not _may_write(place):
+        with contextlib.closing(stores.Store.open_to_read(place, wait=wait)) as opened:
+            yield opened
         return
     found = acquire(place, wait)
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def runs(
-    store: str | Path | None = None, *, wait: float = stores.LOCK_WAIT_SECONDS
+    store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> list[RunSummary]:
     """Give a line about each run of the store, newest first; none if there is no store.
 
@@ -35,7 +35,7 @@ def runs(
 
 
 def unfinished(
-    store: str | Path | None = None, *, wait: float = stores.LOCK_WAIT_SECONDS
+    store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> list[RunSummary]:
     """Give the newest run of each name where that run has not finished; as `runs`."""
     newest: dict[str, RunSummary] = {}

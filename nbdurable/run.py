@@ -354,7 +354,12 @@ class Run:
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
         return Scope(self, handle.call.id, handle.place, asynchronous)
 
+    def is_of_parent(self) -> bool:
+        """Tell whether this is a forked child, and the run its parent's."""
+        return self._store.is_of_parent()
+
     def _refuse_ended(self, where: Scope, what: str) -> None:
+        self._store.refuse_fork()
         if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
         if not where.live or self._is_cancelled(where):
@@ -570,11 +575,13 @@ class Run:
             UsageError: It would block the loop that the handle needs.
             NotInRunError: The run ended without it.
         """
+        self._store.refuse_fork()
         self._waiting.refuse_blocking(handle)
         self._waiting.wait(handle)
 
     async def wait_async(self, handle: Handle[Any]) -> None:
         """Wait on the running loop until `handle` is durable."""
+        self._store.refuse_fork()
         await self._waiting.wait_async(handle)
 
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:

@@ -177,7 +177,7 @@ class Workflow:
 
     def _begin(self, *, asynchronous: bool) -> Run:
         outer = scope.current.get()
-        if outer is not None:
+        if outer is not None and not outer.run.is_of_parent():
             raise UsageError(
                 f"{self.run_name} would begin inside {outer.run.settings.name}: a run can't "
                 f"contain another; a step that starts steps is a sub-workflow"

@@ -15,7 +15,7 @@ from . import store as stores
 from .configuration import clock, default_store, store_of
 from .errors import StoreError, UsageError
 from .holding import close_stores, executed_at, leftovers_of, let_go, reading, undisturbed, unused
-from .store import MEMORY
+from .store import LOCK_WAIT_SECONDS, MEMORY
 
 if TYPE_CHECKING:
     from .store import Garbage, Survey
@@ -27,7 +27,7 @@ def restart(name: str, store: str | Path | None = None) -> str:
     Raises:
         UsageError: There is no run of that name.
     """
-    with reading(store) as opened:
+    with reading(store, LOCK_WAIT_SECONDS) as opened:
         if opened is None or not stores.restart(opened, name, clock().time()):
             known = sorted({one.name for one in stores.summaries(opened)}) if opened else []
             there = f"there are {', '.join(known)}" if known else "there are none yet"
@@ -67,7 +67,7 @@ def collect(
         StoreError: There is none, or it can't be written; then nothing is gone.
     """
     place = stores.place_of(store or default_store())
-    with undisturbed(), reading(store) as opened:
+    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {place} yet")
         if running := executed_at(place):

@@ -10,7 +10,7 @@ import shutil
 import pytest
 from support import small_disk
 
-from nbdurable import StoreError, configuration, go, holding, questions, workflow
+from nbdurable import StoreError, configuration, go, holding, questions, upkeep, workflow
 from nbdurable.store import check
 
 pytestmark = pytest.mark.timeout(100)
@@ -131,8 +131,9 @@ def test_replaced_by_another(store, tmp_path):
     assert RAN == []
 
 
-def test_replaced_after_the_cell(store, tmp_path):
+def test_replaced_after_the_cell(store, tmp_path, monkeypatch):
     """The same, where no commit could tell: when the store is let go."""
+    monkeypatch.setattr(holding, "LINGER_SECONDS", 60)
     other = tmp_path / "other.duckdb"
     theirs, _ = cell(other, SMALL)
     cell(store, SMALL)
@@ -195,8 +196,10 @@ def read_only_from_the_start(disk, size):
     for place in (store, project / "other" / ".nbdurable" / "notebook.duckdb"):
         _, said = cell(place, size)
         told.append(said)
+    (run,) = questions.runs(store)
+    assert (run.name, run.saved) == ("w", 3), "who may not write can still ask"
     with pytest.raises(StoreError) as asked:
-        questions.runs(store)
+        upkeep.restart("w", store)
     told.append(str(asked.value))
     assert RAN == []
     disk.writable(project)

@@ -27,7 +27,7 @@ from .saved import Group, Identity
 
 if TYPE_CHECKING:
     from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
-    from .database import Store
+    from .database import Store, forked_sentence
     from .handing import hand_over
     from .journal import Batch, Entry, Journal
     from .keys import key_path
@@ -42,12 +42,15 @@ MEMORY = ":memory:"
 NOT_SAVED = "not saved"
 """How an attempt ended whose outcome the store does not hold."""
 LOCK_WAIT_SECONDS = 10.0
-"""How long a lock that another process holds on the file is waited for."""
+"""How long a durable cell waits for a store that another process holds."""
+QUESTION_WAIT_SECONDS = 0.7
+"""How long a question waits for it: until a cell that has just ended there lets go."""
 
 __all__ = [
     "LOCK_WAIT_SECONDS",
     "MEMORY",
     "NOT_SAVED",
+    "QUESTION_WAIT_SECONDS",
     "Batch",
     "Entry",
     "Garbage",
@@ -69,6 +72,7 @@ __all__ = [
     "conclude",
     "correct_whys",
     "decision_message",
+    "forked_sentence",
     "garbage",
     "hand_over",
     "key_path",
@@ -93,7 +97,7 @@ __all__ = [
 ]
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
-         "remove_files": "collect",
+         "remove_files": "collect", "forked_sentence": "database",
          "spare_files": "collect", "hand_over": "handing", "Store": "database",
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",

@@ -8,9 +8,12 @@ before a byte of it is written.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
+import os
 import threading
 import uuid
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,7 @@ from nbdurable.errors import (
     DurableError,
     StoreCorruptError,
     StoreError,
+    StoreLockedError,
     StoreVersionError,
     UntrustedCheckpointError,
 )
@@ -28,30 +32,42 @@ from nbdurable.errors import (
 from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
 from .connecting import (
     ALONE,
-    OURS,
     Link,
     connect,
-    connect_or_remove,
+    connect_to_read,
     file_of,
     is_known,
+    is_open_elsewhere,
     make_folder,
     read_error,
     remember,
 )
 from .disk import as_store_error
+from .guard import log_path
 from .index import ReplayIndex, store_message
 from .journal import Batch, Journal
 from .keys import key_path, load_key
+from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
 from .saved import COLUMNS, checkpoint_of
 from .schema import VERSION
-from .structure import catalogue_of, lay, lay_views, own_functions, refuse_foreign
+from .structure import (
+    catalogue_of,
+    database_of,
+    has_user_tables,
+    lay,
+    lay_views,
+    own_functions,
+    refuse_foreign,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from nbdurable.records import Checkpoint
+
+    from .guard import Guard
 
 
 class Store:
@@ -63,15 +79,21 @@ class Store:
         self.id = ""
         self._signature = b""
         self._version: int | None = None
+        self._database = ""  # what DuckDB calls this file: others may be attached beside it
         self._own_functions = ""
+        self._link = link
         self._connection = link.connection
         self._shared = link.shared
+        self._pid = os.getpid()
+        self._fitted = False
+        self._read_only = isinstance(link.held, Shared)
         self.beginning = threading.Lock()
         self._file = (path, 0, 0)
         with contextlib.suppress(OSError):  # in memory; or removed already, which a commit tells
             self._file = file_of(path)
-        self.journal = Journal(link.connection, self._refuse_gone)
+        self.journal = Journal(link.connection, self)
         self.objects = Objects(None if path == MEMORY else Path(f"{path}.objects"))
+        _opened.add(self)
 
     @classmethod
     def open(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
@@ -99,20 +121,45 @@ class Store:
                 )
             make_folder(Path(place).parent)
         known = is_known(place)
-        store = cls(place, connect_or_remove(place, wait, OURS if known else ALONE), key)
+        store = cls(place, connect(place, wait, None if known else ALONE), key)
         with store._refused_untouched():
             store._inspect(macros=not known)
             store._believe()
         if not known and not store._shared:
             store._let_go()
-            store = cls(place, connect(place, wait, OURS), key)
+            store = cls(place, connect(place, wait), key)
             with store._refused_untouched():
                 store._inspect(macros=False)
                 store._believe()
         with store._refused_untouched():
+            store._fit()
             store.bring_up()
             store._use_own_functions()
         remember(place)
+        return store
+
+    @classmethod
+    def open_to_read(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
+        """Open a store that this process may not write, for questions.
+
+        Raises:
+            StoreVersionError: It is of another version, and would have to be migrated.
+            StoreError: As `open`; or there is no store in the file.
+        """
+        place = place_of(path)
+        store = cls(place, connect_to_read(place, wait), load_key())
+        with store._refused_untouched():
+            store._inspect(macros=True)
+            store._believe()
+            if store._version is None:
+                raise StoreError(f"{place} holds no store: it has no schema `nbdurable`")
+            if store._version != VERSION:
+                raise StoreVersionError(
+                    f"{place} was written by an older nbdurable (schema {store._version}) and "
+                    f"can't be written here: make it writable, so that it can be brought up to "
+                    f"date, or copy it to where it can be"
+                )
+            store._use_own_functions()
         return store
 
     @classmethod
@@ -136,13 +183,16 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Commit what is enqueued and let go of the file."""
+        """Commit what is enqueued and let go of the file; a forked child leaves it alone."""
+        if self.is_of_parent():
+            return
         try:
             self.journal.close()
         finally:
             if self.broken or self.is_gone():
                 self.forsake()
-            self._connection.close()
+            self._unfit()
+            self._link.close()
             self.objects.close()
 
     @contextlib.contextmanager
@@ -161,7 +211,26 @@ class Store:
         """Close the file as it is, without DuckDB folding its write-ahead log into it."""
         self.forsake()
         self.journal.close()
-        self._connection.close()
+        self._link.close(refused=True)
+
+    def _fit(self) -> None:
+        """Set what suits small commits, unless the database is the user's own as well.
+
+        By SET, not at the opening: the user's plain ``duckdb.connect(path)`` shares the
+        database only if it was opened without settings. One row committed is a quarter
+        faster with one thread than with several.
+        """
+        if not self._shared and not has_user_tables(self._connection):
+            self._fitted = True
+            for setting, value in _SETTINGS.items():
+                self._connection.execute(f"SET {setting} = {value}")
+
+    def _unfit(self) -> None:
+        """Leave DuckDB's own settings to a connection of the user's that stays open."""
+        with contextlib.suppress(duckdb.Error):  # which has given the database up
+            if self._fitted and is_open_elsewhere(self._connection):
+                for setting in _SETTINGS:
+                    self._connection.execute(f"RESET {setting}")
 
     def _inspect(self, *, macros: bool) -> None:
         """Learn the version of a schema that is as we made it; None where there is none.
@@ -198,7 +267,8 @@ class Store:
         self._version = version
 
     def _use_own_functions(self) -> None:
-        self._own_functions = own_functions(self._connection)
+        self._database = database_of(self._connection)
+        self._own_functions = own_functions(self._database)
         self._connection.execute(self._own_functions)
 
     @property
@@ -259,6 +329,11 @@ class Store:
         Raises:
             StoreError: It could not be written; nothing of it is in the store.
         """
+        if self._read_only:
+            raise StoreError(
+                f"the store {self.path} and its folder can't be written: make it writable, or name "
+                f"another store with configure(store=...) or NBDURABLE_STORE"
+            )
         entry = _Now(write)
         self.journal.enqueue(entry, kick=False)
         self.journal.flush()
@@ -387,13 +462,13 @@ class Store:
             "SELECT 1 FROM duckdb_types() WHERE database_name = $1 AND NOT internal UNION ALL "
             "SELECT 1 FROM duckdb_sequences() WHERE database_name = $1 UNION ALL "
             "SELECT 1 FROM duckdb_functions() WHERE database_name = $1 AND NOT internal LIMIT 1",
-            [self._database()],
+            [self._database],
         )
         return bool(found)
 
     def copy_to(self, path: Path) -> None:
         """Copy all that is in the database to a new file."""
-        name = '"' + self._database().replace('"', '""') + '"'
+        name = _name_quoted(self._database)
         with self.journal.lock:
             self._connection.execute(f"CHECKPOINT {name}")
             self._connection.execute(f"ATTACH {_quoted(str(path))} AS nbdurable_copy")
@@ -409,13 +484,66 @@ class Store:
         except OSError:
             return True
 
-    def _refuse_gone(self) -> None:
+    def is_of_parent(self) -> bool:
+        """Tell whether this is a forked child of the process that opened the store."""
+        return self._pid != os.getpid()
+
+    def refuse_fork(self) -> None:
+        """Raise in a forked child: DuckDB's threads, and the lock, are its parent's.
+
+        Raises:
+            StoreLockedError: This process was forked while its parent had the store open.
+        """
+        if self.is_of_parent():
+            raise StoreLockedError(forked_sentence(self.path, self._pid))
+
+    def before_commit(self) -> None:
+        """Make sure that nobody else can write to the file; see `Guard`."""
+        if self._link.guard is None:
+            return
+        try:
+            self._link.guard.before_commit()
+        except StoreError as error:
+            if self.is_gone():  # and its lock file with it
+                raise self._gone() from error
+            raise
+
+    def after_commit(self) -> None:
+        """Make sure that what was written is on disk, in the file that has the store's name.
+
+        Raises:
+            StoreError: It is not.
+        """
         if self.is_gone():
-            raise StoreError(
-                f"the store {self.path} was removed, moved or replaced while it was in use: what "
-                f"was written since is not saved; put it back and run the cell again to resume, or "
-                f"run the cell again without it to start anew"
-            )
+            raise self._gone()
+        guard = self._link.guard
+        if guard is not None and not guard.after_commit():
+            self._save_without_log(guard)
+
+    def _gone(self) -> StoreError:
+        return StoreError(
+            f"the store {self.path} was removed, moved or replaced while it was in use: what "
+            f"was written since is not saved; put it back and run the cell again to resume, or "
+            f"run the cell again without it to start anew"
+        )
+
+    def _save_without_log(self, guard: Guard) -> None:
+        """Put into the file what went to a write-ahead log that somebody has deleted.
+
+        DuckDB has all of it in memory still.
+        """
+        try:
+            self._connection.execute("CHECKPOINT " + _name_quoted(self._database))
+        except duckdb.Error as error:
+            raise self._log_lost() from error
+        if not guard.after_commit():
+            raise self._log_lost()
+
+    def _log_lost(self) -> StoreError:
+        return StoreError(
+            f"{log_path(self.path)} was deleted while the store was in use, and with it what was "
+            f"saved since the last checkpoint: run the cell again, and what is lost runs again"
+        )
 
     @property
     def is_shared(self) -> bool:
@@ -433,13 +561,10 @@ class Store:
             with self.journal.lock, contextlib.suppress(duckdb.Error):
                 self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
 
-    def _database(self) -> str:
-        """Give what DuckDB calls this file: others may be attached beside it."""
-        name: str
-        ((name,),) = self.rows(
-            "SELECT database_name FROM duckdb_databases() WHERE path = ?", [self.path]
-        )
-        return name
+    def leave_to_parent(self) -> None:
+        """Close, in a forked child, the descriptors that the parent's locks need."""
+        if self._link.guard is not None:
+            self._link.guard.leave_to_parent()
 
     @property
     def broken(self) -> bool:
@@ -447,7 +572,37 @@ class Store:
         return self.journal.broken
 
 
+_SETTINGS = {
+    "threads": "1",
+    "autoinstall_known_extensions": "false",  # nothing downloads at run time
+    "autoload_known_extensions": "false",
+}
 _ROWS_AT_A_TIME = 2_000  # they stay in the processor's cache
+
+_opened: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Keep a forked child from ever closing what its parent has open.
+
+    DuckDB would write to the parent's files, or wait for threads that a fork does not
+    copy; so nothing of it is ever freed in the child, not even as the interpreter ends.
+    """
+    for store in tuple(_opened):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
+        store.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def forked_sentence(place: str, parent: int) -> str:
+    """Return what a forked child is told of a store that its parent has open."""
+    return (
+        f"{place} is held by process {parent}, from which this process was forked while it was "
+        f"open: a forked child can't use it. Start the child by the spawn or forkserver method "
+        f"(multiprocessing.get_context('spawn')), or use another store in it"
+    )
 
 
 class _Now:
@@ -483,6 +638,10 @@ def _user_errors() -> Iterator[None]:
             yield
     except duckdb.Error as error:
         raise StoreError(str(error)) from error
+
+
+def _name_quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _quoted(text: str) -> str:

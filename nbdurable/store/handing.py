@@ -12,6 +12,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from . import lock
 from .disk import file_error
 
 OBJECTS = ".objects"
@@ -22,8 +23,19 @@ def hand_over(store: Path, to: Path, *, keep: bool) -> None:
     """Give the files of a closed store another name in the same folder; `keep` leaves the old ones.
 
     Raises:
+        StoreLockedError: A process has the store open.
         StoreError: They can't be moved or copied.
     """
+    held = lock.take(str(store))  # nobody opens it meanwhile
+    try:
+        _hand_over(store, to, keep=keep)
+    except BaseException:
+        held.give_back()
+        raise
+    held.give_back(moved=not keep)
+
+
+def _hand_over(store: Path, to: Path, *, keep: bool) -> None:
     objects, taken = store.with_name(store.name + OBJECTS), to.with_name(to.name + OBJECTS)
     draft = to.with_name(f"{to.name}.{secrets.token_hex(4)}.draft")
     try:

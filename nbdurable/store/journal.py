@@ -72,17 +72,25 @@ commit_hook: Callable[[Literal["before", "after"], int], None] | None = None
 _commit_count = 0
 
 
+class Watch(Protocol):
+    """Looks around each commit whether the file is still this process's alone."""
+
+    def before_commit(self) -> None:
+        """Raise where somebody else could write to the file."""
+
+    def after_commit(self) -> None:
+        """Raise where what was written is not on disk, or not in the file of that name."""
+
+    def refuse_fork(self) -> None:
+        """Raise in a forked child of the process that opened the file."""
+
+
 class Journal:
-    """Commits entries to one connection; see the module's invariant.
+    """Commits entries to one connection; see the module's invariant."""
 
-    ``refuse_gone`` raises when the file has been taken away from under the connection.
-    """
-
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, refuse_gone: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, watch: Watch) -> None:
         self._connection = connection
-        self._refuse_gone = refuse_gone
+        self._watch = watch
         # For one row alone: it is parsed once, and there is nothing in it to optimise.
         self._lean = connection.cursor()
         self._lean.execute("PRAGMA disable_optimizer")
@@ -107,7 +115,12 @@ class Journal:
         return self._broken is not None
 
     def enqueue(self, entry: Entry, *, kick: bool = True) -> None:
-        """Put `entry` at the end of the order; without `kick` it goes along with the next."""
+        """Put `entry` at the end of the order; without `kick` it goes along with the next.
+
+        Raises:
+            StoreLockedError: This is a forked child of the process that has the store.
+        """
+        self._watch.refuse_fork()
         self._queue.append(entry)
         if kick:
             self.kick()
@@ -124,7 +137,11 @@ class Journal:
         """Commit everything that is enqueued, in the calling thread.
 
         Others wait for what is in there: an interrupt is held back until it is told.
+
+        Raises:
+            StoreLockedError: As `enqueue`.
         """
+        self._watch.refuse_fork()
         with uninterrupted(), self._lock:
             self._drain()
 
@@ -187,12 +204,12 @@ class Journal:
         _commit_count += 1
         if commit_hook is not None:
             commit_hook("before", _commit_count)
+        self._watch.before_commit()
         try:
             self._write(batch)
         except duckdb.Error as error:
             raise as_store_error(error) from error
-        # What went to a file that nobody can open any more is not on disk.
-        self._refuse_gone()
+        self._watch.after_commit()
         if commit_hook is not None:
             commit_hook("after", _commit_count)
 

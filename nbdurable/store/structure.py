@@ -34,22 +34,37 @@ Catalogue = dict[tuple[str, str], str]
 """The SQL of each (kind, name) of the schema, in DuckDB's own words"""
 
 
-def own_functions(connection: duckdb.DuckDBPyConnection) -> str:
+def own_functions(database: str) -> str:
     """Give the statement after which every function and operator is DuckDB's own.
 
     By default a macro in `main` called `count`, or `+`, comes before DuckDB's. The
     schema must be there; nothing can be created on a connection that executed it.
     """
-    quoted = '"' + _database_of(connection).replace('"', '""') + '"'
+    quoted = '"' + database.replace('"', '""') + '"'
     path = f"system.main,{quoted}.nbdurable".replace("'", "''")
     return f"SET search_path = '{path}'"
 
 
-def _database_of(connection: duckdb.DuckDBPyConnection) -> str:
+def database_of(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return what DuckDB calls the file of a connection: others may be attached beside it."""
     # A macro of the file could take the bare name.
     name: str
     ((name,),) = connection.execute('SELECT "system"."main".current_database()').fetchall()
     return name
+
+
+def has_user_tables(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether tables or views of the user's are in the file."""
+    own = "database_name = $1 AND schema_name <> 'nbdurable'"
+    with connection.cursor() as cursor:
+        database = database_of(cursor)
+        cursor.execute("SET search_path = 'system.main'")
+        found = cursor.execute(
+            f"SELECT 1 FROM duckdb_tables() WHERE {own} UNION ALL "  # noqa: S608 - constants
+            f"SELECT 1 FROM duckdb_views() WHERE {own} AND NOT internal LIMIT 1",
+            [database],
+        ).fetchall()
+    return bool(found)
 
 
 def lay(connection: duckdb.DuckDBPyConnection) -> None:
@@ -78,7 +93,7 @@ def catalogue_of(connection: duckdb.DuckDBPyConnection, *, macros: bool) -> Cata
     """
     query = f"{_CATALOGUE} UNION ALL {_MACROS}" if macros else _CATALOGUE
     with connection.cursor() as cursor:
-        database = _database_of(cursor)
+        database = database_of(cursor)
         cursor.execute("SET search_path = 'system.main'")
         rows = cursor.execute(query, [database]).fetchall()
     return {(kind, name): sql for kind, name, sql in rows}
