@@ -36,6 +36,8 @@ class _State:
 
     settings: Settings = field(default_factory=Settings)
     notebook: Path | None = None
+    places: dict[str | None, str] = field(default_factory=dict)
+    """What NBDURABLE_STORE, or None for the working folder, meant when it was first used."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -66,6 +68,7 @@ def configure(**settings: Any) -> None:
             check_limit(value)
         if name == "store":
             check_store(value)
+            settings[name] = None if value is None else stores.place_of(value)
         if name in {"strict", "verify"}:
             if value not in {None, True, False}:
                 raise UsageError(f"configure({name}={value!r}): give True or False")
@@ -106,14 +109,30 @@ def replaced_clock(clock: Clock) -> Iterator[None]:
 
 
 def default_store() -> str:
-    """Give the store: `configure`'s, NBDURABLE_STORE, the notebook's, or the folder's."""
-    chosen = _state.settings.store or os.environ.get("NBDURABLE_STORE")
-    if chosen:
-        return str(chosen)
-    if _state.notebook is not None:
+    """Return the store: `configure`'s, NBDURABLE_STORE, the notebook's, or the folder's.
+
+    A relative path is resolved when it is set, or first used: a later ``os.chdir`` leads
+    to no other store.
+    """
+    if _state.settings.store is not None:
+        return str(_state.settings.store)
+    chosen = os.environ.get("NBDURABLE_STORE")
+    if not chosen and _state.notebook is not None:
         return store_of(_state.notebook)
+    key = chosen or None
+    if key not in _state.places:
+        _state.places[key] = stores.place_of(chosen) if chosen else _store_of_working_folder()
+    return _state.places[key]
+
+
+def is_chosen() -> bool:
+    """Tell whether somebody has named the store."""
+    return _state.settings.store is not None or bool(os.environ.get("NBDURABLE_STORE"))
+
+
+def _store_of_working_folder() -> str:
     try:
-        return str(Path.cwd() / ".nbdurable" / "default.duckdb")
+        return str(stores.folder_for(Path.cwd()) / "default.duckdb")
     except FileNotFoundError as error:
         raise StoreError(
             "the working folder was removed or moved, so there is no place for a store in it: "
@@ -124,8 +143,7 @@ def default_store() -> str:
 
 def store_of(notebook: Path) -> str:
     """Give the store of a notebook, beside it."""
-    name = f"_{notebook.stem}" if stores.taken_by_schema(notebook.stem) else notebook.stem
-    return str(notebook.parent / ".nbdurable" / f"{name}.duckdb")
+    return str(stores.folder_for(notebook.parent) / f"{stores.file_stem(notebook.stem)}.duckdb")
 
 
 def default_progress() -> bool | None:

@@ -56,7 +56,10 @@ def _versions() -> Iterator[Finding]:
 
 
 def _key() -> Finding:
-    path = stores.key_path()
+    try:
+        path = stores.key_path()
+    except DurableError as error:
+        return Finding("signing key", str(error), sound=False)
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:

@@ -279,13 +279,17 @@ _told_store: set[str] = set()
 
 def _say_store(shell: InteractiveShell) -> None:
     """Say once where the checkpoints are, if no notebook tells."""
-    store = str(configuration.default_store())
-    if kernel.notebook(shell) is not None or not store.endswith("default.duckdb"):
+    store = configuration.default_store()
+    notebook = kernel.notebook(shell)
+    if store in _told_store or configuration.is_chosen():
         return
-    if store in _told_store:
+    if notebook is None:
+        said = f"no notebook path is known here: checkpoints are in {store}"
+    elif notebook.parent not in Path(store).parents:
+        said = f"DuckDB can't keep a file in {notebook.parent}: checkpoints are in {store}"
+    else:
         return
     _told_store.add(store)
-    said = f"no notebook path is known here: checkpoints are in {store}"
     if kernel.watched(shell):
         kernel.say(shell, said)
     else:

@@ -69,7 +69,7 @@ class Notice:
     def print(self) -> None:
         """Print it on stdout, in a frame where that is a terminal which can show one."""
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
-        if not sys.stdout.isatty() or not encoding.startswith("utf"):
+        if sys.stdout is None or not sys.stdout.isatty() or not encoding.startswith("utf"):
             print(self)  # noqa: T201 - told as the extension loads
             return
         from rich.console import Console  # noqa: PLC0415 - who has finished doesn't pay for it

@@ -92,7 +92,7 @@ def workflow(
     return Workflow(
         run_name=run_name,
         by_arguments=id is None,
-        store=None if store is None else str(store),
+        store=None if store is None else stores.place_of(store),
         new=new,
         max_age=max_age,
         strict=strict,
@@ -187,7 +187,7 @@ class Workflow:
                 f"{self.run_name} is being executed by this very workflow(...) already; make a "
                 f"second one with another name or id="
             )
-        self._place = stores.place_of(self._store or default_store())
+        self._place = self._store or default_store()
         asked = default_progress() if self._progress is None else self._progress
         # An interrupt can come anywhere: what has been done by then is undone.
         with executing(self._place, self.run_name), contextlib.ExitStack() as undo:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class _Nowhere(io.TextIOBase):
+    """Stands where a process has no stream, as a service may: what steps print is saved."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 class _Tee(io.TextIOBase):
     """Stands for ``sys.stdout`` or ``sys.stderr``."""
 
@@ -132,7 +141,7 @@ def uncovered(kind: str) -> TextIO | None:
     stream = getattr(sys, kind)
     while isinstance(stream, _Tee):
         stream = stream.stream
-    return cast("TextIO | None", stream)
+    return None if isinstance(stream, _Nowhere) else cast("TextIO | None", stream)
 
 
 def bare(stream: TextIO) -> Callable[[str], int]:
@@ -153,7 +162,7 @@ def install() -> None:
             _threads.start = _start
             for kind in ("stdout", "stderr"):
                 # A stand-in may have been put back by who had replaced it meanwhile.
-                _tees.append(_Tee(kind, cast("TextIO", uncovered(kind))))
+                _tees.append(_Tee(kind, uncovered(kind) or cast("TextIO", _Nowhere())))
                 setattr(sys, kind, _tees[-1])
             _tees[0].other, _tees[1].other = _tees[1], _tees[0]
 
@@ -170,7 +179,8 @@ def remove() -> None:
             for tee in _tees:
                 tee.uncover()
                 if getattr(sys, tee.kind) is tee:
-                    setattr(sys, tee.kind, tee.stream)
+                    gone = isinstance(tee.stream, _Nowhere)
+                    setattr(sys, tee.kind, None if gone else tee.stream)
             _tees.clear()
 
 

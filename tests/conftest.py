@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.always_replay import Bench, Zygote
 
+from nbdurable import configuration
+
 
 @pytest.fixture(scope="session", autouse=True)
 def signing_key(tmp_path_factory):
@@ -17,6 +19,12 @@ def signing_key(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBDURABLE_KEY_FILE", str(tmp_path_factory.mktemp("key") / "signing.key"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def working_folder():
+    """Let each test have a default store of its own, wherever it works."""
+    configuration._state.places.clear()
 
 
 @pytest.fixture(scope="session")

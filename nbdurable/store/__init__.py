@@ -23,6 +23,7 @@ from .index import (
     decision_message,
     pack,
 )
+from .paths import file_stem, folder_for
 from .saved import Group, Identity
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ __all__ = [
     "conclude",
     "correct_whys",
     "decision_message",
+    "file_stem",
+    "folder_for",
     "forked_sentence",
     "garbage",
     "hand_over",
@@ -90,7 +93,6 @@ __all__ = [
     "summaries",
     "survey",
     "take_out",
-    "taken_by_schema",
     "trust_store",
     "undo",
     "write_parquet",
@@ -119,11 +121,6 @@ def place_of(path: str | Path) -> str:
         return str(Path(path).expanduser().resolve())
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"{str(path)!r} can't be the path of a store: {error}") from error
-
-
-def taken_by_schema(filename: str) -> bool:
-    """Tell whether DuckDB would call a file of this name as our schema, and confuse the two."""
-    return filename.split(".", maxsplit=1)[0].casefold() == "nbdurable"
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ from nbdurable.errors import (
     UntrustedCheckpointError,
 )
 
-from . import LOCK_WAIT_SECONDS, MEMORY, place_of, taken_by_schema
+from . import LOCK_WAIT_SECONDS, MEMORY, place_of
 from .connecting import (
     ALONE,
     Link,
@@ -50,6 +50,7 @@ from .keys import key_path, load_key
 from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
+from .paths import refuse_misread
 from .saved import COLUMNS, checkpoint_of
 from .schema import VERSION
 from .structure import (
@@ -114,11 +115,7 @@ class Store:
         key = load_key()
         place = place_of(path)
         if place != MEMORY:
-            if taken_by_schema(Path(place).name):
-                raise StoreError(
-                    f"{place}: a store can't be called `nbdurable`, for DuckDB could not tell the "
-                    f"file from the schema in it; give it another name"
-                )
+            refuse_misread(place)
             make_folder(Path(place).parent)
         known = is_known(place)
         store = cls(place, connect(place, wait, None if known else ALONE), key)
@@ -147,6 +144,7 @@ class Store:
             StoreError: As `open`; or there is no store in the file.
         """
         place = place_of(path)
+        refuse_misread(place)
         store = cls(place, connect_to_read(place, wait), load_key())
         with store._refused_untouched():
             store._inspect(macros=True)
@@ -172,6 +170,7 @@ class Store:
             StoreError: As `open`; or there is no store in the file.
         """
         place = place_of(path)
+        refuse_misread(place)
         if not Path(place).is_file():
             raise StoreError(f"there is no store at {place}")
         store = cls(place, connect(place, wait, ALONE), load_key())

@@ -10,21 +10,30 @@ import os
 import secrets
 from pathlib import Path
 
-import platformdirs
-
 from nbdurable.errors import StoreError
 
 from .disk import file_error
+from .paths import user_folder
 
 _KEY_BYTES = 32
 
 
 def key_path() -> Path:
-    """Give where this user's key lies; `NBDURABLE_KEY_FILE` moves it."""
+    """Return where this user's key lies; `NBDURABLE_KEY_FILE` moves it.
+
+    Raises:
+        StoreError: No home folder is known.
+    """
     chosen = os.environ.get("NBDURABLE_KEY_FILE")
-    if chosen:
+    if not chosen:
+        return user_folder("the signing key") / "signing.key"
+    try:
         return Path(chosen).expanduser()
-    return platformdirs.user_data_path("nbdurable", appauthor=False) / "signing.key"
+    except RuntimeError as error:
+        raise StoreError(
+            f"NBDURABLE_KEY_FILE={chosen} can't be the signing key: {error}; give the whole path "
+            f"of a file outside the project"
+        ) from error
 
 
 def load_key() -> bytes:

@@ -1,0 +1,85 @@
+"""Where the store of a folder's notebooks lies, and what DuckDB can't take for a path.
+
+Invariant: a path that DuckDB would take for another one is never handed to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import platformdirs
+
+from nbdurable.errors import StoreError
+
+FOLDER = ".nbdurable"
+"""The folder beside the notebooks that holds their stores."""
+
+
+def folder_for(notebooks: Path) -> Path:
+    """Return the folder that holds the stores of the notebooks in a folder: one beside them.
+
+    DuckDB can't keep a file in some folders (see `refuse_misread`). The stores of such a
+    folder's notebooks are in the user's data folder, under its name and a digest of its path.
+
+    Raises:
+        StoreError: The user's data folder is needed, and not known.
+    """
+    beside = notebooks / FOLDER
+    if not _misread(str(beside / "x.duckdb")):
+        return beside
+    digest = hashlib.blake2b(str(notebooks).encode(errors="surrogateescape"), digest_size=6)
+    name = re.sub(r"[^\w.-]+", "_", notebooks.name).strip("_") or "folder"
+    return user_folder("a store") / "stores" / f"{name}-{digest.hexdigest()}" / FOLDER
+
+
+def file_stem(notebook_stem: str) -> str:
+    """Return what the store of a notebook of this name is called, without its ending."""
+    stem = notebook_stem.replace("\\", "%5C")
+    return f"_{stem}" if taken_by_schema(stem) else stem
+
+
+def taken_by_schema(filename: str) -> bool:
+    """Tell whether DuckDB would call a file of this name as our schema, and confuse the two."""
+    return filename.split(".", maxsplit=1)[0].casefold() == "nbdurable"
+
+
+def user_folder(what: str) -> Path:
+    """Return the user's data folder of nbdurable, which holds `what`.
+
+    Raises:
+        StoreError: The user has no home folder, as in a container with an unknown user id.
+    """
+    try:
+        return platformdirs.user_data_path("nbdurable", appauthor=False)
+    except (RuntimeError, KeyError) as error:
+        raise StoreError(
+            f"this user has no home folder, where {what} would lie ({error}): set HOME, or point "
+            f"NBDURABLE_KEY_FILE at a file outside the project for the signing key and "
+            f"NBDURABLE_STORE at one for the store"
+        ) from error
+
+
+def refuse_misread(place: str) -> None:
+    """Refuse a path that DuckDB takes for another one, before anything is made.
+
+    Raises:
+        StoreError: It is such a path; says why, and what to do.
+    """
+    if reason := _misread(place):
+        raise StoreError(
+            f"{place} can't be a store: {reason}; name another store with configure(store=...) or "
+            f"NBDURABLE_STORE, or rename the folder"
+        )
+
+
+def _misread(place: str) -> str:
+    """Say how DuckDB misreads a path; nothing where it doesn't."""
+    if "\\" in place:
+        return "DuckDB takes the backslash in it for a slash"
+    if "?" in place.rpartition("/")[0]:
+        return "DuckDB takes the question mark in its folder's name for the end of a URL"
+    if taken_by_schema(Path(place).name):
+        return "it is called `nbdurable`, and DuckDB could not tell the file from the schema in it"
+    return ""
