@@ -46,7 +46,7 @@ from .records import (
     RunStatus,
 )
 from .scope import Scope
-from .step import StepOptions, Work, explain, is_async
+from .step import StepOptions, Work, explain, is_async, note_settings
 from .store import correct_whys, pack
 from .waiting import Waiting
 from .words import ago
@@ -671,6 +671,7 @@ class Run:
         return step is not None
 
     def _end(self, error: BaseException | None) -> None:
+        note_settings(error)
         self.scope.live = False
         self._dataflow.close()
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)

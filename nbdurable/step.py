@@ -39,6 +39,10 @@ _SIGNS_OF_ANOTHER_LOOP = (
 """What asyncio says, Python 3.11 to 3.13, of what was made on another loop."""
 
 
+_SIGN_OF_SETTINGS = "same database file with a different configuration"
+"""What DuckDB says to a second connection of a process that has other settings."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepOptions:
     """How a step is named, compared and run; see `nbdurable.step` for each."""
@@ -237,6 +241,19 @@ def _note_loop(work: Work, error: BaseException) -> None:
         error.add_note(note)
 
 
+def note_settings(error: BaseException | None) -> None:
+    """Say why DuckDB refuses a connection with settings to a store that is in use."""
+    if type(error).__name__ != "ConnectionException" or _SIGN_OF_SETTINGS not in str(error):
+        return
+    note = (
+        "nbdurable has this file open as its store while a durable cell runs, and shortly after. "
+        "In this kernel duckdb.connect(path) without read_only= and config= shares it; settings "
+        "can be made afterwards, by SET."
+    )
+    if error is not None and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
 def timed_out(work: Work) -> Ending:
     """Give the ending of an attempt that took longer than the step's timeout."""
     return failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
@@ -303,6 +320,7 @@ def _refuse_moved(work: Work) -> Ending | None:
 
 
 def _failed(work: Work, error: Exception) -> Ending:
+    note_settings(error)
     moved = work.moved()
     ending = failure(error, final=bool(moved))
     if moved and work.options.policy.retries:
