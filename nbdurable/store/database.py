@@ -191,6 +191,7 @@ class Store:
             if self.broken or self.is_gone():
                 self.forsake()
             self._unfit()
+            _opened.discard(self)
             self._link.close()
             self.objects.close()
 
@@ -210,6 +211,7 @@ class Store:
         """Close the file as it is, without DuckDB folding its write-ahead log into it."""
         self.forsake()
         self.journal.close()
+        _opened.discard(self)
         self._link.close(refused=True)
 
     def _fit(self) -> None:

@@ -146,9 +146,13 @@ class Guard:
             ) from error
 
     def _is_as_left(self) -> bool:
-        """Tell whether the files are as the last commit left them."""
+        """Tell whether the files are as the last commit left them, or this process's DuckDB.
+
+        A checkpoint ends the log. DuckDB closes it then, if the checkpoint was its own; if
+        it was another process's, it has the deleted log open still.
+        """
         if self._read_iteration() != self._iteration:
-            return False
+            return self._log is not None and not _is_open(os.fstat(self._log), but=self._log)
         return not self._alone or self._log is None or os.fstat(self._log).st_size == self._log_size
 
     def _find_log(self) -> bool:
@@ -177,6 +181,17 @@ def _descriptor_of(place: str) -> int:
     found = os.stat(place)  # noqa: PTH116 - as the descriptor's
     kept = _kept.pop((found.st_dev, found.st_ino), None)
     return os.open(place, os.O_RDWR | os.O_CLOEXEC) if kept is None else kept
+
+
+def _is_open(file: os.stat_result, *, but: int) -> bool:
+    """Tell whether this process has a file open by another descriptor than `but`."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers
+        try:
+            if int(name) != but and os.path.samestat(os.fstat(int(name)), file):
+                return True
+        except OSError:
+            continue  # closed meanwhile
+    return False
 
 
 def _ask(descriptor: int) -> tuple[int, int]:
