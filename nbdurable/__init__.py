@@ -26,6 +26,7 @@ floor modules                             duty
 1     `fingerprint`                       code and arguments -> digests
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
 1     `live`, `screen`                    shown while they come, and taken back
+1     `warned`                            a step's warnings as data
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
 1     `versions`                          what outcomes were saved with

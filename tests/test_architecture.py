@@ -34,6 +34,7 @@ FLOORS = {
     "summary": 1.15,
     "reductions": 1,
     "output": 1.1,
+    "warned": 1.05,
     "streams": 1.2,
     "region": 1.3,
     "drawing": 1.3,
@@ -102,7 +103,7 @@ IMPORTERS = {
     "pickle": {"codec"},
     "xxhash": {"fingerprint"},
     "tenacity": {"store", "step"},
-    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last three for types
+    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last two for types
     "ipykernel": set(),  # whatever runs the cell is asked through the shell
     "ipywidgets": set(),
     "anywidget": {"widget"},
