@@ -35,7 +35,7 @@ double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
 double.map([1], [2])  # type: ignore[arg-type] # several iterables are for starmap
 double.starmap([1])  # type: ignore[list-item] # rows, not items
-double.starmap([(1, 2)], [(3, 4)])  # type: ignore[arg-type]
+double.starmap([(1, 2)], [(3, 4)])  # type: ignore[arg-type,call-arg]
 go(len)  # type: ignore[call-arg]
 
 
