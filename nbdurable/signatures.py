@@ -1,6 +1,6 @@
 """A call's arguments against what the function takes, before anything starts.
 
-Invariant: a call that is refused here is one that Python itself refuses, with its own
+Invariant: a call that is refused here is one that Python itself refuses, in its own
 words; whatever Python may accept is let through.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-_SPREADING: Final = inspect.CO_VARARGS
 
 
 def check_arguments(
@@ -22,59 +20,74 @@ def check_arguments(
 ) -> None:
     """Refuse arguments that don't fit the function's parameters.
 
-    Only what is written in Python is looked at, and what binds or wraps it as
-    `functools.partial` and methods do: of others the signature is not known for certain.
+    Looked at is what is written in Python, and what `functools.partial` or a method
+    binds of it: for anything else the signature is not known for certain.
 
     Raises:
         TypeError: What the plain call raises.
     """
-    target, bound = function, len(arguments)
-    if type(target) is types.MethodType:
-        target, bound = target.__func__, bound + 1
-    if type(target) is types.FunctionType and not keywords:
-        code = target.__code__
-        least = code.co_argcount - len(target.__defaults__ or ())
-        spread = code.co_flags & _SPREADING
-        if not code.co_kwonlyargcount and least <= bound and (spread or bound <= code.co_argcount):
-            return
-    _check_slowly(function, arguments, dict(keywords))
-
-
-def _check_slowly(
-    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
-) -> None:
     target: Any = function
-    while isinstance(target, functools.partial):
-        if any(one is _placeholder for one in target.args):
-            return
-        arguments = (*target.args, *arguments)
-        keywords = {**target.keywords, **keywords}
-        target = target.func
-    call, first = _in_python(target)
-    if call is None or "__signature__" in vars(call):
+    if type(target) is not types.FunctionType:
+        target, arguments, keywords = _called(target, arguments, keywords)
+    if target is None or _fits(target, len(arguments), keywords):
         return
-    arguments = (*first, *arguments)
     try:
-        inspect.signature(call, follow_wrapped=False).bind(*arguments, **keywords)
+        inspect.signature(target, follow_wrapped=False).bind(*arguments, **keywords)
     except TypeError:
-        call(*arguments, **keywords)  # raises before its body begins: in Python's words
+        target(*arguments, **keywords)  # raises before its body begins: in Python's words
         raise
 
 
-_placeholder = getattr(functools, "Placeholder", object())  # from Python 3.14 on
+def _fits(function: types.FunctionType, count: int, keywords: Mapping[str, Any]) -> bool:
+    """Tell whether so many arguments, and these named ones, are what a function takes."""
+    code = function.__code__
+    takes = code.co_argcount
+    if count > takes and not code.co_flags & inspect.CO_VARARGS:
+        return False
+    required = takes - len(function.__defaults__ or ())
+    if not keywords and not code.co_kwonlyargcount:
+        return count >= required
+    names = code.co_varnames
+    named = names[code.co_posonlyargcount : takes + code.co_kwonlyargcount]
+    given = names[code.co_posonlyargcount : max(count, code.co_posonlyargcount)]
+    if not code.co_flags & inspect.CO_VARKEYWORDS and any(key not in named for key in keywords):
+        return False
+    if any(name in keywords for name in given[: max(takes - code.co_posonlyargcount, 0)]):
+        return False
+    if count < required:
+        if count < min(code.co_posonlyargcount, required):
+            return False
+        if any(name not in keywords for name in names[count:required]):
+            return False
+    defaults = function.__kwdefaults__ or {}
+    only = names[takes : takes + code.co_kwonlyargcount]
+    return all(name in keywords or name in defaults for name in only)
 
 
-def _in_python(target: Any) -> tuple[types.FunctionType | None, tuple[Any, ...]]:
-    """Return the function of Python's that a call of `target` calls, and what goes before."""
+_PLACEHOLDER: Any = getattr(functools, "Placeholder", None)
+"""Stands in a partial, from Python 3.14 on, for an argument that comes later."""
+
+
+def _called(
+    target: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[types.FunctionType | None, tuple[Any, ...], Mapping[str, Any]]:
+    """Return the function of Python's that a call calls, and with what; None if there is none."""
+    while isinstance(target, functools.partial):
+        if _PLACEHOLDER is not None and any(one is _PLACEHOLDER for one in target.args):
+            return None, arguments, keywords
+        arguments = (*target.args, *arguments)
+        keywords = {**target.keywords, **keywords}
+        target = target.func
+    while type(target) is types.MethodType:
+        arguments = (target.__self__, *arguments)
+        target = target.__func__
     if type(target) is types.FunctionType:
-        return target, ()
-    if type(target) is types.MethodType:
-        function, first = _in_python(target.__func__)
-        return function, (target.__self__, *first)
+        return target, arguments, keywords
     kind = type(target)
     if kind is type:
-        if target.__new__ is object.__new__ and type(target.__init__) is types.FunctionType:
-            return target.__init__, (None,)
-        return None, ()
+        plain = target.__new__ is object.__new__ and type(target.__init__) is types.FunctionType
+        return (target.__init__ if plain else None), (None, *arguments), keywords
     called = getattr(kind, "__call__", None)  # noqa: B004 - what it is, not whether
-    return (called, (target,)) if type(called) is types.FunctionType else (None, ())
+    if type(called) is types.FunctionType:
+        return called, (target, *arguments), keywords
+    return None, arguments, keywords

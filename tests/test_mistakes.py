@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import random
 import warnings
 
 import pytest
@@ -139,6 +140,40 @@ def test_arguments_that_may_fit(name):
     function, args, kwargs = FITS[name]
     check_arguments(function, args, kwargs)
     assert ran == []
+
+
+def test_whatever_python_takes_fits():
+    """Functions and calls drawn at random: let through is what Python lets through."""
+    draw = random.Random(11)
+    for _ in range(400):
+        names = [f"a{n}" for n in range(draw.randint(0, 4))]
+        only = [f"k{n}" for n in range(draw.randint(0, 2))]
+        defaults = draw.randint(0, len(names))
+        parts = [
+            name + ("=0" if at >= len(names) - defaults else "") for at, name in enumerate(names)
+        ]
+        if names and draw.random() < 0.5:
+            parts.insert(draw.randint(1, len(names)), "/")
+        parts += ["*args"] if draw.random() < 0.3 else ["*"] * bool(only)
+        parts += [name + draw.choice(["", "=1"]) for name in only]
+        parts += ["**rest"] * (draw.random() < 0.3)
+        function = eval(f"lambda {', '.join(parts)}: True")
+        for _ in range(8):
+            args = (0,) * draw.randint(0, 5)
+            known = [*names, *only, "unknown"]
+            kwargs = dict.fromkeys(draw.sample(known, draw.randint(0, min(3, len(known)))))
+            assert outcome_of(check_arguments, function, args, kwargs) == outcome_of(
+                lambda call, args, kwargs: call(*args, **kwargs), function, args, kwargs
+            )
+
+
+def outcome_of(call, *args):
+    """Return what a call that is refused says; None if it isn't."""
+    try:
+        call(*args)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def test_a_map_is_refused_before_it_starts(tmp_path):
