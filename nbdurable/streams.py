@@ -68,20 +68,26 @@ class _Tee(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        # One that is not in use any more leaves it to its stream to be remembered, or not.
-        write = self.stream.write if self.retired and self.stream is not None else self._write
-        return self._route(self.kind, text, write)
+        capture = output.current()
+        if capture is not None and capture.write(self.kind, text):
+            return len(text)
+        return self.write_past(text)
 
     def _write_held(self, text: str) -> int:
         """Write for who took hold of the stream itself, whatever redirects it by now."""
         past = not self.retired and not self.redirected and len(_chains[self.kind]) > 1
-        return self._route(output.HELD + self.kind if past else self.kind, text, self._write)
-
-    def _route(self, kind: str, text: str, write: Callable[[str], int]) -> int:
         capture = output.current()
-        if capture is not None and capture.write(kind, text):
+        if capture is not None and capture.write(output.HELD * past + self.kind, text):
             return len(text)
-        if self.redirected or self.retired:
+        return self._write(text) if self.retired else self.write_past(text)
+
+    def write_past(self, text: str) -> int:
+        """Write what is no step's."""
+        if self.retired and self.stream is not None:
+            # Who stands for the stream by now remembers what it shows.
+            return cast("int", self.stream.write(text))
+        write = self._write
+        if self.redirected:
             return write(text)
         other = self.other
         if other is not None and other.owed:
@@ -131,34 +137,38 @@ class _Front:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+        self._chain = _chains[kind]
 
     @property
     def redirected(self) -> bool:
         """Tell whether the cell has redirected the stream."""
-        return len(_chains[self._kind]) > 1
+        return len(self._chain) > 1
 
     @property
     def base(self) -> _Tee:
         """The stream itself, past what redirects it."""
-        return _chains[self._kind][0]
+        return self._chain[0]
 
     def write(self, text: str) -> int:
-        stream = _found(self._kind)
+        capture, shown = output.current(), self._chain[-1]
+        if capture is None:
+            return shown.write_past(text)
+        stream = capture.redirects.get(self._kind, shown)
         return len(text) if stream is None else cast("int", stream.write(text))
 
     def flush(self) -> None:
-        stream = _found(self._kind)
+        stream = _found(self._kind, self._chain)
         if stream is not None:
             stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_found(self._kind), name)
+        return getattr(_found(self._kind, self._chain), name)
 
 
-def _found(kind: str) -> Any:
+def _found(kind: str, chain: list[_Tee]) -> Any:
     """Return what code that stands here finds as ``sys.stdout`` or ``sys.stderr``."""
     capture = output.current()
-    shown = _chains[kind][-1]
+    shown = chain[-1]
     if capture is not None:
         return capture.redirects.get(kind, shown) if capture.redirects else shown
     return shown.stream if shown.redirected else shown
@@ -198,8 +208,8 @@ def _place_in(chain: list[_Tee], stream: Any) -> int | None:
 
 def _below(stream: Any) -> Any:
     """Return the stream below all that stands for it."""
-    while isinstance(stream, _Tee):
-        stream = stream.stream
+    while isinstance(stream, _Tee | _Front):
+        stream = stream.base if isinstance(stream, _Front) else stream.stream
     return stream
 
 
@@ -213,7 +223,7 @@ class _Redirectable:
         if module is not sys:
             return self._of_another(module)
         if self._name in _chains:
-            return _found(self._name)
+            return _found(self._name, _chains[self._name])
         capture = output.current()
         everybodys = vars(sys)[self._name]
         return everybodys if capture is None else capture.redirects.get(self._name, everybodys)
@@ -373,11 +383,12 @@ def remove() -> None:
                 _threads.start = _plain_start
             _catch(own=False)
             sys.__class__ = types.ModuleType
-            for kind, chain in _chains.items():
+            for kind, chain in tuple(_chains.items()):
                 vars(sys)[kind] = _below(chain[-1])
                 for tee in reversed(chain):
                     tee.uncover()
-                chain.clear()
+                del chain[1:]  # for who still holds what stood for it
+                _chains[kind] = []
             _tees.clear()
 
 

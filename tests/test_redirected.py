@@ -390,6 +390,25 @@ def test_a_patched_stream(tmp_path, capsys):
         assert capsys.readouterr().out == "cell\n"
 
 
+def test_a_patch_that_ends_after_the_run(capsys):
+    """What it puts back leads to the stream, and is not stood for by the next run."""
+    before = sys.stdout
+    streams.install()
+    patch = unittest.mock.patch("sys.stdout", io.StringIO())
+    patch.start()
+    streams.remove()
+    patch.stop()
+    try:
+        print("after")
+        capture = Capture()
+        with Capturing(capture):
+            print("inside")
+    finally:
+        assert sys.stdout is before
+    assert capture.finished() == (Message("stdout", "inside\n"),)
+    assert capsys.readouterr().out == "after\n"
+
+
 def test_one_stream_in_the_place_of_the_other(tmp_path, capsys):
     """What goes to stderr goes to stdout, in the cell as in a body."""
 
