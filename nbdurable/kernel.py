@@ -157,9 +157,12 @@ class _Publisher:
 
 
 def _is_direct(shell: InteractiveShell) -> bool:
-    """Tell whether what is printed goes to the front end: a kernel's own streams have a thread."""
+    """Tell whether what is printed goes to the front end: the kernel's own streams know a cell.
+
+    Their class is asked, for a user's own may pass on whatever it is asked.
+    """
     return not in_kernel(shell) or all(
-        hasattr(streams.uncovered(kind), "pub_thread") for kind in ("stdout", "stderr")
+        hasattr(type(streams.uncovered(kind)), "set_parent") for kind in ("stdout", "stderr")
     )
 
 

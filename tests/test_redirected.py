@@ -3,6 +3,7 @@
 The kernel is killed between the passes; the second runs no body.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -568,3 +569,42 @@ def test_sys_can_be_saved_while_steps_run(tmp_path):
 
     for _ in range(2):
         assert execute(tmp_path / "s.duckdb", program)
+
+
+EARLIER = """
+kept = io.StringIO()
+class All(Both):
+    def __getattr__(self, name):
+        return getattr(self.streams[0], name)
+sys.stdout = All(sys.stdout, kept)
+"""
+BAR = """
+%%durable bars
+from tqdm import tqdm
+@step
+def bar():
+    for n in tqdm(range(3), file=sys.stdout, bar_format="{n_fmt} of {total_fmt}", mininterval=0):
+        pass
+    print("done")
+
+bar()
+bar.go().result()
+print("cell")
+"""
+
+
+def test_a_tee_that_an_earlier_cell_has_left(tmp_path):
+    """Where a person looks, too, its file gets each line once, in its last state."""
+    found = []
+    with kernel(tmp_path) as running:
+        for _ in range(2):
+            running.run(PREPARED, "first")
+            running.run(EARLIER, "second")
+            shown = running.run(BAR, "third")
+            assert shown.status == "ok", shown.text
+            kept = running.run("print(repr(kept.getvalue()), file=sys.stderr)", "fourth")
+            # The kernel tells such a stream of no cell: what it shows appears in an earlier one.
+            found.append(ast.literal_eval(kept.stderr))
+            running.kill()
+            running.restart()
+    assert found == ["3 of 3\ndone\n3 of 3\ndone\ncell\n"] * 2
