@@ -26,6 +26,7 @@ floor modules                             duty
 1     `fingerprint`                       code and arguments -> digests
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
 1     `live`, `screen`                    shown while they come, and taken back
+1     `warned`                            a step's warnings as data
 1     `libraries`                         what others keep per process, made one per step
 1     `progress`, `label`                 events -> how a run stands; short labels
 1     `versions`                          what outcomes were saved with
@@ -33,6 +34,7 @@ floor modules                             duty
 1     `timeline`, `summary`               what a window shows; a saved notebook
 1     `drawing`, `region`                 a run in a terminal, drawn below what is printed
 1     `tables`                            rows, for a notebook and for a terminal
+1     `signatures`                        a call's arguments against its function
 1     `interrupts`                        SIGINT held back where it would do harm
 2     `store`                             DuckDB: schema, group commit, replay index;
                                           object files for what is large
@@ -43,6 +45,7 @@ floor modules                             duty
 4     `delivery`                          which step's output is shown when
 4     `bodies`                            attempts started, retried, stopped, adopted
 4     `received`                          what code gets of an ended step
+4     `called`                            an async step that is called, and awaited
 4     `waiting`, `completion`             waits; handles in the order in which they end
 4     `cancellation`, `dataflow`          what is cancelled; handles as arguments
 4     `news`, `reasons`                   what people are told; why a step ran

@@ -10,17 +10,18 @@ import functools
 import inspect
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, cast, overload
 
 from . import scope
 from .combinators import Race
 from .errors import NotInRunError, UsageError
 from .executors import running_loop
 from .label import printable
+from .signatures import check_arguments
 from .step import StepOptions, is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .combinators import Gather, Select
     from .completion import AsCompleted
@@ -59,6 +60,7 @@ class Step(Generic[P, R]):
         where = scope.current.get()
         if where is None:
             return function(*args, **kwargs)
+        check_arguments(function, args, kwargs)
         result: R
         if is_async(function):
             result = where.run.call_async(where, function, args, kwargs, self._options)
@@ -74,15 +76,17 @@ class Step(Generic[P, R]):
 
         Raises:
             NotInRunError: No run is active here.
+            TypeError: The arguments don't fit the function, as in a plain call.
             UsageError: The same call came from another task or thread already.
         """
         where = _where(f"{self._options.name}.go()")
+        check_arguments(self.__wrapped__, args, kwargs)
         return where.run.go(where, self.__wrapped__, args, kwargs, self._options)
 
     def map(
         self,
         items: Iterable[Any],
-        *,
+        *more: Never,
         limit: int | None = None,
         return_exceptions: bool = False,
         **same_for_all: Any,
@@ -91,6 +95,7 @@ class Step(Generic[P, R]):
 
         Args:
             items: What each call gets as its first argument.
+            more: Nothing: several iterables are rows of arguments, for `starmap`.
             limit: How many are under way at once, those included that wait for steps of
                 their own; the run's and the step's own limit count besides.
             return_exceptions: Give errors in the results' places instead of failing.
@@ -98,15 +103,68 @@ class Step(Generic[P, R]):
 
         Raises:
             NotInRunError: No run is active here.
+            TypeError: The arguments don't fit the function.
+            UsageError: `limit` is no whole number of 1 or more, or there is more than one
+                iterable.
+        """
+        name = self._options.name
+        where = _where(f"{name}.map()")
+        if more:
+            raise UsageError(
+                f"{name}.map() takes one iterable and got {1 + len(more)}: to give each call an "
+                f"item of each, write {name}.starmap(zip(...))"
+            )
+        rows = self._checked_rows(((item,) for item in items), same_for_all)
+        return self._map(where, rows, limit, return_exceptions, same_for_all)
+
+    def starmap(
+        self,
+        rows: Iterable[Iterable[Any]],
+        *,
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        **same_for_all: Any,
+    ) -> Gather[list[R]]:
+        """Start the step with each of `rows` as its arguments; a handle on all results, as `map`.
+
+        All rows are read and looked at before the first step starts.
+
+        Args:
+            rows: The arguments of each call, as ``zip(xs, ys)`` gives them.
+            limit: As for `map`.
+            return_exceptions: As for `map`.
+            same_for_all: As for `map`.
+
+        Raises:
+            NotInRunError: No run is active here.
+            TypeError: A row is none, or doesn't fit the function.
             UsageError: `limit` is no whole number of 1 or more.
         """
-        where = _where(f"{self._options.name}.map()")
+        where = _where(f"{self._options.name}.starmap()")
+        checked = [*self._checked_rows(map(tuple, rows), same_for_all)]
+        return self._map(where, checked, limit, return_exceptions, same_for_all)
+
+    def _checked_rows(
+        self, rows: Iterable[tuple[Any, ...]], same: Mapping[str, Any]
+    ) -> Iterator[tuple[Any, ...]]:
+        for row in rows:
+            check_arguments(self.__wrapped__, row, same)
+            yield row
+
+    def _map(
+        self,
+        where: Scope,
+        rows: Iterable[tuple[Any, ...]],
+        limit: int | None,
+        return_exceptions: bool,  # noqa: FBT001 - both maps name it
+        same_for_all: dict[str, Any],
+    ) -> Gather[list[R]]:
         if limit is not None:
             _checked("limit", limit)
         return where.run.map(
             where,
             self.__wrapped__,
-            items,
+            rows,
             same_for_all,
             self._options,
             limit=limit,
@@ -196,6 +254,7 @@ def go(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepHa
 
     Raises:
         NotInRunError: No run is active here.
+        TypeError: The arguments don't fit `function`, as in a plain call.
         UsageError: `function` can't be called.
     """
     if isinstance(function, Step):
@@ -207,6 +266,7 @@ def go(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepHa
             f"function and its arguments apart, as in go(function, 1, 2)"
         )
     _refuse_generator(function)
+    check_arguments(function, args, kwargs)
     return where.run.go(where, function, args, kwargs, _plain_options(_name_of(function)))
 
 

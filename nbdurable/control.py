@@ -14,6 +14,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from . import warned
 from .errors import DurableError
 from .handles import Handle, StepHandle
 from .label import described
@@ -207,9 +208,16 @@ def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
     return loads(found.output) if found is not None else ()
 
 
+def _text_of(message: Message) -> str:
+    """Return a message as text."""
+    if message.kind == "display":
+        return "[a display]\n"
+    return warned.text_of(message.data) if message.kind == "warning" else message.data
+
+
 def end_of(messages: Sequence[Message]) -> str:
     """Give the end of an output as text."""
-    text = "".join("[a display]\n" if one.kind == "display" else one.data for one in messages)
+    text = "".join(map(_text_of, messages))
     return text if len(text) <= LONGEST else f"...{text[-LONGEST:]}"
 
 

@@ -233,10 +233,11 @@ class Delivery:
         """Give the stage of the calling code; None where another step is shown live on it.
 
         Nor is anything shown live for a task or thread that the cell has started
-        itself: it has no order with what the cell shows.
+        itself: it has no order with what the cell shows; nor where displays are
+        collected: each change of one would be, and nobody looks.
         """
         where = scope.current.get()
-        if self._tee or where is None or where.run is not self._home.run:
+        if self._tee or where is None or where.run is not self._home.run or output.diverted():
             return None
         stage = _stage(where)
         return None if stage.busy or where.strand() != stage.home else stage

@@ -261,6 +261,18 @@ class Handle(Generic[T_co]):
     def __repr__(self) -> str:
         return f"<{self.kind} {self.label}: {self.state}>"
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Return what a notebook shows of it: how far it is, and how to get its value."""
+        if self.broken is not None:
+            cure = "its run ended before it did; run that cell again"
+        elif not self.durable:
+            cure = "a handle, not yet a value: .result() waits for it, await in an async cell"
+        elif self.ended is Kind.VALUE:
+            cure = "a handle, not its value: .result() gives it"
+        else:
+            cure = "a handle: .outcome() tells how it ended, .result() raises its error"
+        return {"text/plain": f"{self!r}\n{cure}"}
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Handle):
             return self is other

@@ -20,7 +20,9 @@ from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from . import output
+from IPython.core.displaypub import CapturingDisplayPublisher
+
+from . import output, streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -109,6 +111,8 @@ def capture_displays(shell: InteractiveShell) -> None:
     The publisher's own hooks are kept per thread, and steps have threads of
     their own; so its methods are covered. Once: `release_displays` first.
     """
+    kind: Any = type(shell)
+    kind.display_pub = _Publisher()
     cover_displays(shell)
     output.install_face(
         output.Face(
@@ -118,13 +122,53 @@ def capture_displays(shell: InteractiveShell) -> None:
             can_clear=lambda: hasattr(shell.display_pub, "pub_socket"),
             settle=_settled,
             raw=lambda: watched(shell),
+            diverted=lambda: isinstance(shell.display_pub, CapturingDisplayPublisher),
+            direct=functools.partial(_is_direct, shell),
         )
+    )
+
+
+class _Publisher:
+    """The shell's ``display_pub``: what a step's body assigns to it holds for that body alone.
+
+    What the cell assigns, as ``capture_output`` does, is covered like the first one.
+    """
+
+    def __get__(self, shell: InteractiveShell | None, owner: type) -> Any:
+        if shell is None:
+            return self
+        capture = output.current()
+        own = None if capture is None else capture.redirects.get("display_pub")
+        if own is not None:
+            return own
+        if "display_pub" not in vars(shell):
+            raise AttributeError("display_pub")
+        return vars(shell)["display_pub"]
+
+    def __set__(self, shell: InteractiveShell, publisher: Any) -> None:
+        capture = output.current()
+        if capture is None:
+            vars(shell)["display_pub"] = publisher
+            cover_displays(shell)
+        elif publisher is vars(shell)["display_pub"]:
+            capture.redirects.pop("display_pub", None)
+        else:
+            capture.redirects["display_pub"] = publisher
+
+
+def _is_direct(shell: InteractiveShell) -> bool:
+    """Tell whether what is printed goes to the front end: the kernel's own streams know a cell.
+
+    Their class is asked, for a user's own may pass on whatever it is asked.
+    """
+    return not in_kernel(shell) or all(
+        hasattr(type(streams.uncovered(kind)), "set_parent") for kind in ("stdout", "stderr")
     )
 
 
 def cover_displays(shell: InteractiveShell) -> None:
     """Cover the publisher that is in use, ``%%capture``'s for one, unless it is covered."""
-    publisher: Any = shell.display_pub
+    publisher: Any = vars(shell)["display_pub"]
     if hasattr(publisher.publish, "original"):
         return
     publish, clear = publisher.publish, publisher.clear_output
@@ -151,6 +195,9 @@ def release_displays(shell: InteractiveShell) -> None:
     for name in ("publish", "clear_output"):
         if hasattr(getattr(publisher, name), "original"):
             delattr(publisher, name)
+    kind: Any = type(shell)
+    if type(vars(kind).get("display_pub")).__module__ == __name__:  # whatever was reloaded
+        del kind.display_pub
     output.install_face(None)
 
 

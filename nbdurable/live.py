@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .pieces import Piece, Roll, last_state, messages_of, overwritten, so_far
+from .pieces import WHOLE, Piece, Roll, last_state, messages_of, overwritten, so_far
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -22,8 +22,15 @@ _PARTS = 64
 class Place(Protocol):
     """Where it is shown."""
 
-    raw: bool
     alone: bool
+
+    @property
+    def raw(self) -> bool:
+        """Tell whether carriage returns are understood there."""
+
+    @property
+    def lasting(self) -> bool:
+        """Tell whether text that was shown there can't be taken back."""
 
     def emit(self, kind: str, data: str, source: object) -> None:
         """Show a piece."""
@@ -44,6 +51,7 @@ class Live:
         self._destination = destination
         self._emit: Callable[[str, str, object], object] = destination.emit
         self._raw = destination.raw
+        self.lasting = destination.lasting
         self._alone = destination.alone
         self._held = ""
         self._piece: Piece | None = None
@@ -60,7 +68,7 @@ class Live:
             self._settle()
             self._piece = piece
         self._shown.add(piece.source)
-        if piece.kind == "display":
+        if piece.kind in WHOLE:
             self._emit(piece.kind, piece.text, piece.source)
         else:
             self._send_text(piece, piece.text if data is None else data)

@@ -3,7 +3,8 @@
 Invariant: whose output it is, is told by a ContextVar, so concurrent bodies don't
 mix, whatever threads they are on (CONTRACT section 6). What a capture holds is its
 last state; what of it was shown live is exactly what it holds, piece by piece, in
-the same order. Not caught: what a subprocess writes to file descriptor 1.
+the same order. What a body redirects, it redirects for itself alone. Not caught: what a
+subprocess writes to file descriptor 1.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import json
 import sys
 import threading
 import uuid
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
-from . import libraries
+from . import libraries, warned
 from .interrupts import uninterrupted
 from .libraries import Apart
 from .live import Live
-from .pieces import Piece, Roll, messages_of
+from .pieces import WHOLE, Piece, Roll, messages_of
 from .records import Message
 from .screen import Screen
 
@@ -34,6 +36,10 @@ LIMIT_CHARACTERS = 1_000_000
 
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 _OTHER: Final = {"stdout": "stderr", "stderr": "stdout"}
+_DIVERTED_BY: Final = {"display": "display_pub", "warning": "stderr"}
+
+HELD: Final = "held "
+"""Begins the kind of what was written to a stream itself, past what redirects it."""
 
 _current: contextvars.ContextVar[Capture | None] = contextvars.ContextVar(
     "nbdurable_capture", default=None
@@ -51,7 +57,9 @@ class Face:
     ``show`` takes a bundle (``data``, ``metadata``, ``transient``, ``update``);
     ``clear`` empties the cell, at once or when the next output comes, where it
     ``can_clear``; ``settle`` gives the last state of a live display, None if it has
-    been closed; ``raw`` tells whether carriage returns are understood where it shows.
+    been closed; ``raw`` tells whether carriage returns are understood where it shows;
+    ``diverted`` whether displays go to code that collects them, as ``capture_output``
+    does; ``direct`` whether the process's streams lead to it, and to nobody else.
     """
 
     show: Callable[[dict[str, Any]], object]
@@ -59,6 +67,8 @@ class Face:
     can_clear: Callable[[], bool] | None = None
     settle: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
     raw: Callable[[], bool] | None = None
+    diverted: Callable[[], bool] | None = None
+    direct: Callable[[], bool] | None = None
 
 
 _face: Face | None = None
@@ -77,16 +87,21 @@ class Capture:
     """One attempt's output, in the order in which it was written.
 
     While it follows somewhere (`follow`), what is written is shown there at once.
+    ``redirects`` holds what the body itself has put in the place of ``sys.stdout`` and its
+    like, ``recorders`` what records its warnings, the innermost last.
     """
 
     __slots__ = (
-        "_closed", "_cut", "_due", "_live", "_lock", "_roll", "destination", "inside", "unsent",
+        "_closed", "_cut", "_due", "_live", "_lock", "_roll", "destination", "inside", "recorders",
+        "redirects", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.destination: Destination | None = None
         self.unsent: tuple[Message, ...] = ()
         self.inside = False
+        self.redirects: dict[str, Any] = {}
+        self.recorders: list[Callable[[warnings.WarningMessage], object]] = []
         self._roll = Roll()
         self._live: Live | None = None
         self._closed: tuple[Message, ...] | None = None
@@ -105,8 +120,14 @@ class Capture:
         with self._lock:
             return list(self._closed or messages_of(self._roll.pieces, settled=False))
 
+    def diverts(self, kind: str) -> bool:
+        """Tell whether the body itself has redirected this kind of output."""
+        if kind == "warning" and self.recorders:
+            return True
+        return bool(self.redirects) and _DIVERTED_BY.get(kind, kind) in self.redirects
+
     def write(self, kind: str, data: str, source: object = None) -> bool:
-        """Add text of a stream, or a display's JSON; False if that is not this capture's.
+        """Add text of a stream, or JSON of a kind that is data; False if not this capture's.
 
         After its end a body that is still under way writes into nothing; whatever else
         it has left behind writes past it.
@@ -209,7 +230,7 @@ class Capture:
         left = LIMIT_CHARACTERS - self._roll.size
         if len(data) <= left:
             return self._add(kind, data, source)
-        if kind != "display" and left:
+        if kind not in WHOLE and left:
             self._add(kind, data[:left], source)
         self._mark_cut(source)
         return None
@@ -244,7 +265,8 @@ class Capture:
             self._retract({piece.source for piece in self._roll.pieces}, more=True)
 
     def _retract(self, sources: Container[object], *, more: bool) -> None:
-        self._roll.drop(sources)
+        # Text that can't be taken back where it was shown is recorded as it was shown.
+        self._roll.drop(sources, displays_only=self._live is not None and self._live.lasting)
         self._cut = self._cut and self._roll.size > LIMIT_CHARACTERS
         if self._live is not None:
             self._live.retract(sources, more=more)
@@ -340,13 +362,27 @@ def capture_clear(wait: bool, clear: Callable[[bool], object]) -> bool:  # noqa:
     if capture is not None and capture.clear(wait):
         return True
     screen = _screen.get()
-    if screen is None:
+    if screen is None or diverted():
         clear(wait)
         return False
     with screen.lock:
         screen.forget()
         clear(wait)
     return False
+
+
+def capture_warning(message: warnings.WarningMessage, show: Callable[..., object]) -> None:
+    """Take a warning if a step's output is being captured; else `show` it."""
+    capture = _current.get()
+    if capture is not None and capture.recorders:
+        capture.recorders[-1](message)
+        return
+    if (
+        capture is None
+        or capture.diverts("warning")
+        or not capture.write("warning", warned.data_of(message))
+    ):
+        show(message)
 
 
 # --- messages, kept as text and delivered -----------------------------------------------
@@ -371,25 +407,49 @@ def deliver(messages: Iterable[Message]) -> None:
 
 def _emit(kind: str, data: str, source: object) -> None:
     """Show one piece where this context's output goes."""
-    bundle = json.loads(data) if kind == "display" else {}
     capture = _current.get()
-    if capture is not None:
+    if capture is not None and not capture.diverts(kind):
         if kind == "display":
-            capture.display(bundle, data, source)
+            capture.display(json.loads(data), data, source)
         else:
             capture.write(kind, data, source)
         return
     token = _source.set(source)
     try:
         if kind == "display":
+            bundle = json.loads(data)
             _pass_display(bundle, functools.partial(_show, bundle))
+        elif kind == "warning":
+            module: Any = warnings
+            module._showwarnmsg(warned.message_of(data))  # noqa: SLF001 - what `warn` calls, too
         else:
-            other = getattr(sys, _OTHER[kind])
-            if getattr(other, "unflushed", True):
-                other.flush()
-            _write(getattr(sys, kind), data)
+            _emit_text(kind, data)
     finally:
         _source.reset(token)
+
+
+def _emit_text(kind: str, text: str) -> None:
+    """Write to the stream as it is redirected here; what was written past that, past that."""
+    name = kind.removeprefix(HELD)
+    stream = getattr(sys, name)
+    if kind != name:
+        stream = getattr(vars(sys)[name], "base", stream)
+    if getattr(getattr(sys, _OTHER[name]), "unflushed", True):
+        _flush(_OTHER[name])
+    if stream is not None:
+        _write(stream, text)
+
+
+def _emit_on_screen(kind: str, data: str, source: object) -> None:
+    """Show one piece in the cell itself, whatever its streams are redirected to by now."""
+    _emit(kind if kind in WHOLE else HELD + kind, data, source)
+
+
+def _flush(kind: str) -> None:
+    """Flush a stream that can be flushed: print asks for no more than a `write`."""
+    flush = getattr(getattr(sys, kind), "flush", None)
+    if flush is not None:
+        flush()
 
 
 def _show(bundle: dict[str, Any]) -> None:
@@ -418,13 +478,22 @@ class Destination:
     is the waiting cell's, or goes into the capture of the step whose body waits.
     """
 
-    __slots__ = ("_context", "alone", "open", "raw")
+    __slots__ = ("_context", "alone", "open")
 
     def __init__(self, *, alone: bool = True) -> None:
         self._context = contextvars.copy_context()
         self.alone = alone
         self.open = True
-        self.raw = _understands_returns()
+
+    @property
+    def raw(self) -> bool:
+        """Tell whether carriage returns may go there as they are."""
+        return self._context.copy().run(_understands_returns)
+
+    @property
+    def lasting(self) -> bool:
+        """Tell whether text that was shown there can't be taken back."""
+        return self._context.copy().run(_is_redirected)
 
     def emit(self, kind: str, data: str, source: object) -> None:
         """Show a piece."""
@@ -440,7 +509,7 @@ class Destination:
 
     def flush(self, kind: str) -> None:
         """Flush the stream that is written to."""
-        self._run(getattr(sys, kind).flush)
+        self._run(_flush, kind)
 
     def _run(self, show: Callable[..., object], *arguments: object) -> None:
         """Call `show` in a copy of the context; one that fails must not fail the step."""
@@ -453,11 +522,31 @@ class Destination:
 
 def _understands_returns() -> bool:
     """Tell whether carriage returns may go as they are to where this context's output goes."""
+    if _is_redirected():
+        return False
     if _current.get() is not None:
         return True
     if _face is not None and _face.raw is not None:
         return _face.raw()
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _is_redirected() -> bool:
+    """Tell whether this context's text goes to some code's stream: to be kept, not looked at."""
+    capture = _current.get()
+    if capture is not None:
+        return any(kind in capture.redirects for kind in _OTHER)
+    if any(getattr(vars(sys)[kind], "redirected", False) for kind in _OTHER):
+        return True
+    return _face is not None and _face.direct is not None and not _face.direct()
+
+
+def diverted() -> bool:
+    """Tell whether this context's displays go to code that collects them."""
+    capture = _current.get()
+    if capture is not None:
+        return capture.diverts("display")
+    return _face is not None and _face.diverted is not None and _face.diverted()
 
 
 def _retract(sources: Container[object], more: bool) -> None:  # noqa: FBT001 - run in a context
@@ -472,7 +561,9 @@ def enter_screen() -> contextvars.Token[Screen | None]:
     """Remember from now on what this context's cell shows, where that can be of use."""
     if _face is None or _face.clear is None or not (_face.can_clear and _face.can_clear()):
         return _screen.set(None)
-    return _screen.set(Screen(_face.clear, _emit))
+    if _is_redirected():
+        return _screen.set(None)
+    return _screen.set(Screen(_face.clear, _emit_on_screen))
 
 
 def leave_screen(token: contextvars.Token[Screen | None]) -> None:
@@ -502,7 +593,7 @@ def pass_text(kind: str, text: str, write: Callable[[str], int]) -> int:
 def _pass_display(bundle: dict[str, Any], show: Callable[[], object]) -> None:
     """Show a display in the cell, and remember it."""
     screen, source = _screen.get(), _source.get()
-    if screen is None:
+    if screen is None or diverted():
         show()
         return
     named = bundle.get("transient", {}).get("display_id", "")

@@ -1,6 +1,6 @@
 """What was written, piece by piece, and what a terminal would show of it in the end.
 
-Invariant: a piece is text of one stream from one source, or one display. Carriage
+Invariant: a piece is text of one stream from one source, one display or one warning. Carriage
 returns overwrite what stands in their own piece and nothing else.
 """
 
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .records import Message
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+WHOLE: Final = frozenset({"display", "warning"})
+"""Kinds whose pieces are data: never joined, cut or overwritten; all others are text."""
+
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """Text of one stream, or one display, from one source."""
+    """Text of one stream, one display or one warning, from one source."""
 
     kind: str
     texts: list[str]
@@ -28,7 +31,7 @@ class Piece:
 
     @property
     def text(self) -> str:
-        """The text, or the display's JSON."""
+        """The text, or the JSON of a display or warning."""
         return "".join(self.texts)
 
     @property
@@ -50,7 +53,7 @@ class Roll:
         """Add to the last piece if it goes on, or begin one."""
         self.size += len(data)
         last = self.pieces[-1] if self.pieces else None
-        if last is not None and last.kind == kind != "display" and last.source is source:
+        if last is not None and last.kind == kind and last.source is source and kind not in WHOLE:
             last.texts.append(data)
             return last
         piece = Piece(kind, [data], source)
@@ -62,10 +65,15 @@ class Roll:
         self.size += piece.size
         self.pieces.insert(len(self.pieces) - 1, piece)
 
-    def drop(self, sources: Container[object]) -> bool:
+    def drop(self, sources: Container[object], *, displays_only: bool = False) -> bool:
         """Take out what came from `sources`; tell whether that was anything."""
-        dropped = [piece for piece in self.pieces if piece.source in sources]
-        self.pieces = [piece for piece in self.pieces if piece.source not in sources]
+        dropped = [
+            piece
+            for piece in self.pieces
+            if piece.source in sources and (piece.kind == "display" or not displays_only)
+        ]
+        gone = set(map(id, dropped))
+        self.pieces = [piece for piece in self.pieces if id(piece) not in gone]
         self.size -= sum(piece.size for piece in dropped)
         return bool(dropped)
 
@@ -81,7 +89,7 @@ class Roll:
     def compact(self) -> None:
         """Make room: drop what carriage returns have overwritten, as progress bars do."""
         for piece in self.pieces:
-            if piece.kind != "display":
+            if piece.kind not in WHOLE:
                 self.replace(piece, so_far(piece.text))
 
 
@@ -90,7 +98,7 @@ def messages_of(pieces: Iterable[Piece], *, settled: bool = True) -> tuple[Messa
     found: list[Message] = []
     for kind, run in groupby(pieces, key=lambda piece: piece.kind):
         texts = [piece.text for piece in run]
-        if kind == "display":
+        if kind in WHOLE:
             found += [Message(kind, text) for text in texts]
         else:
             found.append(Message(kind, "".join(map(last_state, texts) if settled else texts)))

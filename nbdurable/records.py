@@ -89,10 +89,11 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One captured piece of output: a stream's text or a display's MIME bundle.
+    """One captured piece of output: a stream's text, a display's MIME bundle, or a warning.
 
-    ``kind`` is ``stdout``, ``stderr`` or ``display``; ``data`` the text, or the
-    JSON text of ``{"data": ..., "metadata": ...}``.
+    ``kind`` is ``stdout``, ``stderr``, ``display`` or ``warning``, or, of a stream that
+    was written to past what had redirected it, ``held stdout`` or ``held stderr``; ``data``
+    the text, or the JSON text of ``{"data": ..., "metadata": ...}`` or of a warning.
     """
 
     kind: str

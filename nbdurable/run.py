@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import scope
 from .bodies import Bodies
+from .called import StepCoroutine, never_awaited
 from .cancellation import Cancellation
 from .combinators import Combinator, Gather, Select, flatten, refuse_twice
 from .completion import Completions
@@ -181,19 +182,19 @@ class Run:
         self,
         where: Scope,
         function: Callable[..., Any],
-        items: Iterable[Any],
+        rows: Iterable[tuple[Any, ...]],
         same: dict[str, Any],
         options: StepOptions,
         *,
         limit: int | None,
         return_exceptions: bool,
     ) -> Gather[Any]:
-        """Start `function` for each of `items`, and gather; `same` is digested once for all."""
+        """Start `function` with each of `rows`, and gather; `same` is digested once for all."""
         shared = () if limit is None else (Limit(limit, kept=True),)
         held: Held = dict.fromkeys(same)
         handles = []
-        for item in items:
-            handle = self._claim(where, function, (item,), same, options, held=held, limits=shared)
+        for row in rows:
+            handle = self._claim(where, function, row, same, options, held=held, limits=shared)
             handles.append(handle)
             if not handle.durable:
                 with uninterrupted():
@@ -240,13 +241,7 @@ class Run:
         """Claim the call now, in program order; start it when it is awaited."""
         handle = self._claim(where, function, arguments, keywords, options)
         handle.held = True
-
-        async def called() -> Any:
-            if not handle.durable and not handle.started:
-                self._bodies.launch(handle)
-            return await handle
-
-        return called()
+        return StepCoroutine(handle, self._bodies.launch)
 
     def _claim(
         self,
@@ -684,6 +679,8 @@ class Run:
             self._say_unseen()
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
+        if forgotten := never_awaited(self.handles):
+            self._news.say(forgotten)
         self._delivery.close()
         now = self._news.clock.time()
         try:

@@ -15,7 +15,7 @@ import inspect
 import threading
 import traceback
 import types
-from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -370,7 +370,7 @@ def _note_moved(
 
 
 def _refuse_value(work: Work, value: Any) -> UsageError | None:
-    if isinstance(value, types.GeneratorType | types.AsyncGeneratorType | types.CoroutineType):
+    if isinstance(value, types.GeneratorType | types.AsyncGeneratorType | Coroutine):
         kind = type(value).__name__
         return UsageError(
             f"{work.label} returned a {kind}, which can't be saved: return a list, or `await` in it"

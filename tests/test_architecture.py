@@ -25,6 +25,7 @@ FLOORS = {
     "pieces": 1,
     "live": 1.05,
     "screen": 1.05,
+    "signatures": 1,
     "tree": 1,
     "progress": 1.02,
     "versions": 1.05,
@@ -34,6 +35,7 @@ FLOORS = {
     "summary": 1.15,
     "reductions": 1,
     "output": 1.1,
+    "warned": 1.05,
     "streams": 1.2,
     "region": 1.3,
     "drawing": 1.3,
@@ -42,6 +44,7 @@ FLOORS = {
     "step": 3,
     "handles": 4.0,
     "scope": 4.0,
+    "called": 4.1,
     "combinators": 4.1,
     "news": 4.2,
     "ledger": 4.3,
@@ -102,7 +105,7 @@ IMPORTERS = {
     "pickle": {"codec"},
     "xxhash": {"fingerprint"},
     "tenacity": {"store", "step"},
-    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last three for types
+    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last two for types
     "ipykernel": set(),  # whatever runs the cell is asked through the shell
     "ipywidgets": set(),
     "anywidget": {"widget"},

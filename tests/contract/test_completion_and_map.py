@@ -206,6 +206,49 @@ def test_map(always_replay, bench):
     assert bench.effects() == {"scaled 1": 2, "scaled 2": 2, "scaled 3": 1}
 
 
+def mapped_by_rows(probe):
+    """Map a step over rows of arguments, with what all have in common, and handles among them."""
+
+    @step
+    def scaled(number, times, *, table):
+        probe.effect(f"scaled {number} {times}")
+        if times == 3:
+            raise ValueError(times)
+        return table["offset"] + number * times
+
+    table = {"offset": 100}
+    good = scaled.starmap(zip([1, 2], [10, 20], strict=True), table=table).result()
+    rows = ([one, go(int, times)] for one, times in [(1, "4"), (5, "3")])
+    mixed = scaled.starmap(rows, table=table, return_exceptions=True, limit=1).result()
+    nothing = scaled.starmap([], table=table).result()
+    again = scaled.map([1], times=10, table=table)
+    return good, [mixed[0], str(mixed[1])], nothing, again.result()
+
+
+def test_starmap(always_replay, bench):
+    """As `map`, with a row of arguments for each call: the same calls, in the order of the rows."""
+    assert always_replay(mapped_by_rows).value == ([110, 140], [104, "3"], [], [110])
+    assert bench.effects() == {"scaled 1 10": 2, "scaled 2 20": 1, "scaled 1 4": 1, "scaled 5 3": 1}
+
+
+def test_what_starmap_holds_constant_is_digested_once(tmp_path):
+    """As with `map`: one implementation, so what moves under it is noticed, too."""
+
+    @step(version=1)
+    def uses(one, two, table):
+        return one + two + Counted.looked
+
+    def looked(rows):
+        Counted.looked = 0
+        with workflow("rows", store=tmp_path / "store.duckdb", new=True):
+            uses.starmap([(one, 2) for one in range(rows)], table=Counted()).result()
+        return Counted.looked
+
+    few, many = looked(2), looked(8)
+    # Each body's start and end looks at it, whatever the digesting at the call.
+    assert many - few == 6 * 2
+
+
 class Counted:
     """A value that counts how often it is looked at."""
 

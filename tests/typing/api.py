@@ -25,11 +25,17 @@ assert_type(shout.go("a").outcome(), Outcome[str])
 assert_type(go(len, "abc"), StepHandle[int])
 assert_type(step(str.upper, name="upper").go("a").result(), str)
 assert_type(after(1).result(), None)
+assert_type(double.map([1, 2], times=2), Gather[list[int]])
+assert_type(double.starmap([(1, 2)], limit=3).result(), list[int])
+assert_type(shout.starmap(zip("ab"), return_exceptions=True).result(), list[str])
 assert_type(gather({"a": go(len, "a")}), Gather[dict[str, int]])
 select(go(len, "a"), go(len, "b")).index
 
 double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
+double.map([1], [2])  # type: ignore[arg-type] # several iterables are for starmap
+double.starmap([1])  # type: ignore[list-item] # rows, not items
+double.starmap([(1, 2)], [(3, 4)])  # type: ignore[arg-type,call-arg]
 go(len)  # type: ignore[call-arg]
 
 
