@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 import types
 import urllib.error
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_functions_that_no_module_holds():
         ([{"deep": threading.Lock()}], "list can't be pickled"),
         ((number for number in range(3)), "a generator can't be stored; return a list"),
         ([(number for number in range(3))], "generator can't be stored"),
-        (Path(__file__).open("rb"), "can't be pickled"),  # noqa: SIM115 - closed below
+        (Path(__file__).open("rb"), "an open file can't be stored; return its path"),  # noqa: SIM115 - closed below
     ],
     ids=["lock", "inside", "generator", "generator inside", "file"],
 )
@@ -321,6 +322,7 @@ def test_notebook_class_that_is_gone(main, monkeypatch):
 
     data = encode({"a": main(Vanished)()}).data
     failed = encode_error(main(VanishedError)("x")).data
+    grouped = encode_error(ExceptionGroup("g", [VanishedError("y")])).data
     monkeypatch.delattr(sys.modules["__main__"], "Vanished")
     monkeypatch.delattr(sys.modules["__main__"], "VanishedError")
     with pytest.raises(DecodeError, match=r"class `Vanished` is not defined.*run the cell that"):
@@ -328,14 +330,7 @@ def test_notebook_class_that_is_gone(main, monkeypatch):
     with pytest.raises(DecodeError, match="class `VanishedError` is not defined"):
         decode_error(failed)
     with pytest.raises(DecodeError, match="class `VanishedError` is not defined"):
-        decode_error(encode_error_of_group(failed))
-
-
-def encode_error_of_group(inner):
-    """Give the payload of a group around an encoded error."""
-    group = encode_error(ExceptionGroup("g", [ValueError(1)]))
-    fields = decode(group.data)
-    return encode({**fields, "errors": [inner]}).data
+        decode_error(grouped)
 
 
 WRITE = """
@@ -615,14 +610,7 @@ def test_arguments_that_cant_be_stored():
 
 def test_errors_that_cant_come_back():
     """An error that pickles but can't be restored is refused before it is stored."""
-
-    class Refuses(Exception):
-        def __setattr__(self, name, value):
-            raise AttributeError("refused")
-
-    with pytest.raises(EncodeError, match=r"Refuses can't be restored: .*refused"):
-        encode_error(Refuses("x"))
-    with pytest.raises(EncodeError, match=r"ValueError can't be restored.*no way back"):
+    with pytest.raises(EncodeError, match=r"argument of ValueError can't be stored.*no way back"):
         encode_error(ValueError(RaisesOnLoad()))
     error = ValueError("v")
     error.part = RaisesOnLoad()
@@ -644,7 +632,7 @@ def test_a_reduction_that_gives_no_error():
 
 
 def test_traceback_text():
-    """The traceback is kept as text, with its causes; the error itself carries none."""
+    """The traceback is kept as text, with its causes; the error shows where it was raised."""
 
     def fail():
         try:
@@ -658,8 +646,10 @@ def test_traceback_text():
     assert "the error" in text
     assert 'raise ValueError("the error") from error' in text
     found = decode_error(payload.data)
-    assert found.__traceback__ is None
-    assert found.__cause__ is None
+    shown = traceback.extract_tb(found.__traceback__)
+    assert [line.name for line in shown] == ["raised", "fail"]
+    assert shown[-1].line == 'raise ValueError("the error") from error'
+    assert found.__cause__.args == ("the cause",)
 
 
 def test_an_error_that_cant_say_itself():

@@ -1,0 +1,326 @@
+"""Classes and functions that no module holds by name: found again in the live program, or apart.
+
+Invariant: restoring one changes nothing in the live program. A class comes back as the
+live class of the same qualname, bases and code where there is one: its definition is then
+not even unpickled. Else it is made anew, apart from every live class, and that is told.
+A function keeps its own code and cells and reads the live globals of its module.
+
+This module pickles nothing itself: `nbdurable.codec` hands in what does.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dis
+import enum
+import functools
+import importlib
+import re
+import secrets
+import sys
+import threading
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+
+from .fingerprint.prints import digest16
+from .fingerprint.source import instructions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+Definition = tuple[bytes, bytes]
+"""Two pickles: what makes an empty class, and what fills it (which may name the class)."""
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes)
+_VOLATILE = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
+_MOST_ITEMS = 1_000
+"""A longer container in a class or a closure is compared by its length."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_FUNCTIONS = (types.FunctionType, classmethod, staticmethod, property)
+
+_lock = threading.RLock()
+_tokens: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+_made: WeakValueDictionary[bytes, type] = WeakValueDictionary()
+_apart: WeakSet[type] = WeakSet()
+
+
+class Known(NamedTuple):
+    """By what a class that is stored by value is found again."""
+
+    token: bytes
+    module: str
+    qualname: str
+    kind: type
+    bases: tuple[type, ...]
+    code: bytes
+    data: bytes
+    later: int
+
+
+class Decoding:
+    """What one decode knows of classes: those of its own encode, those that it has made."""
+
+    __slots__ = ("_definitions", "_known", "_loads", "_restored", "_say", "_token")
+
+    def __init__(
+        self,
+        loads: Callable[[bytes], Any],
+        known: Mapping[bytes, type],
+        say: Callable[[str], object] | None,
+    ) -> None:
+        self._loads = loads
+        self._known = known
+        self._say = say
+        self._definitions: dict[bytes, Definition] = {}
+        self._restored: dict[bytes, type] = {}
+
+    def __enter__(self) -> None:
+        self._token = _decoding.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _decoding.reset(self._token)
+
+    def restored(self, known: Known, definitions: Mapping[bytes, Definition]) -> type:
+        """Return the live class that `known` means, or one that is made apart from it."""
+        self._definitions.update(definitions)
+        token = known.token
+        found = self._restored.get(token) or self._known.get(token) or _live(known)
+        if found is None:
+            with _lock:
+                found = _made.get(token) or self._make(token)
+            self._tell(known)
+        self._restored[token] = found
+        return found
+
+    def _make(self, token: bytes) -> type:
+        """Make a class from its definition; while that is read, it can name the class."""
+        empty, content = self._definitions[token]
+        make, arguments = self._loads(empty)
+        made: type = make(*arguments)
+        _apart.add(made)
+        _tokens[made] = token
+        self._restored[token] = made
+        fill, state = self._loads(content)
+        fill(made, state)
+        _made[token] = made
+        return made
+
+    def _tell(self, known: Known) -> None:
+        if self._say is not None:
+            self._say(
+                f"a saved value is of the class `{known.qualname}`, which nothing has made in this "
+                f"session so far: it came back with a class of its own, and `isinstance` and "
+                f"`except` take that for another; make the class outside of steps, before its "
+                f"value is asked for"
+            )
+
+
+_decoding: contextvars.ContextVar[Decoding] = contextvars.ContextVar("nbdurable_decoding")
+
+
+def class_of(known: tuple[Any, ...], definitions: dict[bytes, Definition]) -> type:
+    """Restore a class that was stored by value: what its pickle calls."""
+    return _decoding.get().restored(Known(*known), definitions)
+
+
+def function_of(
+    code: types.CodeType, module: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    """Restore a function over the live globals of its module: what its pickle calls."""
+    home = sys.modules.get(module) or importlib.import_module(module)
+    return types.FunctionType(code, vars(home), closure=closure)
+
+
+def fill_function(function: types.FunctionType, state: tuple[dict[str, Any], ...]) -> None:
+    """Give a restored function its cells' contents, its defaults and its attributes."""
+    attributes, slots = state
+    vars(function).update(attributes)
+    closure = slots.pop("__closure__")
+    for own, saved in zip(function.__closure__ or (), closure or (), strict=True):
+        if _is_full(saved):
+            own.cell_contents = saved.cell_contents
+    for name, value in slots.items():
+        setattr(function, name, value)
+
+
+def parametrised(origin: Any, arguments: tuple[Any, ...]) -> Any:
+    """Restore a parametrised generic class: what its pickle calls."""
+    return origin[arguments]
+
+
+def generic(kind: type) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return what `kind` is a parametrised class of, and with what; None if it is no such class."""
+    said = vars(kind).get("__pydantic_generic_metadata__")
+    if not said or said.get("origin") is None:
+        return None
+    origin, arguments = said["origin"], said["args"]
+    return (origin, arguments) if origin[arguments] is kind else None
+
+
+def live_module(function: types.FunctionType) -> str | None:
+    """Return the name of the module whose namespace `function` reads; None if it is of none."""
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return name if module is not None and vars(module) is function.__globals__ else None
+
+
+def known_of(kind: type) -> Known:
+    """Return by what a class will be found again, in this process or another."""
+    with _lock:
+        token = _tokens.setdefault(kind, secrets.token_bytes(16))
+    name = type.__getattribute__(kind, "__qualname__")
+    first = Known(
+        token, kind.__module__, name, type(kind), kind.__bases__, code_of(kind), _data_of(kind), 0
+    )
+    equals = _equals(first)
+    later = len(equals) - 1 - equals.index(kind) if kind in equals else 0
+    return first._replace(later=later)
+
+
+def _live(known: Known) -> type | None:
+    """Return the live class that is meant: of several that are equal, by the order of their making.
+
+    It is counted from the newest, since those that an earlier run of a cell has left behind
+    may still be there.
+    """
+    equals = _equals(known)
+    if not equals:
+        return None
+    return equals[-1 - known.later] if known.later < len(equals) else equals[-1]
+
+
+def _equals(known: Known) -> list[type]:
+    """Return the live classes of this name, these bases and this code, the oldest first."""
+    base = known.bases[0] if known.bases else object
+    live: list[type] = type.__subclasses__(base)
+    found = [
+        one
+        for one in live
+        if type.__getattribute__(one, "__qualname__") == known.qualname
+        and one not in _apart
+        and one.__module__ == known.module
+        and one.__bases__ == known.bases
+        and type(one) is known.kind
+        and code_of(one) == known.code
+    ]
+    if len(found) > 1:
+        same = [one for one in found if _data_of(one) == known.data]
+        return same or found
+    return found
+
+
+# --- what a class is compared by --------------------------------------------------------
+
+
+def code_of(kind: type) -> bytes:
+    """Return a digest of a class's code: its functions, what they close over, its constants.
+
+    Not of docstrings and positions, and not of what changes while it is used: containers,
+    and the attributes that its own functions assign.
+    """
+    return digest16(repr(_class_text(kind, set())).encode("utf-8", "backslashreplace"))
+
+
+def _data_of(kind: type) -> bytes:
+    """Return a digest of a class's data, by which one of several with equal code is told."""
+    found = [
+        (name, _text(value, set(), whole=True))
+        for name, value in sorted(vars(kind).items())
+        if not name.startswith("__")
+    ]
+    return digest16(repr(found).encode("utf-8", "backslashreplace"))
+
+
+def _class_text(kind: type, seen: set[int]) -> tuple[Any, ...]:
+    seen.add(id(kind))
+    written = set(_written(kind))
+    parts: list[Any] = [
+        (name, _text(value, seen, whole=False))
+        for name, value in sorted(vars(kind).items())
+        if name not in _VOLATILE
+        and name not in written
+        and (not name.startswith("__") or isinstance(value, _FUNCTIONS))
+    ]
+    if isinstance(kind, enum.EnumMeta):
+        members: list[enum.Enum] = list(kind)
+        parts += [(one.name, _text(one.value, seen, whole=True)) for one in members]
+    annotations = vars(kind).get("__annotations__", {})
+    said = [(name, _ADDRESS.sub("", str(one))) for name, one in annotations.items()]
+    return kind.__module__, kind.__qualname__, tuple(parts), tuple(said)
+
+
+def _text(value: Any, seen: set[int], *, whole: bool) -> Any:
+    """Write a value out, the same in every process; `whole`, with what containers hold."""
+    if isinstance(value, enum.Enum):
+        return type(value).__qualname__, value.name
+    if type(value) in _ATOMS:
+        return type(value).__name__, value
+    if id(value) in seen:
+        return "again", type(value).__qualname__
+    if isinstance(value, types.FunctionType):
+        return _function_text(value, seen | {id(value)})
+    if isinstance(value, classmethod | staticmethod | types.MethodType):
+        return type(value).__name__, _text(value.__func__, seen, whole=whole)
+    if isinstance(value, property):
+        parts = (value.fget, value.fset, value.fdel)
+        return "property", [_text(one, seen, whole=whole) for one in parts]
+    if isinstance(value, functools.cached_property):
+        return "cached_property", _text(value.func, seen, whole=whole)
+    if isinstance(value, type):
+        local = "<locals>" in value.__qualname__
+        return _class_text(value, seen) if local else (value.__module__, value.__qualname__)
+    if type(value) in {tuple, frozenset} or (whole and type(value) in {list, dict, set}):
+        return _container_text(value, seen | {id(value)}, whole=whole)
+    return type(value).__module__, type(value).__qualname__
+
+
+def _container_text(value: Any, seen: set[int], *, whole: bool) -> Any:
+    if len(value) > _MOST_ITEMS:
+        return type(value).__name__, len(value)
+    if isinstance(value, dict):
+        items: list[Any] = [
+            (_text(name, seen, whole=whole), _text(one, seen, whole=whole))
+            for name, one in value.items()
+        ]
+    else:
+        items = [_text(one, seen, whole=whole) for one in value]
+    ordered = sorted(items, key=repr) if isinstance(value, set | frozenset) else items
+    return type(value).__name__, ordered
+
+
+def _function_text(function: types.FunctionType, seen: set[int]) -> Any:
+    cells = [
+        _text(cell.cell_contents, seen, whole=True) if _is_full(cell) else "empty"
+        for cell in function.__closure__ or ()
+    ]
+    defaults = [_text(one, seen, whole=True) for one in function.__defaults__ or ()]
+    keywords = _text(function.__kwdefaults__, seen, whole=True)
+    return instructions(_without_docstring(function)), defaults, keywords, cells
+
+
+def _without_docstring(function: types.FunctionType) -> types.CodeType:
+    code = function.__code__
+    constants = code.co_consts
+    if constants and isinstance(constants[0], str) and constants[0] == function.__doc__:
+        return code.replace(co_consts=(None, *constants[1:]))
+    return code
+
+
+def _written(kind: type) -> Iterator[str]:
+    """Yield the names of attributes that a class's own functions assign."""
+    for value in vars(kind).values():
+        function = getattr(value, "__func__", getattr(value, "fget", value))
+        if isinstance(function, types.FunctionType):
+            for step in dis.get_instructions(function.__code__):
+                if step.opname == "STORE_ATTR":
+                    yield step.argval
+
+
+def _is_full(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
