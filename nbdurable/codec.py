@@ -195,10 +195,12 @@ def settle_error(error: BaseException) -> SettledError:
     except DecodeError as failure:
         raise EncodeError(f"{type(error).__name__} can't be restored: {failure}") from failure
     for live, one in zip(errors, found, strict=True):
-        if id(live) in shared.whole and failures.words(live) != failures.words(one):
-            raise EncodeError(
-                f"{type(live).__name__} would come back with other words than its own"
-            )
+        said, before = failures.words(one), failures.words(live)
+        if said[0] != before[0] or (said[1] != before[1] and id(live) not in shared.reworded):
+            if id(live) in shared.whole:
+                name = type(live).__name__
+                raise EncodeError(f"{name} would come back with other words than {before[0]!r}")
+            shared.texts[id(live)] = f"str({type(live).__name__})"
         BaseException.with_traceback(one, live.__traceback__)
     return SettledError(payload, found[-1], tuple(dict.fromkeys(shared.texts.values())))
 
@@ -265,12 +267,13 @@ class _Shared:
 
     ``classes`` are those stored by value, ``definitions`` what they are made again from.
     ``texts`` is None for a value, which is stored as it is or not at all; for an error, the
-    attributes that are kept as text, by their values' ids. ``whole`` are the errors whose
-    arguments must come back, ``linked`` those whose causes and contexts are stored apart.
+    attributes that are kept as text, by their values' ids. ``whole`` are the errors that must
+    come back with their words, ``reworded`` those of whose arguments one is kept as text,
+    ``linked`` those whose causes and contexts are stored apart.
     """
 
     __slots__ = (
-        "classes", "definitions", "linked", "modules", "own", "texts", "tried", "whole",
+        "classes", "definitions", "linked", "modules", "own", "reworded", "texts", "tried", "whole",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -279,6 +282,7 @@ class _Shared:
         self.definitions: dict[bytes, Definition] = {}
         self.texts: dict[int, str] | None = None
         self.whole: Container[int] = ()
+        self.reworded: set[int] = set()
         self.linked: Container[int] = ()
         self.own: dict[int, tuple[object, bool]] = {}
         self.tried: dict[int, tuple[object, object]] = {}
@@ -411,6 +415,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
             try:
                 self._tried(value)
             except CodecError as reason:
+                if name == "args":
+                    name = failures.attribute(error, value) or name
+                    shared.reworded.add(id(error))
                 if name == "args" and id(error) in shared.whole:
                     del shared.tried[id(value)]
                     said = f"an argument of {type(error).__name__} can't be stored"

@@ -160,6 +160,16 @@ def words(error: BaseException) -> tuple[str | None, str | None]:
     return found[0], found[1]
 
 
+def attribute(error: BaseException, value: object) -> str:
+    """Return the attribute or slot of an error that holds `value`; nothing if none does."""
+    slots = {
+        name: one
+        for _, name, descriptor in _slots(type(error))
+        for one in _values(descriptor, error)
+    }
+    return next((name for name, one in {**vars(error), **slots}.items() if one is value), "")
+
+
 def _is_plain_group(group: BaseExceptionGroup[Any]) -> bool:
     """Tell whether a group's arguments are its message and its members, which make them again."""
     if len(group.args) != 2 or type(group.args[1]) not in {list, tuple}:  # noqa: PLR2004
