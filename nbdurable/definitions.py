@@ -40,6 +40,9 @@ _MOST_ITEMS = 1_000
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _FUNCTIONS = (types.FunctionType, classmethod, staticmethod, property)
 
+# Not `kind.__qualname__`, for which a metaclass may run code of its own.
+_qualname: Callable[[type], str] = vars(type)["__qualname__"].__get__
+
 _lock = threading.RLock()
 _tokens: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 _made: WeakValueDictionary[bytes, type] = WeakValueDictionary()
@@ -170,7 +173,7 @@ def known_of(kind: type) -> Known:
     """Return by what a class will be found again, in this process or another."""
     with _lock:
         token = _tokens.setdefault(kind, secrets.token_bytes(16))
-    name = type.__getattribute__(kind, "__qualname__")
+    name = _qualname(kind)
     first = Known(
         token, kind.__module__, name, type(kind), kind.__bases__, code_of(kind), _data_of(kind), 0
     )
@@ -198,7 +201,7 @@ def _equals(known: Known) -> list[type]:
     found = [
         one
         for one in live
-        if type.__getattribute__(one, "__qualname__") == known.qualname
+        if _qualname(one) == known.qualname
         and one not in _apart
         and one.__module__ == known.module
         and one.__bases__ == known.bases
