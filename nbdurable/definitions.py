@@ -92,16 +92,18 @@ class Decoding:
         found = self._restored.get(token) or self._known.get(token) or _live(known)
         if found is None:
             with _lock:
-                found = _made.get(token) or self._make(token)
+                found = _made.get(token) or self._make(known)
             self._tell(known)
         self._restored[token] = found
         return found
 
-    def _make(self, token: bytes) -> type:
+    def _make(self, known: Known) -> type:
         """Make a class from its definition; while that is read, it can name the class."""
+        token = known.token
         empty, content = self._definitions[token]
         make, arguments = self._loads(empty)
         made: type = make(*arguments)
+        made.__qualname__ = known.qualname
         _apart.add(made)
         _tokens[made] = token
         self._restored[token] = made
