@@ -311,6 +311,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         self._shared = shared
         self._modules = shared.modules
         self._sent: set[bytes] | None = None if defines else set()
+        self._cells: set[int] = set()
 
     def reducer_override(self, obj: Any) -> Any:
         is_class = isinstance(obj, type)
@@ -330,6 +331,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
             return self._error(obj)
         if isinstance(obj, types.FunctionType):
             return self._function(obj)
+        if isinstance(obj, types.CellType) and id(obj) in self._cells:
+            return types.CellType, ()
         if isinstance(obj, TypeVar) and _lookup_main(obj.__name__) is obj:
             return _notebook_class, (obj.__name__,)
         if (found := reduction(obj, _PROTOCOL, LARGE)) is not None:
@@ -345,27 +348,33 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         reduced = super().reducer_override(obj)
         if not isinstance(reduced, tuple) or len(reduced) < len(("make", "with", "state")):
             return reduced
-        known = definitions.known_of(obj)
-        self._define(known.token, obj, reduced)
+        token = definitions.token_of(obj)
+        self._define(token, obj, reduced)
+        # By itself: it may name other such classes, whose definitions come with this one's.
+        known = self._apart(tuple(definitions.known_of(obj)), defines=True)
         if self._sent is None:
-            return definitions.class_of, (tuple(known), {})
-        new = {
-            token: one for token, one in self._shared.definitions.items() if token not in self._sent
-        }
+            return definitions.class_of, (token, known, {})
+        found = self._shared.definitions
+        new = {one: found[one] for one in found if one not in self._sent}
         self._sent.update(new)
-        return definitions.class_of, (tuple(known), new)
+        return definitions.class_of, (token, known, new)
 
     def _define(self, token: bytes, obj: type, reduced: tuple[Any, ...]) -> None:
         """Pickle what a class is made again from, once; other classes are named in it."""
-        if token in self._shared.classes:
+        classes = self._shared.classes
+        if token in classes:
             return
-        self._shared.classes[token] = obj
+        classes[token] = obj
         make, arguments, state, _, _, fill = reduced
         # Without cloudpickle's own token, by which it would fill the live class.
         *arguments, _, more = arguments
-        pickled = [self._apart((make, (*arguments, None, more)), defines=True)]
-        pickled.append(self._apart((fill, state), defines=True))
-        self._shared.definitions[token] = (pickled[0], pickled[1])
+        try:
+            empty = self._apart((make, (*arguments, None, more)), defines=True)
+            content = self._apart((fill, state), defines=True)
+        except EncodeError:
+            del classes[token]
+            raise
+        self._shared.definitions[token] = empty, content
 
     def _function(self, obj: types.FunctionType) -> Any:
         """Store a function that no module holds by name over the live globals of its module."""
@@ -373,12 +382,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         home = definitions.live_module(obj)
         if home is None or not isinstance(reduced, tuple):
             return reduced
-        _, (code, _, _, _, closure), (attributes, slots), *_ = reduced
+        attributes, slots = reduced[2]
         del slots["__globals__"], slots["_cloudpickle_submodules"]
+        # Functions that share a variable share its cell. What is in it comes with the state,
+        # for that may be the function itself.
+        closure = slots.pop("__closure__")
+        self._cells.update(map(id, closure or ()))
         return (
             definitions.function_of,
-            (code, home, closure),
-            (attributes, slots),
+            (obj.__code__, home, closure),
+            (attributes, slots, definitions.contents(closure)),
             None,
             None,
             definitions.fill_function,

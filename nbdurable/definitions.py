@@ -52,13 +52,11 @@ _apart: WeakSet[type] = WeakSet()
 class Known(NamedTuple):
     """By what a class that is stored by value is found again."""
 
-    token: bytes
     module: str
     qualname: str
     kind: type
     bases: tuple[type, ...]
     code: bytes
-    data: bytes
     later: int
 
 
@@ -85,21 +83,32 @@ class Decoding:
     def __exit__(self, *_: object) -> None:
         _decoding.reset(self._token)
 
-    def restored(self, known: Known, definitions: Mapping[bytes, Definition]) -> type:
-        """Return the live class that `known` means, or one that is made apart from it."""
+    def restored(
+        self, token: bytes, pickled: bytes, definitions: Mapping[bytes, Definition]
+    ) -> type:
+        """Return the live class that is meant, or one that is made apart from it.
+
+        Args:
+            token: The class as this encode has named it.
+            pickled: What it is `Known` by, which may name other such classes.
+            definitions: What this class and those are made again from.
+        """
         self._definitions.update(definitions)
-        token = known.token
-        found = self._restored.get(token) or self._known.get(token) or _live(known)
+        found = self._restored.get(token) or self._known.get(token)
         if found is None:
-            with _lock:
-                found = _made.get(token) or self._make(known)
-            self._tell(known)
-        self._restored[token] = found
+            known = Known(*self._loads(pickled))
+            found = _live(known) or self._apart(token, known)
+            self._restored[token] = found
         return found
 
-    def _make(self, known: Known) -> type:
+    def _apart(self, token: bytes, known: Known) -> type:
+        with _lock:
+            found = _made.get(token) or self._make(token, known)
+        self._tell(known)
+        return found
+
+    def _make(self, token: bytes, known: Known) -> type:
         """Make a class from its definition; while that is read, it can name the class."""
-        token = known.token
         empty, content = self._definitions[token]
         make, arguments = self._loads(empty)
         made: type = make(*arguments)
@@ -125,9 +134,9 @@ class Decoding:
 _decoding: contextvars.ContextVar[Decoding] = contextvars.ContextVar("nbdurable_decoding")
 
 
-def class_of(known: tuple[Any, ...], definitions: dict[bytes, Definition]) -> type:
+def class_of(token: bytes, pickled: bytes, definitions: dict[bytes, Definition]) -> type:
     """Restore a class that was stored by value: what its pickle calls."""
-    return _decoding.get().restored(Known(*known), definitions)
+    return _decoding.get().restored(token, pickled, definitions)
 
 
 def function_of(
@@ -138,14 +147,21 @@ def function_of(
     return types.FunctionType(code, vars(home), closure=closure)
 
 
-def fill_function(function: types.FunctionType, state: tuple[dict[str, Any], ...]) -> None:
+def contents(closure: tuple[types.CellType, ...] | None) -> dict[int, Any]:
+    """Return what the cells of a closure hold, by their places; empty ones are left out."""
+    full = [(at, cell) for at, cell in enumerate(closure or ()) if _is_full(cell)]
+    return {at: cell.cell_contents for at, cell in full}
+
+
+def fill_function(
+    function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any], dict[int, Any]]
+) -> None:
     """Give a restored function its cells' contents, its defaults and its attributes."""
-    attributes, slots = state
+    attributes, slots, held = state
     vars(function).update(attributes)
-    closure = slots.pop("__closure__")
-    for own, saved in zip(function.__closure__ or (), closure or (), strict=True):
-        if _is_full(saved):
-            own.cell_contents = saved.cell_contents
+    closure = function.__closure__ or ()
+    for at, content in held.items():
+        closure[at].cell_contents = content
     for name, value in slots.items():
         setattr(function, name, value)
 
@@ -171,14 +187,16 @@ def live_module(function: types.FunctionType) -> str | None:
     return name if module is not None and vars(module) is function.__globals__ else None
 
 
+def token_of(kind: type) -> bytes:
+    """Return by what the pickles of one encode name a class; one that is made again keeps it."""
+    with _lock:
+        return _tokens.setdefault(kind, secrets.token_bytes(16))
+
+
 def known_of(kind: type) -> Known:
     """Return by what a class will be found again, in this process or another."""
-    with _lock:
-        token = _tokens.setdefault(kind, secrets.token_bytes(16))
     name = _qualname(kind)
-    first = Known(
-        token, kind.__module__, name, type(kind), kind.__bases__, code_of(kind), _data_of(kind), 0
-    )
+    first = Known(kind.__module__, name, type(kind), kind.__bases__, code_of(kind), 0)
     equals = _equals(first)
     later = len(equals) - 1 - equals.index(kind) if kind in equals else 0
     return first._replace(later=later)
@@ -200,7 +218,7 @@ def _equals(known: Known) -> list[type]:
     """Return the live classes of this name, these bases and this code, the oldest first."""
     base = known.bases[0] if known.bases else object
     live: list[type] = type.__subclasses__(base)
-    found = [
+    return [
         one
         for one in live
         if _qualname(one) == known.qualname
@@ -210,10 +228,6 @@ def _equals(known: Known) -> list[type]:
         and type(one) is known.kind
         and code_of(one) == known.code
     ]
-    if len(found) > 1:
-        same = [one for one in found if _data_of(one) == known.data]
-        return same or found
-    return found
 
 
 # --- what a class is compared by --------------------------------------------------------
@@ -226,16 +240,6 @@ def code_of(kind: type) -> bytes:
     and the attributes that its own functions assign.
     """
     return digest16(repr(_class_text(kind, set())).encode("utf-8", "backslashreplace"))
-
-
-def _data_of(kind: type) -> bytes:
-    """Return a digest of a class's data, by which one of several with equal code is told."""
-    found = [
-        (name, _text(value, set(), whole=True))
-        for name, value in sorted(vars(kind).items())
-        if not name.startswith("__")
-    ]
-    return digest16(repr(found).encode("utf-8", "backslashreplace"))
 
 
 def _class_text(kind: type, seen: set[int]) -> tuple[Any, ...]:

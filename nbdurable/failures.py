@@ -62,7 +62,7 @@ def reduction(
     """
     kind = type(error)
     made: tuple[Any, ...] = (kind,)
-    args: Any = error.args
+    args: Any = _c_descriptor(kind, "args").__get__(error)
     if isinstance(error, BaseExceptionGroup):
         members: Any = list(error.exceptions)
         if _is_plain_group(error):
@@ -112,7 +112,7 @@ def fill(error: BaseException, state: tuple[Any, ...]) -> None:
     """Give a restored error all that it holds."""
     args, attributes, slots, fields, extra = state
     if args is not None:
-        BaseException.args.__set__(error, args)  # type: ignore[attr-defined] # a descriptor in C
+        _c_descriptor(type(error), "args").__set__(error, args)
     vars(error).update(attributes)
     for owner, name, value in slots:
         vars(owner)[name].__set__(error, value)
