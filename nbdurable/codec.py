@@ -21,6 +21,7 @@ import pickle
 import sys
 import traceback
 import types
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import cloudpickle
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PROTOCOL = 5
+_DEFINITIONS = definitions.__name__.encode()  # in each pickle that calls what is there
 _dumps = pickle.dumps
 
 
@@ -123,9 +125,11 @@ def decode(
         if not data:
             pickled = buffers.pop(0)
     try:
-        # A restored figure is not pyplot's: it would pop up at the cell's end.
-        with Apart(), Decoding(pickle.loads, known or {}, say):
-            return pickle.loads(pickled, buffers=buffers)
+        with Apart():  # a restored figure is not pyplot's: it would pop up at the cell's end
+            if not pieces and _DEFINITIONS not in data:
+                return pickle.loads(pickled)
+            with Decoding(pickle.loads, known or {}, say):
+                return pickle.loads(pickled, buffers=buffers)
     except DecodeError:
         raise
     except Exception as error:
@@ -150,6 +154,8 @@ def settle_value(value: object, objects: Objects | None = None) -> tuple[Payload
     shared = _Shared()
     payload = _pickle(value, objects, shared)
     try:
+        if shared.classes:
+            definitions.prove(shared.definitions, shared.classes, pickle.loads)
         return payload, decode(payload.data, payload.pieces, objects, known=shared.classes)
     except DecodeError as error:
         raise EncodeError(f"{_type_name(value)} pickles but does not unpickle: {error}") from error
@@ -191,6 +197,8 @@ def settle_error(error: BaseException) -> SettledError:
     }
     payload = _pickle(fields, None, shared)
     try:
+        if shared.classes:
+            definitions.prove(shared.definitions, shared.classes, pickle.loads)
         found = _errors(decode(payload.data, known=shared.classes))
     except DecodeError as failure:
         raise EncodeError(f"{type(error).__name__} can't be restored: {failure}") from failure
@@ -312,32 +320,43 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         self._modules = shared.modules
         self._sent: set[bytes] | None = None if defines else set()
         self._cells: set[int] = set()
+        self._plain: set[type] = set()
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) in self._plain:
+            return NotImplemented
         is_class = isinstance(obj, type)
         module = (obj if is_class or isinstance(obj, _GLOBALS) else type(obj)).__module__
-        if isinstance(module, str):
-            self._modules.add(module.partition(".")[0])
+        root = module.partition(".")[0] if isinstance(module, str) else "__main__"
+        self._modules.add(root)
         if is_class:
             return self._class(obj)
+        if isinstance(obj, types.FunctionType):
+            return self._function(obj)
+        if isinstance(obj, BaseException):
+            return self._error(obj)
+        if isinstance(obj, _EACH):
+            return self._each(obj)
+        if isinstance(obj, Future) or root in _BY_CONTENT:
+            found = reduction(obj, _PROTOCOL, LARGE)
+            return NotImplemented if found is None else found
         if hasattr(type(obj), "__nbdurable_identity__"):
             raise EncodeError("a handle can't be stored", "return its .result() instead")
-        if isinstance(obj, _UNSTORABLE):
-            _refuse(obj)
+        self._plain.add(type(obj))
+        return NotImplemented
+
+    def _each(self, obj: Any) -> Any:
+        """Store what is looked at one by one, whatever its type, or refuse it."""
         if isinstance(obj, memoryview):
             content = pickle.PickleBuffer(obj) if obj.c_contiguous else obj.tobytes()
             return _view, (content, obj.format, obj.shape)
-        if isinstance(obj, BaseException):
-            return self._error(obj)
-        if isinstance(obj, types.FunctionType):
-            return self._function(obj)
         if isinstance(obj, types.CellType) and id(obj) in self._cells:
             return types.CellType, ()
         if isinstance(obj, TypeVar) and _lookup_main(obj.__name__) is obj:
             return _notebook_class, (obj.__name__,)
-        if (found := reduction(obj, _PROTOCOL, LARGE)) is not None:
-            return found
-        return super().reducer_override(obj)
+        if isinstance(obj, _UNSTORABLE):
+            _refuse(obj)
+        return NotImplemented
 
     def _class(self, obj: type) -> Any:
         """Store a class by its name, as a parametrised generic, or by its definition."""
@@ -454,6 +473,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         return stream.getvalue()
 
 
+_BY_CONTENT = frozenset({"numpy", "pandas", "torch"})  # whose values decide how they are pickled
 _GLOBALS = (types.FunctionType, types.BuiltinFunctionType)
 _UNSTORABLE = (
     types.GeneratorType,
@@ -464,6 +484,13 @@ _UNSTORABLE = (
     io.BufferedWriter,
     io.BufferedRandom,
     io.FileIO,
+)
+_EACH = (
+    types.BuiltinFunctionType,
+    types.CellType,
+    TypeVar,
+    memoryview,
+    *_UNSTORABLE,
 )
 
 

@@ -20,9 +20,10 @@ import secrets
 import sys
 import threading
 import types
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
+from .errors import DecodeError
 from .fingerprint.prints import digest16
 from .fingerprint.source import instructions
 
@@ -37,6 +38,10 @@ _VOLATILE = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__an
 _MOST_ITEMS = 1_000
 """A longer container in a class or a closure is compared by its length."""
 
+_HEARD = frozenset({"__init_subclass__", "__pydantic_init_subclass__"})
+_MAKERS = frozenset({"__new__", "__init__", "__prepare__", "mro"})
+_QUIET = sys.stdlib_module_names | {"pydantic"}
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _FUNCTIONS = (types.FunctionType, classmethod, staticmethod, property)
 
@@ -47,6 +52,7 @@ _lock = threading.RLock()
 _tokens: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
 _made: WeakValueDictionary[bytes, type] = WeakValueDictionary()
 _apart: WeakSet[type] = WeakSet()
+_proven: WeakSet[type] = WeakSet()
 
 
 class Known(NamedTuple):
@@ -61,24 +67,34 @@ class Known(NamedTuple):
 
 
 class Decoding:
-    """What one decode knows of classes: those of its own encode, those that it has made."""
+    """What one decode knows of classes: those of its own encode, those that it has made.
 
-    __slots__ = ("_definitions", "_known", "_loads", "_restored", "_say", "_token")
+    Args:
+        loads: What unpickles.
+        known: The live classes that were just encoded.
+        say: Is told of a class that was made anew.
+        remade: What is made anew though it lives, to see whether that can be done.
+    """
+
+    __slots__ = ("_definitions", "_known", "_loads", "_remade", "_restored", "_say", "_token")
 
     def __init__(
         self,
         loads: Callable[[bytes], Any],
         known: Mapping[bytes, type],
         say: Callable[[str], object] | None,
+        remade: Mapping[bytes, Definition] | None = None,
     ) -> None:
         self._loads = loads
         self._known = known
         self._say = say
-        self._definitions: dict[bytes, Definition] = {}
+        self._remade = remade or {}
+        self._definitions: dict[bytes, Definition] = dict(self._remade)
         self._restored: dict[bytes, type] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._token = _decoding.set(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
         _decoding.reset(self._token)
@@ -97,28 +113,49 @@ class Decoding:
         found = self._restored.get(token) or self._known.get(token)
         if found is None:
             known = Known(*self._loads(pickled))
-            found = _live(known) or self._apart(token, known)
+            found = None if token in self._remade else _live(known)
+            if found is None:
+                found = self._apart(token, known)
             self._restored[token] = found
         return found
 
     def _apart(self, token: bytes, known: Known) -> type:
+        if token in self._remade:
+            return self._make(token, known.qualname)
         with _lock:
-            found = _made.get(token) or self._make(token, known)
+            found = _made.get(token)
+            if found is None:
+                found = self._make(token, known.qualname)
+                _tokens[found] = token
+                _made[token] = found
         self._tell(known)
         return found
 
-    def _make(self, token: bytes, known: Known) -> type:
-        """Make a class from its definition; while that is read, it can name the class."""
-        empty, content = self._definitions[token]
-        make, arguments = self._loads(empty)
-        made: type = make(*arguments)
-        made.__qualname__ = known.qualname
-        _apart.add(made)
-        _tokens[made] = token
-        self._restored[token] = made
-        fill, state = self._loads(content)
-        fill(made, state)
-        _made[token] = made
+    def remake(self, token: bytes, qualname: str) -> None:
+        """Make a class anew, unless another that names it has had it made."""
+        if token not in self._restored:
+            self._make(token, qualname)
+
+    def _make(self, token: bytes, qualname: str) -> type:
+        """Make a class from its definition; while that is read, it can name the class.
+
+        Raises:
+            DecodeError: The class can't be made from it.
+        """
+        try:
+            empty, content = self._definitions[token]
+            make, arguments = self._loads(empty)
+            made: type = make(*arguments)
+            made.__qualname__ = qualname
+            _apart.add(made)
+            self._restored[token] = made
+            fill, state = self._loads(content)
+            fill(made, state)
+        except Exception as error:
+            raise DecodeError(
+                f"class `{qualname}` can't be made again ({type(error).__name__}: {error}): make "
+                f"it outside of steps, before its value is asked for"
+            ) from error
         return made
 
     def _tell(self, known: Known) -> None:
@@ -164,6 +201,39 @@ def fill_function(
         closure[at].cell_contents = content
     for name, value in slots.items():
         setattr(function, name, value)
+
+
+def prove(
+    definitions: Mapping[bytes, Definition],
+    classes: Mapping[bytes, type],
+    loads: Callable[[bytes], Any],
+) -> None:
+    """See once that classes can be made again from what is saved of them.
+
+    Those of whose making the program would hear (``__init_subclass__``, a metaclass) are
+    taken at their word.
+
+    Raises:
+        DecodeError: One of them can't be made again.
+    """
+    unproven = {
+        token: one
+        for token, one in definitions.items()
+        if classes[token] not in _proven and _makes_no_noise(classes[token])
+    }
+    known = {token: kind for token, kind in classes.items() if token not in unproven}
+    with (decoding := Decoding(loads, known, None, unproven)):
+        for token in unproven:
+            decoding.remake(token, _qualname(classes[token]))
+    _proven.update(classes[token] for token in unproven)
+
+
+def _makes_no_noise(kind: type) -> bool:
+    """Tell whether making a class like `kind` runs nothing of the program's."""
+    meta: type = type(kind)
+    heard = [base for base in kind.__mro__[1:] if vars(base).keys() & _HEARD]
+    heard += [base for base in meta.__mro__ if vars(base).keys() & _MAKERS]
+    return all(one.__module__.partition(".")[0] in _QUIET for one in heard)
 
 
 def parametrised(origin: Any, arguments: tuple[Any, ...]) -> Any:

@@ -26,6 +26,7 @@ from nbdurable.codec import (
     decode_error,
     encode,
     encode_error,
+    settle_error,
     settle_value,
     sign,
     signature_holds,
@@ -661,6 +662,77 @@ def test_an_error_that_cant_say_itself():
 
     found = decode_error(encode_error(Mute(1)).data)
     assert found.args == (1,)
+
+
+def chained():
+    """Raise an error with a cause, in the context of another."""
+    try:
+        {}["k"]
+    except KeyError:
+        raise KeywordOnly(code=1) from OSError(2, "gone", "f")
+
+
+def test_what_an_error_hangs_on():
+    """Cause and context come back whole; what the first pass gets has the live frames."""
+    error = raised(chained)
+    settled = settle_error(error)
+    for found in (settled.error, decode_error(settled.payload.data)):
+        assert found is not error
+        assert found.__suppress_context__
+        assert (found.__cause__.errno, found.__cause__.filename) == (2, "f")
+        assert found.__context__.args == ("k",)
+        assert not found.__context__.__suppress_context__
+        names = [line.name for line in traceback.extract_tb(found.__traceback__)]
+        assert names == ["raised", "chained"]
+    assert settled.error.__traceback__ is error.__traceback__
+    assert settled.as_text == ()
+
+
+def test_errors_in_values():
+    """An error that a step returns keeps its cause; what can't be pickled of it is refused."""
+    error = raised(chained)
+    error.__cause__.__cause__ = error
+    [found] = decode(encode([error]).data)
+    assert found.__cause__.__cause__ is found
+    assert found.__context__.args == ("k",)
+    error.lock = threading.Lock()
+    with pytest.raises(EncodeError, match="lock"):
+        encode([error])
+
+
+def test_an_argument_that_is_an_attribute():
+    """What an error holds as an attribute is kept as text there, and among its arguments."""
+
+    class Holds(Exception):
+        def __init__(self, lock, code):
+            self.lock, self.code = lock, code
+
+        def __str__(self):
+            return f"code {self.code}"
+
+    settled = settle_error(Holds(threading.Lock(), 3))
+    assert settled.as_text == ("Holds.lock",)
+    assert settled.error.args == (settled.error.lock, 3)
+    assert str(settled.error) == "code 3"
+
+
+def test_other_words_are_not_saved():
+    """An error that would say something else, or nothing, is refused with the words it has."""
+
+    class Reads(Exception):
+        def __init__(self, words, part):
+            super().__init__(words)
+            self.part = part
+
+        def __str__(self):
+            return f"locked {self.part.locked()}"
+
+    error = Reads("w", threading.Lock())
+    with pytest.raises(EncodeError, match="Reads would come back with other words than 'locked F"):
+        settle_error(error)
+    outer = ValueError("v")
+    outer.__cause__ = error
+    assert settle_error(outer).as_text == ("Reads.part", "str(Reads)")
 
 
 def test_http_error():

@@ -12,7 +12,7 @@ import typing
 import pytest
 
 from nbdurable import DecodeError, EncodeError
-from nbdurable.codec import decode, encode, settle_value
+from nbdurable.codec import decode, encode, settle_error, settle_value
 
 RATE = 1
 
@@ -236,6 +236,62 @@ def test_many_threads_make_one_class():
         values = [future.result() for future in futures]
     assert len({type(value) for value in values}) == 1
     assert all(value.total() == 1 for value in values)
+
+
+def test_what_cant_be_made_again_is_not_saved():
+    """A class whose definition gives no class is refused before it is saved."""
+
+    def made():
+        return typing.TypedDict("Fields", {"a": int})
+
+    with pytest.raises(EncodeError, match=r"class `Fields` can't be made again \(TypeError.*make"):
+        settle_value([made()])
+
+    class Wrong(Exception):
+        fields = made()
+
+    with pytest.raises(EncodeError, match="class `Fields` can't be made again"):
+        settle_error(Wrong("x"))
+
+
+class Registered:
+    """Keeps its subclasses, as plug-ins do."""
+
+    kept: typing.ClassVar = []
+
+    def __init_subclass__(cls):
+        Registered.kept.append(cls)
+
+
+class Registers(type):
+    """A metaclass that keeps its classes."""
+
+    kept: typing.ClassVar = []
+
+    def __init__(cls, *arguments):
+        super().__init__(*arguments)
+        Registers.kept.append(cls)
+
+
+def test_saving_makes_no_class_that_the_program_hears_of():
+    """Where a base or a metaclass keeps its classes, saving adds none."""
+
+    class Plugin(Registered):
+        pass
+
+    class Kept(metaclass=Registers):
+        pass
+
+    class Error(Exception, metaclass=Registers):
+        pass
+
+    assert [type(one) for one in settle_value([Plugin(), Kept()])[1]] == [Plugin, Kept]
+    assert type(settle_error(Error()).error) is Error
+    assert Registered.kept == [Plugin]
+    assert Registers.kept == [Kept, Error]
+    kept = object.__subclasses__()
+    settle_value([Plugin(), Kept()])
+    assert object.__subclasses__() == kept
 
 
 # --- functions --------------------------------------------------------------------------
