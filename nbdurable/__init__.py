@@ -23,6 +23,7 @@ floor modules                             duty
 ===== =================================== ===========================================
 0     `errors`, `records`                 the exception tree; calls, outcomes, events
 1     `codec`, `reductions`               value <-> payload, signature; without copies
+1     `definitions`, `failures`           classes found again; errors taken apart
 1     `fingerprint`                       code and arguments -> digests
 1     `output`, `pieces`, `streams`       each step's prints and displays, kept apart
 1     `live`, `screen`                    shown while they come, and taken back

@@ -422,7 +422,7 @@ class Bodies:
         if handle.failed_attempts >= policy.retries:
             return None
         try:
-            accepted = policy.accepts(ending.error)
+            accepted = policy.accepts(ending.raised or ending.error)
         except Exception as error:  # noqa: BLE001 - the user's predicate raises what it likes
             self._news.say(f"{handle.label}: not retried, for retry_on raised {explain(error)}")
             return None
@@ -461,10 +461,11 @@ class Bodies:
         ending.keep(running.capture)
         if ending.note:
             self._news.say(ending.note)
-        if ending.error is not None and handle.attempt_errors and ending.payload is not None:
+        if ending.raised is not None and handle.attempt_errors and ending.payload is not None:
             for line in handle.attempt_errors:
-                ending.error.add_note(line)
-            ending.payload = failure(ending.error).payload
+                ending.raised.add_note(line)
+            noted = failure(ending.raised)
+            ending.error, ending.payload = noted.error, noted.payload
         return Settled(self._ledger, handle, running, ending, self._clock.time(), in_cell=in_cell)
 
     # --- timers -------------------------------------------------------------------

@@ -4,33 +4,44 @@ Invariant: the only module that pickles or unpickles. It never decides whether a
 payload may be unpickled: callers verify the signature first (CONTRACT section 8).
 Values are cloudpickle, protocol 5. Buffers of `LARGE` bytes or more (arrays, Arrow
 columns) go out of band into object files, without a copy; so does a pickle that is
-itself that large. Notebook classes are stored by reference, so
-that ``isinstance`` holds in the next kernel. An error is stored as its type,
-arguments and attributes, because the reduction that exceptions inherit fails for
-classes whose ``__init__`` wants other arguments than ``args``.
+itself that large. Notebook classes are stored by reference, so that ``isinstance`` holds
+in the next kernel; classes that no name leads to, so that they are found again
+(`nbdurable.definitions`). An error is stored as its type, arguments and attributes
+(`nbdurable.failures`), because the reduction that exceptions inherit fails for classes
+whose ``__init__`` wants other arguments than ``args``, and loses its cause.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hmac
 import io
 import pickle
 import sys
 import traceback
 import types
-from typing import Any, Protocol, Self
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import cloudpickle
 
+from . import definitions, failures
+from .definitions import Decoding
 from .errors import CodecError, DecodeError, EncodeError, StoreError
 from .libraries import Apart
 from .records import Kind, Payload
 from .reductions import reduction
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
+    from .definitions import Definition
+
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PROTOCOL = 5
+_DEFINITIONS = definitions.__name__.encode()  # in each pickle that calls what is there
 _dumps = pickle.dumps
 
 
@@ -78,11 +89,25 @@ def encode(value: object, objects: Objects | None = None) -> Payload:
     """
     if type(value) in _ATOMS and sys.getsizeof(value) < LARGE:
         return Payload(_dumps(value, _PROTOCOL))
-    return _pickle(value, objects)
+    return _pickle(value, objects, _Shared())
 
 
-def decode(data: bytes, pieces: bytes = b"", objects: Objects | None = None) -> Any:
+def decode(
+    data: bytes,
+    pieces: bytes = b"",
+    objects: Objects | None = None,
+    *,
+    say: Callable[[str], object] | None = None,
+    known: Mapping[bytes, type] | None = None,
+) -> Any:
     """Decode what `encode` gave. The caller has verified the signature.
+
+    Args:
+        data: The pickle, or nothing where it lies in an object file.
+        pieces: What lies in object files.
+        objects: Where they are.
+        say: Is told of a class that had to be made anew.
+        known: The classes that were stored by value, where this process has just done so.
 
     A pickle that lies in an object file is compared with its digest first: the
     signature covers that. Other buffers are data, mapped and not read.
@@ -101,7 +126,10 @@ def decode(data: bytes, pieces: bytes = b"", objects: Objects | None = None) -> 
             pickled = buffers.pop(0)
     try:
         with Apart():  # a restored figure is not pyplot's: it would pop up at the cell's end
-            return pickle.loads(pickled, buffers=buffers)
+            if not pieces and _DEFINITIONS not in data:
+                return pickle.loads(pickled)
+            with Decoding(pickle.loads, known or {}, say):
+                return pickle.loads(pickled, buffers=buffers)
     except DecodeError:
         raise
     except Exception as error:
@@ -115,62 +143,96 @@ def pickles_in(data: bytes) -> int:
 
 
 def settle_value(value: object, objects: Objects | None = None) -> tuple[Payload, Any]:
-    """Encode ``value`` and give the payload with what replay will give for it.
+    """Encode ``value`` and return the payload with what replay will give for it.
 
     Raises:
         EncodeError: The value can't be pickled, or not restored from its pickle.
         StoreError: What is large of it can't be written.
     """
-    payload = encode(value, objects)
     if type(value) in _ATOMS:
-        return payload, value
+        return encode(value, objects), value
+    shared = _Shared()
+    payload = _pickle(value, objects, shared)
     try:
-        return payload, decode(payload.data, payload.pieces, objects)
+        if shared.classes:
+            definitions.prove(shared.definitions, shared.classes, pickle.loads)
+        return payload, decode(payload.data, payload.pieces, objects, known=shared.classes)
     except DecodeError as error:
         raise EncodeError(f"{_type_name(value)} pickles but does not unpickle: {error}") from error
 
 
-def encode_error(error: BaseException) -> Payload:
-    """Encode an exception as type, arguments, attributes, notes and traceback text.
+class SettledError(NamedTuple):
+    """An error as its payload, as replay will raise it, and what of it is kept as text only."""
 
-    An attribute that can't be pickled is replaced by its repr: the type, the
-    message and everything else of the error are worth keeping without it. A class
-    that says itself how it is pickled is taken at its word, where that works.
+    payload: Payload
+    error: BaseException
+    as_text: tuple[str, ...]
+
+
+def settle_error(error: BaseException) -> SettledError:
+    """Encode an exception with all that it hangs on; return it as replay will, with live frames.
+
+    An attribute that can't be pickled is replaced by its text and named: the type, the
+    message and everything else of the error are worth keeping without it.
 
     Raises:
-        EncodeError: The exception's class or arguments can't be pickled.
+        EncodeError: The exception's class or arguments can't be pickled, or what comes
+            back would have other words.
     """
-    ways = (_itself, _taken_apart) if _reduces_itself(type(error)) else (_taken_apart,)
-    around = {
-        "notes": _notes(error),
+    errors = failures.chain(error)
+    places = {id(one): at for at, one in enumerate(errors)}
+    shared = _Shared()
+    shared.texts = {}
+    shared.linked = places.keys()
+    shared.whole = {id(one) for one in failures.members_of(error)}
+    links = [
+        (places.get(id(cause)), places.get(id(context)), suppress)
+        for cause, context, suppress in map(failures.links_of, errors)
+    ]
+    fields = {
+        "errors": errors,
+        "links": links,
+        "frames": [failures.frames_of(one) for one in errors],
         "traceback": "".join(traceback.format_exception(error)),
     }
-    for way in ways:
-        try:
-            payload = encode({**around, **way(error)})
-            decode_error(payload.data)
-            return payload
-        except CodecError as failure:
-            reason = failure
-    if isinstance(reason, EncodeError):
-        raise reason
-    raise EncodeError(f"{type(error).__name__} can't be restored: {reason}") from reason
+    payload = _pickle(fields, None, shared)
+    try:
+        if shared.classes:
+            definitions.prove(shared.definitions, shared.classes, pickle.loads)
+        found = _errors(decode(payload.data, known=shared.classes))
+    except DecodeError as failure:
+        raise EncodeError(f"{type(error).__name__} can't be restored: {failure}") from failure
+    for live, one in zip(errors, found, strict=True):
+        said, before = failures.words(one), failures.words(live)
+        if said[0] != before[0] or (said[1] != before[1] and id(live) not in shared.reworded):
+            if id(live) in shared.whole:
+                name = type(live).__name__
+                raise EncodeError(f"{name} would come back with other words than {before[0]!r}")
+            shared.texts[id(live)] = f"str({type(live).__name__})"
+        BaseException.with_traceback(one, live.__traceback__)
+    return SettledError(payload, found[-1], tuple(dict.fromkeys(shared.texts.values())))
 
 
-def decode_error(data: bytes) -> BaseException:
-    """Restore an exception that `encode_error` stored.
+def encode_error(error: BaseException) -> Payload:
+    """Encode an exception, as `settle_error` does.
+
+    Raises:
+        EncodeError: It can't be stored, or would come back as another.
+    """
+    return settle_error(error).payload
+
+
+def decode_error(data: bytes, *, say: Callable[[str], object] | None = None) -> BaseException:
+    """Restore an exception that `encode_error` stored, with what it hangs on.
 
     Raises:
         DecodeError: Its class is gone, or can't be made without its ``__init__``.
     """
-    fields = decode(data)
-    error = fields["error"] if "error" in fields else _put_together(fields)
-    if not isinstance(error, BaseException):
-        raise DecodeError(f"the saved error came back as a {_type_name(error)}")
-    vars(error).pop("__notes__", None)
-    for note in fields["notes"]:
-        error.add_note(note)
-    return error
+    fields = decode(data, say=say)
+    errors = _errors(fields) if "links" in fields else [_single(fields)]
+    for error, frames in zip(errors, fields.get("frames", ()), strict=False):
+        BaseException.with_traceback(error, failures.traceback_of(frames))
+    return errors[-1]
 
 
 def loading_fault(kind: Kind, data: bytes, pieces: bytes, objects: Objects) -> str:
@@ -208,33 +270,252 @@ def signature_holds(key: bytes, signature: bytes, message: bytes) -> bool:
     return hmac.compare_digest(hmac.digest(key, message, "sha256"), signature)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
-    """cloudpickle, but a class that the notebook can look up is stored by reference."""
+class _Shared:
+    """What one encode knows, through all the pickles that it tries and that it consists of.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    ``classes`` are those stored by value, ``definitions`` what they are made again from.
+    ``texts`` is None for a value, which is stored as it is or not at all; for an error, the
+    attributes that are kept as text, by their values' ids. ``whole`` are the errors that must
+    come back with their words, ``reworded`` those of whose arguments one is kept as text,
+    ``linked`` those whose causes and contexts are stored apart.
+    """
+
+    __slots__ = (
+        "classes", "definitions", "linked", "modules", "own", "reworded", "texts", "tried", "whole",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
         self.modules: set[str] = set()
+        self.classes: dict[bytes, type] = {}
+        self.definitions: dict[bytes, Definition] = {}
+        self.texts: dict[int, str] | None = None
+        self.whole: Container[int] = ()
+        self.reworded: set[int] = set()
+        self.linked: Container[int] = ()
+        self.own: dict[int, tuple[object, bool]] = {}
+        self.tried: dict[int, tuple[object, object]] = {}
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
+    """cloudpickle, but what the live program has is stored so that it is found there again.
+
+    Args:
+        file: Where the pickle goes.
+        shared: What this encode knows.
+        defines: Whether this pickle is part of a class's definition: the pickle around
+            it carries the definitions.
+        buffer_callback: As pickle has it.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        shared: _Shared,
+        *,
+        defines: bool = False,
+        buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
+    ) -> None:
+        super().__init__(file, protocol=_PROTOCOL, buffer_callback=buffer_callback)
+        self._shared = shared
+        self._modules = shared.modules
+        self._sent: set[bytes] | None = None if defines else set()
+        self._cells: set[int] = set()
+        self._plain: set[type] = set()
 
     def reducer_override(self, obj: Any) -> Any:
-        module = (obj if isinstance(obj, _GLOBALS) else type(obj)).__module__
-        if isinstance(module, str):
-            self.modules.add(module.partition(".")[0])
-        if isinstance(obj, type) and obj.__module__ == "__main__":
-            if _lookup_main(obj.__qualname__) is obj:
-                return _notebook_class, (obj.__qualname__,)
-        elif hasattr(type(obj), "__nbdurable_identity__"):
-            raise EncodeError("a handle can't be stored; return its .result() instead")
-        elif isinstance(obj, types.GeneratorType | types.CoroutineType):
-            raise EncodeError(f"a {type(obj).__name__} can't be stored; return a list instead")
-        elif isinstance(obj, memoryview):
+        if type(obj) in self._plain:
+            return NotImplemented
+        is_class = isinstance(obj, type)
+        module = (obj if is_class or isinstance(obj, _GLOBALS) else type(obj)).__module__
+        root = module.partition(".")[0] if isinstance(module, str) else "__main__"
+        self._modules.add(root)
+        if is_class:
+            return self._class(obj)
+        if isinstance(obj, types.FunctionType):
+            return self._function(obj)
+        if isinstance(obj, BaseException):
+            return self._error(obj)
+        if isinstance(obj, _EACH):
+            return self._each(obj)
+        if isinstance(obj, Future) or root in _BY_CONTENT:
+            found = reduction(obj, _PROTOCOL, LARGE)
+            return NotImplemented if found is None else found
+        if hasattr(type(obj), "__nbdurable_identity__"):
+            raise EncodeError("a handle can't be stored", "return its .result() instead")
+        self._plain.add(type(obj))
+        return NotImplemented
+
+    def _each(self, obj: Any) -> Any:
+        """Store what is looked at one by one, whatever its type, or refuse it."""
+        if isinstance(obj, memoryview):
             content = pickle.PickleBuffer(obj) if obj.c_contiguous else obj.tobytes()
             return _view, (content, obj.format, obj.shape)
-        elif (found := reduction(obj, _PROTOCOL, LARGE)) is not None:
-            return found
-        return super().reducer_override(obj)
+        if isinstance(obj, types.CellType) and id(obj) in self._cells:
+            return types.CellType, ()
+        if isinstance(obj, TypeVar) and _lookup_main(obj.__name__) is obj:
+            return _notebook_class, (obj.__name__,)
+        if isinstance(obj, _UNSTORABLE):
+            _refuse(obj)
+        return NotImplemented
+
+    def _class(self, obj: type) -> Any:
+        """Store a class by its name, as a parametrised generic, or by its definition."""
+        if (parts := definitions.generic(obj)) is not None:
+            return definitions.parametrised, parts
+        if obj.__module__ == "__main__" and _lookup_main(obj.__qualname__) is obj:
+            return _notebook_class, (obj.__qualname__,)
+        reduced = super().reducer_override(obj)
+        if not isinstance(reduced, tuple) or len(reduced) < len(("make", "with", "state")):
+            return reduced
+        token = definitions.token_of(obj)
+        self._define(token, obj, reduced)
+        # By itself: it may name other such classes, whose definitions come with this one's.
+        known = self._apart(tuple(definitions.known_of(obj)), defines=True)
+        if self._sent is None:
+            return definitions.class_of, (token, known, {})
+        found = self._shared.definitions
+        new = {one: found[one] for one in found if one not in self._sent}
+        self._sent.update(new)
+        return definitions.class_of, (token, known, new)
+
+    def _define(self, token: bytes, obj: type, reduced: tuple[Any, ...]) -> None:
+        """Pickle what a class is made again from, once; other classes are named in it."""
+        classes = self._shared.classes
+        if token in classes:
+            return
+        classes[token] = obj
+        make, arguments, state, _, _, fill = reduced
+        # Without cloudpickle's own token, by which it would fill the live class.
+        *arguments, _, more = arguments
+        try:
+            empty = self._apart((make, (*arguments, None, more)), defines=True)
+            content = self._apart((fill, state), defines=True)
+        except EncodeError:
+            del classes[token]
+            raise
+        self._shared.definitions[token] = empty, content
+
+    def _function(self, obj: types.FunctionType) -> Any:
+        """Store a function that no module holds by name over the live globals of its module."""
+        reduced = super().reducer_override(obj)
+        home = definitions.live_module(obj)
+        if home is None or not isinstance(reduced, tuple):
+            return reduced
+        attributes, slots = reduced[2]
+        del slots["__globals__"], slots["_cloudpickle_submodules"]
+        # Functions that share a variable share its cell. What is in it comes with the state,
+        # for that may be the function itself.
+        closure = slots.pop("__closure__")
+        self._cells.update(map(id, closure or ()))
+        return (
+            definitions.function_of,
+            (obj.__code__, home, closure),
+            (attributes, slots, definitions.contents(closure)),
+            None,
+            None,
+            definitions.fill_function,
+        )
+
+    def _error(self, obj: BaseException) -> Any:
+        linked = id(obj) in self._shared.linked
+        if failures.reduces_itself(type(obj)) and self._says_itself(obj):
+            return failures.own_reduction(obj, _PROTOCOL, linked=linked)
+        return failures.reduction(obj, functools.partial(self._keep, obj), linked=linked)
+
+    def _says_itself(self, obj: BaseException) -> bool:
+        """Tell whether the reduction of an error's class gives back what the error was."""
+        own = self._shared.own
+        if id(obj) not in own:
+            own[id(obj)] = obj, True
+            try:
+                own[id(obj)] = obj, failures.same(self._tried(obj), obj)
+            except CodecError:
+                own[id(obj)] = obj, False
+        return own[id(obj)][1]
+
+    def _keep(self, error: BaseException, name: str, value: object) -> object:
+        """Return a part of an error, or the text that is stored in its place.
+
+        Raises:
+            EncodeError: It is an argument of an error that must come back whole.
+        """
+        shared = self._shared
+        if shared.texts is None or type(value) in _ATOMS:
+            return value
+        if id(value) not in shared.tried:
+            shared.tried[id(value)] = value, value
+            try:
+                self._tried(value)
+            except CodecError as reason:
+                if name == "args":
+                    name = failures.attribute(error, value) or name
+                    shared.reworded.add(id(error))
+                if name == "args" and id(error) in shared.whole:
+                    del shared.tried[id(value)]
+                    said = f"an argument of {type(error).__name__} can't be stored"
+                    raise EncodeError(f"{said}: {reason.args[0]}", *reason.args[1:]) from reason
+                shared.tried[id(value)] = value, _as_text(value)
+                shared.texts[id(value)] = f"{type(error).__name__}.{name}"
+        return shared.tried[id(value)][1]
+
+    def _tried(self, value: object) -> Any:
+        """Return what comes back of a value.
+
+        Raises:
+            CodecError: Nothing does.
+        """
+        return decode(self._apart(value), known=self._shared.classes)
+
+    def _apart(self, value: object, *, defines: bool = False) -> bytes:
+        """Return a pickle of its own for a part of what is pickled."""
+        stream = io.BytesIO()
+        _dump(_Pickler(stream, self._shared, defines=defines), value)
+        return stream.getvalue()
 
 
-_GLOBALS = (type, types.FunctionType, types.BuiltinFunctionType)
+_BY_CONTENT = frozenset({"numpy", "pandas", "torch"})  # whose values decide how they are pickled
+_GLOBALS = (types.FunctionType, types.BuiltinFunctionType)
+_UNSTORABLE = (
+    types.GeneratorType,
+    types.CoroutineType,
+    types.AsyncGeneratorType,
+    io.TextIOWrapper,
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRandom,
+    io.FileIO,
+)
+_EACH = (
+    types.BuiltinFunctionType,
+    types.CellType,
+    TypeVar,
+    memoryview,
+    *_UNSTORABLE,
+)
+
+
+def _refuse(value: object) -> None:
+    """Refuse what would be stored as something else, or not at all; standard streams are names."""
+    if isinstance(value, io.IOBase):
+        if value is sys.stdout or value is sys.stderr:
+            return
+        raise EncodeError("an open file can't be stored", "return its path, or what it holds")
+    if isinstance(value, types.GeneratorType):
+        raise EncodeError("a generator can't be stored", "return a list instead")
+    if isinstance(value, types.AsyncGeneratorType):
+        raise EncodeError("an async generator can't be stored", "return a list instead")
+    raise EncodeError("a coroutine can't be stored", "`await` it and return what it gives")
+
+
+def _dump(pickler: _Pickler, value: object) -> None:
+    try:
+        with Apart():
+            pickler.dump(value)
+    except (EncodeError, StoreError):
+        raise
+    except Exception as error:
+        message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
+        raise EncodeError(message) from error
 
 
 class _Stream:
@@ -274,7 +555,7 @@ class _Stream:
         return self._memory.getvalue()
 
 
-def _pickle(value: object, objects: Objects | None) -> Payload:
+def _pickle(value: object, objects: Objects | None, shared: _Shared) -> Payload:
     buffers: list[memoryview] = []
 
     def stays(buffer: pickle.PickleBuffer) -> bool:
@@ -286,20 +567,10 @@ def _pickle(value: object, objects: Objects | None) -> Payload:
 
     with contextlib.ExitStack() as stack:
         stream = _Stream(objects, stack)
-        try:
-            with Apart():
-                pickler = _Pickler(
-                    stream, protocol=_PROTOCOL, buffer_callback=stays if objects else None
-                )
-                pickler.dump(value)
-        except (EncodeError, StoreError):
-            raise
-        except Exception as error:
-            message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
-            raise EncodeError(message) from error
+        _dump(_Pickler(stream, shared, buffer_callback=stays if objects else None), value)
         data = stream.end(buffers)
     pieces = b"" if stream.writer is None else stream.writer.pieces
-    return Payload(data, pieces, frozenset(pickler.modules))
+    return Payload(data, pieces, frozenset(shared.modules))
 
 
 def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
@@ -327,82 +598,39 @@ def _notebook_class(qualname: str) -> object:
     return found
 
 
-def _reduces_itself(kind: type[BaseException]) -> bool:
-    """Tell whether a class of exceptions has a reduction that is not Python's own for them."""
-    owner = next(base for base in kind.__mro__ if "__reduce__" in vars(base))
-    return owner.__module__ != "builtins" or "__reduce_ex__" in vars(kind)
+def _errors(fields: dict[str, Any]) -> list[BaseException]:
+    """Return restored errors, each hung on what it hung on."""
+    errors: list[Any] = fields["errors"]
+    for error, (cause, context, suppress) in zip(errors, fields["links"], strict=True):
+        if not isinstance(error, BaseException):
+            raise DecodeError(f"the saved error came back as a {_type_name(error)}")
+        failures.link(
+            error,
+            None if cause is None else errors[cause],
+            None if context is None else errors[context],
+            suppress,
+        )
+    return errors
 
 
-def _itself(error: BaseException) -> dict[str, object]:
-    return {"error": error}
-
-
-def _taken_apart(error: BaseException) -> dict[str, object]:
-    state = {name: _or_repr(part) for name, part in vars(error).items() if name != "__notes__"}
-    fields: dict[str, object] = {"type": type(error), "state": state, "slots": _c_state(error)}
-    if isinstance(error, BaseExceptionGroup):
-        inner = [encode_error(one).data for one in error.exceptions]
-        return {**fields, "message": error.message, "errors": inner}
-    return {**fields, "args": error.args}
-
-
-def _put_together(fields: dict[str, Any]) -> BaseException:
-    """Make an exception without the ``__new__`` and ``__init__`` of its class."""
-    kind: type[BaseException] = fields["type"]
-    builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    try:
-        if "errors" in fields:
-            inner = [decode_error(one) for one in fields["errors"]]
-            error: BaseException = builtin.__new__(kind, fields["message"], inner)
-        else:
-            error = builtin.__new__(kind, *fields["args"])
-            error.args = fields["args"]
-        vars(error).update(fields["state"])
-        for name, value in fields["slots"].items():
-            setattr(error, name, value)
-    except Exception as failure:
-        message = f"the saved {kind.__name__} can't be restored: {failure}"
-        raise DecodeError(message) from failure
+def _single(fields: dict[str, Any]) -> BaseException:
+    """Return an error of a payload that was made before causes were stored."""
+    found: Any = fields.get("error")
+    if found is None:
+        members = [decode_error(one) for one in fields["errors"]] if "errors" in fields else None
+        found = failures.empty(fields["type"], fields.get("message", ""), members)
+        slots = list(fields["slots"].items())
+        extra = (fields["notes"], None)
+        failures.fill(found, (fields.get("args"), fields["state"], [], slots, extra))
+    error: BaseException = found
     return error
 
 
-def _notes(error: BaseException) -> tuple[str, ...]:
-    notes = getattr(error, "__notes__", ())
-    return tuple(note for note in notes if isinstance(note, str)) if type(notes) is list else ()
-
-
-def _c_state(error: BaseException) -> dict[str, object]:
-    """Give what C exceptions keep outside ``args`` and ``__dict__`` and let be set."""
-    names: tuple[str, ...] = ()
-    if isinstance(error, OSError):
-        names = ("errno", "strerror", "filename", "filename2")
-    elif isinstance(error, SyntaxError):
-        names = ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset")
-    elif isinstance(error, UnicodeError):
-        names = ("encoding", "object", "start", "end", "reason")
-    elif isinstance(error, ImportError):
-        names = ("name", "path", "msg")
-    elif isinstance(error, StopIteration):
-        names = ("value",)
-    elif isinstance(error, NameError | AttributeError):
-        names = ("name",)
-    found = {}
-    for name in names:
-        # Not each class has each, and a subclass may answer with code of its own.
-        with contextlib.suppress(Exception):
-            found[name] = getattr(error, name)
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _or_repr(value: object) -> object:
+def _as_text(value: object) -> str:
     try:
-        settle_value(value)
-    except EncodeError:
-        try:
-            return repr(value)
-        except Exception:  # noqa: BLE001 - a repr of the user's
-            return f"<{_type_name(value)}>"
-    return value
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a repr of the user's
+        return f"<{_type_name(value)}>"
 
 
 def _type_name(value: object) -> str:

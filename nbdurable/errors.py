@@ -109,7 +109,16 @@ class CodecError(DurableError):
 
 
 class EncodeError(CodecError):
-    """A value can't be stored."""
+    """A value can't be stored; the second field is the cure, where one is known."""
+
+    @property
+    def cure(self) -> str:
+        """What to do instead; nothing where that depends on the value."""
+        return str(self.args[1]) if len(self.args) > 1 else ""
+
+    def __str__(self) -> str:
+        """Say the reason and the cure."""
+        return "; ".join(map(str, self.args))
 
 
 class DecodeError(CodecError):

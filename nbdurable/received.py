@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import output
-from .codec import decode, decode_error, loading_fault, pickles_in, traceback_text
+from .codec import decode, decode_error, loading_fault, pickles_in
 from .errors import UntrustedCheckpointError
 from .records import Kind, Why
 from .step import Ending
@@ -46,7 +46,7 @@ class Received:
         self._delivery = delivery
         self._verify = verify
         self._changes: dict[int, list[tuple[str, str, str]]] = {}
-        self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
+        self._errors: dict[int, tuple[BaseException, Ending, list[Identity]]] = {}
 
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""
@@ -67,8 +67,7 @@ class Received:
             if found.kind is Kind.VALUE:
                 ending.value = self._decoded(found)
             else:
-                ending.error = decode_error(found.payload)
-                ending.error.__cause__ = _Traceback(traceback_text(found.payload))
+                ending.error = self._decoded_error(found)
             with self._ledger.lock:
                 # Another thread may have decoded it meanwhile: all get one object.
                 if handle.ending is None:
@@ -82,7 +81,7 @@ class Received:
         if found is None:
             ending = self.ending(handle)
             return ending.value if ending.error is None else ending.error
-        return self._decoded(found) if found.kind is Kind.VALUE else decode_error(found.payload)
+        return self._decoded(found) if found.kind is Kind.VALUE else self._decoded_error(found)
 
     def restorable(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
         """Tell whether a verified outcome can be restored; if not, say so, and let it run again.
@@ -143,14 +142,18 @@ class Received:
         return sentence(changed, fault) if fault else ""
 
     def _decoded(self, found: Checkpoint) -> Any:
-        return decode(found.payload, found.pieces, self._objects)
+        return decode(found.payload, found.pieces, self._objects, say=self._ledger.news.say)
+
+    def _decoded_error(self, found: Checkpoint) -> BaseException:
+        return decode_error(found.payload, say=self._ledger.news.say)
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that this error is seen, before it is."""
-        error = self.ending(handle).error
+        ending = self.ending(handle)
+        error = ending.error
         assert error is not None
-        # A parent may end with the very error of its child: then both ended with it.
-        _, ended_with_it = self._errors.setdefault(id(error), (error, []))
+        # Several may end with the very same error: then all of them ended with it.
+        *_, ended_with_it = self._errors.setdefault(id(error), (error, ending, []))
         ended_with_it.append(handle.pair)
         if handle.seen or self._ledger.closed:
             return
@@ -169,15 +172,11 @@ class Received:
                 continue
             visited.add(id(one))
             if id(one) in self._errors:
-                found.update(dict.fromkeys(self._errors[id(one)][1]))
+                _, ending, ended_with_it = self._errors[id(one)]
+                found.update(dict.fromkeys(ended_with_it))
+                # What a step's body raised may be, or hang on, the error of a child.
+                stack.append(ending.raised)
             stack += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 stack += one.exceptions
         return list(found)
-
-
-class _Traceback(Exception):  # noqa: N818 - a text that tracebacks print, not an error
-    """The traceback text of a replayed error, shown as its cause."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"

@@ -1,13 +1,14 @@
-"""How some large values are pickled: without the copies that their libraries make.
+"""How some values are pickled: large ones without the copies that their libraries make.
 
-Invariant: what comes back is what the library's own reduction gives back; only the way
-there is shorter. No library is imported here.
+Invariant: what comes back is what the library's own reduction gives back, where it has one;
+only the way there is shorter. No library is imported here.
 """
 
 from __future__ import annotations
 
 import copyreg
 import sys
+from concurrent.futures import Future
 from typing import Any
 
 _PADDED = 1.1  # how much larger than its content a buffer may be
@@ -27,6 +28,8 @@ def reduction(value: Any, protocol: int, large: int) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and numpy is not None and type(value) is torch.Tensor:
         return _of_torch(torch, value, large)
+    if isinstance(value, Future) and value.done():
+        return _of_future(value)
     pandas = sys.modules.get("pandas.core.arrays.arrow.array")
     if pandas is not None and isinstance(value, pandas.ArrowExtensionArray):
         return _of_pandas(value, large)
@@ -38,6 +41,20 @@ def _of_numpy(array: Any, protocol: int, large: int) -> Any:
     if array.nbytes < large or array.flags.forc or array.dtype.hasobject:
         return None
     return array.copy(order="C").__reduce_ex__(protocol)
+
+
+def _of_future(future: Future[Any]) -> Any:
+    """Leave out a finished future's lock and who waited for it: that is over."""
+    over = {"_condition", "_waiters", "_done_callbacks"}
+    state = {name: value for name, value in vars(future).items() if name not in over}
+    return future_of, (type(future),), state
+
+
+def future_of(kind: type[Future[Any]]) -> Future[Any]:
+    """Make a future whose state is set next, without the ``__init__`` of its class."""
+    made = kind.__new__(kind)
+    Future.__init__(made)
+    return made
 
 
 def _of_pandas(array: Any, large: int) -> Any:

@@ -14,14 +14,13 @@ import functools
 import inspect
 import threading
 import traceback
-import types
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import tenacity
 
-from .codec import Objects, encode_error, settle_value
+from .codec import Objects, settle_error, settle_value
 from .errors import EncodeError, InputMovedError, StepTimeoutError, StoreError, UsageError
 from .executors import Room  # noqa: TC001 - dataclass fields are read at run time
 from .fingerprint import Print, contains
@@ -92,7 +91,8 @@ class Work:
 class Ending:
     """How an attempt ended.
 
-    ``payload`` is None where nothing may be saved; ``unsaved`` then says why.
+    ``payload`` is None where nothing may be saved; ``unsaved`` then says why. ``raised`` is
+    the error as the body raised it, where ``error`` is what its payload gives back.
     ``interrupt`` is an exception that is no outcome (KeyboardInterrupt,
     SystemExit, CancelledError): it is handed over and never saved.
     """
@@ -100,6 +100,7 @@ class Ending:
     kind: Kind
     value: Any = None
     error: BaseException | None = None
+    raised: BaseException | None = None
     payload: Payload | None = None
     messages: tuple[Message, ...] = ()
     shown_at: Destination | None = None
@@ -260,11 +261,22 @@ def timed_out(work: Work) -> Ending:
 
 
 def failure(error: BaseException, *, final: bool = False) -> Ending:
-    """Give the ending for `error`, saved if it can be encoded; `final` forbids a retry."""
+    """Return the ending for `error`, saved if it can be encoded; `final` forbids a retry.
+
+    Its note, which names no step yet, says what of the error is not as it was.
+    """
+    ending = Ending(Kind.ERROR, error=error, raised=error, final=final)
     try:
-        return Ending(Kind.ERROR, error=error, payload=encode_error(error), final=final)
+        ending.payload, ending.error, as_text = settle_error(error)
     except EncodeError as reason:
-        return Ending(Kind.ERROR, error=error, unsaved=str(reason), final=final)
+        cure = "" if reason.cure else "; raise an error that holds only what pickles"
+        ending.unsaved = str(reason)
+        ending.note = f"not saved: {reason}{cure}"
+    else:
+        if as_text:
+            names = ", ".join(f"`{name}`" for name in as_text)
+            ending.note = f"of its error, {names} can't be pickled and came back as text"
+    return ending
 
 
 def unsaved_failure(error: BaseException, reason: str) -> Ending:
@@ -323,9 +335,12 @@ def _failed(work: Work, error: Exception) -> Ending:
     note_settings(error)
     moved = work.moved()
     ending = failure(error, final=bool(moved))
+    notes = [ending.note] if ending.note else []
     if moved and work.options.policy.retries:
         names = ", ".join(f"`{name}`" for name, _ in moved)
-        ending.note = f"{work.label}: not retried, since its body had changed {names}"
+        notes.append(f"not retried, since its body had changed {names}")
+    if notes:
+        ending.note = f"{work.label}: {'; '.join(notes)}"
     if ending.payload is None and work.strict:
         return failure(EncodeError(f"{work.label}: {ending.unsaved}"), final=True)
     return ending
@@ -340,7 +355,8 @@ def _returned(work: Work, value: Any) -> Ending:
     except EncodeError as error:
         if work.strict:
             return unsaved_failure(EncodeError(f"{work.label}: {error}"), str(error))
-        note = f"{work.label}: not saved: {error}; return something that pickles, or strip it first"
+        cure = "" if error.cure else "; return something that pickles, or strip it first"
+        note = f"{work.label}: not saved: {error}{cure}"
         return Ending(Kind.VALUE, value=value, unsaved=str(error), note=note)
     except StoreError as error:
         # No outcome: it was not the step that failed, and its value can't be made durable.
@@ -370,10 +386,9 @@ def _note_moved(
 
 
 def _refuse_value(work: Work, value: Any) -> UsageError | None:
-    if isinstance(value, types.GeneratorType | types.AsyncGeneratorType | Coroutine):
-        kind = type(value).__name__
+    if isinstance(value, Coroutine):
         return UsageError(
-            f"{work.label} returned a {kind}, which can't be saved: return a list, or `await` in it"
+            f"{work.label} returned a coroutine, which can't be saved: `await` it in the step"
         )
     if hasattr(type(value), "__nbdurable_identity__"):
         return UsageError(f"{work.label} returned a handle: return its .result() instead")

@@ -18,6 +18,8 @@ FLOORS = {
     "errors": 0,
     "records": 0,
     "codec": 1.1,
+    "definitions": 1.05,
+    "failures": 1,
     "fingerprint": 1,
     "interrupts": 1,
     "label": 1,

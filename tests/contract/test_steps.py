@@ -507,7 +507,6 @@ def test_step_outside_a_run_is_a_plain_call():
         (lambda: go(len, {go(len, [])}), "pass the handle"),
         (lambda: go(generator), "generator function"),
         (lambda: step(generator), "generator function"),
-        (lambda: go(lambda: (n for n in "ab")).result(), "returned a generator"),
         (lambda: go(lambda: go(len, "ab")).result(), "returned a handle"),
         (lambda: step(len, retires=3), "unknown option 'retires'"),
         (lambda: step(retries=-1)(len), "retries=-1"),
