@@ -234,7 +234,8 @@ class Bodies:
             work.limits[passed].take(on)
         elif work.is_async:
             perform = functools.partial(self._perform_async, handle, work)
-            self.coroutines.submit(perform, work.context.copy(), work.loop or _background.loop)
+            loop = work.loop or _background.loop
+            self.coroutines.submit(perform, work.context.copy(), loop, work.label)
         else:
             self.threads.submit(functools.partial(self._perform, handle, work))
 
@@ -288,7 +289,7 @@ class Bodies:
             ending = attempt(work, running.capture, context)
             let_go, body.live = not body.live, False
             running.end(ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             running.fence()  # it has no ending: no re-run must wait for one
             self._ledger.break_off(handle, error)
         finally:
@@ -343,7 +344,7 @@ class Bodies:
                 body.live = False
                 scope.current.reset(token)
             running.end(ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             running.fence()
             self._ledger.break_off(handle, error)
         finally:
@@ -398,13 +399,13 @@ class Bodies:
         """Retry, or settle: called once for each attempt, in whatever thread it ended."""
         try:
             self._retry_or_settle(handle, running, ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             self._ledger.break_off(handle, error)
 
     def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
         if ending.interrupt:
             assert ending.error is not None
-            self._ledger.break_off(handle, _as_cancelled(handle, ending.error))
+            self._ledger.break_off(handle, ending.error)
             return
         wait = self._retry_wait(handle, ending)
         if wait is None:
@@ -546,9 +547,3 @@ class Bodies:
             self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
         self.coroutines.close()
         return kept
-
-
-def _as_cancelled(handle: StepHandle[Any], error: BaseException) -> BaseException:
-    if isinstance(error, asyncio.CancelledError):
-        return StepCancelledError(handle.label, "its body was cancelled from inside")
-    return error

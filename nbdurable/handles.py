@@ -209,7 +209,7 @@ class Handle(Generic[T_co]):
         """Give the outcome, once durable."""
         try:
             return Outcome(Kind.VALUE, value=self.receive())
-        except Exception as error:
+        except BaseException as error:
             if error is not self.error():
                 raise
             return Outcome(self.ended or Kind.ERROR, error=error)
