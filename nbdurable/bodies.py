@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .delivery import Delivery
+    from .escaped import Escaped
     from .executors import Room
     from .handles import Handle
     from .ledger import Ledger
@@ -63,6 +64,7 @@ class Bodies:
         leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
         delivery: Delivery,
+        escaped: Escaped,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -76,6 +78,7 @@ class Bodies:
         self._leftovers = leftovers
         self._scope_of = scope_of
         self._delivery = delivery
+        self._escaped = escaped
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -119,7 +122,7 @@ class Bodies:
             return False
         error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
         running = Running(past.last, self._clock.time())
-        self._journal.enqueue(self._settled(handle, running, failure(error, final=True)))
+        self._journal.enqueue(self._settled(handle, running, failure(error, final=True), []))
         return True
 
     def start(self, handle: StepHandle[Any]) -> None:
@@ -215,12 +218,13 @@ class Bodies:
         if ending.interrupt:
             assert ending.error is not None
             raise ending.error
-        wait = self._retry_wait(handle, ending)
+        passed = self._escaped.passed_on(handle, ending.error)
+        wait = self._retry_wait(handle, ending, passed)
         if wait is None:
-            settled = self._settled(handle, running, ending, in_cell=in_cell)
+            settled = self._settled(handle, running, ending, passed, in_cell=in_cell)
             self._journal.enqueue(settled, kick=False)
         else:
-            self._attempt_failed(handle, running, ending, wait, lambda: None)
+            self._attempt_failed(handle, running, ending, wait, passed=passed, then=lambda: None)
         return wait
 
     def _dispatch(self, handle: StepHandle[Any]) -> None:
@@ -247,6 +251,7 @@ class Bodies:
         handle.why = self._reasons.why(handle)
 
     def _open(self, handle: StepHandle[Any]) -> Running:
+        self._escaped.take_out_below(handle)
         handle.last_attempt += 1
         running = Running(handle.last_attempt, self._clock.time())
         running.adopt(functools.partial(self._conclude, handle, running))
@@ -407,17 +412,27 @@ class Bodies:
             assert ending.error is not None
             self._ledger.break_off(handle, ending.error)
             return
-        wait = self._retry_wait(handle, ending)
+        passed = self._escaped.passed_on(handle, ending.error)
+        wait = self._retry_wait(handle, ending, passed)
         if wait is None:
-            self._journal.enqueue(self._settled(handle, running, ending))
+            self._journal.enqueue(self._settled(handle, running, ending, passed))
             return
         then = functools.partial(self._go_on_after, handle, wait)
-        self._attempt_failed(handle, running, ending, wait, then)
+        self._attempt_failed(handle, running, ending, wait, passed=passed, then=then)
 
-    def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:
-        """Give the wait before the next attempt, or None if there is none."""
+    def _retry_wait(
+        self, handle: StepHandle[Any], ending: Ending, passed: list[StepHandle[Any]]
+    ) -> float | None:
+        """Return the wait before the next attempt, or None if there is none.
+
+        A body that let escape what a step of its own failed with in an earlier execution is
+        tried again with that step, at once: it is why it runs, and takes none of its retries.
+        """
         if ending.error is None or ending.final or self.ended:
             return None
+        if _is_of_before(passed):
+            handle.failed_attempts = 0
+            return 0.0
         assert handle.work is not None
         policy = handle.work.options.policy
         if handle.failed_attempts >= policy.retries:
@@ -438,6 +453,8 @@ class Bodies:
         running: Running,
         ending: Ending,
         wait: float,
+        *,
+        passed: list[StepHandle[Any]],
         then: Callable[[], object],
     ) -> None:
         """Save that an attempt failed; after that tell it, and go on with `then`."""
@@ -453,11 +470,26 @@ class Bodies:
             then()
 
         self._journal.enqueue(
-            AttemptEnded(self._ledger, handle, running, ended=now, error=text, then=told)
+            AttemptEnded(
+                self._ledger,
+                handle,
+                running,
+                ended=now,
+                error=text,
+                then=told,
+                escaped=functools.partial(self._escaped.unsee, handles=passed),
+                concluded=_is_of_before(passed),
+            )
         )
 
     def _settled(
-        self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False
+        self,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        passed: list[StepHandle[Any]],
+        *,
+        in_cell: bool = False,
     ) -> Settled:
         ending.keep(running.capture)
         if ending.note:
@@ -466,7 +498,11 @@ class Bodies:
             for line in handle.attempt_errors:
                 ending.error.add_note(line)
             ending.payload = failure(ending.error).payload
-        return Settled(self._ledger, handle, running, ending, self._clock.time(), in_cell=in_cell)
+        unsee = functools.partial(self._escaped.unsee, handles=passed)
+        now = self._clock.time()
+        return Settled(
+            self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
+        )
 
     # --- timers -------------------------------------------------------------------
 
@@ -500,7 +536,7 @@ class Bodies:
         if not self.ended and not handle.number:
             running.over = True
             ending = Ending(Kind.VALUE, payload=encode(None))
-            self._journal.enqueue(self._settled(handle, running, ending))
+            self._journal.enqueue(self._settled(handle, running, ending, []))
 
     def halt(self, handle: StepHandle[Any]) -> None:
         """Stop what still runs of a step that was cancelled; it records nothing more."""
@@ -547,3 +583,8 @@ class Bodies:
             self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
         self.coroutines.close()
         return kept
+
+
+def _is_of_before(passed: list[StepHandle[Any]]) -> bool:
+    """Tell whether one of these errors is of an earlier execution."""
+    return any(one.replayed for one in passed)

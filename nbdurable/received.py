@@ -19,11 +19,12 @@ from .versions import changes, sentence
 
 if TYPE_CHECKING:
     from .delivery import Delivery
+    from .escaped import Escaped
     from .handles import StepHandle
     from .ledger import Ledger
     from .reasons import Reasons
     from .records import Checkpoint
-    from .store import Batch, Identity, Opened
+    from .store import Batch, Opened
 
 
 class Received:
@@ -35,6 +36,7 @@ class Received:
         opened: Opened,
         reasons: Reasons,
         delivery: Delivery,
+        escaped: Escaped,
         *,
         verify: bool,
     ) -> None:
@@ -44,9 +46,9 @@ class Received:
         self._objects = ledger.store.objects
         self._reasons = reasons
         self._delivery = delivery
+        self._escaped = escaped
         self._verify = verify
         self._changes: dict[int, list[tuple[str, str, str]]] = {}
-        self._errors: dict[int, tuple[BaseException, list[Identity]]] = {}
 
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""
@@ -89,9 +91,18 @@ class Received:
 
         One whose files are damaged is taken out. One that only other versions of Python
         or of a package can read stays, without what it decided, until there is another:
-        who goes back to those versions before that has it still.
+        who goes back to those versions before that has it still. An error that nobody has
+        seen is tried again with the body that asks for it.
         """
-        if fault := self._lost(found):
+        within = None
+        if handle.pair in self._index.unseen:
+            self._reasons.retried([handle.pair])
+            if self._index.lost(handle.pair, found.code):
+                self._ledger.supersede(found)  # until it is asked for it stays as it is
+                return False
+            gone = taken = self._index.with_consequences([found])
+            within = self._index.calls_in(found.namespace)
+        elif fault := self._lost(found):
             self._reasons.lost(handle, Why.LOST, fault, self._lost)
             gone = taken = self._index.with_consequences([found])
         elif fault := self._unreadable(found):
@@ -103,13 +114,13 @@ class Received:
             return True
 
         def write(batch: Batch) -> None:
-            undo(batch, self._run, taken)
+            undo(batch, self._run, taken, within)
             if gone:
                 conclude(batch, gone)
 
         self._ledger.store.commit(write)
         with self._ledger.lock:
-            self._index.forget(taken)
+            self._index.forget(taken, within)
         return False
 
     def _lost(self, found: Checkpoint) -> str:
@@ -149,31 +160,13 @@ class Received:
         """Commit that this error is seen, before it is."""
         error = self.ending(handle).error
         assert error is not None
-        # A parent may end with the very error of its child: then both ended with it.
-        _, ended_with_it = self._errors.setdefault(id(error), (error, []))
-        ended_with_it.append(handle.pair)
+        self._escaped.given(error, handle)
         if handle.seen or self._ledger.closed:
             return
         handle.seen = True
         if handle.checkpoint is not None:
             row = (*handle.pair, self._ledger.execution)
             self._ledger.store.commit(lambda batch: batch.add("seen_errors", row))
-
-    def ended_with(self, error: BaseException | None) -> list[Identity]:
-        """Give the steps whose errors are in an exception's causes, contexts and groups."""
-        found: dict[Identity, None] = {}
-        stack, visited = [error], set()
-        while stack:
-            one = stack.pop()
-            if one is None or id(one) in visited:
-                continue
-            visited.add(id(one))
-            if id(one) in self._errors:
-                found.update(dict.fromkeys(self._errors[id(one)][1]))
-            stack += [one.__cause__, one.__context__]
-            if isinstance(one, BaseExceptionGroup):
-                stack += one.exceptions
-        return list(found)
 
 
 class _Traceback(Exception):  # noqa: N818 - a text that tracebacks print, not an error

@@ -21,12 +21,8 @@ from .control import Control, Execution
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .entries import Closed
-from .errors import (
-    NotInRunError,
-    StoreError,
-    UsageError,
-    WaitTimeoutError,
-)
+from .errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
+from .escaped import Escaped
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
 from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
@@ -102,6 +98,7 @@ class Run:
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
+        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run, self.handles)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -111,13 +108,24 @@ class Run:
             leftovers=leftovers,
             scope_of=self._body_scope,
             delivery=self._delivery,
+            escaped=self._escaped,
         )
         self._received = Received(
-            self._ledger, opened, self._reasons, self._delivery, verify=settings.verify
+            self._ledger,
+            opened,
+            self._reasons,
+            self._delivery,
+            self._escaped,
+            verify=settings.verify,
         )
         self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
         self._cancellation = Cancellation(
-            self._ledger, opened.index, self._bodies, opened.run, self._live
+            self._ledger,
+            opened.index,
+            self._bodies,
+            opened.run,
+            live=self._live,
+            children=self._escaped.children,
         )
         self._dataflow = Dataflow(
             self._ledger,
@@ -339,16 +347,15 @@ class Run:
             where.occurrences[name, inputs] = (count + 1, strand)
             identity = digest_of(where.namespace, name.encode(), inputs, b"%d" % count)
             found = self._live.get(identity)
-            if found is not None:
+            if found is not None and not found.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
-            handle: StepHandle[Any] = StepHandle(
-                self, len(self.handles), call, kind=kind, parent=where.parent
-            )
-            self.handles.append(handle)
+            place = len(self.handles) if found is None else found.place
+            handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
+            self.handles[place : place + 1] = [handle]  # in the place of what was taken out
             self._live[identity] = handle
             if where.parent is not None:
-                self._cancellation.started_by(where.parent, handle)
+                self._escaped.started_by(where.parent, handle)
             return handle, False
 
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
@@ -673,7 +680,7 @@ class Run:
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))
             self._reasons.say_unasked(self.scope.namespace)
-            self._say_unseen()
+            self._reasons.say_unseen(self.handles)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
         self._delivery.close()
@@ -693,7 +700,7 @@ class Run:
             self._news.emit(RunFinished(status, now, self.said()))
 
     def _write_end(self, status: RunStatus, now: float, error: BaseException | None) -> None:
-        listed = pack(tuple(self._received.ended_with(error)))
+        listed = pack(tuple(self._escaped.listed(error)))
         reused = pack(tuple(self._reused()))
         corrected = self._reasons.corrected(self.handles)
 
@@ -713,21 +720,6 @@ class Run:
                 found = handle.checkpoint
                 if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
-
-    def _say_unseen(self) -> None:
-        unseen = [
-            handle.label
-            for handle in self.handles
-            if isinstance(handle, StepHandle)
-            and handle.ended is Kind.ERROR
-            and handle.checkpoint is not None
-            and not handle.seen
-            and not handle.lost
-        ]
-        if unseen:
-            self._news.say(
-                f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
-            )
 
 
 def _digest_of_version(version: str | None) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
-from .changes import conclude, correct_whys, record_packages, take_out, undo
+from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
 from .index import (
     Member,
     PastAttempts,
@@ -89,6 +89,7 @@ __all__ = [
     "taken_by_schema",
     "trust_store",
     "undo",
+    "unsee",
     "write_parquet",
 ]
 
