@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .combinators import Select
+from .combinators import Combinator
 from .label import printable
 from .records import Kind
 from .store import NOT_SAVED, take_out
@@ -148,10 +148,10 @@ class Closed(_Outcomes):
         self._handle = handle
 
     def write(self, batch: Batch) -> None:
-        """Add the decision of a select, and what it cancels; anything else is told by numbers."""
+        """Add the decision of a combinator, and what it cancels; the rest is told by numbers."""
         with self._ledger.lock:
             self._resolved = [self._handle]
-            if isinstance(self._handle, Select):
+            if isinstance(self._handle, Combinator) and not self._handle.replayed:
                 cancelled = self._ledger.decide(self._handle, batch)
                 self._resolved += self._ledger.close_over(cancelled, batch)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .combinators import Combinator
 from .handles import StepHandle
 from .interrupts import uninterrupted
 from .records import Kind
 from .store import conclude, undo, unsee
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from .errors import DurableError
     from .handles import Handle
@@ -35,7 +36,6 @@ class Escaped:
         index: ReplayIndex,
         reasons: Reasons,
         run: str,
-        handles: Sequence[Handle[Any]],
     ) -> None:
         self.children: dict[int, list[StepHandle[Any]]] = {}
         self.lock = ledger.lock
@@ -43,7 +43,6 @@ class Escaped:
         self._index = index
         self._reasons = reasons
         self._run = run
-        self._handles = handles
         self._given: dict[int, tuple[BaseException, list[StepHandle[Any]]]] = {}
 
     def started_by(self, parent: int, child: StepHandle[Any]) -> None:
@@ -57,17 +56,20 @@ class Escaped:
         ended_with_it.append(handle)
 
     def listed(self, error: BaseException | None) -> list[Identity]:
-        """Return the steps whose errors are in an exception's causes, contexts and groups."""
-        return list(dict.fromkeys(handle.pair for handle in self._in(error)))
+        """Return the cell's steps whose errors are in an exception's causes, contexts, groups.
+
+        What these have passed on is tried again with them.
+        """
+        return list(dict.fromkeys(one.pair for one in self._in(error) if one.parent is None))
 
     def passed_on(
         self, parent: StepHandle[Any], error: BaseException | None
     ) -> list[StepHandle[Any]]:
-        """Return the steps below `parent` whose errors its body let escape with `error`."""
+        """Return the steps that a body has started whose errors it let escape with `error`."""
         if error is None or parent.place not in self.children:
             return []
         found = dict.fromkeys(self._in(error))
-        return [handle for handle in found if self._is_below(handle, parent.place)]
+        return [handle for handle in found if handle.parent == parent.place]
 
     def unsee(self, batch: Batch, handles: Iterable[StepHandle[Any]]) -> None:
         """Add to a transaction that these errors have not been seen. The run's lock is held."""
@@ -101,7 +103,8 @@ class Escaped:
                 numbers.add(one.number)
                 taken.append(one)
         gone = {one.place for one in taken}
-        taken += [one for one in below if one.source is not None and _origin(one).place in gone]
+        passing = [one for one in below if one.source is not None]
+        taken += [one for one in passing if not gone.isdisjoint(_origins(one))]
         for one in taken:
             one.retracted = True
         for one in below:
@@ -133,14 +136,6 @@ class Escaped:
             stack += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 stack += one.exceptions
-
-    def _is_below(self, handle: StepHandle[Any], place: int) -> bool:
-        above = handle.parent
-        while above is not None and above != place:
-            step = self._handles[above]
-            assert isinstance(step, StepHandle)
-            above = step.parent
-        return above is not None
 
     def _below(self, place: int) -> Iterator[StepHandle[Any]]:
         """Yield the steps that a body has started, and those below what nobody has seen."""
@@ -177,9 +172,15 @@ def _is_unseen(handle: StepHandle[Any]) -> bool:
     return unseen and handle.durable
 
 
-def _origin(handle: StepHandle[Any]) -> Handle[Any]:
-    """Return the handle whose failure a step has passed on."""
-    origin: Handle[Any] = handle
-    while isinstance(origin, StepHandle) and origin.source is not None:
-        origin = origin.source
-    return origin
+def _origins(handle: StepHandle[Any]) -> Iterator[int]:
+    """Yield the places of the steps whose failures a step has passed on."""
+    stack: list[Handle[Any]] = [handle]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, StepHandle):
+            if one.source is not None:
+                stack.append(one.source)
+            else:
+                yield one.place
+        elif isinstance(one, Combinator):
+            stack += one.branches if one.chosen is None else (one.chosen,)

@@ -111,34 +111,35 @@ class Ledger:
             if combinator.number or not combinator.evaluate():
                 continue
             untold.append(combinator)
-            if isinstance(combinator, Select) and not combinator.replayed:
+            if not combinator.replayed:
                 untold += self.decide(combinator, batch)
         return resolved
 
-    def decide(self, select: Select[Any], batch: Batch) -> list[StepHandle[Any]]:
-        """Save a select's decision; give what a race cancels with it. The lock is held."""
-        self.write_decision(select, batch)
-        if not select.cancels or select.chosen is None:
+    def decide(self, combinator: Combinator[Any], batch: Batch) -> list[StepHandle[Any]]:
+        """Save a combinator's decision; give what a race cancels with it. The lock is held."""
+        if combinator.chosen is None:
+            return []  # all have values, or all failed: the numbers tell as much
+        self.write_decision(combinator, batch)
+        if not combinator.cancels:
             return []
-        losing = select.losing_leaves()
-        return [one for one in losing if self.cancel(one, batch, cause=select.number)]
+        losing = combinator.losing_leaves()
+        return [one for one in losing if self.cancel(one, batch, cause=combinator.number)]
 
-    def write_decision(self, select: Select[Any], batch: Batch) -> None:
-        """Add a select's decision to the transaction. The lock is held."""
-        if select.chosen is None:
-            return  # all failed: nothing was chosen, and the errors' numbers tell as much
+    def write_decision(self, combinator: Combinator[Any], batch: Batch) -> None:
+        """Add which branch a combinator ended with to the transaction. The lock is held."""
+        assert combinator.chosen is not None
         decision = Decision(
-            key=select.identity,
-            branches=select.set_members(),
-            winner=select.chosen.identity,
-            number=select.number,
+            key=combinator.identity,
+            branches=combinator.set_members(),
+            winner=combinator.chosen.identity,
+            number=combinator.number,
             execution=self.execution,
-            losers=select.losers(),
+            losers=combinator.losers(),
             signature=b"",
         )
         if not self.first_decision(decision):
-            return  # another select over this set: by the numbers it has the same winner
-        self.add_decision(batch, decision, select.label, select.chosen.label)
+            return  # another one over this set: by the numbers it has chosen the same branch
+        self.add_decision(batch, decision, combinator.label, combinator.chosen.label)
 
     def first_decision(self, decision: Decision) -> bool:
         """Tell, once, that this execution has not decided over this set."""

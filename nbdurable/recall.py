@@ -289,10 +289,11 @@ def _of_choices(
             known = [one for one in known if one not in inside] + [won]
             yield Decided(won, None, Kind.VALUE, choice.number, replayed, at)
         kind = choice.label.partition("(")[0]
-        kind = kind if kind in CHOOSERS else "select"
+        kind = kind if kind in {*CHOOSERS, "gather"} else "select"
         yield StepCreated(place, kind, kind, choice.label, at, parent, branches=tuple(known))
-        ended_as = kinds.get(choice.winner, Kind.VALUE)
-        yield Decided(place, won, ended_as, choice.number, replayed, at)
+        ended_as = Kind.ERROR if kind == "gather" else kinds.get(choice.winner, Kind.VALUE)
+        chosen = won if kind in CHOOSERS else None
+        yield Decided(place, chosen, ended_as, choice.number, replayed, at)
         place += 1
 
 

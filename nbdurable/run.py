@@ -98,7 +98,7 @@ class Run:
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
-        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run, self.handles)
+        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -468,9 +468,14 @@ class Run:
             )
             self.handles.append(gather)
             self._news.combined(gather, where.parent)
+            if gather.identity in self._index.decisions:
+                stored = self._index.decision_for(gather.identity, gather.set_members())
+                if stored is not None:
+                    gather.apply(stored)
             gather.observe()
             if gather.evaluate():
-                if all(branch.durable or not branch.number for branch in branches):
+                told = gather.replayed or gather.chosen is None
+                if told and all(branch.durable or not branch.number for branch in branches):
                     self._known_at_once(gather)
                 else:
                     self._ledger.journal.enqueue(Closed(self._ledger, gather))

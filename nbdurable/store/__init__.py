@@ -22,6 +22,7 @@ from .index import (
     checkpoint_message,
     decision_message,
     pack,
+    same_set,
 )
 from .saved import Group, Identity
 
@@ -82,6 +83,7 @@ __all__ = [
     "remove",
     "remove_files",
     "restart",
+    "same_set",
     "spare_files",
     "summaries",
     "survey",

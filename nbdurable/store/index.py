@@ -202,7 +202,7 @@ class ReplayIndex:
             UntrustedCheckpointError: There is one, but its signature does not hold.
         """
         for decision in self.decisions.get(key, ()):
-            if _same_set(branches, decision.branches):
+            if same_set(branches, decision.branches):
                 self._verify_decision(decision)
                 return decision
         return None
@@ -277,7 +277,11 @@ def _hangs_on(decision: Decision, numbers: set[int], within: Collection[bytes] |
     return decision.winner == NOBODY and decision.number >= min(numbers) and mine
 
 
-def _same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
+def same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
+    """Tell whether a decision over one set of branches is one over the other.
+
+    A version of zeros, which is not known yet, agrees with every version of the same code.
+    """
     return len(mine) == len(theirs) and all(
         call == other and code == coded and (version == known or _UNKNOWN in {version, known})
         for (call, version, code), (other, known, coded) in zip(mine, theirs, strict=True)

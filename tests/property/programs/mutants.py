@@ -109,10 +109,10 @@ def first_listed_failure():
     notice = Gather.notice
 
     def by_place(gather, branch):
-        before = gather._failed
+        before = gather.chosen
         notice(gather, branch)
         if before is not None and branch.ended is not Kind.VALUE:
-            gather._failed = min(before, branch, key=gather.branches.index)
+            gather.chosen = min(before, branch, key=gather.branches.index)
 
     Gather.notice = by_place
 
