@@ -104,18 +104,25 @@ class Reasons:
                 changed.append((text, handle.pair))
         return changed
 
-    def say_unasked(self, namespace: bytes) -> None:
-        """Say how many saved outcomes of `namespace` were not asked for."""
+    def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:
+        """Return the saved outcomes that nobody asked for, where code ran that could have asked.
+
+        Of those in `namespace`, which is the cell's, it is said how many they are.
+        """
         saved = self._index.checkpoints
-        unasked = sum(
-            call not in self._claimed
+        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.ran}
+        found = [
+            (group[0], call)
             for group in saved.groups()
-            if group[0] == namespace
+            if group[0] == namespace or group[0] in ran
             for call in saved.calls(group)
-        )
-        if unasked:
-            outcomes = "outcome was" if unasked == 1 else "outcomes were"
-            self._news.say(f"{unasked:,} saved {outcomes} not asked for this time")
+            if call not in self._claimed
+        ]
+        if count := sum(one == namespace for one, _ in found):
+            outcomes = "outcome was" if count == 1 else "outcomes were"
+            self._news.say(f"{count:,} saved {outcomes} not asked for this time")
+        newest = [saved.newest(call) for _, call in found]
+        return tuple((one.call, one.version) for one in newest if one is not None)
 
     def say_unseen(self, handles: Sequence[Handle[Any]]) -> None:
         """Say which steps failed without anybody having asked."""

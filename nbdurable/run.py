@@ -43,7 +43,7 @@ from .records import (
 )
 from .scope import Scope
 from .step import StepOptions, Work, explain, is_async
-from .store import correct_whys, pack
+from .store import correct_whys, pack, pack_used
 from .waiting import Waiting
 from .words import ago
 
@@ -682,16 +682,17 @@ class Run:
         self._ledger.journal.flush()
         self._ledger.close()
         status = _status_of(error)
+        unasked: tuple[Identity, ...] = ()
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))
-            self._reasons.say_unasked(self.scope.namespace)
+            unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
         self._delivery.close()
         now = self._news.clock.time()
         try:
-            self._write_end(status, now, error)
+            self._write_end(status, now, error, unasked)
         except StoreError:
             # A store that broke in mid-run has been reported by what broke; the missing
             # end makes the next execution treat this one as died, which loses nothing.
@@ -704,9 +705,15 @@ class Run:
                     self._ledger.break_off(handle, late)
             self._news.emit(RunFinished(status, now, self.said()))
 
-    def _write_end(self, status: RunStatus, now: float, error: BaseException | None) -> None:
+    def _write_end(
+        self,
+        status: RunStatus,
+        now: float,
+        error: BaseException | None,
+        unasked: tuple[Identity, ...],
+    ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
-        reused = pack(tuple(self._reused()))
+        reused = pack_used(tuple(self._reused()), unasked)
         corrected = self._reasons.corrected(self.handles)
 
         def write(batch: Batch) -> None:

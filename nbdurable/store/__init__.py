@@ -22,6 +22,7 @@ from .index import (
     checkpoint_message,
     decision_message,
     pack,
+    pack_used,
     same_set,
 )
 from .saved import Group, Identity
@@ -77,6 +78,7 @@ __all__ = [
     "mentions",
     "outcome_of",
     "pack",
+    "pack_used",
     "past_of",
     "place_of",
     "record_packages",

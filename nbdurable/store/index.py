@@ -63,6 +63,8 @@ def store_message(store: str) -> bytes:
     return b"store     " + store.encode("ascii")
 
 
+_NOBODYS: Identity = (bytes(16), bytes(16))
+_GAP = b"".join(_NOBODYS)
 _CHECKPOINT = struct.Struct(">10sqq10Q")
 _DECISION = struct.Struct(">10sq5Q")
 
@@ -84,6 +86,18 @@ def unpack(data: bytes) -> tuple[Identity, ...]:
 def unpack_members(data: bytes) -> tuple[Member, ...]:
     """Take apart what `pack` laid of members; as `unpack`."""
     return tuple((one[:16], one[16:32], one[32:]) for one in _pieces(data, 48))
+
+
+def pack_used(reused: tuple[Identity, ...], unasked: tuple[Identity, ...]) -> bytes:
+    """Lay what an execution replayed of older versions, and what it did not ask for at all."""
+    return pack(reused) + (_GAP + pack(unasked) if unasked else b"")
+
+
+def unpack_used(data: bytes) -> tuple[frozenset[Identity], frozenset[Identity]]:
+    """Take apart what `pack_used` laid."""
+    found = unpack(data)
+    at = found.index(_NOBODYS) if _NOBODYS in found else len(found)
+    return frozenset(found[:at]), frozenset(found[at + 1 :])
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
