@@ -244,6 +244,7 @@ class Bodies:
             self.threads.submit(functools.partial(self._perform, handle, work))
 
     def _recall(self, handle: StepHandle[Any]) -> None:
+        self._escaped.take_out_lost(handle)
         past = self._index.attempts.get(handle.pair)
         if past is not None:
             handle.last_attempt = past.last

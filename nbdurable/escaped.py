@@ -91,6 +91,18 @@ class Escaped:
             self._ledger.journal.enqueue(_TakenOut(self, parent), kick=False)
             self._ledger.journal.flush()
 
+    def take_out_lost(self, handle: StepHandle[Any]) -> None:
+        """Take out the error that a loser has had, now that it is asked for and starts."""
+        found = self._index.checkpoints.get(handle.pair)
+        if found is None or handle.pair not in self._index.unseen:
+            return
+        with uninterrupted():
+            self._ledger.journal.enqueue(_Begun(found), kick=False)
+            self._ledger.journal.flush()
+        with self.lock:
+            self._index.unseen.discard(handle.pair)
+            self._index.forget([found], frozenset())
+
     def take_out(self, batch: Batch, parent: StepHandle[Any]) -> None:
         """Let go of the errors below a step that nobody has seen. The run's lock is held."""
         below = list(self._below(parent.place))
@@ -159,6 +171,23 @@ class _TakenOut:
         """Take it out."""
         with self._escaped.lock:
             self._escaped.take_out(batch, self._parent)
+
+    def committed(self) -> None:
+        """Nobody waits: the attempt begins in the same thread."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits: the attempt's outcome fails too."""
+
+
+class _Begun:
+    """A loser's error, which is tried again; it has decided nothing."""
+
+    def __init__(self, found: Checkpoint) -> None:
+        self._found = found
+
+    def write(self, batch: Batch) -> None:
+        """Take it out."""
+        conclude(batch, [self._found])
 
     def committed(self) -> None:
         """Nobody waits: the attempt begins in the same thread."""

@@ -98,8 +98,7 @@ class Received:
         if handle.pair in self._index.unseen:
             self._reasons.retried([handle.pair])
             if self._index.lost(handle.pair, found.code):
-                self._ledger.supersede(found)  # until it is asked for it stays as it is
-                return False
+                return False  # it is taken out when it starts: until then it stays as it is
             gone = taken = self._index.with_consequences([found])
             within = self._index.calls_in(found.namespace)
         elif fault := self._lost(found):

@@ -206,7 +206,6 @@ class Memory:
         """Take in a fact."""
         if fact.what == "outcome":
             self.taken[fact.key] = fact.value.taken
-            self.kept.discard(fact.key)
             self.seen -= fact.value.unseen
             self.outcomes[fact.key] = fact.value
             self.number = max(self.number, fact.value.number)
@@ -1104,6 +1103,9 @@ class World:
     async def perform(self, leaf, *, here=False):
         """Make attempts until one ends the step."""
         leaf.started = True
+        if leaf.key in self.memory.kept:
+            self.play.redone = True
+            self._gone({leaf.key}, where=("lost",))  # it has decided nothing
         step = leaf.step
         received = interpreter.shaped(step, [one.fresh() for one in leaf.upstream])
         while True:
@@ -1155,7 +1157,7 @@ class World:
         leaf.end = number, kind
         leaf.value, leaf.error, leaf.output = value, error, output
         leaf.at_gate = False
-        taken = self.memory.taken[leaf.key] + (leaf.key in self.memory.kept)
+        taken = self.memory.taken[leaf.key]
         saved = Saved(kind, number, value, error, output, cause, unseen, taken)
         self.fact("outcome", leaf.key, saved)
         self._unsee(unseen)
