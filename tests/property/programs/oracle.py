@@ -638,6 +638,10 @@ class Fiber:
         """Write a line."""
         self.out.append(text + "\n")
 
+    def redirected(self, text):
+        """Give what a line is where it is redirected to."""
+        return text + "\n"
+
     def effect(self):
         """The body has begun."""
         self.world.play.bodies.append((self.world.epoch, self.node, self.world.over))
@@ -1050,7 +1054,8 @@ class World:
             self._outcome(leaf, VALUE)
         else:
             stumbles = self.memory.stumbles.get(leaf.key, 0) < leaf.step["stumbles"]
-            leaf.verdict = bool(leaf.step["fails"] or stumbles)
+            down = self.memory.taken[leaf.key] < leaf.step["outage"]
+            leaf.verdict = bool(leaf.step["fails"] or stumbles or down)
             self.play.events.append(replace(event, fails=leaf.verdict))
 
     # Claims and starts.
