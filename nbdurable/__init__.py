@@ -43,7 +43,7 @@ floor modules                             duty
 3     `step`                              one step: its options, its attempts
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
 4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
-4     `delivery`                          which step's output is shown when
+4     `delivery`, `escaped`               whose output is shown when; errors passed on
 4     `bodies`                            attempts started, retried, stopped, adopted
 4     `received`                          what code gets of an ended step
 4     `called`                            an async step that is called, and awaited

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .delivery import Delivery
+    from .escaped import Escaped
     from .executors import Room
     from .handles import Handle
     from .ledger import Ledger
@@ -63,6 +64,7 @@ class Bodies:
         leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
         delivery: Delivery,
+        escaped: Escaped,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -76,6 +78,7 @@ class Bodies:
         self._leftovers = leftovers
         self._scope_of = scope_of
         self._delivery = delivery
+        self._escaped = escaped
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -119,7 +122,7 @@ class Bodies:
             return False
         error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
         running = Running(past.last, self._clock.time())
-        self._journal.enqueue(self._settled(handle, running, failure(error, final=True)))
+        self._journal.enqueue(self._settled(handle, running, failure(error, final=True), []))
         return True
 
     def start(self, handle: StepHandle[Any]) -> None:
@@ -215,12 +218,13 @@ class Bodies:
         if ending.interrupt:
             assert ending.error is not None
             raise ending.error
-        wait = self._retry_wait(handle, ending)
+        passed = self._escaped.passed_on(handle, ending.raised or ending.error)
+        wait = self._retry_wait(handle, ending, passed)
         if wait is None:
-            settled = self._settled(handle, running, ending, in_cell=in_cell)
+            settled = self._settled(handle, running, ending, passed, in_cell=in_cell)
             self._journal.enqueue(settled, kick=False)
         else:
-            self._attempt_failed(handle, running, ending, wait, lambda: None)
+            self._attempt_failed(handle, running, ending, wait, passed=passed, then=lambda: None)
         return wait
 
     def _dispatch(self, handle: StepHandle[Any]) -> None:
@@ -234,11 +238,13 @@ class Bodies:
             work.limits[passed].take(on)
         elif work.is_async:
             perform = functools.partial(self._perform_async, handle, work)
-            self.coroutines.submit(perform, work.context.copy(), work.loop or _background.loop)
+            loop = work.loop or _background.loop
+            self.coroutines.submit(perform, work.context.copy(), loop, work.label)
         else:
             self.threads.submit(functools.partial(self._perform, handle, work))
 
     def _recall(self, handle: StepHandle[Any]) -> None:
+        self._escaped.take_out_lost(handle)
         past = self._index.attempts.get(handle.pair)
         if past is not None:
             handle.last_attempt = past.last
@@ -246,6 +252,7 @@ class Bodies:
         handle.why = self._reasons.why(handle)
 
     def _open(self, handle: StepHandle[Any]) -> Running:
+        self._escaped.take_out_below(handle)
         handle.last_attempt += 1
         running = Running(handle.last_attempt, self._clock.time())
         running.adopt(functools.partial(self._conclude, handle, running))
@@ -288,7 +295,7 @@ class Bodies:
             ending = attempt(work, running.capture, context)
             let_go, body.live = not body.live, False
             running.end(ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             running.fence()  # it has no ending: no re-run must wait for one
             self._ledger.break_off(handle, error)
         finally:
@@ -343,7 +350,7 @@ class Bodies:
                 body.live = False
                 scope.current.reset(token)
             running.end(ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             running.fence()
             self._ledger.break_off(handle, error)
         finally:
@@ -398,25 +405,35 @@ class Bodies:
         """Retry, or settle: called once for each attempt, in whatever thread it ended."""
         try:
             self._retry_or_settle(handle, running, ending)
-        except Exception as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             self._ledger.break_off(handle, error)
 
     def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
         if ending.interrupt:
             assert ending.error is not None
-            self._ledger.break_off(handle, _as_cancelled(handle, ending.error))
+            self._ledger.break_off(handle, ending.error)
             return
-        wait = self._retry_wait(handle, ending)
+        passed = self._escaped.passed_on(handle, ending.raised or ending.error)
+        wait = self._retry_wait(handle, ending, passed)
         if wait is None:
-            self._journal.enqueue(self._settled(handle, running, ending))
+            self._journal.enqueue(self._settled(handle, running, ending, passed))
             return
         then = functools.partial(self._go_on_after, handle, wait)
-        self._attempt_failed(handle, running, ending, wait, then)
+        self._attempt_failed(handle, running, ending, wait, passed=passed, then=then)
 
-    def _retry_wait(self, handle: StepHandle[Any], ending: Ending) -> float | None:
-        """Give the wait before the next attempt, or None if there is none."""
+    def _retry_wait(
+        self, handle: StepHandle[Any], ending: Ending, passed: list[StepHandle[Any]]
+    ) -> float | None:
+        """Return the wait before the next attempt, or None if there is none.
+
+        A body that let escape what a step of its own failed with in an earlier execution is
+        tried again with that step, at once: it is why it runs, and takes none of its retries.
+        """
         if ending.error is None or ending.final or self.ended:
             return None
+        if _is_of_before(passed):
+            handle.failed_attempts = 0
+            return 0.0
         assert handle.work is not None
         policy = handle.work.options.policy
         if handle.failed_attempts >= policy.retries:
@@ -437,6 +454,8 @@ class Bodies:
         running: Running,
         ending: Ending,
         wait: float,
+        *,
+        passed: list[StepHandle[Any]],
         then: Callable[[], object],
     ) -> None:
         """Save that an attempt failed; after that tell it, and go on with `then`."""
@@ -452,11 +471,26 @@ class Bodies:
             then()
 
         self._journal.enqueue(
-            AttemptEnded(self._ledger, handle, running, ended=now, error=text, then=told)
+            AttemptEnded(
+                self._ledger,
+                handle,
+                running,
+                ended=now,
+                error=text,
+                then=told,
+                escaped=functools.partial(self._escaped.unsee, handles=passed),
+                concluded=_is_of_before(passed),
+            )
         )
 
     def _settled(
-        self, handle: StepHandle[Any], running: Running, ending: Ending, *, in_cell: bool = False
+        self,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        passed: list[StepHandle[Any]],
+        *,
+        in_cell: bool = False,
     ) -> Settled:
         ending.keep(running.capture)
         if ending.note:
@@ -466,7 +500,11 @@ class Bodies:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
-        return Settled(self._ledger, handle, running, ending, self._clock.time(), in_cell=in_cell)
+        unsee = functools.partial(self._escaped.unsee, handles=passed)
+        now = self._clock.time()
+        return Settled(
+            self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
+        )
 
     # --- timers -------------------------------------------------------------------
 
@@ -500,7 +538,7 @@ class Bodies:
         if not self.ended and not handle.number:
             running.over = True
             ending = Ending(Kind.VALUE, payload=encode(None))
-            self._journal.enqueue(self._settled(handle, running, ending))
+            self._journal.enqueue(self._settled(handle, running, ending, []))
 
     def halt(self, handle: StepHandle[Any]) -> None:
         """Stop what still runs of a step that was cancelled; it records nothing more."""
@@ -549,7 +587,6 @@ class Bodies:
         return kept
 
 
-def _as_cancelled(handle: StepHandle[Any], error: BaseException) -> BaseException:
-    if isinstance(error, asyncio.CancelledError):
-        return StepCancelledError(handle.label, "its body was cancelled from inside")
-    return error
+def _is_of_before(passed: list[StepHandle[Any]]) -> bool:
+    """Tell whether one of these errors is of an earlier execution."""
+    return any(one.replayed for one in passed)

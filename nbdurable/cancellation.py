@@ -17,7 +17,7 @@ from .errors import StepCancelledError
 from .interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .bodies import Bodies
     from .handles import Handle, StepHandle
@@ -35,20 +35,18 @@ class Cancellation:
         index: ReplayIndex,
         bodies: Bodies,
         run: str,
-        live: dict[bytes, StepHandle[Any]],
+        *,
+        live: Mapping[bytes, StepHandle[Any]],
+        children: Mapping[int, Sequence[StepHandle[Any]]],
     ) -> None:
         self._ledger = ledger
         self._index = index
         self._bodies = bodies
         self._run = run
         self._live = live
-        self._children: dict[int, list[StepHandle[Any]]] = {}
+        self._children = children
         self._unsettled: dict[int, StepHandle[Any]] = {}
         ledger.halt = self._halt
-
-    def started_by(self, parent: int, child: StepHandle[Any]) -> None:
-        """Take note of what is to be stopped with the step at place `parent`."""
-        self._children.setdefault(parent, []).append(child)
 
     def cancel(self, handle: Handle[Any]) -> None:
         """Commit the cancellation of what has not ended at or below `handle`."""

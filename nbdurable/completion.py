@@ -293,12 +293,11 @@ class Completions:
         members = completion.members()
         if self._index.decision_for(key, members) is not None:
             return None
-        if not self._ledger.first_decision(key, members):
+        decision = Decision(key, members, winner, number, self._ledger.execution, losers, b"")
+        if not self._ledger.first_decision(decision):
             return None
 
         def write(batch: Batch) -> None:
-            execution = self._ledger.execution
-            decision = Decision(key, members, winner, number, execution, losers, b"")
             self._ledger.add_decision(batch, decision, "as_completed", "")
 
         return write

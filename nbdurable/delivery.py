@@ -22,7 +22,7 @@ from .output import Destination, Stage
 from .records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .handles import Handle
     from .ledger import Ledger
@@ -301,25 +301,35 @@ class Watch:
             stage.busy = True
 
 
-def _leading(handle: Handle[Any]) -> Generator[StepHandle[Any], None, bool]:
+def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:
     """Yield the steps that `handle` delivers, each asked for when the last one has ended.
 
-    Tells whether what comes after `handle` can be delivered, too. Which branch of an
-    undecided select that will be, nobody knows.
+    It ends where nobody knows what comes next: after a failure, or with the branch of a
+    select that is undecided.
     """
-    if isinstance(handle, StepHandle):
-        if handle.kind == "step":
-            yield handle
-        return handle.durable
-    if isinstance(handle, Gather):
-        for branch in handle.branches:
-            known = yield from _leading(branch)
-            if not known or (branch.ended is not Kind.VALUE and not handle.return_exceptions):
-                return False
-        return True
-    if isinstance(handle, Select) and handle.chosen is not None:
-        return (yield from _leading(handle.chosen))
-    return False
+    stack: list[tuple[Handle[Any], Gather[Any] | None]] = [(handle, None)]
+    while stack:
+        one, gather = stack.pop()
+        if gather is not None and not gather.return_exceptions and _has_failed(one):
+            return  # it was the last that this gather delivers
+        if gather is not None:
+            continue
+        if isinstance(one, StepHandle):
+            if one.kind == "step":
+                yield one
+            if not one.durable:
+                return
+        elif isinstance(one, Gather):
+            for branch in reversed(one.branches):
+                stack += [(branch, one), (branch, None)]
+        elif isinstance(one, Select):
+            if one.chosen is None:
+                return
+            stack.append((one.chosen, None))
+
+
+def _has_failed(branch: Handle[Any]) -> bool:
+    return branch.ended is not Kind.VALUE
 
 
 def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:

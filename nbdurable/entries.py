@@ -6,15 +6,16 @@ lock; what it makes durable is shown in `committed`, never before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .combinators import Select
+from .combinators import Combinator
 from .label import printable
 from .records import Kind
 from .store import NOT_SAVED, take_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .errors import DurableError
     from .handles import Handle, StepHandle
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from .records import Checkpoint
     from .step import Ending, Running
     from .store import Batch
+
+
+Passed = Callable[["Batch"], None]
+"""Adds to a transaction that a body has not seen the errors that it let escape."""
 
 
 class _Outcomes:
@@ -51,8 +56,9 @@ class Settled(_Outcomes):
         handle: StepHandle[Any],
         running: Running,
         ending: Ending,
-        ended: float,
         *,
+        ended: float,
+        escaped: Passed,
         in_cell: bool = False,
     ) -> None:
         super().__init__(ledger, handle)
@@ -60,6 +66,7 @@ class Settled(_Outcomes):
         self._running = running
         self._ending = ending
         self._seconds = ended - running.started
+        self._escaped = escaped
         self._in_cell = in_cell
 
     def write(self, batch: Batch) -> None:
@@ -69,6 +76,7 @@ class Settled(_Outcomes):
             if handle.number or ledger.closed:
                 return
             ledger.end(handle, ending, self._seconds)
+            self._escaped(batch)
             if ending.payload is not None:
                 ledger.write_checkpoint(handle, ending, self._running, batch)
                 if ending.kind is Kind.ERROR and self._in_cell:
@@ -140,10 +148,10 @@ class Closed(_Outcomes):
         self._handle = handle
 
     def write(self, batch: Batch) -> None:
-        """Add the decision of a select, and what it cancels; anything else is told by numbers."""
+        """Add the decision of a combinator, and what it cancels; the rest is told by numbers."""
         with self._ledger.lock:
             self._resolved = [self._handle]
-            if isinstance(self._handle, Select):
+            if isinstance(self._handle, Combinator) and not self._handle.replayed:
                 cancelled = self._ledger.decide(self._handle, batch)
                 self._resolved += self._ledger.close_over(cancelled, batch)
 
@@ -198,7 +206,10 @@ class Started:
 
 
 class AttemptEnded:
-    """An attempt that failed; `then` tries again, once that it failed is durable."""
+    """An attempt that failed; `then` tries again, once that it failed is durable.
+
+    One that is `concluded` was an outcome, taken out at once: retries are counted anew.
+    """
 
     def __init__(
         self,
@@ -209,8 +220,11 @@ class AttemptEnded:
         ended: float,
         error: str,
         then: Callable[[], object],
+        escaped: Passed,
+        concluded: bool,
     ) -> None:
         self._ledger = ledger
+        self._escaped = escaped
         self._handle = handle
         self._then = then
         self._row = (
@@ -223,12 +237,14 @@ class AttemptEnded:
             ended - running.started,
             "error",
             error,
-            False,
+            concluded,
         )
 
     def write(self, batch: Batch) -> None:
         """Add the attempt."""
         batch.add("attempt_ends", self._row)
+        with self._ledger.lock:
+            self._escaped(batch)
 
     def committed(self) -> None:
         """Go on, unless it was cancelled meanwhile."""

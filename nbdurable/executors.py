@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -17,11 +18,14 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .interrupts import STEP_TASK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
 
-    _Coroutine = tuple[Callable[[], Coroutine[Any, Any, None]], Context, asyncio.AbstractEventLoop]
+    _Work = Callable[[], Coroutine[Any, Any, None]]
+    _Coroutine = tuple[_Work, Context, asyncio.AbstractEventLoop, str]
 
 
 class Clock(Protocol):
@@ -319,9 +323,20 @@ class LoopThread:
             with self._lock:
                 if self._loop is None:
                     loop = asyncio.new_event_loop()
-                    threading.Thread(target=loop.run_forever, name=self._name, daemon=True).start()
+                    run = functools.partial(_run_on, loop)
+                    threading.Thread(target=run, name=self._name, daemon=True).start()
                     self._loop = loop
         return self._loop
+
+
+def _run_on(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop for good, also past a task that leaves by SystemExit or KeyboardInterrupt.
+
+    asyncio hands those to whoever awaits the task, and raises them out of the loop as well.
+    """
+    while not loop.is_closed():
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
 
 
 class SystemClock:
@@ -370,13 +385,13 @@ class Coroutines:
         self._closed = False
 
     def submit(
-        self,
-        work: Callable[[], Coroutine[Any, Any, None]],
-        context: Context,
-        loop: asyncio.AbstractEventLoop,
+        self, work: _Work, context: Context, loop: asyncio.AbstractEventLoop, name: str
     ) -> None:
-        """Run ``work()`` in `context` on `loop` as soon as a slot is free; it must not raise."""
-        self._waiting.append((work, context, loop))
+        """Run ``work()`` in `context` on `loop` as soon as a slot is free; it must not raise.
+
+        It must keep KeyboardInterrupt to itself; `name` is what its task is called by.
+        """
+        self._waiting.append((work, context, loop, name))
         self._pump()
 
     @contextlib.contextmanager
@@ -412,23 +427,20 @@ class Coroutines:
                 if self._closed or not self._waiting or self._under_way >= self._limit:
                     return
                 self._under_way += 1
-                work, context, loop = self._waiting.popleft()
+                work, context, loop, name = self._waiting.popleft()
             if running_loop() is loop:
-                self._start(work, context, loop)
-            elif not call_in(loop, self._start, work, context, loop):
+                self._start(work, context, loop, name)
+            elif not call_in(loop, self._start, work, context, loop, name):
                 with self._lock:
                     self._under_way -= 1
 
     def _start(
-        self,
-        work: Callable[[], Coroutine[Any, Any, None]],
-        context: Context,
-        loop: asyncio.AbstractEventLoop,
+        self, work: _Work, context: Context, loop: asyncio.AbstractEventLoop, name: str
     ) -> None:
         with self._lock:
             if self._closed:
                 return
-            task = loop.create_task(work(), context=context)
+            task = loop.create_task(work(), name=f"{STEP_TASK} {name}", context=context)
             self._tasks[task] = loop
         task.add_done_callback(self._ended)
 

@@ -209,7 +209,7 @@ class Handle(Generic[T_co]):
         """Give the outcome, once durable."""
         try:
             return Outcome(Kind.VALUE, value=self.receive())
-        except Exception as error:
+        except BaseException as error:
             if error is not self.error():
                 raise
             return Outcome(self.ended or Kind.ERROR, error=error)
@@ -323,8 +323,8 @@ class StepHandle(Handle[T_co]):
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
         "kind", "label_text", "last_attempt", "lost", "parent", "pause", "pending", "ran",
-        "replayed", "running", "seconds", "seen", "source", "started", "timer_seconds", "until",
-        "upstream", "version", "wake_time", "why", "work",
+        "replayed", "retracted", "running", "seconds", "seen", "source", "started",
+        "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
 
     def __init__(
@@ -352,6 +352,7 @@ class StepHandle(Handle[T_co]):
         self.lost = False
         self.ran = False
         self.replayed = False
+        self.retracted = False
         self.upstream: tuple[Handle[Any], ...] = ()
         self.pending = 0
         self.code = b""
@@ -423,7 +424,7 @@ class StepHandle(Handle[T_co]):
         self.checkpoint = found
         self.number, self.ended = found.number, found.kind
         self.started = self.replayed = True
-        # What replays was seen, or it would have been taken out at the beginning.
+        # What replays was seen, or it would have been taken out.
         self.seen = True
 
     def let_go(self) -> None:

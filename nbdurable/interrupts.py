@@ -10,23 +10,28 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+STEP_TASK: Final = "nbdurable.step"
+"""Begins the name of an async step's task, whose coroutine keeps KeyboardInterrupt to itself."""
 
 
 class _Guard:
     """Stands for the main thread's SIGINT handler while a run of that thread is active."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._before: Any = None
         self._depth = 0
         self._arrived: tuple[int, FrameType | None] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Hand the signal on, or keep it."""
+        self.count += 1
         if self._depth:
             self._arrived = number, frame
         else:
@@ -65,6 +70,22 @@ _nothing = contextlib.nullcontext()
 def uninterrupted() -> contextlib.AbstractContextManager[None]:
     """Hold back, in the main thread, a SIGINT that arrives inside the block."""
     return _guard if threading.current_thread() is threading.main_thread() else _nothing
+
+
+def arrived() -> int:
+    """Return how many interrupts have arrived while a run was active."""
+    return _guard.count
+
+
+def may_be_from_outside(count: int) -> bool:
+    """Tell whether a KeyboardInterrupt in this thread may be a person's, and not of its own code.
+
+    Python raises a person's interrupt in the main thread only. There it is one if more than
+    `count` have arrived, or if another handler has taken the guard's place and nobody knows.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    return _guard.count != count or signal.getsignal(signal.SIGINT) is not _guard
 
 
 def guarded() -> contextlib.AbstractContextManager[None]:

@@ -23,14 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from IPython.core.displaypub import CapturingDisplayPublisher
 
 from . import output, streams
+from .interrupts import STEP_TASK
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from IPython.core.interactiveshell import InteractiveShell
-
-STEP_TASK: Final = "nbdurable.step"
-"""Begins the name of an asyncio task whose coroutine keeps KeyboardInterrupt to itself."""
 
 _DIM: Final = "opacity:.65;font-size:90%"
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"

@@ -18,17 +18,17 @@ from .codec import encode_error, sign
 from .combinators import Combinator, Select
 from .errors import StepCancelledError
 from .handles import StepHandle
-from .records import Checkpoint, Decision, Kind
+from .records import NOBODY, Checkpoint, Decision, Kind
 from .step import Ending, Running, arguments_text
 from .store import checkpoint_message, conclude, decision_message, pack, record_packages
 from .versions import as_text, packages_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from .handles import Handle
     from .news import News
-    from .store import Batch, Identity, Member, ReplayIndex, Store
+    from .store import Batch, Identity, ReplayIndex, Store
 
 
 class Ledger:
@@ -45,7 +45,7 @@ class Ledger:
         self.lost_more: Callable[[], object] = lambda: None
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
-        self._decided: set[tuple[bytes, bytes]] = set()
+        self._decided: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
         self._superseded: dict[Identity, Checkpoint] = {}
         self._modules: set[str] = set()
         self._packages: dict[str, str] = {}
@@ -111,43 +111,55 @@ class Ledger:
             if combinator.number or not combinator.evaluate():
                 continue
             untold.append(combinator)
-            if isinstance(combinator, Select) and not combinator.replayed:
+            if not combinator.replayed:
                 untold += self.decide(combinator, batch)
         return resolved
 
-    def decide(self, select: Select[Any], batch: Batch) -> list[StepHandle[Any]]:
-        """Save a select's decision; give what a race cancels with it. The lock is held."""
-        self.write_decision(select, batch)
-        if not select.cancels or select.chosen is None:
+    def decide(self, combinator: Combinator[Any], batch: Batch) -> list[StepHandle[Any]]:
+        """Save a combinator's decision; give what a race cancels with it. The lock is held."""
+        if combinator.chosen is None:
+            return []  # all have values, or all failed: the numbers tell as much
+        self.write_decision(combinator, batch)
+        if not combinator.cancels:
             return []
-        losing = select.losing_leaves()
-        return [one for one in losing if self.cancel(one, batch, cause=select.number)]
+        losing = combinator.losing_leaves()
+        return [one for one in losing if self.cancel(one, batch, cause=combinator.number)]
 
-    def write_decision(self, select: Select[Any], batch: Batch) -> None:
-        """Add a select's decision to the transaction. The lock is held."""
-        if select.chosen is None:
-            return  # all failed: nothing was chosen, and the errors' numbers tell as much
+    def write_decision(self, combinator: Combinator[Any], batch: Batch) -> None:
+        """Add which branch a combinator ended with to the transaction. The lock is held."""
+        assert combinator.chosen is not None
         decision = Decision(
-            key=select.identity,
-            branches=select.set_members(),
-            winner=select.chosen.identity,
-            number=select.number,
+            key=combinator.identity,
+            branches=combinator.set_members(),
+            winner=combinator.chosen.identity,
+            number=combinator.number,
             execution=self.execution,
-            losers=select.losers(),
+            losers=combinator.losers(),
             signature=b"",
         )
-        if not self.first_decision(decision.key, decision.branches):
-            return  # another select over this set: by the numbers it has the same winner
-        self.add_decision(batch, decision, select.label, select.chosen.label)
+        if not self.first_decision(decision):
+            return  # another one over this set: by the numbers it has chosen the same branch
+        self.add_decision(batch, decision, combinator.label, combinator.chosen.label)
 
-    def first_decision(self, key: bytes, branches: tuple[Member, ...]) -> bool:
+    def first_decision(self, decision: Decision) -> bool:
         """Tell, once, that this execution has not decided over this set."""
         with self.lock:
-            chosen = (key, pack(branches))
+            chosen = (decision.key, pack(decision.branches))
             if chosen in self._decided:
                 return False
-            self._decided.add(chosen)
+            self._decided[chosen] = decision.number, decision.winner
             return True
+
+    def undecide(self, numbers: set[int], within: Collection[bytes]) -> None:
+        """Forget what this execution decided by outcomes that are taken out. The lock is held.
+
+        Of what as_completed left, which has no winner: what was left of calls in `within`.
+        """
+        lowest = min(numbers)
+        for chosen, (number, winner) in tuple(self._decided.items()):
+            left = winner == NOBODY and number >= lowest and chosen[1][:16] in within
+            if left or number in numbers:
+                del self._decided[chosen]
 
     def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
         """Sign a decision and add it to the transaction."""

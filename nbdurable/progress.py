@@ -219,6 +219,12 @@ class RunView:
 
 
 def _created(view: RunView, event: StepCreated) -> None:
+    if (before := view.steps.get(event.step)) is not None:
+        # What was taken out with the body that let its error escape is asked for anew.
+        before.outcome, before.number, before.ended, before.error = None, None, None, ""
+        before.replayed = False
+        view._move(before, State.WAITING)  # noqa: SLF001 - the folds are the view's own
+        return
     row = StepView(
         event.step,
         event.kind,
@@ -230,7 +236,7 @@ def _created(view: RunView, event: StepCreated) -> None:
         event.step,
         event.inputs,
     )
-    view._add(row)  # noqa: SLF001 - the folds are the view's own, kept one to an event
+    view._add(row)  # noqa: SLF001
     if event.branches:
         branches = [view.steps[place] for place in event.branches if place in view.steps]
         for branch in branches:

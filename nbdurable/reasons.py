@@ -10,11 +10,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .handles import Handle, StepHandle
-from .records import Why
+from .records import Kind, Why
 from .step import arguments_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .news import News
     from .records import Checkpoint
@@ -26,7 +26,7 @@ class Reasons:
 
     def __init__(self, opened: Opened, claimed: Mapping[bytes, object], news: News) -> None:
         self._index = opened.index
-        self._retried = opened.retried
+        self._retried = set(opened.retried)
         self._claimed = claimed
         self._news = news
         self._lock = threading.Lock()
@@ -55,6 +55,10 @@ class Reasons:
         if older.code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
         return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
+
+    def retried(self, errors: Iterable[Identity]) -> None:
+        """Take in that errors are tried again."""
+        self._retried.update(errors)
 
     def lost(
         self,
@@ -100,18 +104,43 @@ class Reasons:
                 changed.append((text, handle.pair))
         return changed
 
-    def say_unasked(self, namespace: bytes) -> None:
-        """Say how many saved outcomes of `namespace` were not asked for."""
+    def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:
+        """Return the saved outcomes that nobody asked for, where code ran that could have asked.
+
+        Of those in `namespace`, which is the cell's, it is said how many they are.
+        """
         saved = self._index.checkpoints
-        unasked = sum(
-            call not in self._claimed
+        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.ran}
+        found = [
+            (group[0], call)
             for group in saved.groups()
-            if group[0] == namespace
+            if group[0] == namespace or group[0] in ran
             for call in saved.calls(group)
-        )
-        if unasked:
-            outcomes = "outcome was" if unasked == 1 else "outcomes were"
-            self._news.say(f"{unasked:,} saved {outcomes} not asked for this time")
+            if call not in self._claimed
+        ]
+        if count := sum(one == namespace for one, _ in found):
+            outcomes = "outcome was" if count == 1 else "outcomes were"
+            self._news.say(f"{count:,} saved {outcomes} not asked for this time")
+        newest = [saved.newest(call) for _, call in found]
+        return tuple((one.call, one.version) for one in newest if one is not None)
+
+    def say_unseen(self, handles: Sequence[Handle[Any]]) -> None:
+        """Say which steps failed without anybody having asked."""
+        unseen = [
+            handle.label
+            for handle in handles
+            if isinstance(handle, StepHandle)
+            and handle.ended is Kind.ERROR
+            and handle.checkpoint is not None
+            and not handle.seen
+            and not handle.lost
+            # What a body has passed on is one failure with the body's own.
+            and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
+        ]
+        if unseen:
+            self._news.say(
+                f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
+            )
 
     def _newest(self, group: Group) -> Iterator[Checkpoint]:
         """Give the last outcome of each call of a group, one at a time: there may be a million."""

@@ -73,7 +73,8 @@ class Recalled:
         for at, row in enumerate(self._rows):
             last = row[-1]
             if isinstance(last, Ended) and last.execution != past.execution:
-                self.view.steps[at].why = f"saved by execution {last.execution}"
+                asked = "" if last.call not in past.unasked else "; the last one did not ask for it"
+                self.view.steps[at].why = f"saved by execution {last.execution}{asked}"
             elif isinstance(last, Try) and status is RunStatus.DIED:
                 self.view.steps[at].seconds = None  # nobody knows when that was
 
@@ -231,6 +232,9 @@ def _of_row(
     at: int, row: list[Ended | Try], past: Past, over: float, status: RunStatus
 ) -> Iterator[Event]:
     last = row[-1]
+    if isinstance(last, Ended) and last.call in past.unasked:
+        yield StepDeferred(at, past.began)
+        return
     if isinstance(last, Ended) and last.execution != past.execution:
         yield StepReplayed(at, last.kind, last.number, last.seconds, last.attempt, past.began)
         return
@@ -289,10 +293,11 @@ def _of_choices(
             known = [one for one in known if one not in inside] + [won]
             yield Decided(won, None, Kind.VALUE, choice.number, replayed, at)
         kind = choice.label.partition("(")[0]
-        kind = kind if kind in CHOOSERS else "select"
+        kind = kind if kind in {*CHOOSERS, "gather"} else "select"
         yield StepCreated(place, kind, kind, choice.label, at, parent, branches=tuple(known))
-        ended_as = kinds.get(choice.winner, Kind.VALUE)
-        yield Decided(place, won, ended_as, choice.number, replayed, at)
+        ended_as = Kind.ERROR if kind == "gather" else kinds.get(choice.winner, Kind.VALUE)
+        chosen = won if kind in CHOOSERS else None
+        yield Decided(place, chosen, ended_as, choice.number, replayed, at)
         place += 1
 
 

@@ -19,11 +19,12 @@ from .versions import changes, sentence
 
 if TYPE_CHECKING:
     from .delivery import Delivery
+    from .escaped import Escaped
     from .handles import StepHandle
     from .ledger import Ledger
     from .reasons import Reasons
     from .records import Checkpoint
-    from .store import Batch, Identity, Opened
+    from .store import Batch, Opened
 
 
 class Received:
@@ -35,6 +36,7 @@ class Received:
         opened: Opened,
         reasons: Reasons,
         delivery: Delivery,
+        escaped: Escaped,
         *,
         verify: bool,
     ) -> None:
@@ -44,9 +46,9 @@ class Received:
         self._objects = ledger.store.objects
         self._reasons = reasons
         self._delivery = delivery
+        self._escaped = escaped
         self._verify = verify
         self._changes: dict[int, list[tuple[str, str, str]]] = {}
-        self._errors: dict[int, tuple[BaseException, Ending, list[Identity]]] = {}
 
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""
@@ -88,9 +90,17 @@ class Received:
 
         One whose files are damaged is taken out. One that only other versions of Python
         or of a package can read stays, without what it decided, until there is another:
-        who goes back to those versions before that has it still.
+        who goes back to those versions before that has it still. An error that nobody has
+        seen is tried again with the body that asks for it.
         """
-        if fault := self._lost(found):
+        within = None
+        if handle.pair in self._index.unseen:
+            self._reasons.retried([handle.pair])
+            if self._index.lost(handle.pair, found.code):
+                return False  # it is taken out when it starts: until then it stays as it is
+            gone = taken = self._index.with_consequences([found])
+            within = self._index.calls_in(found.namespace)
+        elif fault := self._lost(found):
             self._reasons.lost(handle, Why.LOST, fault, self._lost)
             gone = taken = self._index.with_consequences([found])
         elif fault := self._unreadable(found):
@@ -102,13 +112,13 @@ class Received:
             return True
 
         def write(batch: Batch) -> None:
-            undo(batch, self._run, taken)
+            undo(batch, self._run, taken, within)
             if gone:
                 conclude(batch, gone)
 
         self._ledger.store.commit(write)
         with self._ledger.lock:
-            self._index.forget(taken)
+            self._index.forget(taken, within)
         return False
 
     def _lost(self, found: Checkpoint) -> str:
@@ -152,31 +162,10 @@ class Received:
         ending = self.ending(handle)
         error = ending.error
         assert error is not None
-        # Several may end with the very same error: then all of them ended with it.
-        *_, ended_with_it = self._errors.setdefault(id(error), (error, ending, []))
-        ended_with_it.append(handle.pair)
+        self._escaped.given(error, handle)
         if handle.seen or self._ledger.closed:
             return
         handle.seen = True
         if handle.checkpoint is not None:
             row = (*handle.pair, self._ledger.execution)
             self._ledger.store.commit(lambda batch: batch.add("seen_errors", row))
-
-    def ended_with(self, error: BaseException | None) -> list[Identity]:
-        """Give the steps whose errors are in an exception's causes, contexts and groups."""
-        found: dict[Identity, None] = {}
-        stack, visited = [error], set()
-        while stack:
-            one = stack.pop()
-            if one is None or id(one) in visited:
-                continue
-            visited.add(id(one))
-            if id(one) in self._errors:
-                _, ending, ended_with_it = self._errors[id(one)]
-                found.update(dict.fromkeys(ended_with_it))
-                # What a step's body raised may be, or hang on, the error of a child.
-                stack.append(ending.raised)
-            stack += [one.__cause__, one.__context__]
-            if isinstance(one, BaseExceptionGroup):
-                stack += one.exceptions
-        return list(found)

@@ -22,12 +22,8 @@ from .control import Control, Execution
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .entries import Closed
-from .errors import (
-    NotInRunError,
-    StoreError,
-    UsageError,
-    WaitTimeoutError,
-)
+from .errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
+from .escaped import Escaped
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
 from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
@@ -48,7 +44,7 @@ from .records import (
 )
 from .scope import Scope
 from .step import StepOptions, Work, explain, is_async, note_settings
-from .store import correct_whys, pack
+from .store import correct_whys, pack, pack_used
 from .waiting import Waiting
 from .words import ago
 
@@ -103,6 +99,7 @@ class Run:
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
+        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -112,13 +109,24 @@ class Run:
             leftovers=leftovers,
             scope_of=self._body_scope,
             delivery=self._delivery,
+            escaped=self._escaped,
         )
         self._received = Received(
-            self._ledger, opened, self._reasons, self._delivery, verify=settings.verify
+            self._ledger,
+            opened,
+            self._reasons,
+            self._delivery,
+            self._escaped,
+            verify=settings.verify,
         )
         self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
         self._cancellation = Cancellation(
-            self._ledger, opened.index, self._bodies, opened.run, self._live
+            self._ledger,
+            opened.index,
+            self._bodies,
+            opened.run,
+            live=self._live,
+            children=self._escaped.children,
         )
         self._dataflow = Dataflow(
             self._ledger,
@@ -334,16 +342,15 @@ class Run:
             where.occurrences[name, inputs] = (count + 1, strand)
             identity = digest_of(where.namespace, name.encode(), inputs, b"%d" % count)
             found = self._live.get(identity)
-            if found is not None:
+            if found is not None and not found.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
-            handle: StepHandle[Any] = StepHandle(
-                self, len(self.handles), call, kind=kind, parent=where.parent
-            )
-            self.handles.append(handle)
+            place = len(self.handles) if found is None else found.place
+            handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
+            self.handles[place : place + 1] = [handle]  # in the place of what was taken out
             self._live[identity] = handle
             if where.parent is not None:
-                self._cancellation.started_by(where.parent, handle)
+                self._escaped.started_by(where.parent, handle)
             return handle, False
 
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
@@ -461,9 +468,14 @@ class Run:
             )
             self.handles.append(gather)
             self._news.combined(gather, where.parent)
+            if gather.identity in self._index.decisions:
+                stored = self._index.decision_for(gather.identity, gather.set_members())
+                if stored is not None:
+                    gather.apply(stored)
             gather.observe()
             if gather.evaluate():
-                if all(branch.durable or not branch.number for branch in branches):
+                told = gather.replayed or gather.chosen is None
+                if told and all(branch.durable or not branch.number for branch in branches):
                     self._known_at_once(gather)
                 else:
                     self._ledger.journal.enqueue(Closed(self._ledger, gather))
@@ -673,10 +685,11 @@ class Run:
         self._ledger.journal.flush()
         self._ledger.close()
         status = _status_of(error)
+        unasked: tuple[Identity, ...] = ()
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))
-            self._reasons.say_unasked(self.scope.namespace)
-            self._say_unseen()
+            unasked = self._reasons.unasked(self.scope.namespace, self.handles)
+            self._reasons.say_unseen(self.handles)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
         if forgotten := never_awaited(self.handles):
@@ -684,7 +697,7 @@ class Run:
         self._delivery.close()
         now = self._news.clock.time()
         try:
-            self._write_end(status, now, error)
+            self._write_end(status, now, error, unasked)
         except StoreError:
             # A store that broke in mid-run has been reported by what broke; the missing
             # end makes the next execution treat this one as died, which loses nothing.
@@ -697,9 +710,15 @@ class Run:
                     self._ledger.break_off(handle, late)
             self._news.emit(RunFinished(status, now, self.said()))
 
-    def _write_end(self, status: RunStatus, now: float, error: BaseException | None) -> None:
-        listed = pack(tuple(self._received.ended_with(error)))
-        reused = pack(tuple(self._reused()))
+    def _write_end(
+        self,
+        status: RunStatus,
+        now: float,
+        error: BaseException | None,
+        unasked: tuple[Identity, ...],
+    ) -> None:
+        listed = pack(tuple(self._escaped.listed(error)))
+        reused = pack_used(tuple(self._reused()), unasked)
         corrected = self._reasons.corrected(self.handles)
 
         def write(batch: Batch) -> None:
@@ -718,21 +737,6 @@ class Run:
                 found = handle.checkpoint
                 if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
-
-    def _say_unseen(self) -> None:
-        unseen = [
-            handle.label
-            for handle in self.handles
-            if isinstance(handle, StepHandle)
-            and handle.ended is Kind.ERROR
-            and handle.checkpoint is not None
-            and not handle.seen
-            and not handle.lost
-        ]
-        if unseen:
-            self._news.say(
-                f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
-            )
 
 
 def _digest_of_version(version: str | None) -> bytes:

@@ -9,21 +9,31 @@ this module, so the first run hands out what replay will.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars  # noqa: TC003 - dataclass fields are read at run time
 import functools
 import inspect
+import os
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import tenacity
 
 from .codec import Objects, settle_error, settle_value
-from .errors import EncodeError, InputMovedError, StepTimeoutError, StoreError, UsageError
+from .errors import (
+    EncodeError,
+    InputMovedError,
+    StepCancelledError,
+    StepTimeoutError,
+    StoreError,
+    UsageError,
+)
 from .executors import Room  # noqa: TC001 - dataclass fields are read at run time
 from .fingerprint import Print, contains
+from .interrupts import arrived, may_be_from_outside
 from .label import printable
 from .output import Capture, Destination
 from .records import Kind, Message, Payload, RetryPolicy
@@ -93,8 +103,8 @@ class Ending:
 
     ``payload`` is None where nothing may be saved; ``unsaved`` then says why. ``raised`` is
     the error as the body raised it, where ``error`` is what its payload gives back.
-    ``interrupt`` is an exception that is no outcome (KeyboardInterrupt,
-    SystemExit, CancelledError): it is handed over and never saved.
+    ``interrupt`` is an exception that is no outcome (an interrupt from outside, a
+    StoreError): it is handed over and never saved.
     """
 
     kind: Kind
@@ -177,15 +187,18 @@ def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endin
     refused = _refuse_moved(work)
     if refused is not None:
         return refused
+    process = os.getpid()
     try:
         value = context.run(_call, work, capture)
-    except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
-        ending = _failed(work, error)
-    except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
-        ending = Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
-    else:
-        ending = _returned(work, value)
-    return ending
+    except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        if os.getpid() != process:
+            _leave_fork(work, error)
+        # In the main thread a person may have interrupted it without a signal, by a key.
+        in_main = threading.current_thread() is threading.main_thread()
+        return _raised(work, error, interrupt=in_main and isinstance(error, KeyboardInterrupt))
+    if os.getpid() != process:
+        _leave_fork(work, None)
+    return _returned(work, value)
 
 
 async def attempt_async(work: Work, capture: Capture) -> Ending:
@@ -199,18 +212,60 @@ async def attempt_async(work: Work, capture: Capture) -> Ending:
 
 async def _await(work: Work) -> Ending:
     timeout = asyncio.timeout(work.options.timeout)
+    process, interrupts, task = os.getpid(), arrived(), asyncio.current_task()
     try:
         async with timeout:
             value = await work.function(*work.arguments, **work.keywords)
-    except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
+    except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        if os.getpid() != process:
+            _leave_fork(work, error)
         if isinstance(error, TimeoutError) and timeout.expired():
             return timed_out(work)
         if _is_of_another_loop(error):
             _note_loop(work, error)
-        return _failed(work, error)
-    except BaseException as error:  # noqa: BLE001 - no outcome; handed over as itself
-        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
+        if isinstance(error, GeneratorExit):
+            return _raised(work, error, interrupt=not _is_running(task))
+        interrupt = isinstance(error, KeyboardInterrupt) and may_be_from_outside(interrupts)
+        return _raised(work, error, interrupt=interrupt)
+    if os.getpid() != process:
+        _leave_fork(work, None)
     return _returned(work, value)
+
+
+def _is_running(task: asyncio.Task[Any] | None) -> bool:
+    """Tell whether a loop runs `task` now; else its coroutine is being closed from outside."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs in this thread
+        return False
+
+
+def _raised(work: Work, error: BaseException, *, interrupt: bool) -> Ending:
+    """Return the ending of a body that raised: all are outcomes but interrupts from outside.
+
+    The engine's own cancellation needs no mention: such an attempt has been fenced.
+    """
+    if interrupt or isinstance(error, StoreError):
+        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
+    if isinstance(error, asyncio.CancelledError):
+        # As itself it would cancel the task of whoever asks for this outcome.
+        cancelled = StepCancelledError(work.label, "its body was cancelled from inside")
+        cancelled.__cause__ = error
+        error = cancelled
+    return _failed(work, error)
+
+
+def _leave_fork(work: Work, error: BaseException | None) -> NoReturn:
+    """End a forked child that came back from a body: what it has belongs to its parent."""
+    how = "" if error is None else f" by {explain(error)}"
+    line = (
+        f"nbdurable: a forked child (pid {os.getpid()}) came back from the body of {work.label}"
+        f"{how}: it ends here and nothing of it is saved; end it in the body, with os._exit()\n"
+    )
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode("utf-8", "replace"))
+    code = error.code if isinstance(error, SystemExit) else error is not None
+    os._exit(code if isinstance(code, int) else code is not None)
 
 
 def _is_of_another_loop(error: BaseException | None) -> bool:
@@ -331,7 +386,7 @@ def _refuse_moved(work: Work) -> Ending | None:
     return unsaved_failure(error, "an input moved before the body ran")
 
 
-def _failed(work: Work, error: Exception) -> Ending:
+def _failed(work: Work, error: BaseException) -> Ending:
     note_settings(error)
     moved = work.moved()
     ending = failure(error, final=bool(moved))

@@ -52,6 +52,7 @@ FLOORS = {
     "ledger": 4.3,
     "reasons": 4.3,
     "delivery": 4.35,
+    "escaped": 4.35,
     "entries": 4.4,
     "received": 4.4,
     "bodies": 4.5,

@@ -561,3 +561,35 @@ def test_a_lock_of_another_cells_loop(shared, cell):
     shared.run("lock.release()")
     awaited = shared.run(cell.source("await use()", " --quiet --new"), cell.id)
     assert awaited.status == "ok", awaited.text
+
+
+BLOCKS = """
+import pathlib, time
+from nbdurable import go
+
+async def fine():
+    return "fine"
+
+async def blocks():
+    pathlib.Path("begun").open("a").write("x")
+    print("inside", flush=True)
+    while not pathlib.Path("open").exists():
+        time.sleep(0.01)
+    return "second"
+"""
+
+
+def test_ctrl_c_in_an_async_step_that_blocks_the_loop(fresh, tmp_path):
+    """It is interrupted where it blocks, nothing of it is saved, and the kernel goes on."""
+    running = fresh()
+    running.run(BLOCKS)
+    running.begin("%%durable w --tee\nprint(await go(fine))\nprint(await go(blocks))")
+    running.wait_for("inside")
+    running.interrupt()
+    result = running.finish()
+    assert (result.status, result.ename) == ("error", "KeyboardInterrupt")
+    assert running.run("1 + 1").value == "2"
+    running.run("pathlib.Path('open').touch()")
+    again = running.run("%%durable w\nprint(await go(fine))\nprint(await go(blocks))")
+    assert again.stdout == "fine\ninside\nsecond\n"
+    assert running.run("pathlib.Path('begun').read_text()").value == "'xx'"

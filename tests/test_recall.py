@@ -358,3 +358,28 @@ def test_a_ring_of_parents_and_times_that_no_clock_gave(path):
             seen.add(above.place)
             above = view.steps[above.parent]
     assert words.text(view, times=True)
+
+
+def test_what_the_last_execution_did_not_ask_for(path):
+    """It is told apart from what it has replayed."""
+
+    @step
+    def outer(number):
+        return square(number)
+
+    def program(numbers):
+        for number in numbers:
+            square(number)
+        outer(7)
+
+    executed(path, lambda: program([2, 3]))
+    executed(path, lambda: program([2]))
+    view = recall.recall("w", path).view
+    states = {row.label: (row.state, row.why) for row in view.steps.values()}
+    assert states["square(2)"] == (State.REPLAYED, "saved by execution 1")
+    assert states["square(3)"] == (
+        State.NOT_STARTED,
+        "saved by execution 1; the last one did not ask for it",
+    )
+    assert states["outer(7)"][0] is State.REPLAYED
+    assert states["square(7)"][0] is State.REPLAYED, "it is below what has been replayed"

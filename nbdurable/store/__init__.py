@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreError
 
-from .changes import conclude, correct_whys, record_packages, take_out, undo
+from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
 from .index import (
     Member,
     PastAttempts,
@@ -22,6 +22,8 @@ from .index import (
     checkpoint_message,
     decision_message,
     pack,
+    pack_used,
+    same_set,
 )
 from .paths import file_stem, folder_for
 from .saved import Group, Identity
@@ -83,18 +85,21 @@ __all__ = [
     "mentions",
     "outcome_of",
     "pack",
+    "pack_used",
     "past_of",
     "place_of",
     "record_packages",
     "remove",
     "remove_files",
     "restart",
+    "same_set",
     "spare_files",
     "summaries",
     "survey",
     "take_out",
     "trust_store",
     "undo",
+    "unsee",
     "write_parquet",
 ]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nbdurable.records import NOBODY
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from nbdurable.records import Checkpoint
 
@@ -73,13 +75,32 @@ def conclude(batch: Batch, checkpoints: Sequence[Checkpoint]) -> None:
     )
 
 
-def undo(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
-    """Undo the decisions that checkpoints closed."""
+def undo(
+    batch: Batch,
+    run: str,
+    checkpoints: Sequence[Checkpoint],
+    within: Collection[bytes] | None = None,
+) -> None:
+    """Undo the decisions that checkpoints closed.
+
+    What as_completed left has no winner; it hangs on every outcome given before. With
+    `within`, the calls of one body, only what that body left.
+    """
     numbers = [found.number for found in checkpoints]
     batch.execute(
-        # What as_completed left has no winner; it hangs on every outcome given before.
         "DELETE FROM nbdurable.decision_log WHERE (number IN (SELECT unnest(?::BIGINT[])) "
-        "OR (winner = ? AND number >= ?)) "
+        "OR (winner = ? AND number >= ? AND "
+        "(? OR array_slice(branches, 1, 16) IN (SELECT unnest(?::BLOB[]))))) "
         "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
-        [numbers, bytes(16), min(numbers), run],
+        [numbers, NOBODY, min(numbers), within is None, list(within or ()), run],
+    )
+
+
+def unsee(batch: Batch, identities: Sequence[Identity]) -> None:
+    """Take back that errors were seen."""
+    batch.execute(
+        "DELETE FROM nbdurable.seen_errors s USING "
+        "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version) t "
+        "WHERE s.call = t.call AND s.version = t.version",
+        [[call for call, _ in identities], [version for _, version in identities]],
     )

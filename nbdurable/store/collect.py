@@ -23,7 +23,7 @@ from nbdurable.records import RunStatus
 
 from . import MEMORY
 from .disk import as_store_error, file_error
-from .index import unpack, unpack_members
+from .index import unpack_members, unpack_used
 from .objects import sync_folder
 from .runs import summaries
 
@@ -119,7 +119,7 @@ def _superseded(store: Store, run: str, before: float | None) -> list[tuple[byte
         "WHERE e.run = ? ORDER BY e.id DESC LIMIT 1",
         [run],
     )
-    kept = set(unpack(reused))
+    kept, _ = unpack_used(reused)
     return [(call, version, size) for call, version, size in older if (call, version) not in kept]
 
 

@@ -17,7 +17,7 @@ from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 from .saved import Identity, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 Member = tuple[bytes, bytes, bytes]
 """(call, version, code) of a branch, by which a decision is found again"""
@@ -63,6 +63,8 @@ def store_message(store: str) -> bytes:
     return b"store     " + store.encode("ascii")
 
 
+_NOBODYS: Identity = (bytes(16), bytes(16))
+_GAP = b"".join(_NOBODYS)
 _CHECKPOINT = struct.Struct(">10sqq10Q")
 _DECISION = struct.Struct(">10sq5Q")
 
@@ -84,6 +86,18 @@ def unpack(data: bytes) -> tuple[Identity, ...]:
 def unpack_members(data: bytes) -> tuple[Member, ...]:
     """Take apart what `pack` laid of members; as `unpack`."""
     return tuple((one[:16], one[16:32], one[32:]) for one in _pieces(data, 48))
+
+
+def pack_used(reused: tuple[Identity, ...], unasked: tuple[Identity, ...]) -> bytes:
+    """Lay what an execution replayed of older versions, and what it did not ask for at all."""
+    return pack(reused) + (_GAP + pack(unasked) if unasked else b"")
+
+
+def unpack_used(data: bytes) -> tuple[frozenset[Identity], frozenset[Identity]]:
+    """Take apart what `pack_used` laid."""
+    found = unpack(data)
+    at = found.index(_NOBODYS) if _NOBODYS in found else len(found)
+    return frozenset(found[:at]), frozenset(found[at + 1 :])
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
@@ -119,6 +133,8 @@ class ReplayIndex:
     waiting_losers: set[Identity] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+    unseen: set[Identity] = field(default_factory=set)
+    """Errors that nobody has seen and that were kept: they are tried again if they are asked for"""
     environments: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Each execution's Python and packages, as the store has them: signed by nobody"""
 
@@ -200,13 +216,18 @@ class ReplayIndex:
             UntrustedCheckpointError: There is one, but its signature does not hold.
         """
         for decision in self.decisions.get(key, ()):
-            if _same_set(branches, decision.branches):
+            if same_set(branches, decision.branches):
                 self._verify_decision(decision)
                 return decision
         return None
 
-    def forget(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Let go of checkpoints that have been taken out, and of the decisions they closed."""
+    def forget(
+        self, checkpoints: Sequence[Checkpoint], within: Collection[bytes] | None = None
+    ) -> None:
+        """Let go of checkpoints that have been taken out, and of the decisions they closed.
+
+        `within` as in `undo`.
+        """
         if not checkpoints:
             return
         numbers = {found.number for found in checkpoints}
@@ -216,19 +237,21 @@ class ReplayIndex:
             past.deaths = 0
         self.checkpoints.remove(checkpoints)
         for decisions in self.decisions.values():
-            decisions[:] = [
-                kept
-                for kept in decisions
-                if kept.number not in numbers
-                and not (kept.winner == NOBODY and kept.number >= min(numbers))
-            ]
+            decisions[:] = [kept for kept in decisions if not _hangs_on(kept, numbers, within)]
         for number in numbers:
             self.numbered.pop(number, None)
-        for losers in (self.losers, self.loser_codes, self.waiting_losers):
-            losers.clear()
+        # New ones, for other threads may ask meanwhile.
+        fresh = ReplayIndex(self.store, self.key)
         for decisions in self.decisions.values():
             for decision in decisions:
-                self._add_losers(decision)
+                fresh._add_losers(decision)
+        self.losers, self.loser_codes = fresh.losers, fresh.loser_codes
+        self.waiting_losers = fresh.waiting_losers
+
+    def calls_in(self, namespace: bytes) -> frozenset[bytes]:
+        """Return the calls of one body, or of the cell, that have an outcome."""
+        groups = [group for group in self.checkpoints.groups() if group[0] == namespace]
+        return frozenset(call for group in groups for call in self.checkpoints.calls(group))
 
     def suspects(self) -> frozenset[Identity]:
         """Give what was in flight at two deaths of the kernel or more."""
@@ -261,7 +284,18 @@ _SUSPICIOUS = 2  # deaths
 _UNKNOWN = bytes(16)
 
 
-def _same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
+def _hangs_on(decision: Decision, numbers: set[int], within: Collection[bytes] | None) -> bool:
+    if decision.number in numbers:
+        return True
+    mine = within is None or (bool(decision.branches) and decision.branches[0][0] in within)
+    return decision.winner == NOBODY and decision.number >= min(numbers) and mine
+
+
+def same_set(mine: tuple[Member, ...], theirs: tuple[Member, ...]) -> bool:
+    """Tell whether a decision over one set of branches is one over the other.
+
+    A version of zeros, which is not known yet, agrees with every version of the same code.
+    """
     return len(mine) == len(theirs) and all(
         call == other and code == coded and (version == known or _UNKNOWN in {version, known})
         for (call, version, code), (other, known, coded) in zip(mine, theirs, strict=True)

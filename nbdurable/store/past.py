@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nbdurable.records import Kind, RunStatus
 
-from .index import unpack, unpack_members
+from .index import unpack, unpack_members, unpack_used
 from .runs import known_word
 from .saved import COLUMNS, checkpoint_of
 
@@ -77,7 +77,8 @@ class Past(NamedTuple):
     """The newest run of a name, as its last execution left it.
 
     ``outcomes`` are the newest of each call, in commit order, those of earlier executions
-    included; ``tries`` are the last execution's. ``saved`` counts what was at hand when it
+    included; ``unasked`` the calls of those that it did not ask for, if it came to its end;
+    ``tries`` are the last execution's. ``saved`` counts what was at hand when it
     began. ``ended`` is None where it has no end yet.
     """
 
@@ -88,6 +89,7 @@ class Past(NamedTuple):
     status: RunStatus
     saved: int
     outcomes: tuple[Ended, ...]
+    unasked: frozenset[bytes]
     tries: tuple[Try, ...]
     choices: tuple[Choice, ...]
 
@@ -120,7 +122,8 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
     ((count,),) = store.rows(f"SELECT count(*) FROM nbdurable.checkpoints WHERE {_OF_RUN}", [run])  # noqa: S608 - a constant
     if count > limit:
         return None
-    outcomes = _outcomes(store, run, frozenset(unpack(reused or b"")))
+    older, unasked = unpack_used(reused or b"")
+    outcomes = _outcomes(store, run, older)
     tries = _tries(store, execution, {(one.call, one.version) for one in outcomes})
     choices = _choices(store, run)
     known = {one.call for one in outcomes} | {one.call for one in tries}
@@ -133,6 +136,7 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
         known_word(RunStatus, status, store),
         sum(one.execution != execution for one in outcomes),
         outcomes,
+        frozenset(call for call, _ in unasked),
         (*tries, *_not_started(store, run, lost)),
         choices,
     )

@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
-from nbdurable.records import Decision, RunStatus, RunSummary
+from nbdurable.records import NOBODY, Decision, RunStatus, RunSummary
 
 from . import NOT_SAVED
 from .changes import take_out
@@ -210,14 +210,66 @@ def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
         [run],
     )
     listed = set(unpack(ends[0][0])) if ends and ends[0][0] else set()
-    retried = [
-        found
-        for found in errors
-        if (identity := (found.call, found.version)) not in seen or identity in listed
-    ]
+    retried: list[Checkpoint] = []
+    kept: list[Checkpoint] = []
+    for found in errors:
+        pair = found.call, found.version
+        if pair in listed:
+            retried.append(found)
+        elif pair not in seen:
+            (kept if index.checkpoints.newest(found.namespace) else retried).append(found)
+    _retry_with_parents(retried, kept)
+    _keep_lost(retried, kept, index, listed)
+    index.unseen = {(found.call, found.version) for found in kept}
     for found in retried:
         index.verify(found)  # nothing is taken out on the word of somebody else's row
     return retried
+
+
+def _retry_with_parents(retried: list[Checkpoint], kept: list[Checkpoint]) -> None:
+    """Move to the errors that are retried those that a body that is retried has not seen.
+
+    A body that stays as it is asks for nothing; if it runs again after all, for its code
+    was edited, what it has not seen is tried again when it asks for it.
+    """
+    by_parent: dict[bytes, list[Checkpoint]] = {}
+    for found in kept:
+        by_parent.setdefault(found.namespace, []).append(found)
+    for found in retried:  # it grows, level by level
+        retried += by_parent.pop(found.call, ())
+    kept[:] = [found for left in by_parent.values() for found in left]
+
+
+def _keep_lost(
+    retried: list[Checkpoint],
+    kept: list[Checkpoint],
+    index: ReplayIndex,
+    listed: set[tuple[bytes, bytes]],
+) -> None:
+    """Keep the errors of losers, which nobody asks for, as long as their decisions stand.
+
+    One that has decided something itself is taken out: that is to be decided anew.
+    """
+    losing: list[Checkpoint] = []
+    decisions = [decision for made in index.numbered.values() for decision in made]
+    last_left = max((one.number for one in decisions if one.winner == NOBODY), default=0)
+    for found in retried:
+        if (found.call, found.version) in listed or found.number in index.numbered:
+            continue
+        if found.number > last_left and index.lost((found.call, found.version), found.code):
+            losing.append(found)
+    while losing:
+        gone = {id(found) for found in losing}
+        rest = [found for found in retried if id(found) not in gone]
+        undone = {found.number for found in index.with_consequences(rest)}
+        standing = [one for one in decisions if one.number not in undone]
+        lost = {pair for decision in standing for pair in decision.losers}
+        stays = [found for found in losing if (found.call, found.version) in lost]
+        if len(stays) == len(losing):
+            retried[:] = rest
+            kept += losing
+            return
+        losing = stays
 
 
 def load_index(store: Store, run: str) -> ReplayIndex:

@@ -184,6 +184,8 @@ class Saved:
             groups[one.namespace, one.name] = None
         stay: dict[bytes, Iterator[bool]] = {}
         for call, numbers in gone.items():
+            if call not in self._newest:
+                continue  # it was committed after these were taken in
             packed = [*self._older.get(call, ()), self._newest[call]]
             stays = [self._unpacked(call, one).number not in numbers for one in packed]
             stay[call] = iter(stays)
@@ -197,7 +199,7 @@ class Saved:
                 self._older.pop(call, None)
         for group in groups:
             # A call stands there once for each version, in the same order.
-            calls = self._calls[group]
+            calls = self._calls.get(group, [])
             calls[:] = [call for call in calls if call not in stay or next(stay[call], True)]
 
     def _unpacked(self, call: bytes, packed: bytes) -> Checkpoint:

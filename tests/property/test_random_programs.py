@@ -36,7 +36,8 @@ EVERYTHING = {
     "after", "ask index", "ask outcome", "ask result", "ask result timeout", "ask winner", "call",
     "cancel", "each", "gather", "gather exceptions", "gather keyed", "go", "if", "map", "print",
     "race", "race success", "select", "select success", "sleep", "step asynchronous", "step body",
-    "step fails", "step prints", "step retries", "step stumbles", "step takes", "try",
+    "step fails", "step local", "step outage", "step prints", "step redirects", "step retries",
+    "step stumbles", "step takes", "try", "wraps",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ names the handle that it makes, and ``of`` the handles that it uses:
 
 =========== ==============================================================================
 ``go``      start ``step``; its handle
-``call``    call ``step`` in place (``catch``: the error is handled)
+``call``    call ``step`` in place (``catch``: the error is handled; ``wrap``: another is
+            raised from it)
 ``map``     ``step`` for each of ``items``, which are ids; the handle on all; ``exceptions``
 ``after``   a timer of ``seconds``
 ``sleep``   wait for ``seconds``, or (``until``) until so many after the beginning of time
@@ -21,7 +22,9 @@ names the handle that it makes, and ``of`` the handles that it uses:
 =========== ==============================================================================
 
 A step is a dict too: ``name`` (several may have one), ``fails`` (is its outcome an
-error?), ``stumbles`` (so many attempts fail before), ``retries``, ``prints``,
+error?), ``outage`` (its first so many outcomes are), ``local`` (of a class made in a
+function), ``stumbles`` (so many attempts fail before), ``retries``, ``prints``,
+``redirects`` (it collects what it prints, and returns it),
 ``asynchronous``, ``takes`` (handles among its arguments, in the form ``shape``), and
 ``body``, the operations that it does as a sub-workflow.
 

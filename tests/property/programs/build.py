@@ -6,6 +6,9 @@ def step(name, *, body=(), takes=(), **flags):
     return {
         "name": name,
         "fails": False,
+        "outage": 0,
+        "local": False,
+        "redirects": False,
         "stumbles": 0,
         "retries": 0,
         "prints": False,

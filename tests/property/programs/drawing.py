@@ -102,6 +102,8 @@ class _Drawing:
             kinds += ["try"]
         kinds += ["map"] * hasattr(nbdurable.step(len), "map")
         kinds += ["sleep", "print"]
+        if depth < DEEPEST and self.left > 4:
+            kinds += ["outage"]
         kind = self.draw(st.sampled_from(kinds))
         return getattr(self, f"_{kind}")(names, asynchronous, depth)
 
@@ -117,6 +119,9 @@ class _Drawing:
             "fails": draw(st.sampled_from([False, False, True])),
             "stumbles": stumbles,
             "retries": stumbles + draw(st.sampled_from([0, 0, 0, 1])) if stumbles else 0,
+            "outage": draw(st.sampled_from([0, 0, 0, 1, 1, 2])),
+            "local": draw(st.sampled_from([False, False, False, True])),
+            "redirects": draw(st.sampled_from([False, False, False, True])),
             "prints": draw(st.booleans()),
             "asynchronous": asynchronous,
             "takes": [],
@@ -146,8 +151,26 @@ class _Drawing:
         identity, step = self._step(names, depth, asynchronous=asynchronous)
         return [{"do": "call", "id": identity, "step": step, "catch": self._caught()}]
 
+    def _outage(self, names, asynchronous, depth):
+        """Give sub-workflows whose children fail, and what waits for all of them."""
+        started, made = [], []
+        for _ in range(self.draw(st.integers(2, 3))):
+            identity, step = self._step(_Names(), DEEPEST, asynchronous=asynchronous)
+            inner = _Names()
+            step["body"] = self._go(inner, asynchronous, depth + 1)
+            for child in tuple(inner.all):
+                step["body"] += self._ask(inner, asynchronous, depth + 1, child)
+            step["body"][0]["step"]["outage"] = 1
+            started.append({"do": "go", "id": identity, "step": step})
+            made.append(identity)
+            names.add(identity)
+        gather = {"do": "gather", "id": self._new(), "of": made, "exceptions": False}
+        names.add(gather["id"])
+        asked = self._ask(names, asynchronous, depth, gather["id"])
+        return [*started, {**gather, "keyed": False}, *asked]
+
     def _caught(self):
-        return self.draw(st.sampled_from([True, True, True, False]))
+        return self.draw(st.sampled_from([True, True, True, False, "wrap"]))
 
     def _seconds(self):
         # Powers of two: no two sums of them are equal, so no two timers fall due at once.

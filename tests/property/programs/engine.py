@@ -220,7 +220,14 @@ class Fiber:
 
     def print(self, text):
         """Write a line."""
-        print(text)
+        with _printing:
+            print(text)
+
+    def redirected(self, text):
+        """Give what a line is where it is redirected to."""
+        with _printing, contextlib.redirect_stdout(io.StringIO()) as seen:
+            print(text)
+        return seen.getvalue()
 
     def effect(self):
         """The body has begun."""
@@ -368,6 +375,7 @@ def _drive(coroutine):
 
 
 _stage = None
+_printing = threading.Lock()  # redirect_stdout is for all threads
 
 
 def _body(*received):

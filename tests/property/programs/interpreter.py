@@ -38,9 +38,19 @@ async def act(identity, step, received, fiber):
         raise
     if step["prints"]:
         fiber.print(f"step {identity}")
+    redirected = [fiber.redirected(f"redirected {identity}")] if step["redirects"] else []
     if await fiber.gate():
-        raise ValueError("fails", identity)
-    return [identity, zlib.crc32(text_of_value(list(received)).encode())]
+        raise error_class(step["local"])("fails", identity)
+    return [identity, zlib.crc32(text_of_value(list(received)).encode()), *redirected]
+
+
+def error_class(local):
+    """Give a class of errors; a `local` one is made in this function, anew each time."""
+
+    class Local(ValueError):
+        pass
+
+    return Local if local else ValueError
 
 
 def shaped(step, handles):
@@ -81,6 +91,8 @@ async def _observed(one, fiber, seeing):
     except Exception as error:
         fiber.still_runs(error)
         fiber.note(one, f"raised {text_of_error(error)}")
+        if one["catch"] == "wrap":
+            raise error_class(one["id"] % 2)("wraps", one["id"]) from error
         if not one["catch"]:
             raise
     else:

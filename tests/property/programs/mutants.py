@@ -8,9 +8,11 @@ notice.
 from nbdurable.bodies import Bodies
 from nbdurable.combinators import Gather, Race, Select
 from nbdurable.entries import AttemptEnded, Settled
+from nbdurable.escaped import Escaped
 from nbdurable.ledger import Ledger
 from nbdurable.records import Kind
 from nbdurable.run import Run
+from nbdurable.store import runs
 
 
 def decisions_apart():
@@ -109,10 +111,10 @@ def first_listed_failure():
     notice = Gather.notice
 
     def by_place(gather, branch):
-        before = gather._failed
+        before = gather.chosen
         notice(gather, branch)
         if before is not None and branch.ended is not Kind.VALUE:
-            gather._failed = min(before, branch, key=gather.branches.index)
+            gather.chosen = min(before, branch, key=gather.branches.index)
 
     Gather.notice = by_place
 
@@ -130,6 +132,43 @@ def timers_begin_anew():
         arm(bodies, handle, rearm=True)
 
     Bodies.arm = anew
+
+
+def escaped_errors_stay_seen():
+    """A body that has let a child's error escape has seen it."""
+    Escaped.unsee = lambda escaped, batch, handles: None
+
+
+def bodies_are_retried_alone():
+    """A body that is attempted again gets the errors that it was given before."""
+    Escaped.take_out_below = lambda escaped, parent: None
+
+
+def losers_errors_go():
+    """The error of a loser that nobody asks for is taken out at the next beginning."""
+    runs._keep_lost = lambda *_: None
+
+
+def failures_are_not_decided():
+    """Which failure a gather has ended with is not saved."""
+    decide = Ledger.decide
+
+    def silent(ledger, combinator, batch):
+        return [] if isinstance(combinator, Gather) else decide(ledger, combinator, batch)
+
+    Ledger.decide = silent
+
+
+def causes_are_not_listed():
+    """Only the error that escapes from the cell is tried again, not what it was raised from."""
+    found = Escaped._in
+
+    def alone(escaped, error):
+        return [one for one in found(escaped, error) if escaped._given[id(error)][1].count(one)]
+
+    Escaped._in = lambda escaped, error: (
+        alone(escaped, error) if id(error) in escaped._given else []
+    )
 
 
 def _some(*what):
@@ -165,6 +204,29 @@ def _has_failed_twice(play):
     return any(len(failed & set(key[2])) > 1 for key in gathers)
 
 
+def _has_passed_on(play):
+    return any(fact.what in {"outcome", "stumble"} and fact.value.unseen for fact in play.facts)
+
+
+def _has_retried_children(play):
+    return any(fact.what == "gone" for fact in play.facts)
+
+
+def _has_unseen_losers(play):
+    lost = {key for fact in play.facts if fact.what == "choice" for key in fact.value.losers}
+    seen = {fact.key for fact in play.facts if fact.what == "seen"}
+    failed = {fact.key for fact in play.facts if fact.what == "outcome" and fact.value.error}
+    return bool(lost & failed - seen)
+
+
+def _has_failed_gathers(play):
+    return any(fact.what == "choice" and fact.key[0] == "gather" for fact in play.facts)
+
+
+def _has_wrapped(play):
+    return play.ended == "failed" and "wraps" in play.error
+
+
 def _has_slept(play):
     return any(event.timer.startswith(("sleep(", "after(")) for event in play.events)
 
@@ -183,5 +245,10 @@ MUTANTS = {
     first_listed_failure: _has_failed_twice,
     races_cancel_nothing: _has_cancelled,
     timers_begin_anew: _has_slept,
+    escaped_errors_stay_seen: _has_passed_on,
+    bodies_are_retried_alone: _has_retried_children,
+    losers_errors_go: _has_unseen_losers,
+    failures_are_not_decided: _has_failed_gathers,
+    causes_are_not_listed: _has_wrapped,
 }
 """Each with what must come up in a program, or it can't show."""

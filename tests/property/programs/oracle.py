@@ -56,7 +56,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Saved:
-    """An outcome; ``cause`` is the number of the decision that cancelled it."""
+    """An outcome; ``cause`` is the number of the decision that cancelled it.
+
+    ``unseen`` are the errors that it takes back from having been seen, ``taken`` counts how
+    often an outcome of its step had been taken out before it.
+    """
 
     kind: str
     number: int
@@ -64,15 +68,32 @@ class Saved:
     error: Exception | None = None
     output: str = ""
     cause: int = 0
+    unseen: frozenset = frozenset()
+    taken: int = 0
+
+
+@dataclass(frozen=True)
+class Stumble:
+    """An attempt that failed; ``taken`` is set where it was an outcome, taken out at once."""
+
+    count: int
+    unseen: frozenset = frozenset()
+    taken: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision: the winner's identity, and those of the steps and timers that lost."""
+    """A decision: the winner's identity, and those of the steps and timers that lost.
+
+    ``where`` is the fiber's identity; ``by`` the step or timer that closed it, and how
+    often an outcome of that had been taken out before.
+    """
 
     winner: tuple
     number: int
     losers: frozenset
+    where: tuple
+    by: tuple
 
 
 @dataclass
@@ -82,6 +103,8 @@ class Memory:
     outcomes: dict = field(default_factory=dict)
     choices: dict = field(default_factory=dict)
     seen: set = field(default_factory=set)
+    kept: set = field(default_factory=set)
+    taken: Counter = field(default_factory=Counter)
     stumbles: dict = field(default_factory=dict)
     armed: dict = field(default_factory=dict)
     listed: frozenset = frozenset()
@@ -96,39 +119,94 @@ class Memory:
             outcomes=dict(self.outcomes),
             choices=dict(self.choices),
             seen=set(self.seen),
+            kept=set(self.kept),
+            taken=Counter(self.taken),
             stumbles=dict(self.stumbles),
             armed=dict(self.armed),
         )
 
     def begin(self):
         """Take out the errors that are tried again, and what they had decided."""
-        again = {
-            key: saved
-            for key, saved in self.outcomes.items()
-            if saved.kind == ERROR and (key not in self.seen or key in self.listed)
-        }
-        for key in again:
-            self.stumbles.pop(key, None)
-        self.seen -= set(again)
-        numbers = set()
-        while again:  # a cancellation that is undone can have decided something itself
-            numbers |= {saved.number for saved in again.values()}
-            for key in again:
-                del self.outcomes[key]
-            again = {key: saved for key, saved in self.outcomes.items() if saved.cause in numbers}
-        self.choices = {
-            key: choice
-            for key, choice in self.choices.items()
-            if choice.number not in numbers
-            and not (numbers and not choice.winner and choice.number >= min(numbers))
-        }
+        again = {key for key, saved in self.outcomes.items() if self._is_unseen(key, saved)}
+        # What is below an outcome that stays is not asked for.
+        self.kept = {key for key in again if key[:-1] in self.outcomes and key not in self.listed}
+        again -= self.kept
+        grown = set(again)
+        while grown:
+            grown = {key for key in self.kept if key[:-1] in grown}
+            self.kept -= grown
+            again |= grown
+        lost = self._lost(again)
+        self.kept |= lost
+        again -= lost
+        numbers = self.take_out(again)
         self.listed = frozenset()
         self.ended = "died"
         return bool(numbers)
 
+    def _is_unseen(self, key, saved):
+        return saved.kind == ERROR and (key not in self.seen or key in self.listed)
+
+    def _lost(self, again):
+        """Give the errors that nobody asks for, since they lost, and that decided nothing."""
+        numbers = {choice.number for choice in self.choices.values()}
+        left = max((one.number for one in self.choices.values() if not one.winner), default=0)
+        losing = {
+            key
+            for key in again - self.listed
+            if left < self.outcomes[key].number not in numbers and key in self.losers()
+        }
+        while losing:
+            rest = self.consequences(again - losing)
+            undone = {self.outcomes[key].number for key in rest}
+            standing = [one for one in self.choices.values() if one.number not in undone]
+            stays = {key for key in losing if any(key in one.losers for one in standing)}
+            if stays == losing:
+                break
+            losing = stays
+        return losing
+
+    def consequences(self, keys):
+        """Give `keys` and every cancellation that hangs on a decision that one of them won."""
+        found = set(keys)
+        while True:
+            numbers = {self.outcomes[key].number for key in found}
+            more = {key for key, saved in self.outcomes.items() if saved.cause in numbers}
+            if more <= found:
+                return found
+            found |= more
+
+    def take_out(self, keys, where=None):
+        """Take outcomes out, and what they had decided; give the numbers that are gone.
+
+        Of what a loop has left, with `where`, only in that fiber.
+        """
+        found = self.consequences(keys)
+        numbers = {self.outcomes[key].number for key in found}
+        for key in found:
+            del self.outcomes[key]
+            self.stumbles.pop(key, None)
+            self.taken[key] += 1
+        self.seen -= found
+        self.kept -= found
+        self.choices = {
+            key: choice
+            for key, choice in self.choices.items()
+            if choice.number not in numbers
+            and not (
+                numbers
+                and not choice.winner
+                and choice.number >= min(numbers)
+                and where in {None, choice.where}
+            )
+        }
+        return numbers
+
     def add(self, fact):
         """Take in a fact."""
         if fact.what == "outcome":
+            self.taken[fact.key] = fact.value.taken
+            self.seen -= fact.value.unseen
             self.outcomes[fact.key] = fact.value
             self.number = max(self.number, fact.value.number)
         elif fact.what == "choice":
@@ -136,7 +214,11 @@ class Memory:
         elif fact.what == "seen":
             self.seen.add(fact.key)
         elif fact.what == "stumble":
-            self.stumbles[fact.key] = fact.value
+            self.seen -= fact.value.unseen
+            self.stumbles[fact.key] = fact.value.count
+            self.taken[fact.key] += fact.value.taken
+        elif fact.what == "gone":
+            self.take_out(fact.value.keys(), fact.key)
         elif fact.what == "armed":
             self.armed[fact.key] = fact.value
         elif fact.what == "end":
@@ -193,6 +275,7 @@ class Play:
     redone: bool = False
     unsure: bool = False
     keys: dict = field(default_factory=dict)
+    undone: dict = field(default_factory=dict)
 
     def trail(self):
         """Give what each fiber must have noted."""
@@ -241,7 +324,7 @@ class Leaf(Handle):
         self.output = ""
         self.upstream = ()
         self.received = ()
-        self.waiting = False
+        self.waiting = self.replayed = self.retracted = False
         self.started = self.demanded = self.lost = self.halted = False
         self.at_gate = False
         self.fiber = None
@@ -313,6 +396,8 @@ class Gather(Handle):
         self.branches = branches
         self.exceptions = operation["exceptions"]
         self.keyed = operation["keyed"]
+        self.where = fiber.key
+        self.decided = False
         key = ("gather", self.exceptions, tuple(one.key for one in branches))
         super().__init__(world, fiber, operation["id"], key)
         world.play.keys[self.node, "gather"] = key
@@ -394,6 +479,7 @@ class Select(Handle):
 
     def __init__(self, world, fiber, operation, branches):
         self.branches = branches
+        self.where = fiber.key
         self.kind = operation["do"]
         self.success = operation["success"]
         self.chosen = None
@@ -487,6 +573,16 @@ def _leading(handle):
     return (yield from _leading(handle.chosen))
 
 
+def _origins(handle):
+    """Give the identities of the steps whose failures a handle passes on."""
+    if isinstance(handle, Leaf):
+        return {handle.key} if handle.source is None else _origins(handle.source)
+    chosen = handle.failed if isinstance(handle, Gather) else handle.chosen
+    if chosen is None:  # the group of all errors of a select
+        return set().union(*map(_origins, handle.branches))
+    return _origins(chosen)
+
+
 def _leaves(branches):
     return list(dict.fromkeys(itertools.chain.from_iterable(one.leaves() for one in branches)))
 
@@ -542,6 +638,10 @@ class Fiber:
         """Write a line."""
         self.out.append(text + "\n")
 
+    def redirected(self, text):
+        """Give what a line is where it is redirected to."""
+        return text + "\n"
+
     def effect(self):
         """The body has begun."""
         self.world.play.bodies.append((self.world.epoch, self.node, self.world.over))
@@ -579,7 +679,9 @@ class Fiber:
         for item in operation["items"]:
             leaves.append(self._leaf(item, self._key(f"{step['name']}({item})"), step))
             self.world.launch(leaves[-1])
-        return Gather(self.world, self, {**operation, "keyed": False}, leaves)
+        gather = Gather(self.world, self, {**operation, "keyed": False}, leaves)
+        self.world.settle()
+        return gather
 
     def after(self, operation):
         """Make a timer."""
@@ -595,7 +697,9 @@ class Fiber:
     def combine(self, operation, branches):
         """Make a combinator."""
         if operation["do"] == "gather":
-            return Gather(self.world, self, operation, branches)
+            gather = Gather(self.world, self, operation, branches)
+            self.world.settle()
+            return gather
         return self._select(operation, branches)
 
     async def ask(self, operation, handle):
@@ -657,7 +761,8 @@ class Fiber:
                 yield come.node
         finally:
             if left:
-                self.world.leave(key, left, [one for one in handles if one not in left])
+                given = [one for one in handles if one not in left]
+                self.world.leave(key, left, given, self)
 
     def cancel(self, operation, handle):
         """Cancel a handle."""
@@ -698,9 +803,11 @@ class Fiber:
 
     def _leaf(self, node, key, step):
         found = self.world.live.get(key)
-        if found is not None:
+        if found is not None and not found.retracted:
             return found  # an earlier attempt of the same body has started it
         leaf = Leaf(self.world, self, node, key, step=step)
+        if found is not None:
+            leaf.order = found.order  # it takes the place of what was taken out
         leaf.upstream = tuple(self.handles[handle] for handle in step["takes"])
         self.world.claim(leaf)
         return leaf
@@ -710,9 +817,11 @@ class Fiber:
         label = f"{name}({seconds})" if until is None else f"{name}(until={until:g})"
         key = self._key(label)
         found = self.world.live.get(key)
-        if found is not None:
+        if found is not None and not found.retracted:
             return found
         timer = Leaf(self.world, self, operation["id"], key, seconds=seconds, label=label)
+        if found is not None:
+            timer.order = found.order
         timer.until = until
         self.world.claim(timer)
         if timer.end is None:
@@ -752,6 +861,7 @@ class World:
         self.selects = 0
         self.over = self.closing = False
         self.cell = Fiber(self, CELL, (), asynchronous)
+        self._stored = dict(memory.choices)
         self._losers = memory.losers()
         self._errors = {}
         self._firing = False
@@ -788,7 +898,7 @@ class World:
             await _Pause()
 
     def _end(self, error):
-        listed = frozenset(self._listed(error))
+        listed = frozenset(one.key for one in self._in(error) if one.parent is self.cell)
         ended = "finished" if error is None else "failed"
         if error is None:
             for leaf in self.handles:
@@ -805,7 +915,8 @@ class World:
             # Who is only being started when the cell's error shows may or may not be.
             self.play.events[-1] = replace(self.play.events[-1], calm=True)
 
-    def _listed(self, error):
+    def _in(self, error):
+        """Yield the steps whose errors are in an exception's causes, contexts and groups."""
         stack, visited = [error], set()
         while stack:
             one = stack.pop()
@@ -814,6 +925,53 @@ class World:
             visited.add(id(one))
             yield from self._errors.get(id(one), (one, ()))[1]
             stack += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+    def _passed_on(self, leaf, error):
+        """Give the steps whose errors the body of `leaf` let escape."""
+        return [one for one in self._in(error) if one.key[:-1] == leaf.key]
+
+    def _take_out_below(self, leaf):
+        """Take out what nobody has seen below a step before it is attempted again."""
+        below, stack = [], [leaf.key]
+        while stack:
+            above = stack.pop()
+            for one in self.handles:
+                if isinstance(one, Leaf) and one.key[:-1] == above and not one.retracted:
+                    below.append(one)
+                    if self._is_unseen(one):
+                        stack.append(one.key)
+        taken = {one.key for one in below if self._is_unseen(one)}
+        if not taken:
+            return
+        gone = self.memory.consequences(taken)
+        for one in below:
+            one.lost = False
+            one.retracted = one.key in gone or bool(_origins(one) & gone)
+        self._gone(taken, where=leaf.key)
+
+    def _is_unseen(self, leaf):
+        saved = self.memory.outcomes.get(leaf.key)
+        unseen = saved is not None and saved.kind == ERROR and leaf.key not in self.memory.seen
+        return unseen and leaf.end is not None and leaf.source is None
+
+    def _gone(self, keys, where):
+        """Save that outcomes were taken out, with all that hangs on them."""
+        after = {key: self.memory.taken[key] + 1 for key in self.memory.consequences(keys)}
+        numbers = {self.memory.outcomes[key].number for key in after}
+        self.fact("gone", where, after)
+        gone = self.play.facts[-1]
+        for fact in self.play.facts[:-1]:
+            undone = fact.key in after and fact.what in {"outcome", "stumble", "seen"}
+            undone = undone or (
+                fact.what == "choice" and self.memory.choices.get(fact.key) is not fact.value
+            )
+            if undone and id(fact) not in self.play.undone:
+                self.play.undone[id(fact)] = gone
+        self._stored = {
+            key: choice for key, choice in self._stored.items() if key in self.memory.choices
+        }
+        self._losers = {key for choice in self._stored.values() for key in choice.losers}
+        assert numbers
 
     # Time and order.
 
@@ -842,7 +1000,11 @@ class World:
         )
 
     def _all_leaves(self):
-        return [one for one in self.handles if isinstance(one, Leaf) and not one.halted]
+        return [
+            one
+            for one in self.handles
+            if isinstance(one, Leaf) and not one.halted and not one.retracted
+        ]
 
     def _next(self):
         gates = [leaf for leaf in self._all_leaves() if leaf.at_gate]
@@ -892,7 +1054,8 @@ class World:
             self._outcome(leaf, VALUE)
         else:
             stumbles = self.memory.stumbles.get(leaf.key, 0) < leaf.step["stumbles"]
-            leaf.verdict = bool(leaf.step["fails"] or stumbles)
+            down = self.memory.taken[leaf.key] < leaf.step["outage"]
+            leaf.verdict = bool(leaf.step["fails"] or stumbles or down)
             self.play.events.append(replace(event, fails=leaf.verdict))
 
     # Claims and starts.
@@ -902,8 +1065,13 @@ class World:
         self.live[leaf.key] = leaf
         self.play.keys[leaf.node, "timer" if leaf.step is None else "step"] = leaf.key
         saved = self.memory.outcomes.get(leaf.key)
+        if saved is not None and leaf.key in self.memory.kept:
+            saved = None
+            if leaf.key not in self._losers:
+                self.play.redone = True
+                self._gone({leaf.key}, where=leaf.key[:-1])
         if saved is not None:
-            leaf.started = True
+            leaf.started = leaf.replayed = True
             leaf.end = saved.number, saved.kind
             leaf.value, leaf.output = saved.value, saved.output
             leaf.error = None if saved.error is None else _again(saved.error)
@@ -940,6 +1108,9 @@ class World:
     async def perform(self, leaf, *, here=False):
         """Make attempts until one ends the step."""
         leaf.started = True
+        if leaf.key in self.memory.kept:
+            self.play.redone = True
+            self._gone({leaf.key}, where=("lost",))  # it has decided nothing
         step = leaf.step
         received = interpreter.shaped(step, [one.fresh() for one in leaf.upstream])
         while True:
@@ -949,24 +1120,54 @@ class World:
                 value = await interpreter.act(leaf.node, step, received, fiber)
             except Exception as raised:
                 error = raised
+            passed = self._passed_on(leaf, error)
+            unseen = frozenset(one.key for one in passed)
             stumbled = self.memory.stumbles.get(leaf.key, 0)
-            if error is None or stumbled >= step["retries"]:
+            before = any(one.replayed for one in passed)
+            if error is None or (stumbled >= step["retries"] and not before):
                 break
-            self.fact("stumble", leaf.key, stumbled + 1)
+            self.play.redone = self.play.redone or before
+            stumble = Stumble(0 if before else stumbled + 1, unseen, int(before))
+            self.fact("stumble", leaf.key, stumble)
+            self._unsee(unseen)
             self._firing = self._together = False
             self.play.events[-1] = replace(self.play.events[-1], again=True)
+            self._take_out_below(leaf)
         output = "".join(fiber.out)
         kind = VALUE if error is None else ERROR
-        self._outcome(leaf, kind, value, error, output, seen=here and leaf.parent is self.cell)
+        here = here and leaf.parent is self.cell
+        self._outcome(leaf, kind, value, error, output, seen=here, unseen=unseen)
 
-    def _outcome(self, leaf, kind, value=None, error=None, output="", *, seen=False, cause=0):
+    def _unsee(self, keys):
+        """Note that the last fact took back that errors were seen."""
+        last = self.play.facts[-1]
+        for fact in self.play.facts[:-1]:
+            stumbled = fact.what == "stumble" and fact.key == last.key and last.what == "stumble"
+            if (fact.what == "seen" and fact.key in keys) or (stumbled and last.value.taken):
+                self.play.undone.setdefault(id(fact), last)
+
+    def _outcome(
+        self,
+        leaf,
+        kind,
+        value=None,
+        error=None,
+        output="",
+        *,
+        seen=False,
+        cause=0,
+        unseen=frozenset(),
+    ):
         number = self.memory.number + 1
         leaf.end = number, kind
         leaf.value, leaf.error, leaf.output = value, error, output
         leaf.at_gate = False
-        self.fact("outcome", leaf.key, Saved(kind, number, value, error, output, cause))
+        taken = self.memory.taken[leaf.key]
+        saved = Saved(kind, number, value, error, output, cause, unseen, taken)
+        self.fact("outcome", leaf.key, saved)
+        self._unsee(unseen)
         if kind == ERROR and seen:
-            self.fact("seen", leaf.key)
+            self.fact("seen", leaf.key, taken)
         if kind != CANCELLED:
             self.settle()
             self._firing = self._together = False
@@ -984,6 +1185,9 @@ class World:
                 elif isinstance(one, Select) and one.chosen is None and one.best is not None:
                     self._decide(one)
                     moved = True
+                elif isinstance(one, Gather) and one.failed is not None and not one.decided:
+                    one.decided = moved = True
+                    self._save_failure(one)
 
     def _received(self, leaf):
         failed = [one for one in leaf.upstream if one.end is not None and not one.fine]
@@ -997,6 +1201,14 @@ class World:
         self.launch(leaf)
         return True
 
+    def _save_failure(self, gather):
+        if gather.key not in self.memory.choices:
+            number = gather.end[0]
+            by = self._by(number)
+            choice = Choice(gather.failed.key, number, frozenset(), gather.where, by)
+            with self.together():
+                self.fact("choice", gather.key, choice)
+
     def _decide(self, select):
         select.chosen = select.best
         stored = self.memory.choices.get(select.key)
@@ -1008,7 +1220,8 @@ class World:
         losing = select.losing()
         losers = frozenset(leaf.key for leaf in losing)
         with self.together():
-            self.fact("choice", select.key, Choice(select.chosen.key, number, losers))
+            choice = Choice(select.chosen.key, number, losers, select.where, self._by(number))
+            self.fact("choice", select.key, choice)
             self.lose(select)
             if select.kind == "race":
                 self.cancel([leaf for leaf in losing if leaf.end is None], cause=number)
@@ -1019,7 +1232,12 @@ class World:
         for leaf in select.losing():
             leaf.lost = True
 
-    def leave(self, key, left, given):
+    def _by(self, number):
+        """Tell by which outcome something was decided, and how many had been taken out before."""
+        by = next(key for key, saved in self.memory.outcomes.items() if saved.number == number)
+        return by, self.memory.taken[by]
+
+    def leave(self, key, left, given, fiber):
         """Make losers of what an early exit leaves behind."""
         if self.closing:
             return
@@ -1029,7 +1247,8 @@ class World:
             leaf.lost = True
         if key not in self.memory.choices:
             number = max(one.end[0] for one in given)
-            self.fact("choice", key, Choice((), number, frozenset(leaf.key for leaf in losing)))
+            losers = frozenset(leaf.key for leaf in losing)
+            self.fact("choice", key, Choice((), number, losers, fiber.key, self._by(number)))
 
     def cancel(self, leaves, *, cause):
         """End steps and timers as cancelled, and stop what they have started."""
@@ -1058,9 +1277,9 @@ class World:
 
     def saw(self, leaf):
         """An error is about to be seen."""
-        self._errors.setdefault(id(leaf.error), (leaf.error, []))[1].append(leaf.key)
+        self._errors.setdefault(id(leaf.error), (leaf.error, []))[1].append(leaf)
         if leaf.key not in self.memory.seen:
-            self.fact("seen", leaf.key)
+            self.fact("seen", leaf.key, self.memory.taken[leaf.key])
 
     @contextlib.contextmanager
     def together(self):

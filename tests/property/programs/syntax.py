@@ -44,9 +44,11 @@ def words(program):
         )
         if one["do"] == "ask":
             found.add(f"ask {one['how']}" + (" timeout" if one["seconds"] else ""))
+        found.update({"wraps"} if one.get("catch") == "wrap" else ())
         step = one.get("step")
         if step:
-            flags = ("fails", "stumbles", "retries", "prints", "asynchronous", "takes", "body")
+            flags = ("fails", "stumbles", "retries", "prints", "asynchronous", "takes", "body",
+                     "outage", "local", "redirects")  # fmt: skip
             found.update(f"step {flag}" for flag in flags if step[flag])
     return found
 
@@ -78,6 +80,8 @@ def _write(operations, lines, depth, asynchronous):
 
 
 def _caught(one, line):
+    if one["catch"] == "wrap":
+        return [f"try: {line}", "except Exception as error: raise ValueError from error"]
     return [f"try: {line}", "except Exception: pass"] if one["catch"] else [line]
 
 
@@ -91,6 +95,9 @@ def _step(one):
             (f"stumbles {step['stumbles']} times", step["stumbles"]),
             (f"retries={step['retries']}", step["retries"]),
             ("prints", step["prints"]),
+            (f"outage of {step['outage']}", step["outage"]),
+            ("local class", step["local"]),
+            ("redirects", step["redirects"]),
         )
         if here
     ]

@@ -47,6 +47,7 @@ class Found:
     choices: dict = field(default_factory=dict)
     seen: set = field(default_factory=set)
     stumbles: Counter = field(default_factory=Counter)
+    taken: Counter = field(default_factory=Counter)
     armed: dict = field(default_factory=dict)
     problems: list = field(default_factory=list)
 
@@ -223,6 +224,7 @@ class Trial:
             # An error that was taken out begins the count anew.
             found.stumbles[self._key(call)] *= not concluded
             found.stumbles[self._key(call)] += not concluded
+            found.taken[self._key(call)] += concluded
         for call, started in store.rows(
             "SELECT call, started FROM nbdurable.starts ORDER BY execution, attempt"
         ):
@@ -243,7 +245,7 @@ class Trial:
         self._begun += 1
         self._memory = before.copy()
         self._memory.begin()
-        held = _Held(self._memory, found)
+        held = _Held(self._memory, found, play.undone)
         epoch = self._committed(play, held)
         _demand(killed or epoch == len(play.events), f"only {epoch} events are in the store")
         self._adopt(play, held, epoch, killed=killed)
@@ -352,24 +354,33 @@ class Trial:
 class _Held:
     """Whether facts are in the store."""
 
-    def __init__(self, memory, found):
+    def __init__(self, memory, found, undone):
         self._before = memory.copy()
         self._found = found
+        self._undone = undone
 
     def has(self, fact):
-        """Tell whether a fact is there."""
+        """Tell whether a fact is there, or was until what has undone it."""
+        undone = self._undone.get(id(fact))
+        return self._is_there(fact) or (undone is not None and self.has(undone))
+
+    def _is_there(self, fact):
         found, key = self._found, fact.key
         if fact.what == "outcome":
-            known = found.outcomes.get(key)
-            return known is not None and known[0] == fact.value.kind
+            known, taken = found.outcomes.get(key), found.taken[key] - fact.value.taken
+            return taken == 0 and known is not None and known[0] == fact.value.kind
         if fact.what == "choice":
-            return key in found.choices and found.choices[key] == (
-                fact.value.winner or found.choices[key]
-            )
+            by, taken = fact.value.by
+            there = key in found.choices and found.taken[by] == taken
+            return there and found.choices[key] == (fact.value.winner or found.choices[key])
         if fact.what == "seen":
-            return key in found.seen
+            return key in found.seen and found.taken[key] == fact.value
         if fact.what == "stumble":
-            return found.stumbles[key] >= fact.value
+            if fact.value.taken:
+                return found.taken[key] > self._before.taken[key]
+            return found.stumbles[key] >= fact.value.count
+        if fact.what == "gone":
+            return all(found.taken[one] >= taken for one, taken in fact.value.items())
         if fact.what == "armed":
             return found.armed.get(key) == fact.value
         return found.executions[-1][1:] == fact.value
@@ -380,7 +391,9 @@ class _Held:
 
     def number(self, fact):
         """Give an outcome's number in the store."""
-        return self._found.outcomes[fact.key][1] if fact.what == "outcome" else 0
+        if fact.what != "outcome" or self._found.taken[fact.key] != fact.value.taken:
+            return 0
+        return self._found.outcomes[fact.key][1]
 
     def all_is_known(self, memory, ghosts):
         """Nothing else is in the store, but what was stopped while it began may have left.
