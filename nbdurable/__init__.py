@@ -82,8 +82,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .api import after, as_completed, gather, go, race, select, sleep, step
-from .configuration import configure
+from nbdurable.api.configuration import configure
+from nbdurable.api.operations import after, as_completed, gather, race, select, sleep
+from nbdurable.api.recorded import now, rng, uuid4
+from nbdurable.api.step import go, step
+from nbdurable.api.workflow import workflow
+
 from .errors import (
     CodecError,
     DecodeError,
@@ -105,8 +109,6 @@ from .errors import (
     UsageError,
     WaitTimeoutError,
 )
-from .recorded import now, rng, uuid4
-from .session import workflow
 
 __all__ = [
     "CodecError",
@@ -148,13 +150,13 @@ __version__ = "0.1.0"
 
 def load_ipython_extension(shell: Any) -> None:
     """Load the magics: what ``%load_ext nbdurable`` calls."""
-    from .magic import load  # noqa: PLC0415 - IPython only where IPython asks for it
+    from nbdurable.notebook.extension import load  # noqa: PLC0415 - IPython only where IPython asks for it
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take the magics out again: what ``%unload_ext nbdurable`` calls."""
-    from .magic import unload  # noqa: PLC0415
+    from nbdurable.notebook.extension import unload  # noqa: PLC0415
 
     unload(shell)

@@ -21,15 +21,20 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, doctor, export, holding, questions, reports, tables, upkeep
-from .cell import parse_age
+from nbdurable import __version__
+from nbdurable.api import open_stores
+from nbdurable.inspection import doctor, export, maintenance, reports
+from nbdurable.inspection import queries as questions
+from nbdurable.notebook.header import parse_age
+from nbdurable.view import tables
+
 from .errors import DurableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .demo import Story
-    from .reports import Row
+    from nbdurable.demo.story import Story
+    from nbdurable.inspection.reports import Row
 
 _TABLE_WIDTH = 80
 _PIPE_WIDTH = 200
@@ -85,7 +90,7 @@ def demo_command(
     if no_browser or options:
         given = options[0] if options else "--no-browser"
         raise click.UsageError(f"{given} goes with --lab")
-    from . import demo  # noqa: PLC0415 - it drives kernels: the other commands don't pay for it
+    from nbdurable.demo import story as demo  # noqa: PLC0415 - it drives kernels: the other commands don't pay for it
 
     console = Console(highlight=False)
     # A narrower terminal wraps lines by itself; a table squeezed into it can't be read.
@@ -124,7 +129,7 @@ def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Com
             except DurableError as error:
                 raise click.ClickException(str(error)) from error
             finally:
-                holding.close_stores()
+                open_stores.close_stores()
 
         return main.command(name, epilog=EXIT_CODES, short_help=short)(command)
 
@@ -190,7 +195,7 @@ def gc_command(store: str | None, older_than: str | None, yes: bool, as_json: bo
     """
     place = reports.store_at(store)
     age = None if older_than is None else parse_age(older_than, "--older-than")
-    found = upkeep.collect(place, older_than=age, remove=yes)
+    found = maintenance.collect(place, older_than=age, remove=yes)
     _print_rows(reports.collected(found), as_json=as_json)
     console = Console(highlight=False, stderr=as_json)
     _teller(console)(reports.collected_told(found, "nbdurable gc --yes"))
@@ -207,7 +212,7 @@ def trust_command(path: str, yes: bool) -> None:  # noqa: FBT001
     run any code: sign what comes from people whom you would let do that.
     """
     store = reports.store_at(path)
-    found = upkeep.trust(store) if yes else upkeep.survey(store)
+    found = maintenance.trust(store) if yes else maintenance.survey(store)
     _print_rows(reports.surveyed(found), as_json=False, empty="no saved steps")
     _teller(Console(highlight=False))(reports.told(found))
     _teller(Console(highlight=False))(
@@ -278,7 +283,8 @@ def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:
 
 def _demo_in_lab(folder: Path | None, options: Sequence[str], *, browser: bool) -> None:
     """Open the notebook of the 200 questions, until JupyterLab has ended."""
-    from . import demo, lab  # noqa: PLC0415 - likewise
+    from nbdurable.demo import lab  # noqa: PLC0415 - likewise
+    from nbdurable.demo import story as demo  # noqa: PLC0415 - likewise
 
     tell = _teller(Console(highlight=False))
     try:

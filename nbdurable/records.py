@@ -7,8 +7,9 @@ Digests are 16 bytes; times are seconds since the epoch (UTC); durations seconds
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -182,10 +183,6 @@ class RunSummary:
     in_flight: int
 
 
-Fact = tuple[str, str, bool]
-"""What a person is told of a step: a term, what there is to say, whether in a block of lines."""
-
-
 # --- Events: what the run tells the view, in the order it happened -------------
 #
 # ``step`` is the handle's place in `go` order within one execution, from 0; it
@@ -194,147 +191,12 @@ Fact = tuple[str, str, bool]
 # long to make, and an execution makes three for each step.
 
 
-@dataclass(slots=True)
-class RunStarted:
-    """An execution began; ``saved`` outcomes of the run are at hand."""
-
-    name: str
-    run: str
-    execution: int
-    saved: int
-    at: float
+def digest_of(*parts: bytes) -> bytes:
+    """Give the 16-byte digest of `parts`, each with its length before it (BLAKE2b)."""
+    return hashlib.blake2b(
+        b"".join([b"%d:%b" % (len(part), part) for part in parts]), digest_size=16
+    ).digest()
 
 
-@dataclass(slots=True)
-class StepCreated:
-    """A step, timer or combinator has a handle.
-
-    ``kind`` is ``step``, ``timer``, or the combinator's name; ``branches`` are
-    the places of a combinator's branches (empty for a step); ``parent`` is the
-    place of the step whose body started this one; ``inputs`` are the places of the
-    handles among a step's arguments.
-    """
-
-    step: int
-    kind: str
-    name: str
-    label: str
-    at: float
-    parent: int | None = None
-    branches: tuple[int, ...] = ()
-    inputs: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class StepReplayed:
-    """The outcome came from the store; ``seconds`` is what it took when it ran."""
-
-    step: int
-    kind: Kind
-    number: int
-    seconds: float
-    attempts: int
-    at: float
-
-
-@dataclass(slots=True)
-class StepDeferred:
-    """A decided select's loser without a checkpoint: not started until asked for."""
-
-    step: int
-    at: float
-
-
-@dataclass(slots=True)
-class AttemptStarted:
-    """A body is about to run; ``reason`` adds the detail to ``why``.
-
-    ``deaths`` counts the kernel's deaths that the step was in flight at.
-    """
-
-    step: int
-    attempt: int
-    why: Why
-    reason: str
-    at: float
-    deaths: int = 0
-
-
-@dataclass(slots=True)
-class AttemptFailed:
-    """An attempt raised and the policy grants another after ``wait`` seconds."""
-
-    step: int
-    attempt: int
-    error: str
-    wait: float
-    at: float
-
-
-@dataclass(slots=True)
-class StepFinished:
-    """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
-
-    step: int
-    kind: Kind
-    number: int
-    seconds: float
-    saved: bool
-    error: str
-    at: float
-
-
-@dataclass(slots=True)
-class Decided:
-    """A combinator's outcome is committed; ``winner`` is the place of the winning branch.
-
-    ``winner`` is None for a gather. ``replayed`` marks a decision from the store.
-    """
-
-    step: int
-    winner: int | None
-    kind: Kind
-    number: int
-    replayed: bool
-    at: float
-
-
-@dataclass(slots=True)
-class StepLetGo:
-    """The execution ended before this step did; ``reason`` says what became of it."""
-
-    step: int
-    reason: str
-    at: float
-
-
-@dataclass(slots=True)
-class Noticed:
-    """A line for the person at the screen, said while the run goes on."""
-
-    text: str
-    at: float
-
-
-@dataclass(slots=True)
-class RunFinished:
-    """The execution ended; ``notes`` are lines for the person at the screen."""
-
-    status: RunStatus
-    at: float
-    notes: tuple[str, ...] = field(default=())
-
-
-Event = (
-    RunStarted
-    | StepCreated
-    | StepReplayed
-    | StepDeferred
-    | AttemptStarted
-    | AttemptFailed
-    | StepFinished
-    | Decided
-    | StepLetGo
-    | Noticed
-    | RunFinished
-)
+TIMER_VERSION: Final = Version(b"", b"", digest_of(b"timer"))
+"""Every timer's: it has no code."""

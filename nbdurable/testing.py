@@ -14,8 +14,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from . import configuration
-from .store import journal, objects
+from nbdurable.api import configuration
+from nbdurable.store import journal, objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.always_replay import Bench, Zygote
 
-from nbdurable import configuration
+from nbdurable.api import configuration
 
 
 @pytest.fixture(scope="session", autouse=True)

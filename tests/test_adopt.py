@@ -4,18 +4,11 @@ import duckdb  # noqa: TID251 - the file, as another program sees it
 import pytest
 from kernel_harness import kernel
 
-from nbdurable import (
-    StoreError,
-    StoreLockedError,
-    UsageError,
-    configuration,
-    go,
-    holding,
-    questions,
-    upkeep,
-    workflow,
-)
-from nbdurable.store import Store, handing
+from nbdurable import StoreError, StoreLockedError, UsageError, go, workflow
+from nbdurable.api import configuration, open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
+from nbdurable.store import Store, adopt
 
 
 @pytest.fixture
@@ -23,12 +16,12 @@ def folder(tmp_path):
     """A folder of notebooks; afterwards none is known."""
     yield tmp_path
     configuration.set_notebook(None)
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def opened(folder, name, *, there=True):
     """Open a notebook, as its kernel does."""
-    holding.close_stores()
+    open_stores.close_stores()
     if there:
         (folder / f"{name}.ipynb").touch()
     configuration.set_notebook(folder / f"{name}.ipynb")
@@ -54,13 +47,13 @@ def cell_of(folder, name):
 
 def stores(folder):
     """Give the files beside the notebooks."""
-    holding.close_stores()
+    open_stores.close_stores()
     return sorted(one.name for one in (folder / ".nbdurable").iterdir())
 
 
 def objects_of(folder, name):
     """Give a store an object file, as a large value has."""
-    made = folder / ".nbdurable" / f"{name}.duckdb{handing.OBJECTS}"
+    made = folder / ".nbdurable" / f"{name}.duckdb{adopt.OBJECTS}"
     made.mkdir()
     (made / "00ff").write_bytes(b"large")
     return made
@@ -72,14 +65,14 @@ def test_a_renamed_notebook_takes_what_is_its_own(folder):
     objects = objects_of(folder, "analysis")
     (folder / "analysis.ipynb").rename(folder / "report.ipynb")
     opened(folder, "report")
-    assert upkeep.earlier_names() == ["analysis"]
-    assert upkeep.adopt("analysis.ipynb") == (
+    assert maintenance.earlier_names() == ["analysis"]
+    assert maintenance.adopt("analysis.ipynb") == (
         "report.ipynb has the checkpoints of analysis now; they were its own"
     )
     assert not cell()
     assert not objects.exists()
     assert stores(folder) == [".gitignore", "report.duckdb", "report.duckdb.objects"]
-    assert upkeep.earlier_names() == []
+    assert maintenance.earlier_names() == []
 
 
 def test_a_copy_takes_a_copy(folder):
@@ -87,8 +80,8 @@ def test_a_copy_takes_a_copy(folder):
     cell_of(folder, "analysis")
     objects = objects_of(folder, "analysis")
     opened(folder, "analysis-Copy1")
-    assert upkeep.earlier_names() == ["analysis"]
-    assert upkeep.adopt("analysis").endswith("analysis.ipynb keeps its own")
+    assert maintenance.earlier_names() == ["analysis"]
+    assert maintenance.adopt("analysis").endswith("analysis.ipynb keeps its own")
     assert not cell()
     opened(folder, "analysis")
     assert not cell()
@@ -103,7 +96,7 @@ def test_other_notebooks_are_not_offered(folder):
     cell_of(folder, "an")  # no copy of it is called analysis
     (folder / ".nbdurable" / "default.duckdb").touch()
     opened(folder, "analysis")
-    assert upkeep.earlier_names() == []
+    assert maintenance.earlier_names() == []
 
 
 def test_not_over_checkpoints_of_its_own(folder):
@@ -112,7 +105,7 @@ def test_not_over_checkpoints_of_its_own(folder):
     cell_of(folder, "new")
     before = stores(folder)
     with pytest.raises(UsageError, match="has checkpoints of its own"):
-        upkeep.adopt("old")
+        maintenance.adopt("old")
     assert stores(folder) == before
 
 
@@ -122,13 +115,13 @@ def test_nothing_to_adopt(folder):
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
     with pytest.raises(UsageError, match="there are those of gone"):
-        upkeep.adopt("wrong")
+        maintenance.adopt("wrong")
     for path in ("../gone", "a/gone", ""):
         with pytest.raises(UsageError, match="no path"):
-            upkeep.adopt(path)
+            maintenance.adopt(path)
     configuration.set_notebook(None)
     with pytest.raises(UsageError, match="no notebook is known"):
-        upkeep.adopt("gone")
+        maintenance.adopt("gone")
 
 
 def test_a_configured_store_is_nobodys(folder, monkeypatch):
@@ -137,7 +130,7 @@ def test_a_configured_store_is_nobodys(folder, monkeypatch):
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
     monkeypatch.setenv("NBDURABLE_STORE", str(folder / "mine.duckdb"))
-    assert upkeep.earlier_names() == []
+    assert maintenance.earlier_names() == []
 
 
 def test_a_store_in_use_is_not_taken(folder, monkeypatch):
@@ -152,7 +145,7 @@ def test_a_store_in_use_is_not_taken(folder, monkeypatch):
 
     monkeypatch.setattr(Store, "open", held)
     with pytest.raises(StoreLockedError):
-        upkeep.adopt("gone")
+        maintenance.adopt("gone")
     assert stores(folder) == before
 
 
@@ -166,9 +159,9 @@ def test_a_copy_that_fails_is_none(folder, monkeypatch):
         to.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(handing.shutil, "copy2", full)
+    monkeypatch.setattr(adopt.shutil, "copy2", full)
     with pytest.raises(StoreError, match="No space left"):
-        upkeep.adopt("analysis")
+        maintenance.adopt("analysis")
     assert stores(folder) == before
 
 
@@ -178,7 +171,7 @@ def test_told_when_the_extension_loads(folder):
     """A kernel in a renamed notebook says what there is, and takes it when told to."""
     cell_of(folder, "analysis")
     (folder / "analysis.ipynb").rename(folder / "report.ipynb")
-    holding.close_stores()
+    open_stores.close_stores()
     with kernel(folder, notebook=folder / "report.ipynb") as running:
         told = running.run("%load_ext nbdurable")
         assert "there are checkpoints of analysis" in told.stdout
@@ -191,7 +184,7 @@ def test_told_when_the_extension_loads(folder):
 def test_what_is_in_the_log_is_taken_along(folder):
     """A kernel that died has left a write-ahead log: it is folded in first."""
     cell_of(folder, "gone")
-    holding.close_stores()
+    open_stores.close_stores()
     path = folder / ".nbdurable" / "gone.duckdb"
     connection = duckdb.connect(str(path))
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
@@ -200,5 +193,5 @@ def test_what_is_in_the_log_is_taken_along(folder):
     assert path.with_name("gone.duckdb.wal").exists()
     (folder / "gone.ipynb").unlink()
     opened(folder, "new")
-    upkeep.adopt("gone")
+    maintenance.adopt("gone")
     assert [one.name for one in questions.runs()] == ["w", "late"]

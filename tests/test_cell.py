@@ -21,8 +21,10 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - runs the cells
 from traitlets.config import Config
 
-from nbdurable import cell
 from nbdurable.errors import UsageError
+from nbdurable.notebook import header as header_
+from nbdurable.notebook import source as cell
+from nbdurable.notebook import tracebacks
 
 # --- The header -----------------------------------------------------------------
 
@@ -46,7 +48,7 @@ from nbdurable.errors import UsageError
 )
 def test_header_gives_options(line, expected):
     """Flags, values after a space or an equals sign, quotes and comments are read."""
-    assert cell.parse_header(line) == cell.CellOptions("quotes", **expected)
+    assert header_.parse_header(line) == header_.CellOptions("quotes", **expected)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_header_gives_options(line, expected):
 )
 def test_header_gives_name(line, name):
     """Braces and quotes hold a name together; a name has any letters and five signs."""
-    assert cell.parse_header(line).name == name
+    assert header_.parse_header(line).name == name
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_header_gives_name(line, name):
 def test_header_errors_are_one_line(line, says):
     """Each mistake is one line that says what to write."""
     with pytest.raises(UsageError) as caught:
-        cell.parse_header(line, "fetch")
+        header_.parse_header(line, "fetch")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -112,23 +114,23 @@ def test_header_errors_are_one_line(line, says):
 )
 def test_age(text, seconds):
     """An age is seconds, or numbers with units."""
-    assert cell.parse_age(text) == seconds
+    assert header_.parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "1x", "1h30", "-5", "1 h", "soon"])
 def test_no_age(text):
     """Anything else is refused."""
     with pytest.raises(UsageError):
-        cell.parse_age(text)
+        header_.parse_age(text)
 
 
 def test_name_expressions():
     """A NAME is evaluated as an f-string over the namespace."""
     names = {"day": "2024-05-01", "d": {"x": 1}, "n": 3}
-    assert cell.expand_name("etl-{day}", names) == "etl-2024-05-01"
-    assert cell.expand_name("etl-{d['x']}-{n:03d}", names) == "etl-1-003"
-    assert cell.expand_name('etl-{d["x"]}', names) == "etl-1"
-    assert cell.expand_name("quotes", names) == "quotes"
+    assert header_.expand_name("etl-{day}", names) == "etl-2024-05-01"
+    assert header_.expand_name("etl-{d['x']}-{n:03d}", names) == "etl-1-003"
+    assert header_.expand_name('etl-{d["x"]}', names) == "etl-1"
+    assert header_.expand_name("quotes", names) == "quotes"
     assert "__builtins__" not in names
 
 
@@ -138,7 +140,7 @@ def test_name_expressions():
 def test_name_expressions_fail_in_one_line(template):
     """An expression that fails, or gives no name, is a usage error."""
     with pytest.raises(UsageError) as caught:
-        cell.expand_name(template, {})
+        header_.expand_name(template, {})
     assert "\n" not in str(caught.value)
 
 
@@ -156,7 +158,7 @@ def test_name_expressions_fail_in_one_line(template):
 )
 def test_suggested_name(source, name):
     """A name is suggested from the first step, function, variable or call."""
-    assert cell.suggest_name(ast.parse(source).body) == name
+    assert header_.suggest_name(ast.parse(source).body) == name
 
 
 # --- The text -------------------------------------------------------------------
@@ -569,7 +571,7 @@ def test_prune_takes_our_frames_out():
 
     with pytest.raises(ValueError, match="no") as caught:
         engine(lambda: engine(body))
-    cell.prune(caught.value)
+    tracebacks.prune(caught.value)
     assert frames(caught.value)[-2:] == ["<lambda>", "body"]
     assert "engine" not in frames(caught.value)
 
@@ -579,7 +581,7 @@ def test_prune_keeps_a_defect_visible():
     engine = raised("def engine():\n    return 1 / 0", OURS)["engine"]
     with pytest.raises(ZeroDivisionError) as caught:
         engine()
-    cell.prune(caught.value)
+    tracebacks.prune(caught.value)
     assert frames(caught.value)[-1] == "engine"
 
 
@@ -597,7 +599,7 @@ def test_prune_hides_where_asked_and_durable_errors():
             call()
         except Exception as caught:
             error = caught
-        cell.prune(error)
+        tracebacks.prune(error)
         assert not {"redeliver", "fail"} & set(frames(error))
 
 
@@ -617,5 +619,5 @@ def test_prune_follows_causes_groups_and_loops():
     outer = ValueError("outer")
     outer.__cause__ = group
     inner.__context__ = outer
-    cell.prune(outer)
+    tracebacks.prune(outer)
     assert "engine" not in frames(inner)

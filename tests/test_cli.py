@@ -20,7 +20,8 @@ from click.testing import CliRunner  # noqa: TID251 - the runner of what click m
 from support.environments import ROOT, sealed
 
 import nbdurable
-from nbdurable import cli, demo
+from nbdurable import cli
+from nbdurable.demo import story
 
 
 @pytest.fixture
@@ -36,15 +37,15 @@ def place(tmp_path, monkeypatch):
 def played(monkeypatch):
     """Let the demonstration be over at once, with a true story."""
     steps = (
-        demo.StepStory("quote('alpha', 0.8)", "finished", replayed=True, seconds=0.8, bodies=1),
-        demo.StepStory("quote('gamma', 0.7)", "finished", replayed=True, seconds=0.75, bodies=1),
-        demo.StepStory("quote('beta', 4)", "in flight", replayed=False, seconds=4.0, bodies=2),
+        story.StepStory("quote('alpha', 0.8)", "finished", replayed=True, seconds=0.8, bodies=1),
+        story.StepStory("quote('gamma', 0.7)", "finished", replayed=True, seconds=0.75, bodies=1),
+        story.StepStory("quote('beta', 4)", "in flight", replayed=False, seconds=4.0, bodies=2),
     )
 
     def play(notebook, tell):
-        return demo.Story(notebook, steps, "quote('alpha', 0.8)", 2.0, 5.0)
+        return story.Story(notebook, steps, "quote('alpha', 0.8)", 2.0, 5.0)
 
-    monkeypatch.setattr(demo, "play", play)
+    monkeypatch.setattr(story, "play", play)
 
 
 def call(*words, **options):
@@ -163,9 +164,9 @@ def test_failed_demo(place, monkeypatch):
     """A demonstration that did not show what it promises ends with 1 and says what was seen."""
 
     def play(notebook, tell):
-        raise demo.DemoError("quote('beta', 4) ran three times")
+        raise story.DemoError("quote('beta', 4) ran three times")
 
-    monkeypatch.setattr(demo, "play", play)
+    monkeypatch.setattr(story, "play", play)
     result = call("demo")
     assert result.exit_code == 1
     assert result.stderr == "Error: quote('beta', 4) ran three times\n"

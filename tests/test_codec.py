@@ -20,25 +20,25 @@ import pandas as pd
 import pydantic
 import pytest
 
-from nbdurable import DecodeError, EncodeError, codec, go, holding, workflow
-from nbdurable.codec import (
-    decode,
+from nbdurable import DecodeError, EncodeError, go, workflow
+from nbdurable.api import open_stores
+from nbdurable.codec import values as codec
+from nbdurable.codec.outcomes import (
     decode_error,
-    encode,
     encode_error,
     settle_error,
     settle_value,
-    sign,
-    signature_holds,
     traceback_text,
 )
+from nbdurable.codec.signing import sign, signature_holds
+from nbdurable.codec.values import decode, encode
 
 
 @pytest.fixture(autouse=True)
 def closed():
     """Leave no store open behind a test."""
     yield
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 @pytest.fixture

@@ -6,19 +6,10 @@ import shutil
 import duckdb  # noqa: TID251 - the file, as another program sees it
 import pytest
 
-from nbdurable import (
-    StoreError,
-    StoreFullError,
-    UsageError,
-    gather,
-    go,
-    holding,
-    questions,
-    select,
-    step,
-    upkeep,
-    workflow,
-)
+from nbdurable import StoreError, StoreFullError, UsageError, gather, go, select, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -27,7 +18,7 @@ from nbdurable.testing import ManualClock, clock_of_runs
 def path(tmp_path):
     """A store's path; it is closed after the test."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def compute(number, ran):
@@ -47,7 +38,7 @@ def cell(path, *, version="1", name="w", **options):
 
 def problems(path):
     """Give what `check` finds."""
-    holding.close_stores()
+    open_stores.close_stores()
     store = Store.open(path)
     try:
         return check(store)
@@ -57,7 +48,7 @@ def problems(path):
 
 def rows(path, sql):
     """Ask the store."""
-    holding.close_stores()
+    open_stores.close_stores()
     with duckdb.connect(str(path)) as connection:
         return connection.execute(sql).fetchall()
 
@@ -66,15 +57,15 @@ def test_superseded_outcomes_go(path):
     """Of each call the newest outcome stays; editing back runs it again."""
     cell(path, version="1")
     cell(path, version="2")
-    found = upkeep.collect(path).found
+    found = maintenance.collect(path).found
     assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", False, 3)]
     assert found[0].size > 60
     assert cell(path, version="1") == []  # it was only looked at
     assert cell(path, version="2") == []
-    assert upkeep.collect(path, remove=True).removed
+    assert maintenance.collect(path, remove=True).removed
     assert problems(path) == []
     assert cell(path, version="2") == []
-    assert upkeep.collect(path).found == ()
+    assert maintenance.collect(path).found == ()
     assert cell(path, version="1") == [10, 20, 30]
 
 
@@ -83,7 +74,7 @@ def test_what_was_gone_back_to_stays(path):
     cell(path, version="1")
     cell(path, version="2")
     cell(path, version="1")
-    assert upkeep.collect(path, remove=True).found == ()
+    assert maintenance.collect(path, remove=True).found == ()
     assert cell(path, version="1") == []
 
 
@@ -93,7 +84,7 @@ def test_an_unfinished_run_loses_nothing(path):
     cell(path, version="2")
     with pytest.raises(ZeroDivisionError), workflow("w", store=path):
         go(divmod, 1, 0).result()
-    assert upkeep.collect(path, remove=True).found == ()
+    assert maintenance.collect(path, remove=True).found == ()
     assert cell(path, version="1") == []
 
 
@@ -102,7 +93,7 @@ def test_replaced_runs_go(path):
     for _ in range(3):
         cell(path, new=True)
     cell(path, name="other")
-    found = upkeep.collect(path, remove=True).found
+    found = maintenance.collect(path, remove=True).found
     assert [(one.name, one.whole, one.outcomes) for one in found] == [("w", True, 3)] * 2
     assert problems(path) == []
     assert [one.name for one in questions.runs(path)] == ["other", "w"]
@@ -123,9 +114,11 @@ def test_nothing_of_the_last_hours(path):
         clock.advance(3600)
         cell(path, version="2")
         clock.advance(3600)
-        assert upkeep.collect(path, older_than=4 * 3600).found == ()
-        assert [one.whole for one in upkeep.collect(path, older_than=2.5 * 3600).found] == [True]
-        found = upkeep.collect(path, older_than=1.5 * 3600).found
+        assert maintenance.collect(path, older_than=4 * 3600).found == ()
+        assert [one.whole for one in maintenance.collect(path, older_than=2.5 * 3600).found] == [
+            True
+        ]
+        found = maintenance.collect(path, older_than=1.5 * 3600).found
         assert sorted(one.whole for one in found) == [False, True]
 
 
@@ -143,7 +136,7 @@ def test_decisions_go_with_their_branches(path):
     race(path, "1")
     winner = race(path, "2")
     assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(2,)]
-    upkeep.collect(path, remove=True)
+    maintenance.collect(path, remove=True)
     assert rows(path, "SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
     assert problems(path) == []
     assert race(path, "2") == winner
@@ -161,7 +154,7 @@ def test_codes_go_with_their_outcomes(path):
     before = rows(path, "SELECT count(*) FROM nbdurable.codes")
     with workflow("w", store=path, new=True):
         go(len, "a").result()
-    upkeep.collect(path, remove=True)
+    maintenance.collect(path, remove=True)
     assert before > rows(path, "SELECT count(*) FROM nbdurable.codes")
 
 
@@ -175,9 +168,9 @@ def test_the_file_becomes_small(path):
     """Room that taken out rows leave is given back; the store goes on under its name."""
     big(path, "1")
     big(path, "2")
-    holding.close_stores()
+    open_stores.close_stores()
     before = path.stat().st_size
-    assert upkeep.collect(path, remove=True).freed > 3_000_000
+    assert maintenance.collect(path, remove=True).freed > 3_000_000
     assert path.stat().st_size < before - 3_000_000
     assert sorted(one.name for one in path.parent.iterdir()) == [
         "store.duckdb",
@@ -195,7 +188,7 @@ def large(path, version, size=2_000_000):
 
 def files(path):
     """Give the names of a store's object files."""
-    holding.close_stores()
+    open_stores.close_stores()
     return {one.name for one in path.with_name(path.name + ".objects").iterdir()}
 
 
@@ -207,13 +200,13 @@ def test_object_files_go_with_their_outcomes(path):
     both = files(path)
     assert kept < both
     path.with_name(path.name + ".objects").joinpath("123-dead.draft").write_bytes(b"half")
-    found = upkeep.collect(path)
+    found = maintenance.collect(path)
     assert (found.files, found.removed) == (2, False)  # one is the draft of one who died
     large(path, "3")  # its content is there already
-    found = upkeep.collect(path)
+    found = maintenance.collect(path)
     assert found.files == 1  # and the draft is gone: whoever writes next clears up
     assert found.files_size > 3_000_000
-    upkeep.collect(path, remove=True)
+    maintenance.collect(path, remove=True)
     assert files(path) == kept
     assert problems(path) == []
     assert large(path, "3") == bytes(2_000_000)
@@ -224,11 +217,11 @@ def test_not_while_a_let_go_body_may_be_saved(path, monkeypatch):
     """A body that the next execution may adopt has perhaps written a file already."""
     large(path, "1")
     (run,) = questions.runs(path)
-    monkeypatch.setitem(holding._state.leftovers, "a run of another store", {(b"", b""): None})
-    assert upkeep.collect(path).found == ()
-    monkeypatch.setitem(holding._state.leftovers, run.id, {(b"", b""): None})
+    monkeypatch.setitem(open_stores._state.leftovers, "a run of another store", {(b"", b""): None})
+    assert maintenance.collect(path).found == ()
+    monkeypatch.setitem(open_stores._state.leftovers, run.id, {(b"", b""): None})
     with pytest.raises(UsageError, match="still run"):
-        upkeep.collect(path)
+        maintenance.collect(path)
 
 
 def test_a_users_database_is_not_replaced(path):
@@ -237,19 +230,19 @@ def test_a_users_database_is_not_replaced(path):
     big(path, "2")
     rows(path, "CREATE TABLE mine AS SELECT 1 AS one")
     inode = path.stat().st_ino
-    assert upkeep.collect(path, remove=True).freed == 0
+    assert maintenance.collect(path, remove=True).freed == 0
     assert path.stat().st_ino == inode
     assert rows(path, "SELECT * FROM mine") == [(1,)]
-    assert upkeep.collect(path).found == ()
+    assert maintenance.collect(path).found == ()
 
 
 def test_a_database_that_the_user_holds_open_is_not_replaced(path):
     """What they write later would go into a file that has no name any more."""
     big(path, "1")
     big(path, "2")
-    holding.close_stores()
+    open_stores.close_stores()
     with duckdb.connect(str(path)) as mine:
-        assert upkeep.collect(path, remove=True).freed == 0
+        assert maintenance.collect(path, remove=True).freed == 0
         mine.execute("CREATE TABLE later AS SELECT 1 AS one")
     assert rows(path, "SELECT * FROM later") == [(1,)]
 
@@ -258,7 +251,7 @@ def test_the_half_copy_of_one_who_died_goes(path):
     """The next who makes the file small takes it away."""
     big(path, "1")
     path.with_name(f"{path.name}.0.compacting").write_bytes(b"half")
-    upkeep.collect(path, remove=True)
+    maintenance.collect(path, remove=True)
     assert sorted(one.name for one in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
 
@@ -272,7 +265,7 @@ def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
 
     monkeypatch.setattr(Store, "copy_to", full)
     with pytest.raises(StoreFullError):
-        upkeep.collect(path, remove=True)
+        maintenance.collect(path, remove=True)
     monkeypatch.undo()
     assert problems(path) == []
     assert questions.runs(path)[0].saved == 200
@@ -281,7 +274,7 @@ def test_a_copy_that_does_not_fit_changes_nothing(path, monkeypatch):
 def test_dead_in_mid_copy(path):
     """A half-written copy is nobody's store."""
     big(path, "1")
-    holding.close_stores()
+    open_stores.close_stores()
     store = Store.open(path)
     draft = path.with_name("draft")
     store.copy_to(draft)
@@ -293,13 +286,13 @@ def test_dead_in_mid_copy(path):
 def test_not_while_a_cell_runs(path):
     """A durable cell of this process uses the store."""
     with workflow("w", store=path), pytest.raises(UsageError, match="w is running"):
-        upkeep.collect(path)
+        maintenance.collect(path)
 
 
 def test_without_a_store(path):
     """There is none: none is made."""
     with pytest.raises(StoreError, match="there is no store"):
-        upkeep.collect(path, remove=True)
+        maintenance.collect(path, remove=True)
     assert not path.exists()
 
 
@@ -307,4 +300,4 @@ def test_a_store_in_memory():
     """It has no file to make small."""
     with workflow("gc", store=":memory:"):
         go(len, "a").result()
-    assert upkeep.collect(":memory:", remove=True).freed == 0
+    assert maintenance.collect(":memory:", remove=True).freed == 0

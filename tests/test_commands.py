@@ -14,10 +14,11 @@ from kernel_harness import kernel
 from support.emulated import Terminal
 
 import nbdurable
-from nbdurable import configuration, settings
-from nbdurable.commands import listed
+from nbdurable.api import configuration
 from nbdurable.errors import UsageError
-from nbdurable.tables import Table
+from nbdurable.inspection import settings
+from nbdurable.notebook.commands import listed
+from nbdurable.view.tables import Table
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = [str(row["command"]).split()[1] for row in listed()]

@@ -9,8 +9,9 @@ import shutil
 import duckdb  # noqa: TID251 - makes the file of small blocks, and keeps its log
 import pytest
 
-from nbdurable import StoreCorruptError, go, holding, workflow
-from nbdurable.store import Store, check, connecting
+from nbdurable import StoreCorruptError, go, workflow
+from nbdurable.api import open_stores
+from nbdurable.store import Store, check, connection
 
 STEP = 512  # bytes from cut to cut
 OUTCOMES = 30
@@ -29,12 +30,12 @@ def files(tmp_path_factory, signing_key):
     path = tmp_path_factory.mktemp("cut") / "store.duckdb"
     duckdb.connect(str(path), config={"default_block_size": 16_384}).close()
     save(path, range(OUTCOMES // 2))
-    holding.close_stores()  # which folds the log into the file
+    open_stores.close_stores()  # which folds the log into the file
     save(path, range(OUTCOMES))
-    store = holding._state.opens[str(path)].store
+    store = open_stores._state.opens[str(path)].store
     assert len(store.rows("SELECT 1 FROM nbdurable.checkpoints")) == OUTCOMES
     kept = path.read_bytes(), path.with_name("store.duckdb.wal").read_bytes()
-    holding.close_stores()
+    open_stores.close_stores()
     return kept
 
 
@@ -47,7 +48,7 @@ def opened(folder, file, log):
     if log is not None:
         path.with_name("store.duckdb.wal").write_bytes(log)
     before = {one.name: one.read_bytes() for one in folder.iterdir()}
-    connecting.known.clear()
+    connection.known.clear()
     store, refused = None, ""
     try:
         store = Store.open(path)

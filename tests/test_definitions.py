@@ -12,7 +12,8 @@ import typing
 import pytest
 
 from nbdurable import DecodeError, EncodeError
-from nbdurable.codec import decode, encode, settle_error, settle_value
+from nbdurable.codec.outcomes import settle_error, settle_value
+from nbdurable.codec.values import decode, encode
 
 RATE = 1
 

@@ -17,7 +17,8 @@ from kernel_harness import kernel
 from support import notebooks
 from support.environments import ROOT, environment, pip, run, sealed
 
-from nbdurable import demo, questions
+from nbdurable.demo import story as demo
+from nbdurable.inspection import queries as questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [

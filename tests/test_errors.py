@@ -10,7 +10,7 @@ import pytest
 
 import nbdurable
 from nbdurable import errors
-from nbdurable.codec import decode_error, encode_error
+from nbdurable.codec.outcomes import decode_error, encode_error
 
 # CONTRACT section 9, as child: parent.
 TREE = {

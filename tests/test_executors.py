@@ -9,14 +9,9 @@ import time
 
 import pytest
 
-from nbdurable.executors import (
-    Coroutines,
-    LoopThread,
-    SystemClock,
-    Threads,
-    call_in,
-    running_loop,
-)
+from nbdurable.executors.clock import SystemClock
+from nbdurable.executors.loops import Coroutines, LoopThread, call_in, running_loop
+from nbdurable.executors.threads import Threads
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -11,17 +11,10 @@ import os
 import pytest
 from support import small_disk
 
-from nbdurable import (
-    StoreFullError,
-    after,
-    as_completed,
-    go,
-    holding,
-    questions,
-    select,
-    upkeep,
-    workflow,
-)
+from nbdurable import StoreFullError, after, as_completed, go, select, workflow
+from nbdurable.api import open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
 from nbdurable.store import check
 
 pytestmark = pytest.mark.timeout(100)
@@ -84,8 +77,8 @@ class Cell:
 
     def problems(self):
         """Give what `check` finds."""
-        holding.close_stores()
-        with holding.reading(self.store) as store:
+        open_stores.close_stores()
+        with open_stores.reading(self.store) as store:
             return check(store)
 
 
@@ -152,7 +145,7 @@ def fill_with_rows(disk, where):
     RAN.clear()
     refused(lambda: resumed(disk, 100, 2_000))
     assert RAN in ([], [len(cell.got) - 1])
-    holding.close_stores()
+    open_stores.close_stores()
     (summary,) = questions.runs(cell.store)
     assert summary.saved >= len(cell.got)
     ran = resume(disk, cell, where, 100, 2_000)
@@ -273,7 +266,7 @@ def fill_with_checkpoint(disk, where):
                 cell.ask(number, ROW)
 
     act(range(100))
-    holding.close_stores()
+    open_stores.close_stores()
     assert not (disk.folder / "store.duckdb.wal").exists()
     disk.fill(18 << 20, longest=cell.store.stat().st_size)
     said = refused(lambda: act(range(300)))
@@ -302,17 +295,17 @@ def fill_and_collect(disk, leaving, longest):
             for number in range(numbers):
                 cell.ask(number, size)
     kept = {name: cell.got[name] for name in ["winner", *map(str, range(10))]}
-    holding.close_stores()
+    open_stores.close_stores()
     before = cell.store.stat().st_size
     disk.fill(leaving, longest=longest)
-    said = refused(lambda: upkeep.collect(cell.store, remove=True))
+    said = refused(lambda: maintenance.collect(cell.store, remove=True))
     assert "free some space" in said
-    holding.close_stores()
+    open_stores.close_stores()
     left = {"store.duckdb", "store.duckdb.wal"}
     assert set(disk.files()) <= left, "a half-made copy was left"
     disk.free()
     assert resumed(disk, 10, 100) == (kept, [])
-    upkeep.collect(cell.store, remove=True)
+    maintenance.collect(cell.store, remove=True)
     assert cell.store.stat().st_size < before / 2
     assert resumed(disk, 10, 100) == (kept, [])
 

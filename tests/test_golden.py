@@ -14,8 +14,11 @@ from pathlib import Path
 import duckdb  # noqa: TID251 - makes the file of small blocks
 import pytest
 
-from nbdurable import after, gather, go, holding, questions, select, sleep, step, workflow
-from nbdurable.records import AttemptStarted, RunStatus
+from nbdurable import after, gather, go, select, sleep, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptStarted
+from nbdurable.inspection import queries as questions
+from nbdurable.records import RunStatus
 from nbdurable.store import Store, check, schema
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -114,7 +117,7 @@ def make(path):
         assert finished() == VALUES
     with contextlib.suppress(ValueError), workflow("unfinished", store=path):
         unfinished()
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 # --- the tests -----------------------------------------------------------------------
@@ -129,7 +132,7 @@ def golden(request, tmp_path, monkeypatch):
     shutil.copy(KEY, tmp_path / "signing.key")
     monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "signing.key"))
     yield path
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def execute(path, name, program):
@@ -138,7 +141,7 @@ def execute(path, name, program):
     value = None
     with contextlib.suppress(ValueError), workflow(name, store=path, observers=[events.append]):
         value = program()
-    holding.close_stores()
+    open_stores.close_stores()
     return value, sum(isinstance(one, AttemptStarted) for one in events)
 
 

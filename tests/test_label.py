@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nbdurable import go, step, workflow
-from nbdurable.label import described, label_of, printable
+from nbdurable.labels import described, label_of, printable
 
 
 def shown(*arguments, parameters=(), **keywords):

@@ -23,7 +23,7 @@ from kernel_harness import ROOT, kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from nbdurable import kernel as surroundings
+from nbdurable.notebook import shell as surroundings
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [

@@ -9,9 +9,10 @@ import warnings
 import pytest
 from kernel_harness import kernel
 
-from nbdurable import UsageError, gather, go, holding, select, step, workflow
-from nbdurable.called import StepCoroutine
-from nbdurable.signatures import check_arguments
+from nbdurable import UsageError, gather, go, select, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.handles.coroutines import StepCoroutine
+from nbdurable.steps.signatures import check_arguments
 
 ran = []
 
@@ -21,7 +22,7 @@ def clean():
     """Leave no store open, and no trace of what ran."""
     ran.clear()
     yield
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def takes(one, two=2, *, three=3):

@@ -17,22 +17,14 @@ import shutil
 import numpy as np
 import pytest
 
-from nbdurable import (
-    DurableError,
-    after,
-    codec,
-    configuration,
-    gather,
-    go,
-    holding,
-    questions,
-    recall,
-    select,
-    step,
-    summary,
-    workflow,
-)
-from nbdurable.store import MEMORY, check, connecting, schema
+from nbdurable import DurableError, after, gather, go, select, step, workflow
+from nbdurable.api import configuration, open_stores
+from nbdurable.codec import values as codec
+from nbdurable.inspection import history as recall
+from nbdurable.inspection import queries as questions
+from nbdurable.store import MEMORY, check, schema
+from nbdurable.store import connection as connecting
+from nbdurable.view import summary
 
 MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
 SEED = int(os.environ.get("NBDURABLE_MUTATIONS_SEED", "1"))
@@ -201,7 +193,7 @@ def mutate(draw, connection, column=None):
 
 def checked(path):
     """Check a store."""
-    with holding.reading(path) as store:
+    with open_stores.reading(path) as store:
         return check(store)
 
 
@@ -253,12 +245,12 @@ def fresh_store():
     """Give a connection to a store in memory in which both runs have finished."""
     for name in BASES:
         assert execute(MEMORY, name) == VALUES[name]
-    with holding.reading(MEMORY) as store, store._connection.cursor() as connection:
+    with open_stores.reading(MEMORY) as store, store._connection.cursor() as connection:
         connection.execute("SET search_path = 'memory.main'")
         for table in schema.TABLES:
             connection.execute(f"CREATE TABLE main.{table} AS FROM nbdurable.{table}")
         yield store, connection
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def restore(connection):
@@ -325,7 +317,7 @@ def test_mutated_bytes(tmp_path, armed, capsys):
     path = tmp_path / "store.duckdb"
     for name in BASES:
         assert execute(path, name) == VALUES[name]
-    holding.close_stores()
+    open_stores.close_stores()
     whole = path.read_bytes()
     draw = random.Random(SEED)
     seen = {}
@@ -341,7 +333,7 @@ def test_mutated_bytes(tmp_path, armed, capsys):
         except Exception as error:
             raise AssertionError(f"seed {SEED}, file {count}: byte {at}") from error
         finally:
-            holding.close_stores()
+            open_stores.close_stores()
     with capsys.disabled():
         print(f"\n{count + 1} files mutated: {seen}")
     assert seen["StoreCorruptError"] > 0
@@ -419,7 +411,7 @@ def mutate_file(draw, files):
 
 def mutate_pieces(draw, path):
     """Let a row name other pieces: another row's, or some that nobody wrote."""
-    with holding.reading(path) as store, store._connection.cursor() as connection:
+    with open_stores.reading(path) as store, store._connection.cursor() as connection:
         rows = connection.execute(
             "SELECT rowid, pieces FROM nbdurable.checkpoints WHERE octet_length(pieces) > 0"
         ).fetchall()
@@ -428,7 +420,7 @@ def mutate_pieces(draw, path):
         connection.execute(
             "UPDATE nbdurable.checkpoints SET pieces = ? WHERE rowid = ?", [new, row]
         )
-    holding.close_stores()
+    open_stores.close_stores()
     return f"pieces of row {row}: {new.hex():.80}"
 
 
@@ -445,7 +437,7 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
     kept, path = tmp_path / "kept", tmp_path / "now" / "store.duckdb"
     path.parent.mkdir()
     assert same(execute_large(path), wanted, content=True)
-    holding.close_stores()
+    open_stores.close_stores()
     shutil.copytree(path.parent, kept)
     draw = random.Random(SEED)
     seen = {}
@@ -461,7 +453,7 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
             for _ in range(2):
                 with told(seen):
                     assert same(execute_large(path), wanted, content=verify)
-                holding.close_stores()
+                open_stores.close_stores()
             with told(seen):
                 checked(path)
             assert armed == []
@@ -469,7 +461,7 @@ def test_mutated_object_files(tmp_path, armed, capsys, monkeypatch, verify):
         except Exception as error:
             raise AssertionError(f"seed {SEED}, mutation {count}: {what}") from error
         finally:
-            holding.close_stores()
+            open_stores.close_stores()
             capsys.readouterr()
     with capsys.disabled():
         print(f"\n{count + 1} stores with mutated object files: {seen}")

@@ -8,17 +8,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from nbdurable import (
-    StoreError,
-    UntrustedCheckpointError,
-    UsageError,
-    go,
-    holding,
-    questions,
-    step,
-    upkeep,
-    workflow,
-)
+from nbdurable import StoreError, UntrustedCheckpointError, UsageError, go, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
 from nbdurable.store import mentions
 from nbdurable.store.named import with_tables
 
@@ -62,7 +55,7 @@ def test_only_mentions_are_replaced():
 def path(tmp_path):
     """Give a path for a store, and leave none open."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def load(numbers):
@@ -97,7 +90,7 @@ def test_the_newest_outcome_in_the_newest_run(path):
         made = step(lambda v=version: load([v]), name="load", version=version)
         run(path, made.go)
     assert ask("FROM step('load')", path) == [2]
-    upkeep.restart("w", path)
+    maintenance.restart("w", path)
     run(path, step(lambda: load([3]), name="load", version=1).go)
     assert ask("FROM step('load')", path) == [3]
     run(path, step(lambda: load([4]), name="other", version=1).go, name="another")
@@ -134,7 +127,7 @@ def test_what_is_no_table(path):
 def test_a_step_that_is_not_signed(path, monkeypatch):
     """A changed value is refused before it is unpickled."""
     run(path, lambda: go(load, (1,)))
-    holding.close_stores()
+    open_stores.close_stores()
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE nbdurable.checkpoints SET payload = payload || 'x'::BLOB")
     loaded = []

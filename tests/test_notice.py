@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.emulated import Terminal
 
-from nbdurable.notice import LISTED, Notice
 from nbdurable.records import RunStatus, RunSummary
+from nbdurable.view.notice import LISTED, Notice
 
 REPOSITORY = Path(__file__).parents[1]
 NOW = 1_000_000.0

@@ -17,8 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from nbdurable import DecodeError, StoreError, StoreFullError, go, holding, step, workflow
-from nbdurable.codec import LARGE, decode, encode, settle_value
+from nbdurable import DecodeError, StoreError, StoreFullError, go, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.codec.outcomes import settle_value
+from nbdurable.codec.values import LARGE, decode, encode
 from nbdurable.store import journal, objects
 from nbdurable.store.objects import Objects
 
@@ -36,7 +38,7 @@ def folder(tmp_path):
 def store(tmp_path):
     """Give the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def put(kept, *contents):

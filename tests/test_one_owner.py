@@ -21,15 +21,15 @@ from nbdurable import (
     StoreFullError,
     StoreLockedError,
     StoreVersionError,
-    configuration,
     configure,
-    holding,
-    questions,
     step,
-    upkeep,
     workflow,
 )
-from nbdurable.store import Store, check, connecting, guard, lock, paths
+from nbdurable.api import configuration, open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
+from nbdurable.store import Store, check, guard, lock, paths
+from nbdurable.store import connection as connecting
 
 pytestmark = pytest.mark.timeout(60)
 PYTHON = sys.executable
@@ -39,9 +39,9 @@ RAN = []
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """Give where a store is to be; it stays open until the test closes it."""
-    monkeypatch.setattr(holding, "LINGER_SECONDS", 600)
+    monkeypatch.setattr(open_stores, "LINGER_SECONDS", 600)
     yield tmp_path / "project" / "s.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
     configure(store=None)
 
 
@@ -66,8 +66,8 @@ def cell(path, act=None, steps=4):
 
 def problems(path):
     """Give what `check` finds in a store that is opened anew."""
-    holding.close_stores()
-    with holding.reading(path) as opened:
+    open_stores.close_stores()
+    with open_stores.reading(path) as opened:
         return check(opened)
 
 
@@ -182,7 +182,7 @@ def test_a_record_that_cant_be_read(path, content):
     path.parent.mkdir()
     lock.lock_path(str(path)).write_bytes(content)
     assert cell(path)[0] == [0, 2, 4, 6]
-    holding.close_stores()
+    open_stores.close_stores()
     assert record_of(path) == {"generation": 1}
 
 
@@ -271,7 +271,7 @@ def test_taken_over(path):
 
     with pytest.raises(StoreLockedError, match=r"taken over by process 4321 \(on elsewhere\)"):
         cell(path, take_over)
-    holding.close_stores()
+    open_stores.close_stores()
     assert record_of(path)["pid"] == 4321, "it is the other's"
     assert cell(path) == ([0, 2, 4, 6], [2, 3])
     assert problems(path) == []
@@ -339,14 +339,14 @@ def test_a_reader_of_a_living_owners_store(path, sleeper):
 def test_who_may_not_write_can_ask(path, monkeypatch):
     """Questions are answered from a store that can't be written, and nothing is."""
     cell(path)
-    holding.close_stores()
+    open_stores.close_stores()
     before = {one.name: one.read_bytes() for one in path.parent.iterdir()}
-    monkeypatch.setattr(holding.os, "access", lambda *_: False)
+    monkeypatch.setattr(open_stores.os, "access", lambda *_: False)
     assert [one["step"] for one in questions.steps("w", path)] == [
         f"double({number})" for number in range(4)
     ]
     with pytest.raises(StoreError, match=r"can't be written: make it writable"):
-        upkeep.restart("w", path)
+        maintenance.restart("w", path)
     assert {one.name: one.read_bytes() for one in path.parent.iterdir()} == before
 
 
@@ -404,7 +404,7 @@ def test_a_plain_writer_is_noticed(path, stays):
     if stays:
         assert f"process {writers[0].pid} (python" in str(caught.value)
         writers[0].communicate("go\n")
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(path) == ([0, 2, 4, 6], [2, 3])
     assert problems(path) == []
     with duckdb.connect(str(path)) as connection:
@@ -439,7 +439,7 @@ def test_only_the_log_is_deleted(path):
     """DuckDB has all of it in memory: it is put into the file, and nothing is lost."""
     log = Path(guard.log_path(str(path)))
     assert cell(path, log.unlink)[0] == [0, 2, 4, 6]
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(path) == ([0, 2, 4, 6], [])
     assert problems(path) == []
 
@@ -459,7 +459,7 @@ def test_the_log_is_deleted_and_cant_be_saved(path):
     with pytest.raises(StoreError, match=r"s\.duckdb\.wal was deleted while"):
         cell(path, act)
     mine.pop().close()
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(path)[0] == [0, 2, 4, 6]
     assert problems(path) == []
 
@@ -514,7 +514,7 @@ def test_a_forked_child_is_refused(path):
     assert cell(path) == ([0, 2, 4, 6], [])
 
 
-@pytest.mark.parametrize("asked", [questions.runs, questions.steps, upkeep.collect])
+@pytest.mark.parametrize("asked", [questions.runs, questions.steps, maintenance.collect])
 def test_a_forked_childs_questions(path, asked):
     """A question of the child's is refused as well, instead of hanging."""
     cell(path)
@@ -553,14 +553,14 @@ def test_a_step_in_a_forked_child_of_the_run(path):
     assert cell(path, act)[0] == [0, 2, 4, 6]
     assert all(one.startswith("StoreLockedError") for one in said), said
     assert all(f"process {os.getpid()}" in one for one in said)
-    holding.close_stores()
+    open_stores.close_stores()
     assert len(questions.steps("w", path)) == 4
 
 
 def test_after_the_parent_has_let_go(path):
     """A child that is forked when the store is closed opens it as any process."""
     cell(path)
-    holding.close_stores()
+    open_stores.close_stores()
     assert forked(cell, path) == "([0, 2, 4, 6], [])"
 
 
@@ -633,7 +633,7 @@ def test_a_plain_connection_shares_the_store(path):
     assert counts == [(5,), threads] * 3
     with duckdb.connect(str(path)) as held:
         assert cell(path) == ([0, 2, 4, 6], [])
-        holding.close_stores()
+        open_stores.close_stores()
         assert held.execute("SELECT count(*) FROM t").fetchone() == (5,)
         assert "Conflicting lock" in python(WRITER, path, "leaves").stderr, "still the user's"
     assert problems(path) == []
@@ -647,7 +647,7 @@ def test_settings_are_given_back(path):
         mine.append(duckdb.connect(str(path)))
 
     cell(path, act)
-    holding.close_stores()
+    open_stores.close_stores()
     with duckdb.connect() as unrelated:
         asked = "SELECT current_setting('threads'), current_setting('autoload_known_extensions')"
         assert mine[0].execute(asked).fetchone() == unrelated.execute(asked).fetchone()
@@ -695,7 +695,7 @@ def test_a_path_is_resolved_once(tmp_path, monkeypatch, how):
         job()
     finally:
         configure(store=None)
-        holding.close_stores()
+        open_stores.close_stores()
     assert RAN == [1]
     assert len(list(tmp_path.rglob("*.duckdb"))) == 1
 
@@ -714,7 +714,7 @@ def test_odd_folders(tmp_path, monkeypatch, name):
         RAN.clear()
         with workflow("w"):
             double(1)
-        holding.close_stores()
+        open_stores.close_stores()
         assert ran == RAN
     misread = "?" in name or "\\" in name
     assert (folder / ".nbdurable").exists() != misread
@@ -736,9 +736,9 @@ def test_odd_notebooks(tmp_path, stem):
     store = Path(configuration.store_of(tmp_path / f"{stem}.ipynb"))
     assert store.parent == tmp_path / ".nbdurable"
     assert cell(store)[1] == [0, 1, 2, 3]
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(store)[1] == []
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def test_two_folders_that_duckdb_misreads(tmp_path, monkeypatch):
@@ -782,8 +782,8 @@ def test_without_streams(path, monkeypatch, missing):
         step(hello)()
     assert all(getattr(sys, kind) is None for kind in missing)
     monkeypatch.undo()
-    holding.close_stores()
-    with holding.reading(path) as opened:
+    open_stores.close_stores()
+    with open_stores.reading(path) as opened:
         ((output,),) = opened.rows("SELECT output FROM nbdurable.checkpoints")
     assert ("hello" in output) or "stdout" not in missing
     assert "oh" in output or "stderr" in missing

@@ -11,8 +11,11 @@ import threading
 
 import pytest
 
-from nbdurable import gather, go, holding, output, screen, select, step, streams, workflow
-from nbdurable.output import Capture, Capturing, Destination, Face, deliver, dumps, loads
+from nbdurable import gather, go, select, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.output import capture as output
+from nbdurable.output import streams, transcript
+from nbdurable.output.capture import Capture, Capturing, Destination, Face, deliver, dumps, loads
 from nbdurable.records import Message
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,7 +26,7 @@ def clean():
     """Leave no store open, no stream replaced, no display installed."""
     before = sys.stdout, sys.stderr
     yield
-    holding.close_stores()
+    open_stores.close_stores()
     output.install_face(None)
     for thread in threading.enumerate():
         if thread.name == "nbdurable-step":
@@ -704,7 +707,7 @@ def test_a_front_end_that_fails_fails_no_step():
 
 def test_a_cell_that_has_shown_too_much_is_not_cleared(monkeypatch):
     """What can't be shown again is not taken back; the record is right all the same."""
-    monkeypatch.setattr(screen, "SCREEN_CHARACTERS", 100)
+    monkeypatch.setattr(transcript, "SCREEN_CHARACTERS", 100)
     with cell(monkeypatch) as shown:
         print("x" * 101)
         capture = Capture()
@@ -862,7 +865,7 @@ def execute(path, program, capsys):
     """Run `program` as one execution; give what it showed."""
     with workflow("w", store=path):
         program()
-    holding.close_stores()
+    open_stores.close_stores()
     return capsys.readouterr()
 
 

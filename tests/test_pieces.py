@@ -2,7 +2,7 @@
 
 import pytest
 
-from nbdurable.pieces import Roll, last_state, messages_of, overwritten, so_far
+from nbdurable.output.pieces import Roll, last_state, messages_of, overwritten, so_far
 from nbdurable.records import Message
 
 

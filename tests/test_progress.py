@@ -7,24 +7,22 @@ import typing
 import pytest
 from support.stories import FIRST, START, began, done, made, viewed
 
-from nbdurable import progress, words
-from nbdurable.progress import GLYPHS, State
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptFailed,
     AttemptStarted,
     Decided,
     Event,
-    Kind,
     Noticed,
     RunFinished,
     RunStarted,
-    RunStatus,
     StepDeferred,
     StepFinished,
     StepLetGo,
     StepReplayed,
-    Why,
 )
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view import progress, words
+from nbdurable.view.progress import GLYPHS, State
 
 
 def test_run_started_begins_a_new_view():

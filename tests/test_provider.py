@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from nbdurable import provider as provider_module
-from nbdurable.provider import MODELS, Provider, answer
+from nbdurable.demo import provider as provider_module
+from nbdurable.demo.provider import MODELS, Provider, answer
 
 
 def get(address):

@@ -9,18 +9,10 @@ from itertools import pairwise
 
 import pytest
 
-from nbdurable import words
-from nbdurable.publisher import LiveView, ScreenClosedError
-from nbdurable.records import (
-    AttemptStarted,
-    Kind,
-    RunFinished,
-    RunStarted,
-    RunStatus,
-    StepCreated,
-    StepFinished,
-    Why,
-)
+from nbdurable.events import AttemptStarted, RunFinished, RunStarted, StepCreated, StepFinished
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view import words
+from nbdurable.view.live import LiveView, ScreenClosedError
 
 PATIENCE = 20
 

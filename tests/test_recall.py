@@ -12,22 +12,12 @@ from pathlib import Path
 import duckdb  # noqa: TID251 - to damage stores
 import pytest
 
-from nbdurable import (
-    StoreCorruptError,
-    after,
-    as_completed,
-    gather,
-    holding,
-    race,
-    recall,
-    select,
-    step,
-    summary,
-    words,
-    workflow,
-)
-from nbdurable.progress import RunView, State
+from nbdurable import StoreCorruptError, after, as_completed, gather, race, select, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.inspection import history as recall
 from nbdurable.records import RunStatus
+from nbdurable.view import summary, words
+from nbdurable.view.progress import RunView, State
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -36,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 def path(tmp_path):
     """Give a store's place; it is closed after the test."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def executed(path, program, name="w"):
@@ -47,7 +37,7 @@ def executed(path, program, name="w"):
             program()
     except RuntimeError:
         pass
-    holding.close_stores()
+    open_stores.close_stores()
     return view
 
 
@@ -303,7 +293,7 @@ def test_details_while_another_process_holds_the_store(path):
     """The answer comes at once, and names the holder."""
     executed(path, everything)
     recalled = recall.recall("w", path)
-    holding.close_stores()
+    open_stores.close_stores()
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)],

@@ -5,8 +5,9 @@ import typing
 
 import pytest
 
-from nbdurable import records
-from nbdurable.records import Kind, RetryPolicy, RunFinished, RunStatus, Why
+from nbdurable import events, records
+from nbdurable.events import RunFinished
+from nbdurable.records import Kind, RetryPolicy, RunStatus, Why
 
 CLASSES = [
     value
@@ -29,7 +30,7 @@ def test_a_record_is_frozen_data(kind):
     assert "__slots__" in vars(kind)
     assert kind.__doc__
     made = object.__new__(kind)
-    if kind not in typing.get_args(records.Event):
+    if kind not in typing.get_args(events.Event):
         assert kind.__dataclass_params__.frozen
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(made, dataclasses.fields(kind)[0].name, 1)
@@ -49,7 +50,7 @@ def test_a_record_holds_no_users_object(kind):
 
 def test_every_event_is_in_the_union():
     """What the run emits is what the view is told of: no event is left out of `Event`."""
-    union = set(typing.get_args(records.Event))
+    union = set(typing.get_args(events.Event))
     source = vars(records)
     first = list(source).index("RunStarted")
     after = {value for value in list(source.values())[first:] if value in CLASSES}

@@ -18,10 +18,13 @@ import warnings
 import pytest
 from kernel_harness import kernel
 
-from nbdurable import go, holding, output, step, streams, workflow
-from nbdurable.output import Capture, Destination
+from nbdurable import go, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.output import capture as output
+from nbdurable.output import streams
+from nbdurable.output.capture import Capture, Destination
+from nbdurable.output.streams import Capturing
 from nbdurable.records import Message
-from nbdurable.streams import Capturing
 
 PREPARED = """
 %load_ext nbdurable
@@ -353,7 +356,7 @@ def execute(path, program):
     """Run `program` as one execution; return what it returned."""
     with workflow("w", store=path):
         result = program()
-    holding.close_stores()
+    open_stores.close_stores()
     return result
 
 
@@ -513,7 +516,7 @@ def test_no_stream_at_all(monkeypatch, kind, tmp_path):
         sys.stdout = None
         assert go(str, 1).result() == "1"
         print("nowhere")
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def test_a_logger_that_holds_a_stream_of_another_time(capsys):

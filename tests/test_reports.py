@@ -16,8 +16,12 @@ import pytest
 from click.testing import CliRunner  # noqa: TID251 - the runner of what click made
 
 import nbdurable
-from nbdurable import cli, demo, go, holding, reports, step, upkeep, workflow
-from nbdurable.store import Store, connecting
+from nbdurable import cli, go, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.demo import story
+from nbdurable.inspection import maintenance, reports
+from nbdurable.store import Store
+from nbdurable.store import connection as connecting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,7 +48,7 @@ def make(path, name="w"):
     """Make a store in which the program has run."""
     with workflow(name, store=path):
         program()
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     make(tmp_path / ".nbdurable" / "analysis.duckdb")
     yield tmp_path
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 NOTEBOOK = ("--store", "analysis.ipynb")
@@ -242,7 +246,7 @@ def test_trust_while_a_cell_uses_the_store(place):
     """A store that a run of this process uses is not signed under it."""
     store = place / ".nbdurable" / "analysis.duckdb"
     with workflow("w", store=store), pytest.raises(nbdurable.UsageError, match="in use"):
-        upkeep.trust(store)
+        maintenance.trust(store)
 
 
 # --- doctor ----------------------------------------------------------------------------------
@@ -253,7 +257,7 @@ def test_gc_shows_then_takes_out(place):
     store = place / ".nbdurable" / "analysis.duckdb"
     with workflow("w", store=store, new=True):
         program()
-    holding.close_stores()
+    open_stores.close_stores()
     shown = call("gc", "--json", *NOTEBOOK)
     assert [row["outcomes"] for row in json.loads(shown.stdout)] == [3]
     assert "`nbdurable gc --yes` takes them out" in shown.stderr
@@ -387,7 +391,7 @@ def test_no_ipython(place):
 
 def test_the_demo_folder_in_the_help_is_the_demos():
     """The help names the folder that the demonstration makes."""
-    assert f"./{demo.FOLDER}]" in call("demo", "--help").stdout
+    assert f"./{story.FOLDER}]" in call("demo", "--help").stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -401,5 +405,5 @@ def test_completion(shell):
 def test_stores_are_let_go(place):
     """After a command the file is nobody's."""
     assert call("runs", *NOTEBOOK).exit_code == 0
-    assert holding._state.opens == {}
+    assert open_stores._state.opens == {}
     Store.open(place / ".nbdurable" / "analysis.duckdb").close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbdurable.records import Checkpoint, Kind
-from nbdurable.store.saved import COLUMNS, Saved, checkpoint_of
+from nbdurable.store.packed import COLUMNS, Saved, checkpoint_of
 
 CALLS = [bytes([letter]) * 16 for letter in b"abcd"]
 VERSIONS = [bytes([letter]) * 16 for letter in b"xyz"]

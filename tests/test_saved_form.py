@@ -10,7 +10,7 @@ import pytest
 from nbconvert import HTMLExporter, LatexExporter, MarkdownExporter
 from support.stories import FIRST, viewed
 
-from nbdurable import summary, words
+from nbdurable.view import summary, words
 
 # The emptied display has nothing that nbconvert could show: it says so, and goes on.
 pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")

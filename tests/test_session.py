@@ -14,20 +14,20 @@ from nbdurable import (
     StoreError,
     UntrustedCheckpointError,
     UsageError,
-    configuration,
     configure,
     gather,
     go,
-    holding,
-    questions,
-    scope,
     step,
-    streams,
-    upkeep,
     workflow,
 )
-from nbdurable.executors import SystemClock
-from nbdurable.records import AttemptStarted, RunFinished, RunStarted, RunStatus
+from nbdurable.api import configuration, open_stores
+from nbdurable.events import AttemptStarted, RunFinished, RunStarted
+from nbdurable.executors.clock import SystemClock
+from nbdurable.handles import scope
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
+from nbdurable.output import streams
+from nbdurable.records import RunStatus
 from nbdurable.store import MEMORY, Store, begin_execution
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -40,10 +40,10 @@ def clean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     yield
-    holding.close_stores()
+    open_stores.close_stores()
     configure(store=None, strict=None, limit=None)
     configuration.set_notebook(None)
-    assert holding._state.executing == {}
+    assert open_stores._state.executing == {}
     assert scope.current.get() is None
     assert streams._users == 0
 
@@ -401,23 +401,23 @@ def test_the_store_of_a_run_comes_first(tmp_path, monkeypatch):
 def closing(monkeypatch):
     """Move the clock by which stores are closed."""
     manual = ManualClock()
-    monkeypatch.setattr(holding._state, "clock", manual)
+    monkeypatch.setattr(open_stores._state, "clock", manual)
     return manual
 
 
 def test_a_store_is_closed_shortly_after_its_last_use(path, closing):
     """A store stays open for the next cell, then lets go of its file."""
     execute(path)
-    [opened] = holding._state.opens.values()
-    closing.advance(holding.LINGER_SECONDS * 0.9)
+    [opened] = open_stores._state.opens.values()
+    closing.advance(open_stores.LINGER_SECONDS * 0.9)
     execute(path)
-    assert list(holding._state.opens.values()) == [opened], "the next cell used the same one"
-    closing.advance(holding.LINGER_SECONDS * 0.9)
-    assert holding._state.opens, "the first use's time to close was put off"
-    closing.advance(holding.LINGER_SECONDS)
-    assert holding._state.opens == {}
+    assert list(open_stores._state.opens.values()) == [opened], "the next cell used the same one"
+    closing.advance(open_stores.LINGER_SECONDS * 0.9)
+    assert open_stores._state.opens, "the first use's time to close was put off"
+    closing.advance(open_stores.LINGER_SECONDS)
+    assert open_stores._state.opens == {}
     assert execute(path)[1] == 0
-    assert list(holding._state.opens.values()) != [opened]
+    assert list(open_stores._state.opens.values()) != [opened]
 
 
 def test_a_store_in_use_is_not_closed(path, closing):
@@ -427,10 +427,10 @@ def test_a_store_in_use_is_not_closed(path, closing):
         threading.Thread(target=lambda: (execute(path), done.set()), daemon=True).start()
         assert done.wait(30)
         closing.advance(100)
-        holding.close_stores()
+        open_stores.close_stores()
         assert go(double, 1).result() == 2
     closing.advance(100)
-    assert holding._state.opens == {}
+    assert open_stores._state.opens == {}
 
 
 def test_memory_is_kept_for_the_process(closing):
@@ -445,7 +445,7 @@ def test_memory_is_kept_for_the_process(closing):
 def test_closing_goes_by_a_clock_of_its_own():
     """A clock that a test moves for its runs does not keep stores open."""
     with clock_of_runs(ManualClock()):
-        assert isinstance(holding._state.clock, SystemClock)
+        assert isinstance(open_stores._state.clock, SystemClock)
 
 
 # --- one at a time -------------------------------------------------------------------
@@ -523,13 +523,13 @@ def test_one_workflow_object_twice(path):
 def test_a_run_that_could_not_begin_leaves_nothing(path, tmp_path, monkeypatch):
     """When beginning fails the run can begin later, and its store is not held."""
     execute(path)
-    holding.close_stores()
+    open_stores.close_stores()
     with monkeypatch.context() as patch:
         patch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "other.key"))
         with pytest.raises(UntrustedCheckpointError):
             execute(path)
-    assert holding._state.executing == {}
-    assert holding._state.opens == {}
+    assert open_stores._state.executing == {}
+    assert open_stores._state.opens == {}
     assert execute(path) == (4, 0, ("replayed: saved 0 s ago, --new to recompute",))
 
 
@@ -628,7 +628,7 @@ def test_max_age(path, clock):
 def test_restart(path):
     """After `restart` the next execution begins a new run, `new` or not."""
     execute(path)
-    said = upkeep.restart("w", path)
+    said = maintenance.restart("w", path)
     assert said == "w: its next run starts from nothing; the old one stays as history"
     assert execute(path)[:2] == (4, 1)
     assert execute(path)[:2] == (4, 0)
@@ -638,12 +638,12 @@ def test_restart(path):
 def test_restart_of_what_is_not_there(path):
     """`restart` of an unknown name tells the names that there are."""
     with pytest.raises(UsageError, match="there are none yet"):
-        upkeep.restart("w", path)
+        maintenance.restart("w", path)
     assert not path.exists()
     execute(path, name="b")
     execute(path, name="a")
     with pytest.raises(UsageError, match="restart w: no run has that name; there are a, b"):
-        upkeep.restart("w", path)
+        maintenance.restart("w", path)
 
 
 # --- notes ---------------------------------------------------------------------------
@@ -726,15 +726,15 @@ def test_runs_and_unfinished(path, clock):
         with pytest.raises(ValueError, match="refused"), workflow(name, store=path):
             failing()
     clock.advance(1)
-    upkeep.restart("mended", path)
+    maintenance.restart("mended", path)
     clock.advance(1)
     execute(path, name="mended")
     clock.advance(1)
-    holding.close_stores()
+    open_stores.close_stores()
     store = Store.open(path)
     begin_execution(store, "died", now=clock.time())
     store.close()
-    upkeep.restart("done", path)
+    maintenance.restart("done", path)
     assert [(one.name, one.status) for one in questions.unfinished(path)] == [
         ("died", RunStatus.DIED),
         ("failed", RunStatus.FAILED),

@@ -34,20 +34,20 @@ from nbdurable import (
     after,
     gather,
     go,
-    holding,
-    questions,
     select,
     step,
-    upkeep,
     workflow,
 )
-from nbdurable.records import AttemptStarted, Kind, RunStatus, StepCreated
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptStarted, StepCreated
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
+from nbdurable.records import Kind, RunStatus
 from nbdurable.store import (
     MEMORY,
     Store,
     begin_execution,
     check,
-    connecting,
     database,
     disk,
     journal,
@@ -59,6 +59,7 @@ from nbdurable.store import (
     summaries,
     verify,
 )
+from nbdurable.store import connection as connecting
 from nbdurable.testing import counted_commits
 
 pytestmark = pytest.mark.timeout(60)
@@ -104,7 +105,7 @@ def execute(path, program=three_steps, *, name="w", **options):
         with workflow(name, store=path, observers=[events.append], **options):
             value = program()
     finally:
-        holding.close_stores()
+        open_stores.close_stores()
     return value, bodies(events)
 
 
@@ -143,7 +144,7 @@ def path(tmp_path):
 def closed():
     """Leave no store open behind a test."""
     yield
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 @pytest.fixture
@@ -893,7 +894,7 @@ def test_a_run_that_was_changed_can_be_left(path):
     )
     with pytest.raises(UntrustedCheckpointError):
         execute(path)
-    upkeep.restart("w", path)
+    maintenance.restart("w", path)
     value, ran = execute(path)
     assert value == VALUES
     assert len(ran) == 3
@@ -1019,7 +1020,7 @@ BROKEN = duckdb.IOException("IO Error: the disk has caught fire")
 
 def break_commits(path, method, error):
     """Let the journal's connections fail from now on, in the open store at `path`."""
-    journal = holding._state.opens[str(path.resolve())].store.journal
+    journal = open_stores._state.opens[str(path.resolve())].store.journal
     for name, value in list(vars(journal).items()):
         if isinstance(value, duckdb.DuckDBPyConnection):
             setattr(journal, name, Faulty(value, method, error))
@@ -1045,7 +1046,7 @@ def test_a_commit_that_fails(path, method, error, named, cure):
 
     with pytest.raises(named, match=cure), workflow("w", store=path):
         cell()
-    holding.close_stores()
+    open_stores.close_stores()
     assert problems(path) == []
     value, ran = execute(path, lambda: [go(double, 1).result(), go(triple, 2).result()])
     assert value == [2, 6]
@@ -1064,7 +1065,7 @@ def test_a_store_that_broke_is_left_as_it_is(path):
         cell()
     log = path.with_name(f"{path.name}.wal")
     before = path.read_bytes(), log.read_bytes()
-    holding.close_stores()
+    open_stores.close_stores()
     assert (path.read_bytes(), log.read_bytes()) == before
     assert execute(path, two) == ([2, 4], ["double(2)"])
 
@@ -1079,7 +1080,7 @@ def test_a_commit_of_one_row_that_fails(path):
 
     with pytest.raises(StoreFullError), workflow("w", store=path):
         cell()
-    holding.close_stores()
+    open_stores.close_stores()
     assert execute(path, two) == ([2, 4], ["double(2)"])
 
 
@@ -1146,7 +1147,7 @@ def test_the_next_execution_opens_the_store_anew(path):
     with workflow("w", store=path) as run:
         assert [go(double, 1).result(), go(triple, 2).result()] == [2, 6]
         assert run.opened.previous is RunStatus.DIED
-    holding.close_stores()
+    open_stores.close_stores()
     with ended(python(HOLD, path)) as other:
         assert other.stdout.readline() == "open\n"
 
@@ -1162,7 +1163,7 @@ def test_a_broken_store_is_not_closed_under_another_run(path):
             return go(double, 2).result()
 
     def cell():
-        broken.append(holding._state.opens[str(path)].store)
+        broken.append(open_stores._state.opens[str(path)].store)
         break_commits(path, "execute", BROKEN)
         with pytest.raises(StoreError, match="caught fire"):
             go(double, 1).result()
@@ -1173,7 +1174,7 @@ def test_a_broken_store_is_not_closed_under_another_run(path):
         cell()
     with pytest.raises(duckdb.ConnectionException, match="closed"):
         broken[0]._connection.execute("SELECT 1")
-    holding.close_stores()
+    open_stores.close_stores()
     left.set()
     assert values[0]() == 4
 

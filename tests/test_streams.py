@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nbdurable import output, streams
-from nbdurable.output import Capture, Destination
+from nbdurable.output import capture as output
+from nbdurable.output import streams
+from nbdurable.output.capture import Capture, Destination
+from nbdurable.output.streams import Capturing
 from nbdurable.records import Message
-from nbdurable.streams import Capturing
 
 pytestmark = pytest.mark.timeout(60)
 

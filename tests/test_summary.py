@@ -8,18 +8,16 @@ from html.parser import HTMLParser
 import pytest
 from support.stories import AGAIN, FIRST, START, began, done, made, viewed
 
-from nbdurable import summary
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptFailed,
     AttemptStarted,
     Decided,
-    Kind,
     RunFinished,
     RunStarted,
-    RunStatus,
     StepLetGo,
-    Why,
 )
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view import summary
 
 
 class Tags(HTMLParser):

@@ -10,7 +10,10 @@ import shutil
 import pytest
 from support import small_disk
 
-from nbdurable import StoreError, configuration, go, holding, questions, upkeep, workflow
+from nbdurable import StoreError, go, workflow
+from nbdurable.api import configuration, open_stores
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
 from nbdurable.store import check
 
 pytestmark = pytest.mark.timeout(100)
@@ -42,8 +45,8 @@ def cell(store, size, act=None, after=3, steps=6):
 
 def problems(store):
     """Give what `check` finds in a store that is opened anew."""
-    holding.close_stores()
-    with holding.reading(store) as opened:
+    open_stores.close_stores()
+    with open_stores.reading(store) as opened:
         return check(opened)
 
 
@@ -51,7 +54,7 @@ def problems(store):
 def store(tmp_path):
     """Give where a notebook's store would be."""
     yield tmp_path / "project" / ".nbdurable" / "notebook.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def is_told(said):
@@ -102,7 +105,7 @@ def test_moved_and_put_back(store, tmp_path, size):
     """What was acknowledged is where the folder is: put back, it is replayed."""
     got, said = cell(store, size, lambda: store.parent.rename(tmp_path / "elsewhere"))
     assert is_told(said)
-    holding.close_stores()
+    open_stores.close_stores()
     (tmp_path / "elsewhere").rename(store.parent)
     again, said = cell(store, size)
     assert (again[:3], said) == (got, "")
@@ -126,14 +129,14 @@ def test_replaced_by_another(store, tmp_path):
     got, said = cell(store, SMALL, replace)
     assert len(got) == 3
     assert "replaced" in said
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(store, SMALL) == (theirs, "")
     assert RAN == []
 
 
 def test_replaced_after_the_cell(store, tmp_path, monkeypatch):
     """The same, where no commit could tell: when the store is let go."""
-    monkeypatch.setattr(holding, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(open_stores, "LINGER_SECONDS", 60)
     other = tmp_path / "other.duckdb"
     theirs, _ = cell(other, SMALL)
     cell(store, SMALL)
@@ -141,7 +144,7 @@ def test_replaced_after_the_cell(store, tmp_path, monkeypatch):
         content = place.read_bytes()
         to.unlink()
         to.write_bytes(content)
-    holding.close_stores()
+    open_stores.close_stores()
     assert cell(store, SMALL) == (theirs, "")
     assert RAN == []
 
@@ -189,7 +192,7 @@ def read_only_from_the_start(disk, size):
     project = disk.folder / "project"
     store = project / ".nbdurable" / "notebook.duckdb"
     got, _ = cell(store, size, steps=3)
-    holding.close_stores()
+    open_stores.close_stores()
     before = disk.files()
     disk.read_only(project)
     told = []
@@ -199,7 +202,7 @@ def read_only_from_the_start(disk, size):
     (run,) = questions.runs(store)
     assert (run.name, run.saved) == ("w", 3), "who may not write can still ask"
     with pytest.raises(StoreError) as asked:
-        upkeep.restart("w", store)
+        maintenance.restart("w", store)
     told.append(str(asked.value))
     assert RAN == []
     disk.writable(project)
@@ -223,7 +226,7 @@ def read_only_in_mid_run(disk, size, steps):
     project = disk.folder / "project"
     store = project / ".nbdurable" / "notebook.duckdb"
     got, said = cell(store, size, lambda: disk.read_only(project), steps=steps)
-    holding.close_stores()
+    open_stores.close_stores()
     disk.writable(project)
     assert problems(store) == []
     again, told = cell(store, size, steps=steps)

@@ -16,24 +16,22 @@ import pytest
 from support.emulated import Screen, Terminal
 
 import nbdurable
-from nbdurable.drawing import Artist
 from nbdurable.errors import UsageError
-from nbdurable.progress import RunView
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptFailed,
     AttemptStarted,
     Decided,
-    Kind,
     RunFinished,
     RunStarted,
-    RunStatus,
     StepCreated,
     StepFinished,
     StepReplayed,
-    Why,
 )
-from nbdurable.region import Region
-from nbdurable.terminal import PlainScreen, view_for
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view.progress import RunView
+from nbdurable.view.terminal.drawing import Artist
+from nbdurable.view.terminal.region import Region
+from nbdurable.view.terminal.screen import PlainScreen, view_for
 
 REPOSITORY = Path(__file__).parents[1]
 

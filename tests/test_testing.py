@@ -7,18 +7,10 @@ import threading
 
 import pytest
 
-from nbdurable import (
-    WaitTimeoutError,
-    after,
-    configuration,
-    go,
-    holding,
-    questions,
-    select,
-    sleep,
-    workflow,
-)
-from nbdurable.records import AttemptStarted
+from nbdurable import WaitTimeoutError, after, go, select, sleep, workflow
+from nbdurable.api import configuration, open_stores
+from nbdurable.events import AttemptStarted
+from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, begin_execution, check, journal, restart
 from nbdurable.testing import ManualClock, clock_of_runs, counted_commits
 
@@ -29,7 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 def clean():
     """Leave no store open and no hook behind."""
     yield
-    holding.close_stores()
+    open_stores.close_stores()
     assert journal.commit_hook is None
 
 

@@ -8,21 +8,19 @@ import random
 import pytest
 from support.stories import END, FIRST, START, began, done, made, viewed
 
-from nbdurable import timeline
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptFailed,
     AttemptStarted,
     Decided,
-    Kind,
     RunFinished,
-    RunStatus,
     StepDeferred,
     StepFinished,
     StepLetGo,
     StepReplayed,
-    Why,
 )
-from nbdurable.timeline import PAGE, PICKED, ROWS, Timeline
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view import timeline
+from nbdurable.view.timeline import PAGE, PICKED, ROWS, Timeline
 
 
 def shown(view, now=104.0):

@@ -18,13 +18,14 @@ from nbdurable import (
     UntrustedCheckpointError,
     gather,
     go,
-    holding,
-    questions,
     select,
     workflow,
 )
-from nbdurable.records import AttemptStarted
-from nbdurable.store import Store, check, connecting, database, structure, survey, trust_store
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptStarted
+from nbdurable.inspection import queries as questions
+from nbdurable.store import Store, check, database, structure, survey, trust_store
+from nbdurable.store import connection as connecting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,7 +50,7 @@ def execute(path):
         with workflow("w", store=path, observers=[events.append]):
             value = program()
     finally:
-        holding.close_stores()
+        open_stores.close_stores()
     return value, sum(isinstance(one, AttemptStarted) for one in events)
 
 
@@ -79,7 +80,7 @@ def path(tmp_path):
 def closed():
     """Leave no store open behind a test."""
     yield
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_macros_that_take_the_names_of_functions(path):
         assert check(store) == []
         for view in ("runs", "executions", "steps", "attempts", "decisions"):
             assert store.table(f"SELECT * FROM nbdurable.{view}")[1]
-    holding.close_stores()
+    open_stores.close_stores()
     assert [one.label for one in survey(path).steps] == ["double(1)", "double(2)", "double(3)"]
 
 

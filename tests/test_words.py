@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from support.stories import AGAIN, END, FIRST, START, began, done, made, viewed
 
-from nbdurable import summary, words
-from nbdurable.records import Decided, Kind, RunFinished, RunStatus, StepDeferred
+from nbdurable import labels
+from nbdurable.events import Decided, RunFinished, StepDeferred
+from nbdurable.records import Kind, RunStatus
+from nbdurable.view import summary, words
 
 
 def test_text_of_a_replay_is_the_text_of_the_first_run():
@@ -106,7 +108,7 @@ def test_line():
 )
 def test_duration(seconds, said):
     """Durations are said in at most two units, without a seam between them."""
-    assert words.duration(seconds) == said
+    assert labels.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -123,4 +125,4 @@ def test_duration(seconds, said):
 )
 def test_left(seconds, said):
     """What may still take is said no more exactly than it is known."""
-    assert words.left(seconds) == said
+    assert labels.left(seconds) == said

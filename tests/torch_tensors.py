@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbdurable import go, holding, step, workflow
-from nbdurable.codec import LARGE
+from nbdurable import go, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.codec.values import LARGE
 
 MANY = LARGE  # elements: a large buffer in each type
 
@@ -21,7 +22,7 @@ MANY = LARGE  # elements: a large buffer in each type
 def store(tmp_path):
     """Give the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def files(store):
@@ -41,7 +42,7 @@ def executed(store, make, made):
         warnings.simplefilter("ignore")
         with workflow("w", store=store):
             value = go(body).result()
-    holding.close_stores()
+    open_stores.close_stores()
     return value
 
 
@@ -170,5 +171,5 @@ def test_a_tensor_as_an_argument(store):
             warnings.simplefilter("ignore")
             with workflow("w", store=store):
                 assert total(torch.full((MANY,), float(value))) == value * MANY
-        holding.close_stores()
+        open_stores.close_stores()
     assert len(ran) == 2

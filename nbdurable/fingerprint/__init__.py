@@ -6,8 +6,8 @@ do. Nothing here is imported that the user did not import, and nothing is change
 
 from __future__ import annotations
 
-from nbdurable.fingerprint.contain import contains
-from nbdurable.fingerprint.fingerprinter import Fingerprinter
-from nbdurable.fingerprint.prints import Held, Note, Print
+from .contain import contains
+from .fingerprinter import Fingerprinter
+from .prints import Held, Note, Print
 
 __all__ = ["Fingerprinter", "Held", "Note", "Print", "contains"]

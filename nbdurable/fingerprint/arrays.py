@@ -11,15 +11,7 @@ from typing import Any
 
 from xxhash import xxh3_128
 
-from nbdurable.fingerprint.values import (
-    BIG,
-    Encoder,
-    Walk,
-    bytes_of,
-    qualified,
-    sequence,
-    text_of,
-)
+from .values import BIG, Encoder, Walk, bytes_of, qualified, sequence, text_of
 
 _STEP = 32 * 1024 * 1024  # bytes of a strided array that are copied at a time
 _BLOCKS = 256

@@ -11,7 +11,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.fingerprint.values import LEAVES
+from .values import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -24,7 +24,7 @@ from collections import OrderedDict, defaultdict, deque
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from nbdurable.fingerprint.values import (
+from .values import (
     EXACT,
     LEAVES,
     Encoder,

@@ -15,14 +15,14 @@ from itertools import repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Note, Print, digest16
-from nbdurable.fingerprint.units import MISSING, Slot, Unit, label_of, reference, unit_of
-from nbdurable.fingerprint.values import Owner, Walk, sealed, text_of
-from nbdurable.fingerprint.writes import ALWAYS, Write
+from .builtin import is_step
+from .prints import NO_SOURCE, WRITTEN, Note, Print, digest16
+from .units import MISSING, Slot, Unit, label_of, reference, unit_of
+from .values import Owner, Walk, sealed, text_of
+from .writes import ALWAYS, Write
 
 if TYPE_CHECKING:
-    from nbdurable.fingerprint.places import Places
+    from .places import Places
 
 _VERSION = b"nbdurable code 1"
 _HELD_BYTES = 65536  # strings and bytes up to this size are kept to be compared by identity

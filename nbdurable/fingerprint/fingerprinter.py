@@ -14,13 +14,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nbdurable.errors import DurableError, FingerprintError
-from nbdurable.fingerprint import arrays, builtin, frames, instances, values
-from nbdurable.fingerprint.binding import Binder, target_of
-from nbdurable.fingerprint.code import Reach, sample_of
-from nbdurable.fingerprint.places import Places
-from nbdurable.fingerprint.prints import Digested, Held, Print, digest16, nothing_moved
-from nbdurable.fingerprint.units import reference, written_parameters
-from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
+
+from . import arrays, builtin, frames, instances, values
+from .binding import Binder, target_of
+from .code import Reach, sample_of
+from .places import Places
+from .prints import Digested, Held, Print, digest16, nothing_moved
+from .units import reference, written_parameters
+from .values import LEAVES, Walk, sealed, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,8 +11,8 @@ from typing import Any
 
 from xxhash import xxh3_128
 
-from nbdurable.fingerprint.arrays import elements, sampled
-from nbdurable.fingerprint.values import BIG, Encoder, Walk, qualified, sequence, text_of
+from .arrays import elements, sampled
+from .values import BIG, Encoder, Walk, qualified, sequence, text_of
 
 
 def resolve(cls: type) -> Encoder | None:

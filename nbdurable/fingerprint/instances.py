@@ -13,16 +13,8 @@ import types
 from typing import Any
 
 from nbdurable.errors import DurableError
-from nbdurable.fingerprint.values import (
-    EXACT,
-    OpaqueError,
-    Walk,
-    encoder_for,
-    mapping,
-    qualified,
-    sequence,
-    text_of,
-)
+
+from .values import EXACT, OpaqueError, Walk, encoder_for, mapping, qualified, sequence, text_of
 
 _PROTOCOL = 4
 _NEWOBJ = (copyreg.__newobj__, copyreg.__newobj_ex__)  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import warnings
 from types import CodeType
 from typing import Any, NamedTuple
 
-from nbdurable.fingerprint.syntax import Function, constant
+from .syntax import Function, constant
 
 _FUTURE = 0
 for _name in future.all_feature_names:

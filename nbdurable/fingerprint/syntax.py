@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from nbdurable.fingerprint.values import LEAVES, bytes_of, text_of
+from .values import LEAVES, bytes_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

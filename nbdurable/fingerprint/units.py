@@ -16,13 +16,13 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping  # noqa: TC003 - as Places below
 from typing import Any, NamedTuple
 
-from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.places import Places  # noqa: TC001 - a NamedTuple's fields are read at run time
-from nbdurable.fingerprint.reads import Reads, reads_of
-from nbdurable.fingerprint.source import instructions, syntax_of
-from nbdurable.fingerprint.syntax import decorators, normalised
-from nbdurable.fingerprint.values import qualified, text_of
-from nbdurable.fingerprint.writes import Write, writes_of
+from .builtin import is_step
+from .places import Places  # noqa: TC001 - a NamedTuple's fields are read at run time
+from .reads import Reads, reads_of
+from .source import instructions, syntax_of
+from .syntax import decorators, normalised
+from .values import qualified, text_of
+from .writes import Write, writes_of
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<missing>"})()
 

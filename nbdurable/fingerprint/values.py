@@ -21,7 +21,8 @@ from weakref import WeakKeyDictionary
 from xxhash import xxh3_128
 
 from nbdurable.errors import FingerprintError, UsageError
-from nbdurable.fingerprint.prints import NOT_COMPARED, Note
+
+from .prints import NOT_COMPARED, Note
 
 Encoder = Callable[["Walk", Any], bytes]
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import dis
 from types import CodeType
 from typing import NamedTuple
 
-from nbdurable.fingerprint.syntax import Function  # noqa: TC001 - a NamedTuple's fields are read at run time
+from .syntax import Function  # noqa: TC001 - a NamedTuple's fields are read at run time
 
 ALWAYS = frozenset(
     {"pop", "popitem", "setdefault", "appendleft", "popleft", "extendleft", "rotate", "setflags"}

@@ -25,18 +25,18 @@ from .index import (
     pack_used,
     same_set,
 )
+from .packed import Group, Identity
 from .paths import file_stem, folder_for
-from .saved import Group, Identity
 
 if TYPE_CHECKING:
+    from .adopt import hand_over
     from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
     from .database import Store, forked_sentence
-    from .handing import hand_over
+    from .history import Past, outcome_of, past_of
     from .journal import Batch, Entry, Journal
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
-    from .past import Past, outcome_of, past_of
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check

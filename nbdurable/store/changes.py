@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
 
     from .journal import Batch
-    from .saved import Identity
+    from .packed import Identity
 
 
 def correct_whys(batch: Batch, whys: Sequence[tuple[str, Identity]]) -> None:

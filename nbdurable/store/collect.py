@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from nbdurable.records import RunStatus
+from nbdurable.store import MEMORY
 
-from . import MEMORY
 from .disk import as_store_error, file_error
 from .index import unpack_members, unpack_used
 from .objects import sync_folder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .database import Store
     from .journal import Batch
-    from .saved import Identity
+    from .packed import Identity
 
 _WORTH_BYTES = 1 << 20
 """A file that would become smaller by less is left as it is."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from nbdurable.codec import sign, signature_holds
+from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import (
     DurableError,
     StoreCorruptError,
@@ -28,9 +28,9 @@ from nbdurable.errors import (
     StoreVersionError,
     UntrustedCheckpointError,
 )
+from nbdurable.store import LOCK_WAIT_SECONDS, MEMORY, place_of
 
-from . import LOCK_WAIT_SECONDS, MEMORY, place_of
-from .connecting import (
+from .connection import (
     ALONE,
     Link,
     connect,
@@ -50,8 +50,8 @@ from .keys import key_path, load_key
 from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
+from .packed import COLUMNS, checkpoint_of
 from .paths import refuse_misread
-from .saved import COLUMNS, checkpoint_of
 from .schema import VERSION
 from .structure import (
     catalogue_of,

@@ -10,11 +10,11 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.codec import signature_holds
+from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 
-from .saved import Identity, Saved
+from .packed import Identity, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

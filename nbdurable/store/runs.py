@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
 from nbdurable.records import NOBODY, Decision, RunStatus, RunSummary
+from nbdurable.store import NOT_SAVED
 
-from . import NOT_SAVED
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, unpack, unpack_members
-from .saved import COLUMNS
+from .packed import COLUMNS
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from nbdurable.codec import signature_holds
+from nbdurable.codec.signing import signature_holds
 from nbdurable.records import Decision, RunStatus
 
 from .index import checkpoint_message, decision_message

@@ -10,8 +10,18 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, linear, load, million, replay, report, sequential, values, window
-from .measure import Settings
+from nbdurable.tests import (
+    concurrently,
+    linear,
+    load,
+    million,
+    replay,
+    report,
+    sequential,
+    values,
+    window,
+)
+from nbdurable.tests.measure import Settings
 
 BENCHMARKS = {
     module.NAME: module

@@ -13,8 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 from dbos import DBOS, SetWorkflowID
-
-from .measure import expect
+from nbdurable.tests.measure import expect
 
 
 @DBOS.step()

@@ -9,8 +9,7 @@ import sys
 from time import perf_counter
 
 from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - it is the shell
-
-from .measure import expect
+from nbdurable.tests.measure import expect
 
 
 def load(shell):

@@ -13,11 +13,11 @@ from statistics import fmean, median
 from time import perf_counter
 
 import duckdb  # noqa: TID251 - it is what nbdurable is measured against
+from nbdurable.tests.measure import Figure, at_most, expect, ratios
 
-from nbdurable import holding, step, workflow
+from nbdurable import step, workflow
+from nbdurable.api import open_stores
 from nbdurable.store.schema import TABLES
-
-from .measure import Figure, at_most, expect, ratios
 
 NAME = "sequential"
 STEPS = 300
@@ -93,7 +93,7 @@ def steps(store):
     results = []
     with workflow(NAME, store=store):
         yield lambda number: results.append(double(number))
-    holding.close_stores()
+    open_stores.close_stores()
     expect(results, [2 * number for number in range(STEPS)], "results of the steps")
     expect(len(saved(store)), STEPS, "rows that the steps saved")
 

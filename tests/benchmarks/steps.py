@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from .measure import expect
+from nbdurable.tests.measure import expect
 
 BEGAN = perf_counter()
 
 from nbdurable import gather, go, workflow  # noqa: E402 - the time it takes is a figure
-from nbdurable.holding import close_stores  # noqa: E402
+from nbdurable.api.open_stores import close_stores  # noqa: E402
 
 importlib.import_module("nbdurable.store.database")  # and DuckDB, which a first run would load
 IMPORTED = perf_counter() - BEGAN

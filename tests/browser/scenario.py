@@ -11,21 +11,19 @@ import threading
 import time
 from pathlib import Path
 
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptFailed,
     AttemptStarted,
     Decided,
-    Kind,
     RunFinished,
     RunStarted,
-    RunStatus,
     StepCreated,
     StepDeferred,
     StepFinished,
     StepLetGo,
     StepReplayed,
-    Why,
 )
+from nbdurable.records import Kind, RunStatus, Why
 
 PIPE = Path("gate")
 

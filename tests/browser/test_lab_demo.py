@@ -21,7 +21,8 @@ import pytest
 from conftest import PATIENCE, REPOSITORY, Lab, Server, free_port, jupyter_folders
 from playwright.sync_api import expect
 
-from nbdurable import holding, questions
+from nbdurable.api import open_stores
+from nbdurable.inspection import queries as questions
 
 ASK = 6  # where the cell is that costs money
 SAVED = "SELECT label, execution FROM steps WHERE name = 'answer' AND status = 'finished'"
@@ -132,7 +133,7 @@ def rows(sql, folder):
     try:
         return questions.query(sql, folder / ".nbdurable" / "hedged.duckdb").to_dict("records")
     finally:
-        holding.close_stores()
+        open_stores.close_stores()
 
 
 @pytest.mark.timeout(300)

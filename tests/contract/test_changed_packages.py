@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nbdurable import holding, questions
+from nbdurable.api import open_stores
+from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check
 
 pytestmark = pytest.mark.timeout(60)
@@ -121,14 +122,14 @@ class Machine:
     def rows(self, query):
         """Ask the store."""
         found = questions.answer(query, self.store)
-        holding.close_stores()
+        open_stores.close_stores()
         return found
 
     def problems(self):
         """Give what `check` finds."""
-        with holding.reading(self.store) as opened:
+        with open_stores.reading(self.store) as opened:
             found = check(opened)
-        holding.close_stores()
+        open_stores.close_stores()
         return found
 
     def forge(self, statement):

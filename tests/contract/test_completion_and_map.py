@@ -16,7 +16,6 @@ from nbdurable import (
     as_completed,
     gather,
     go,
-    holding,
     now,
     rng,
     select,
@@ -25,7 +24,8 @@ from nbdurable import (
     uuid4,
     workflow,
 )
-from nbdurable.bodies import Bodies
+from nbdurable.api import open_stores
+from nbdurable.engine.scheduler import Bodies
 from nbdurable.store import Store
 
 
@@ -130,7 +130,7 @@ def test_a_loop_may_be_let_go_of_while_a_transaction_is_written(tmp_path):
         next(loop)
         with run._ledger.journal.lock:
             del loop
-    holding.close_stores()
+    open_stores.close_stores()
     store = Store.open(tmp_path / "store.duckdb")
     try:
         assert store.rows("SELECT label FROM nbdurable.decision_log") == [("as_completed",)]

@@ -37,19 +37,9 @@ import sys
 
 import pytest
 
-from nbdurable import (
-    UsageError,
-    after,
-    as_completed,
-    gather,
-    go,
-    holding,
-    select,
-    sleep,
-    step,
-    workflow,
-)
-from nbdurable.records import AttemptFailed
+from nbdurable import UsageError, after, as_completed, gather, go, select, sleep, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptFailed
 from nbdurable.store import Store
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -314,7 +304,7 @@ def test_waits_between_attempts_follow_the_policy(tmp_path):
         while not handle.done():
             clock.advance(0.1)
         assert not handle.outcome().ok
-    holding.close_stores()
+    open_stores.close_stores()
     waits = [event.wait for event in events if isinstance(event, AttemptFailed)]
     assert [int(wait) for wait in waits] == [2, 4, 6]
     assert max(waits) == 6
@@ -483,7 +473,7 @@ def test_an_hour_is_an_hour(tmp_path):
         assert not timer.done()
         clock.advance(1)
         timer.result()
-    holding.close_stores()
+    open_stores.close_stores()
     store = Store.open(path)
     try:
         rows = store.rows("SELECT label, started, seconds FROM nbdurable.checkpoints")
@@ -777,7 +767,7 @@ def test_a_limit_that_can_not_be(tmp_path, limit):
         with pytest.raises(UsageError, match="limit="):
             step(len).map(["a", "b"], limit=limit)
         assert run.step_count() == 0
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 def outcomes(probe):

@@ -9,19 +9,10 @@ import weakref
 import numpy as np
 import pytest
 
-from nbdurable import (
-    StepCancelledError,
-    after,
-    gather,
-    go,
-    holding,
-    race,
-    select,
-    sleep,
-    step,
-    workflow,
-)
-from nbdurable.records import RunStatus, StepCreated
+from nbdurable import StepCancelledError, after, gather, go, race, select, sleep, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.events import StepCreated
+from nbdurable.records import RunStatus
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -138,7 +129,7 @@ def test_a_replayed_value_is_not_decoded_for_the_detail(tmp_path):
                 assert told["Saved"].startswith("value, number 1")
             handle.result()
             assert facts(run.control, 0)["Result"] == "[1, 2]"
-        holding.close_stores()
+        open_stores.close_stores()
 
 
 def test_combinators_parents_and_inputs(tmp_path):
@@ -209,7 +200,7 @@ def test_cancel_while_the_cell_waits(tmp_path, how):
     soon(lambda: said, ["slow() is cancelled, for good"])
     assert "has ended already" in run.control.cancel(0)
     gate.set()
-    holding.close_stores()
+    open_stores.close_stores()
     execute(cancel=False)
     assert runs == [1]
 

@@ -91,15 +91,16 @@ from nbdurable import (
     as_completed,
     gather,
     go,
-    holding,
     race,
     select,
     sleep,
     step,
     workflow,
 )
-from nbdurable.records import AttemptFailed, Kind, RetryPolicy
-from nbdurable.step import Ending, Running, backoff
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptFailed
+from nbdurable.records import Kind, RetryPolicy
+from nbdurable.steps.attempts import Ending, Running, backoff
 from nbdurable.store import Store, check, journal
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -109,7 +110,7 @@ def ask(tmp_path):
     """Give a function that asks the store of this process's runs, which must be sound."""
 
     def rows(query):
-        holding.close_stores()
+        open_stores.close_stores()
         store = Store.open(tmp_path / "store.duckdb")
         try:
             assert check(store) == []
@@ -118,7 +119,7 @@ def ask(tmp_path):
             store.close()
 
     yield rows
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 # --- Go ------------------------------------------------------------------------------

@@ -14,19 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbdurable import (
-    InputMovedError,
-    UsageError,
-    gather,
-    go,
-    holding,
-    now,
-    rng,
-    step,
-    uuid4,
-    workflow,
-)
-from nbdurable.records import AttemptStarted, Noticed
+from nbdurable import InputMovedError, UsageError, gather, go, now, rng, step, uuid4, workflow
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptStarted, Noticed
 
 setting = 1
 calls = 0
@@ -61,7 +51,7 @@ def execute(tmp_path):
         return SimpleNamespace(value=value, notes=flow.notes, events=events, whys=started)
 
     yield run
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 # --- calls: inserted, deleted, reordered, repeated -----------------------------------------

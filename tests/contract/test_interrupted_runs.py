@@ -24,14 +24,14 @@ from nbdurable import (
     as_completed,
     gather,
     go,
-    holding,
     race,
     select,
     sleep,
     step,
     workflow,
 )
-from nbdurable.records import AttemptStarted, StepLetGo
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptStarted, StepLetGo
 from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
 
@@ -137,7 +137,7 @@ class Executions:
 
     def rows(self, query):
         """Ask the store, which must be sound."""
-        holding.close_stores()
+        open_stores.close_stores()
         store = Store.open(self.path)
         try:
             assert check(store) == []
@@ -167,7 +167,7 @@ def executions(tmp_path, probe):
     yield Executions(tmp_path / "store.duckdb")
     probe.event("open").set()
     join(probe)
-    holding.close_stores()
+    open_stores.close_stores()
     signal.signal(signal.SIGINT, before)
 
 
@@ -1194,4 +1194,4 @@ def test_a_body_that_ended_by_a_defect_is_not_waited_for(tmp_path, monkeypatch, 
     with pytest.raises(RuntimeError, match="a defect"):
         execute()
     assert execute() == 1
-    holding.close_stores()
+    open_stores.close_stores()

@@ -13,21 +13,11 @@ import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 
-from nbdurable import (
-    UsageError,
-    configuration,
-    configure,
-    gather,
-    go,
-    holding,
-    questions,
-    race,
-    select,
-    step,
-    workflow,
-)
-from nbdurable.codec import LARGE
-from nbdurable.records import AttemptStarted, StepCreated
+from nbdurable import UsageError, configure, gather, go, race, select, step, workflow
+from nbdurable.api import configuration, open_stores
+from nbdurable.codec.values import LARGE
+from nbdurable.events import AttemptStarted, StepCreated
+from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check
 
 MANY = LARGE // 4
@@ -37,7 +27,7 @@ MANY = LARGE // 4
 def store(tmp_path):
     """Give the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
-    holding.close_stores()
+    open_stores.close_stores()
 
 
 @dataclass
@@ -60,7 +50,7 @@ class Ran:
                 self.value = program()
         finally:
             self.notes = run.notes
-            holding.close_stores()
+            open_stores.close_stores()
 
     @property
     def bodies(self):

@@ -15,14 +15,14 @@ from nbdurable import (
     after,
     gather,
     go,
-    holding,
     select,
     sleep,
     step,
     workflow,
 )
-from nbdurable.records import StepFinished
-from nbdurable.step import explain
+from nbdurable.api import open_stores
+from nbdurable.events import StepFinished
+from nbdurable.steps.attempts import explain
 from nbdurable.store import Store, check
 
 
@@ -68,7 +68,7 @@ def test_a_failed_steps_row_names_its_last_error(tmp_path):
         pytest.raises(ValueError, match="refused"),
     ):
         step(refuse, retries=2, backoff=0.0)()
-    holding.close_stores()
+    open_stores.close_stores()
     assert [one.error for one in events if type(one) is StepFinished] == ["ValueError: refused"]
 
 
@@ -652,7 +652,7 @@ def test_runs_that_begin_at_the_same_moment(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    holding.close_stores()
+    open_stores.close_stores()
     with contextlib.closing(Store.open(store)) as opened:
         found = opened.rows("SELECT count(*), count(DISTINCT id) FROM nbdurable.execution_log")
         assert found == [(8, 8)]

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from nbdurable import after, gather, holding, select, step, workflow
-from nbdurable.executors import Pause, SystemClock
-from nbdurable.records import StepLetGo
+from nbdurable import after, gather, select, step, workflow
+from nbdurable.api import open_stores
+from nbdurable.events import StepLetGo
+from nbdurable.executors.clock import Pause, SystemClock
 from nbdurable.testing import ManualClock, clock_of_runs
 
 DAY = 86_400
@@ -38,7 +39,7 @@ def raced(path, clock, version, *, seconds, gate=None):
             gate.set()
             asking.join(10)
         winner = "timer" if first.winner is timer else first.result()
-    holding.close_stores()
+    open_stores.close_stores()
     return winner
 
 
@@ -80,7 +81,7 @@ def test_what_waits_when_the_run_ends_is_let_go(tmp_path):
     places = []
     with pytest.raises(RuntimeError, match="the cell"):
         interrupted()
-    holding.close_stores()
+    open_stores.close_stores()
     assert let_go == places
 
 
@@ -106,7 +107,7 @@ def test_a_body_that_has_just_begun_again_is_fenced(tmp_path):
     with pytest.raises(RuntimeError, match="the cell"):
         interrupted()
     gate.set()
-    holding.close_stores()
+    open_stores.close_stores()
     assert reasons == ["still running"]
 
 
@@ -138,7 +139,7 @@ def test_what_is_waited_for_alone_is_not_armed_anew(tmp_path):
         stopped = KeyboardInterrupt()
         run.__exit__(type(stopped), stopped, None)
         assert not timer.durable
-        holding.close_stores()
+        open_stores.close_stores()
     clock.advance(40)
     assert slept(path, clock, 20) == 1_100.0
-    holding.close_stores()
+    open_stores.close_stores()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from nbdurable import holding
+from nbdurable.api import open_stores
 from nbdurable.store import Store
 
 pytestmark = pytest.mark.timeout(120)
@@ -444,7 +444,7 @@ def run(folder, program, **options):
         [(bodies,)] = store.rows("SELECT count(*) FROM nbdurable.checkpoints WHERE execution > 1")
     finally:
         store.close()
-        holding.close_stores()
+        open_stores.close_stores()
     return Process(said, done.stderr, bodies)
 
 

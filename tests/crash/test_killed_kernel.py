@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from kernel_harness import ROOT, KernelDiedError, kernel
 
-from nbdurable import holding, questions
+from nbdurable.api import open_stores
+from nbdurable.inspection import queries as questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -47,7 +48,7 @@ def bodies(folder):
 def winner(folder):
     """Ask the store who won."""
     found = questions.query("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
-    holding.close_stores()
+    open_stores.close_stores()
     return list(found["winner"])
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nbdurable import bodies, go, step
+from nbdurable import go, step
+from nbdurable.engine import scheduler
 
 SIZE = 5 << 20  # bytes
 
@@ -23,7 +24,7 @@ def two_arrays_alone(probe):
 
     A wait for another thread's step may have its start committed on its own.
     """
-    bodies.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
+    scheduler.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
 
     @step
     def fill(number):

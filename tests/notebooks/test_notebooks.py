@@ -23,7 +23,8 @@ from nbformat.validator import iter_validate
 from support import notebooks
 from support.environments import ROOT, run, sealed
 
-from nbdurable import holding, questions
+from nbdurable.api import open_stores
+from nbdurable.inspection import queries as questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -153,7 +154,7 @@ def saved(folder):
     try:
         return {name: rows(sql, store) for name, sql in QUESTIONS.items()}
     finally:
-        holding.close_stores()
+        open_stores.close_stores()
 
 
 def rows(sql, store):

@@ -15,7 +15,8 @@ from nbclient.exceptions import DeadKernelError
 from support import notebooks
 from support.environments import ROOT, sealed
 
-from nbdurable import holding, questions
+from nbdurable.api import open_stores
+from nbdurable.inspection import queries as questions
 
 # The kernel's client closes its sockets when the garbage collector finds them.
 pytestmark = [
@@ -81,7 +82,7 @@ def saved(store):
     try:
         return questions.query(STEPS, store).to_dict("records")
     finally:
-        holding.close_stores()
+        open_stores.close_stores()
 
 
 @pytest.mark.parametrize("name", KILLED)

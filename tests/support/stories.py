@@ -1,20 +1,18 @@
 """Events of runs that never ran, and views folded from them."""
 
-from nbdurable.progress import RunView
-from nbdurable.records import (
+from nbdurable.events import (
     AttemptStarted,
     Decided,
-    Kind,
     RunFinished,
     RunStarted,
-    RunStatus,
     StepCreated,
     StepDeferred,
     StepFinished,
     StepLetGo,
     StepReplayed,
-    Why,
 )
+from nbdurable.records import Kind, RunStatus, Why
+from nbdurable.view.progress import RunView
 
 START = RunStarted("quotes", "run-1", 1, 0, 100.0)
 END = RunFinished(RunStatus.FINISHED, 104.2)

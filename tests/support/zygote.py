@@ -22,8 +22,12 @@ from pathlib import Path
 import duckdb  # noqa: F401 - loaded before forking
 
 import nbdurable
-from nbdurable import holding, testing
-from nbdurable.store import check, database  # noqa: F401 - loaded before forking
+from nbdurable import testing
+from nbdurable.api import open_stores
+from nbdurable.store import (
+    check,  # noqa: F401 - loaded before forking
+    database,  # noqa: F401 - loaded before forking
+)
 
 
 class Shown(io.StringIO):
@@ -123,7 +127,7 @@ def execute(request):
     report["stdout"] = stdout.getvalue()
     report["notes"] = list(workflow.notes)
     report["events"] = [f"{type(one).__name__}" for one in events]
-    holding.close_stores()
+    open_stores.close_stores()
     return report
 
 

@@ -3,8 +3,8 @@
 from typing import assert_type
 
 from nbdurable import after, gather, go, select, step, workflow
-from nbdurable.combinators import Gather
-from nbdurable.handles import Outcome, StepHandle
+from nbdurable.handles.combinators import Gather
+from nbdurable.handles.handle import Outcome, StepHandle
 
 
 @step

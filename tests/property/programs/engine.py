@@ -27,8 +27,9 @@ if __name__ == "__main__":
 from support import zygote
 
 import nbdurable
-from nbdurable import holding, testing
-from nbdurable.records import AttemptFailed, StepCreated, StepFinished
+from nbdurable import testing
+from nbdurable.api import open_stores
+from nbdurable.events import AttemptFailed, StepCreated, StepFinished
 from nbdurable.store import index
 from programs import interpreter, mutants
 from programs.syntax import BEGINNING, CELL, steps_of
@@ -438,7 +439,7 @@ def perform(request):
     report["stdout"] = stdout.getvalue()
     report["notes"] = list(workflow.notes)
     report["events"] = _stage.done()
-    holding.close_stores()
+    open_stores.close_stores()
     return report
 
 

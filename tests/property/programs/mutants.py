@@ -5,13 +5,13 @@ contract, and nothing that a program without crashes, or without a second run, n
 notice.
 """
 
-from nbdurable.bodies import Bodies
-from nbdurable.combinators import Gather, Race, Select
-from nbdurable.entries import AttemptEnded, Settled
-from nbdurable.escaped import Escaped
-from nbdurable.ledger import Ledger
+from nbdurable.commit.entries import AttemptEnded, Settled
+from nbdurable.commit.ledger import Ledger
+from nbdurable.engine.escaped import Escaped
+from nbdurable.engine.run import Run
+from nbdurable.engine.scheduler import Bodies
+from nbdurable.handles.combinators import Gather, Race, Select
 from nbdurable.records import Kind
-from nbdurable.run import Run
 from nbdurable.store import runs
 
 

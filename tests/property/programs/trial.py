@@ -20,7 +20,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nbdurable.codec import decode, decode_error
+from nbdurable.codec.outcomes import decode_error
+from nbdurable.codec.values import decode
 from nbdurable.store import Store, check
 from nbdurable.store.index import unpack
 from programs import oracle

@@ -1,0 +1,1 @@
+"""What user code calls: steps, workflows, combinators, settings, and stores held open."""

@@ -1,0 +1,191 @@
+"""What `configure` sets, and what holds where it sets nothing: store, limit, progress.
+
+Invariant: a setting that can't have its value is refused when it is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbdurable import store as stores
+from nbdurable.errors import StoreError, UsageError
+from nbdurable.executors.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `configure` sets."""
+
+    store: str | Path | None = None
+    strict: bool = False
+    limit: int | None = None
+    verify: bool = False
+    progress: bool | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What this process goes by; one instance, `_state`."""
+
+    settings: Settings = field(default_factory=Settings)
+    notebook: Path | None = None
+    places: dict[str | None, str] = field(default_factory=dict)
+    """What NBDURABLE_STORE, or None for the working folder, meant when it was first used."""
+    clock: Clock = field(default_factory=SystemClock)
+
+
+_state = _State()
+
+
+def configure(**settings: Any) -> None:
+    """Set what later runs use.
+
+    Args:
+        settings: ``store``, the DuckDB file (``":memory:"`` keeps nothing);
+            ``strict``, refuse what can't be compared or saved; ``limit``, threads a
+            run; ``verify``, read each large value and compare it with its checksum
+            before it is replayed; ``progress``, True, show how each run stands
+            wherever stderr goes, False, nowhere (by default, in notebooks and on
+            terminals; NBDURABLE_PROGRESS says 1 or 0). None sets a default back.
+
+    Raises:
+        UsageError: A setting is unknown or can't have this value.
+    """
+    known = ("store", "strict", "limit", "verify", "progress")
+    for name, value in settings.items():
+        if name not in known:
+            raise UsageError(
+                f"configure({name}=...): unknown setting; there are {', '.join(known)}"
+            )
+        if name == "limit" and value is not None:
+            check_limit(value)
+        if name == "store":
+            check_store(value)
+            settings[name] = None if value is None else stores.place_of(value)
+        if name in {"strict", "verify"}:
+            if value not in {None, True, False}:
+                raise UsageError(f"configure({name}={value!r}): give True or False")
+            settings[name] = bool(value)
+        if name == "progress":
+            check_progress(value)
+    _state.settings = replace(_state.settings, **settings)
+
+
+def settings() -> Settings:
+    """Give what `configure` has set."""
+    return _state.settings
+
+
+def notebook() -> Path | None:
+    """Give the notebook that this kernel runs; None where it is not known."""
+    return _state.notebook
+
+
+def set_notebook(path: Path | None) -> None:
+    """Name the notebook that this kernel runs, or None where it is not known."""
+    _state.notebook = path
+
+
+def clock() -> Clock:
+    """Give the clock that runs go by."""
+    return _state.clock
+
+
+@contextlib.contextmanager
+def replaced_clock(clock: Clock) -> Iterator[None]:
+    """Let runs that begin inside the block go by `clock`."""
+    before, _state.clock = _state.clock, clock
+    try:
+        yield
+    finally:
+        _state.clock = before
+
+
+def default_store() -> str:
+    """Return the store: `configure`'s, NBDURABLE_STORE, the notebook's, or the folder's.
+
+    A relative path is resolved when it is set, or first used: a later ``os.chdir`` leads
+    to no other store.
+    """
+    if _state.settings.store is not None:
+        return str(_state.settings.store)
+    chosen = os.environ.get("NBDURABLE_STORE")
+    if not chosen and _state.notebook is not None:
+        return store_of(_state.notebook)
+    key = chosen or None
+    if key not in _state.places:
+        _state.places[key] = stores.place_of(chosen) if chosen else _store_of_working_folder()
+    return _state.places[key]
+
+
+def is_chosen() -> bool:
+    """Tell whether somebody has named the store."""
+    return _state.settings.store is not None or bool(os.environ.get("NBDURABLE_STORE"))
+
+
+def _store_of_working_folder() -> str:
+    try:
+        return str(stores.folder_for(Path.cwd()) / "default.duckdb")
+    except FileNotFoundError as error:
+        raise StoreError(
+            "the working folder was removed or moved, so there is no place for a store in it: "
+            "change to another with os.chdir(...), or name a store with configure(store=...) or "
+            "NBDURABLE_STORE"
+        ) from error
+
+
+def store_of(notebook: Path) -> str:
+    """Give the store of a notebook, beside it."""
+    return str(stores.folder_for(notebook.parent) / f"{stores.file_stem(notebook.stem)}.duckdb")
+
+
+def default_progress() -> bool | None:
+    """Give whether runs show how they stand: `configure`'s word, or NBDURABLE_PROGRESS's.
+
+    Raises:
+        UsageError: NBDURABLE_PROGRESS is neither 1 nor 0.
+    """
+    if _state.settings.progress is not None:
+        return _state.settings.progress
+    said = os.environ.get("NBDURABLE_PROGRESS", "").strip().lower()
+    if said and said not in _WORDS:
+        raise UsageError(f"NBDURABLE_PROGRESS={said}: set it to 1 (show), 0 (don't), or not at all")
+    return _WORDS[said] if said else None
+
+
+_WORDS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
+
+def default_limit() -> int:
+    """Give how many threads a run may use unless it is told."""
+    return _state.settings.limit or min(32, (os.cpu_count() or 1) + 4)
+
+
+def check_limit(value: Any) -> None:
+    """Refuse what is no number of threads."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"limit={value!r}: give a whole number, 1 or more")
+
+
+def check_progress(value: Any) -> None:
+    """Refuse what is neither True, False nor None."""
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"progress={value!r}: give True, False, or None")
+
+
+def check_store(value: Any) -> None:
+    """Refuse what can't be a path; None is the default store."""
+    if value is not None and not isinstance(value, str | Path):
+        raise UsageError(f"store={value!r}: give the path of a DuckDB file")
+
+
+def is_seconds(value: Any) -> bool:
+    """Tell whether a value is a duration."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

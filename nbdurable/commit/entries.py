@@ -1,0 +1,287 @@
+"""What a run commits: outcomes, starts, failed attempts, decisions made late.
+
+Invariant: each entry's `write` runs under the journal's lock and takes the run's
+lock; what it makes durable is shown in `committed`, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.handles.combinators import Combinator
+from nbdurable.labels import printable
+from nbdurable.records import Kind
+from nbdurable.store import NOT_SAVED, take_out
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nbdurable.errors import DurableError
+    from nbdurable.handles.handle import Handle, StepHandle
+    from nbdurable.records import Checkpoint
+    from nbdurable.steps.attempts import Ending, Running
+    from nbdurable.store import Batch
+
+    from .ledger import Ledger
+
+
+Passed = Callable[["Batch"], None]
+"""Adds to a transaction that a body has not seen the errors that it let escape."""
+
+
+class _Outcomes:
+    """What ends handles; ``_resolved`` are those that it ended."""
+
+    def __init__(self, ledger: Ledger, *handles: Handle[Any]) -> None:
+        self._ledger = ledger
+        self._handles = handles
+        self._resolved: list[Handle[Any]] = []
+
+    def committed(self) -> None:
+        """Show the outcomes."""
+        self._ledger.make_durable(self._resolved)
+
+    def failed(self, error: DurableError) -> None:
+        """Raise the store's error where the outcomes are waited for."""
+        for handle in (*self._handles, *self._resolved):
+            self._ledger.break_off(handle, error)
+
+
+class Settled(_Outcomes):
+    """A step's or timer's outcome; nothing if it was cancelled, or its execution ended."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        *,
+        ended: float,
+        escaped: Passed,
+        in_cell: bool = False,
+    ) -> None:
+        super().__init__(ledger, handle)
+        self._handle = handle
+        self._running = running
+        self._ending = ending
+        self._seconds = ended - running.started
+        self._escaped = escaped
+        self._in_cell = in_cell
+
+    def write(self, batch: Batch) -> None:
+        """Take the number, save the outcome, decide what it decides."""
+        ledger, handle, ending = self._ledger, self._handle, self._ending
+        with ledger.lock:
+            if handle.number or ledger.closed:
+                return
+            ledger.end(handle, ending, self._seconds)
+            self._escaped(batch)
+            if ending.payload is not None:
+                ledger.write_checkpoint(handle, ending, self._running, batch)
+                if ending.kind is Kind.ERROR and self._in_cell:
+                    handle.seen = True
+                    batch.add("seen_errors", (*handle.pair, ledger.execution))
+            else:
+                batch.add("attempt_ends", self._not_saved())
+            self._resolved = ledger.close_over([handle], batch)
+
+    def _not_saved(self) -> tuple[object, ...]:
+        """Give the row by which the next execution knows why this step runs again."""
+        handle, running = self._handle, self._running
+        return (
+            *handle.pair,
+            running.number,
+            self._ledger.execution,
+            handle.name,
+            handle.label,
+            running.started,
+            self._seconds,
+            NOT_SAVED,
+            printable(self._ending.unsaved),
+            False,
+        )
+
+
+class Cancelled(_Outcomes):
+    """Steps and timers cancelled by their handles."""
+
+    def __init__(self, ledger: Ledger, handles: Sequence[StepHandle[Any]]) -> None:
+        super().__init__(ledger, *handles)
+        self._cancelled = handles
+
+    def write(self, batch: Batch) -> None:
+        """Cancel those that have not ended."""
+        with self._ledger.lock:
+            ended = [one for one in self._cancelled if self._ledger.cancel(one, batch, cause=0)]
+            self._resolved = self._ledger.close_over(ended, batch)
+
+
+class Found(_Outcomes):
+    """A step whose version became known late, and is in the store."""
+
+    def __init__(self, ledger: Ledger, handle: StepHandle[Any], checkpoint: Checkpoint) -> None:
+        super().__init__(ledger, handle)
+        self._handle = handle
+        self._checkpoint = checkpoint
+
+    def write(self, batch: Batch) -> None:
+        """Take the checkpoint's number; combinators may close with it."""
+        with self._ledger.lock:
+            if not self._handle.number:
+                self._handle.take_checkpoint(self._checkpoint)
+                self._resolved = self._ledger.close_over([self._handle], batch)
+
+
+def take(ledger: Ledger, handle: StepHandle[Any], found: Checkpoint) -> None:
+    """End a step with a checkpoint that is known late to be its own."""
+    handle.started = True
+    handle.pending = 0
+    ledger.journal.enqueue(Found(ledger, handle, found))
+
+
+class Closed(_Outcomes):
+    """A handle that had ended when it was made, by numbers that may not be durable yet."""
+
+    def __init__(self, ledger: Ledger, handle: Handle[Any]) -> None:
+        super().__init__(ledger, handle)
+        self._handle = handle
+
+    def write(self, batch: Batch) -> None:
+        """Add the decision of a combinator, and what it cancels; the rest is told by numbers."""
+        with self._ledger.lock:
+            self._resolved = [self._handle]
+            if isinstance(self._handle, Combinator) and not self._handle.replayed:
+                cancelled = self._ledger.decide(self._handle, batch)
+                self._resolved += self._ledger.close_over(cancelled, batch)
+
+
+class Undone:
+    """A cancellation whose race has been opened again: its step runs after all."""
+
+    def __init__(self, run: str, cancellation: Checkpoint) -> None:
+        self._run = run
+        self._cancellation = cancellation
+
+    def write(self, batch: Batch) -> None:
+        """Take the cancellation out."""
+        take_out(batch, self._run, [self._cancellation])
+
+    def committed(self) -> None:
+        """Nobody waits for it."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits for it: the step's own outcome fails too."""
+
+
+class Started:
+    """An attempt in flight; not written when it has ended before its turn comes."""
+
+    def __init__(self, handle: StepHandle[Any], running: Running, execution: int) -> None:
+        self._handle = handle
+        self._running = running
+        self._execution = execution
+
+    def write(self, batch: Batch) -> None:
+        """Add the start."""
+        if not self._running.over and not self._handle.number:
+            handle = self._handle
+            batch.add(
+                "starts",
+                (
+                    *handle.pair,
+                    self._running.number,
+                    self._execution,
+                    handle.name,
+                    handle.label,
+                    self._running.started,
+                ),
+            )
+
+    def committed(self) -> None:
+        """Nobody waits for a start."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits for a start."""
+
+
+class AttemptEnded:
+    """An attempt that failed; `then` tries again, once that it failed is durable.
+
+    One that is `concluded` was an outcome, taken out at once: retries are counted anew.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handle: StepHandle[Any],
+        running: Running,
+        *,
+        ended: float,
+        error: str,
+        then: Callable[[], object],
+        escaped: Passed,
+        concluded: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._escaped = escaped
+        self._handle = handle
+        self._then = then
+        self._row = (
+            *handle.pair,
+            running.number,
+            ledger.execution,
+            handle.name,
+            handle.label,
+            running.started,
+            ended - running.started,
+            "error",
+            error,
+            concluded,
+        )
+
+    def write(self, batch: Batch) -> None:
+        """Add the attempt."""
+        batch.add("attempt_ends", self._row)
+        with self._ledger.lock:
+            self._escaped(batch)
+
+    def committed(self) -> None:
+        """Go on, unless it was cancelled meanwhile."""
+        if not self._handle.number:
+            self._then()
+
+    def failed(self, error: DurableError) -> None:
+        """Raise the store's error where the step is waited for."""
+        self._ledger.break_off(self._handle, error)
+
+
+class Left:
+    """What as_completed left: a decision that nobody waits for, but that all later ones follow.
+
+    It is made where the iterator is let go of, which the garbage collector may do in any
+    thread, even one that is writing a transaction: so it is not committed there.
+    """
+
+    def __init__(self, write: Callable[[Batch], None]) -> None:
+        self.write = write
+
+    def committed(self) -> None:
+        """Nobody waits."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits: the next outcome fails too."""
+
+
+class Nothing:
+    """An entry whose commit takes along what was enqueued before it."""
+
+    def write(self, batch: Batch) -> None:
+        """Add nothing."""
+
+    def committed(self) -> None:
+        """Nobody waits."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits."""

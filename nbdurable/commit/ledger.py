@@ -1,0 +1,310 @@
+"""The order of outcomes: numbers, the decisions that they close, what is durable.
+
+Invariant: every outcome takes its number under the journal's lock and this
+ledger's, in one transaction with every decision that it closes, through all
+enclosing combinators. A handle becomes durable, and wakes its waiters, only after
+that transaction (CONTRACT section 4).
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.codec.outcomes import encode_error
+from nbdurable.codec.signing import sign
+from nbdurable.codec.versions import as_text, packages_of
+from nbdurable.errors import StepCancelledError
+from nbdurable.handles.combinators import Combinator, Select
+from nbdurable.handles.handle import StepHandle
+from nbdurable.output import capture as output
+from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
+from nbdurable.steps.attempts import Ending, Running, arguments_text
+from nbdurable.store import checkpoint_message, conclude, decision_message, pack, record_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from nbdurable.handles.handle import Handle
+    from nbdurable.store import Batch, Identity, ReplayIndex, Store
+
+    from .observers import News
+
+
+class Ledger:
+    """One execution's numbers."""
+
+    def __init__(self, store: Store, index: ReplayIndex, execution: int, news: News) -> None:
+        self.lock = threading.RLock()
+        self.execution = execution
+        self.store = store
+        self.journal = store.journal
+        self.news = news
+        self.closed = False
+        self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
+        self.lost_more: Callable[[], object] = lambda: None
+        self._next_number = index.next_number
+        self._codes = set(index.code_parts)
+        self._decided: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+        self._superseded: dict[Identity, Checkpoint] = {}
+        self._modules: set[str] = set()
+        self._packages: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Give no more numbers: the next execution may have them."""
+        with self.lock:
+            self.closed = True
+
+    def end(self, handle: StepHandle[Any], ending: Ending, seconds: float) -> None:
+        """Give `handle` its ending and the next place in the commit order. The lock is held."""
+        handle.number = self._next_number
+        self._next_number += 1
+        handle.ended = ending.kind
+        handle.ending = ending
+        handle.seconds = seconds
+
+    def cancel(self, handle: StepHandle[Any], batch: Batch, *, cause: int) -> bool:
+        """End `handle` as cancelled; False if it has ended. The lock is held."""
+        if handle.number:
+            return False
+        now = self.news.clock.time()
+        reason = "it lost a race" if cause else "it was cancelled"
+        error = StepCancelledError(handle.label, reason)
+        running = handle.running or Running(handle.last_attempt, now)
+        ending = Ending(Kind.CANCELLED, error=error, payload=encode_error(error))
+        ending.keep(running.capture)
+        self.end(handle, ending, now - running.started)
+        handle.started = True
+        self.write_checkpoint(handle, ending, running, batch, cause=cause)
+        return True
+
+    def close_over(self, ended: Iterable[Handle[Any]], batch: Batch) -> list[Handle[Any]]:
+        """End all that `ended` complete, decisions into `batch`. The lock is held.
+
+        Combinators are visited in the order in which they were made: one that
+        contains another was made later, so when it looks, all below is settled.
+        """
+        resolved: list[Handle[Any]] = []
+        ready: list[tuple[int, Combinator[Any]]] = []
+        queued: set[int] = set()
+        untold = deque(ended)
+        while untold or ready:
+            if untold:
+                handle = untold.popleft()
+                resolved.append(handle)
+                for observer in handle.observers or ():
+                    if observer.number:
+                        continue
+                    if isinstance(observer, StepHandle):
+                        if handle.ended is not Kind.VALUE:
+                            observer.take_from(handle)
+                            untold.append(observer)
+                        continue
+                    assert isinstance(observer, Combinator)
+                    observer.notice(handle)
+                    if observer.place not in queued:
+                        queued.add(observer.place)
+                        heapq.heappush(ready, (observer.place, observer))
+                continue
+            _, combinator = heapq.heappop(ready)
+            queued.discard(combinator.place)
+            if combinator.number or not combinator.evaluate():
+                continue
+            untold.append(combinator)
+            if not combinator.replayed:
+                untold += self.decide(combinator, batch)
+        return resolved
+
+    def decide(self, combinator: Combinator[Any], batch: Batch) -> list[StepHandle[Any]]:
+        """Save a combinator's decision; give what a race cancels with it. The lock is held."""
+        if combinator.chosen is None:
+            return []  # all have values, or all failed: the numbers tell as much
+        self.write_decision(combinator, batch)
+        if not combinator.cancels:
+            return []
+        losing = combinator.losing_leaves()
+        return [one for one in losing if self.cancel(one, batch, cause=combinator.number)]
+
+    def write_decision(self, combinator: Combinator[Any], batch: Batch) -> None:
+        """Add which branch a combinator ended with to the transaction. The lock is held."""
+        assert combinator.chosen is not None
+        decision = Decision(
+            key=combinator.identity,
+            branches=combinator.set_members(),
+            winner=combinator.chosen.identity,
+            number=combinator.number,
+            execution=self.execution,
+            losers=combinator.losers(),
+            signature=b"",
+        )
+        if not self.first_decision(decision):
+            return  # another one over this set: by the numbers it has chosen the same branch
+        self.add_decision(batch, decision, combinator.label, combinator.chosen.label)
+
+    def first_decision(self, decision: Decision) -> bool:
+        """Tell, once, that this execution has not decided over this set."""
+        with self.lock:
+            chosen = (decision.key, pack(decision.branches))
+            if chosen in self._decided:
+                return False
+            self._decided[chosen] = decision.number, decision.winner
+            return True
+
+    def undecide(self, numbers: set[int], within: Collection[bytes]) -> None:
+        """Forget what this execution decided by outcomes that are taken out. The lock is held.
+
+        Of what as_completed left, which has no winner: what was left of calls in `within`.
+        """
+        lowest = min(numbers)
+        for chosen, (number, winner) in tuple(self._decided.items()):
+            left = winner == NOBODY and number >= lowest and chosen[1][:16] in within
+            if left or number in numbers:
+                del self._decided[chosen]
+
+    def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
+        """Sign a decision and add it to the transaction."""
+        batch.add(
+            "decision_log",
+            (
+                decision.key,
+                pack(decision.branches),
+                decision.winner,
+                pack(decision.losers),
+                decision.number,
+                decision.execution,
+                label,
+                winner,
+                self.news.clock.time(),
+                sign(self.store.key, decision_message(self.store.id, decision)),
+            ),
+        )
+
+    def write_checkpoint(
+        self,
+        handle: StepHandle[Any],
+        ending: Ending,
+        running: Running,
+        batch: Batch,
+        *,
+        cause: int = 0,
+    ) -> None:
+        """Sign a checkpoint and add it to the transaction. The lock is held."""
+        assert ending.payload is not None
+        call, version = handle.pair
+        unsigned = Checkpoint(
+            call=call,
+            version=version,
+            code=handle.code_digest,
+            namespace=handle.call.namespace,
+            number=handle.number,
+            cause=cause,
+            execution=self.execution,
+            kind=ending.kind,
+            name=handle.name,
+            label=handle.label_text,
+            arguments=arguments_text(handle.work),
+            attempt=running.number,
+            started=running.started,
+            seconds=handle.seconds,
+            payload=ending.payload.data,
+            pieces=ending.payload.pieces,
+            output=output.dumps(ending.messages),
+            signature=b"",
+        )
+        signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
+        batch.add(
+            "checkpoints",
+            (
+                unsigned.call,
+                unsigned.version,
+                unsigned.code,
+                unsigned.namespace,
+                unsigned.number,
+                unsigned.cause,
+                unsigned.execution,
+                unsigned.kind.value,
+                unsigned.name,
+                unsigned.label,
+                unsigned.arguments,
+                handle.why,
+                unsigned.attempt,
+                unsigned.started,
+                unsigned.seconds,
+                unsigned.payload,
+                unsigned.pieces,
+                unsigned.output,
+                signature,
+            ),
+        )
+        handle.checkpoint = unsigned
+        if (old := self._superseded.pop(handle.pair, None)) is not None:
+            conclude(batch, [old])
+        self._write_code(handle, batch)
+        self._write_packages(ending.payload.modules, batch)
+
+    def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
+        """Save what a code digest is made of, once, so that `why` can name what changed."""
+        code = handle.work.code if handle.work is not None else None
+        if code is None or code.digest in self._codes:
+            return
+        self._codes.add(code.digest)
+        for part, digest in code.parts:
+            batch.add("codes", (code.digest, part, digest))
+
+    def supersede(self, checkpoint: Checkpoint) -> None:
+        """Let a saved outcome stay until its step has another."""
+        with self.lock:
+            self._superseded[checkpoint.call, checkpoint.version] = checkpoint
+
+    def _write_packages(self, modules: frozenset[str], batch: Batch) -> None:
+        """Save which packages outcomes need, so that `why` can name one that changed."""
+        new = modules - self._modules
+        if not new:
+            return
+        self._modules |= new
+        found = packages_of(new)
+        if found:
+            self._packages |= found
+            record_packages(batch, self.execution, as_text(self._packages))
+
+    def make_durable(self, resolved: list[Handle[Any]]) -> None:
+        """Wake whoever waits for these, and show them."""
+        wakes: list[Callable[[], object]] = []
+        # as_completed gives what wakes it first: let that be the lowest number.
+        resolved.sort(key=lambda one: (one.number, one.place))
+        with self.lock:
+            for handle in resolved:
+                handle.durable = True
+                if handle.waiters:
+                    wakes += handle.take_waiters()
+        if self.news.heard:
+            for handle in resolved:
+                self.news.ended(handle)
+        for handle in resolved:
+            if isinstance(handle, StepHandle) and handle.checkpoint is not None:
+                if handle.ended is Kind.CANCELLED and not handle.replayed:
+                    self.halt(handle)
+                handle.let_go()
+        for wake in wakes:
+            wake()
+        if any(isinstance(handle, Select) for handle in resolved):
+            self.lost_more()
+
+    def break_off(self, handle: Handle[Any], error: BaseException) -> None:
+        """Raise `error` wherever `handle`, or a combinator above it, is waited for."""
+        wakes: list[Callable[[], object]] = []
+        with self.lock:
+            stack: list[Handle[Any]] = [handle]
+            while stack:
+                one = stack.pop()
+                if one.durable or one.broken is not None:
+                    continue
+                if isinstance(one, Combinator) and one is not handle and not one.breaks(error):
+                    continue
+                one.broken = error
+                wakes += one.take_waiters()
+                stack += one.observers or ()
+        for wake in wakes:
+            wake()

@@ -1,0 +1,215 @@
+"""Why a step ran: told when it starts, corrected when all calls are known.
+
+Invariant: reads the replay index as it was when the execution began, and the
+calls claimed since; decides nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.handles.handle import Handle, StepHandle
+from nbdurable.records import Kind, Why
+from nbdurable.steps.attempts import arguments_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from nbdurable.records import Checkpoint
+    from nbdurable.store import Group, Identity, Opened
+
+    from .observers import News
+
+
+class Reasons:
+    """One execution's whys."""
+
+    def __init__(self, opened: Opened, claimed: Mapping[bytes, object], news: News) -> None:
+        self._index = opened.index
+        self._retried = set(opened.retried)
+        self._claimed = claimed
+        self._news = news
+        self._lock = threading.Lock()
+        self._left: dict[Group, tuple[list[bytes], Iterator[bytes]]] = {}
+        self._changed: dict[tuple[Group, bytes, bytes], str] = {}
+        self._lost: dict[Identity, str] = {}
+        self._lost_groups: set[Group] = set()
+
+    def why(self, handle: StepHandle[Any]) -> str:
+        """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
+        index = self._index
+        if handle.pair in self._retried:
+            return Why.ERROR_RETRIED.value
+        if handle.pair in self._lost:
+            return self._lost[handle.pair]
+        past = index.attempts.get(handle.pair)
+        if past is not None:
+            return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
+        older = index.checkpoints.newest(handle.call.id)
+        if older is None:
+            # Which argument changed can be told now only where one call stands for one.
+            left = self._unclaimed(_group(handle), 2)
+            before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
+            return _argument_changed(before, arguments_text(handle.work))
+        assert handle.version is not None
+        if older.code == handle.version.code:
+            return Why.UPSTREAM_CHANGED.value
+        return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
+
+    def retried(self, errors: Iterable[Identity]) -> None:
+        """Take in that errors are tried again."""
+        self._retried.update(errors)
+
+    def lost(
+        self,
+        handle: StepHandle[Any],
+        why: Why,
+        fault: str,
+        fault_of: Callable[[Checkpoint], str],
+    ) -> None:
+        """Take in that a step runs again because its saved outcome can't be restored.
+
+        Once for each name, say of how many outcomes that is so; `fault_of` tells it.
+        """
+        group = _group(handle)
+        with self._lock:
+            self._lost[handle.pair] = _text(why, fault)
+            if group in self._lost_groups:
+                return
+            self._lost_groups.add(group)
+        others = (one for one in self._newest(group) if one.call != handle.call.id)
+        count = 1 + sum(bool(fault_of(found)) for found in others)
+        self._news.say(
+            f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
+            f"restored, the first for {fault}: what is asked for of them runs again"
+        )
+
+    def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:
+        """Pair what ran as new with what was no longer asked for, now that both are known."""
+        changed = []
+        left: dict[Group, Iterator[bytes]] = {}
+        for handle in handles:
+            if not isinstance(handle, StepHandle) or handle.checkpoint is None or handle.replayed:
+                continue
+            if not handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+                continue
+            group = _group(handle)
+            if group not in left:
+                left[group] = iter(self._unclaimed(group))
+            call = next(left[group], None)
+            before = None if call is None else self._index.checkpoints.newest(call)
+            text = _argument_changed(before, handle.checkpoint.arguments)
+            if text != handle.why:
+                handle.why = text
+                changed.append((text, handle.pair))
+        return changed
+
+    def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:
+        """Return the saved outcomes that nobody asked for, where code ran that could have asked.
+
+        Of those in `namespace`, which is the cell's, it is said how many they are.
+        """
+        saved = self._index.checkpoints
+        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.ran}
+        found = [
+            (group[0], call)
+            for group in saved.groups()
+            if group[0] == namespace or group[0] in ran
+            for call in saved.calls(group)
+            if call not in self._claimed
+        ]
+        if count := sum(one == namespace for one, _ in found):
+            outcomes = "outcome was" if count == 1 else "outcomes were"
+            self._news.say(f"{count:,} saved {outcomes} not asked for this time")
+        newest = [saved.newest(call) for _, call in found]
+        return tuple((one.call, one.version) for one in newest if one is not None)
+
+    def say_unseen(self, handles: Sequence[Handle[Any]]) -> None:
+        """Say which steps failed without anybody having asked."""
+        unseen = [
+            handle.label
+            for handle in handles
+            if isinstance(handle, StepHandle)
+            and handle.ended is Kind.ERROR
+            and handle.checkpoint is not None
+            and not handle.seen
+            and not handle.lost
+            # What a body has passed on is one failure with the body's own.
+            and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
+        ]
+        if unseen:
+            self._news.say(
+                f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
+            )
+
+    def _newest(self, group: Group) -> Iterator[Checkpoint]:
+        """Give the last outcome of each call of a group, one at a time: there may be a million."""
+        saved = self._index.checkpoints
+        for call in saved.calls(group):
+            newest = saved.newest(call)
+            if newest is not None:
+                yield newest
+
+    def _unclaimed(self, group: Group, most: int | None = None) -> list[bytes]:
+        """Give the calls with an outcome that nobody has asked for yet; `most` of them.
+
+        What has been claimed never comes back, so it is looked at once.
+        """
+        with self._lock:
+            found, rest = self._left.get(group) or ([], iter(self._index.checkpoints.calls(group)))
+            found = [call for call in found if call not in self._claimed]
+            while most is None or len(found) < most:
+                call = next(rest, None)
+                if call is None:
+                    break
+                if call not in self._claimed:
+                    found.append(call)
+            self._left[group] = found, rest
+            return found
+
+    def _code_changed(self, handle: StepHandle[Any], older: Checkpoint) -> str:
+        """Name what changed in the code; once for each name, say how many outcomes that touches."""
+        assert handle.version is not None
+        group = _group(handle)
+        key = group, older.code, handle.version.code
+        with self._lock:
+            changed = self._changed.get(key)
+            if changed is not None:
+                return changed
+            if handle.work is None or handle.work.code is None:
+                changed = "version="
+            else:
+                before = self._index.code_parts.get(older.code, {})
+                changed = _differing(before, dict(handle.work.code.parts))
+            self._changed[key] = changed
+        count = sum(found.code != handle.version.code for found in self._newest(group))
+        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
+        self._news.say(
+            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "
+            f"{changed or 'its code'} changed"
+        )
+        return changed
+
+
+def _group(handle: StepHandle[Any]) -> Group:
+    return handle.call.namespace, handle.name
+
+
+def _argument_changed(older: Checkpoint | None, arguments: str) -> str:
+    if older is None:
+        return Why.NEW.value
+    return _text(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
+
+
+def _text(why: Why, detail: str) -> str:
+    return f"{why.value}: {detail}" if detail else why.value
+
+
+def _parts(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split(";") if part)
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(names)

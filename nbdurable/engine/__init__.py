@@ -1,0 +1,1 @@
+"""One execution of a run: program order, attempts, waits, delivery, the end."""

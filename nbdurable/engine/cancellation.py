@@ -1,0 +1,112 @@
+"""Steps cancelled by their handles or by a race, and cancellations that stand or do not.
+
+Invariant: a cancellation that a race caused stands as long as that race does, which
+is as long as none of its branches is claimed with another version. The race may
+come later in program order than who asks, so its losers are settled when that
+becomes of interest: when one is asked for, or a combinator goes by its number
+(CONTRACT sections 4 and 5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.commit.entries import Cancelled, Undone, take
+from nbdurable.errors import StepCancelledError
+from nbdurable.handles.combinators import leaves_of
+from nbdurable.interrupts import uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nbdurable.commit.ledger import Ledger
+    from nbdurable.handles.handle import Handle, StepHandle
+    from nbdurable.records import Checkpoint
+    from nbdurable.store import ReplayIndex
+
+    from .scheduler import Bodies
+
+
+class Cancellation:
+    """One execution's cancelled steps."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        bodies: Bodies,
+        run: str,
+        *,
+        live: Mapping[bytes, StepHandle[Any]],
+        children: Mapping[int, Sequence[StepHandle[Any]]],
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._bodies = bodies
+        self._run = run
+        self._live = live
+        self._children = children
+        self._unsettled: dict[int, StepHandle[Any]] = {}
+        ledger.halt = self._halt
+
+    def cancel(self, handle: Handle[Any]) -> None:
+        """Commit the cancellation of what has not ended at or below `handle`."""
+        leaves = []
+        for leaf in handle.leaves():
+            if leaf.cancelled_by_race is not None:
+                take(self._ledger, leaf, leaf.cancelled_by_race)
+            elif not leaf.number:
+                leaves.append(leaf)
+        with uninterrupted():
+            self._ledger.journal.enqueue(Cancelled(self._ledger, leaves), kick=False)
+            self._ledger.journal.flush()
+
+    def lost_before(self, handle: StepHandle[Any], found: Checkpoint) -> None:
+        """Keep in mind that a race of an earlier execution cancelled this step."""
+        with self._ledger.lock:
+            handle.cancelled_by_race = found
+            self._unsettled[handle.place] = handle
+
+    def settle_below(self, branches: Sequence[Handle[Any]]) -> None:
+        """Settle what lost a race in an earlier execution: a combinator goes by numbers."""
+        if not self._unsettled:
+            return
+        with uninterrupted():
+            for leaf in leaves_of(branches):
+                if leaf.cancelled_by_race is not None:
+                    self.settle(leaf)
+            self._ledger.journal.flush()
+
+    def settle(self, handle: StepHandle[Any]) -> bool:
+        """End a step that lost a race, if that race stands; else False: it is to run again."""
+        with self._ledger.lock:
+            found, handle.cancelled_by_race = handle.cancelled_by_race, None
+            self._unsettled.pop(handle.place, None)
+            if found is None:
+                return handle.started
+            if self._stands(found):
+                take(self._ledger, handle, found)
+                return True
+        self._ledger.journal.enqueue(Undone(self._run, found), kick=False)
+        return False
+
+    def _stands(self, cancellation: Checkpoint) -> bool:
+        race = self._index.race_of(cancellation)
+        for call, version, code in race.branches if race is not None else ():
+            live = self._live.get(call)
+            if live is None:
+                continue
+            known = live.version is not None and any(version)
+            if live.code_digest != code or (known and live.pair[1] != version):
+                return False
+        return race is not None
+
+    def _halt(self, handle: StepHandle[Any]) -> None:
+        """Stop a cancelled step's body, and what its body has started."""
+        self._bodies.halt(handle)
+        for child in self._children.get(handle.place, ()):
+            if not child.number:
+                child.started = True
+                self._halt(child)
+                stopped = StepCancelledError(child.label, "the step that started it was cancelled")
+                self._ledger.break_off(child, stopped)

@@ -1,0 +1,132 @@
+"""Handles as arguments: a step starts when it has received what it waits for.
+
+Invariant: a step's version holds the digests of the outcomes that it received, by
+value, so an upstream that ran again with an equal value changes nothing. A failed
+upstream passes its error and its number on, and the step has no attempt (CONTRACT
+sections 2 and 3).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.commit.entries import Closed, take
+from nbdurable.executors.threads import Threads
+from nbdurable.handles.handle import with_values
+from nbdurable.interrupts import uninterrupted
+from nbdurable.records import Kind, Version, digest_of
+
+if TYPE_CHECKING:
+    from nbdurable.commit.ledger import Ledger
+    from nbdurable.fingerprint import Fingerprinter
+    from nbdurable.handles.handle import Handle, StepHandle
+    from nbdurable.store import ReplayIndex
+
+    from .cancellation import Cancellation
+    from .results import Received
+    from .scheduler import Bodies
+
+
+class Dataflow:
+    """One execution's steps that wait for others."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        prints: Fingerprinter,
+        bodies: Bodies,
+        *,
+        received: Received,
+        cancellation: Cancellation,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._prints = prints
+        self._bodies = bodies
+        self._received = received
+        self._cancellation = cancellation
+        self._versions: dict[bytes, Version] = {}
+        self._receiving = Threads(1, "nbdurable-receive")
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._receiving.close()
+
+    def version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
+        """Give the version, or None while an upstream outcome is not there or failed."""
+        if not upstream:
+            version = self._versions.get(code)
+            if version is None:
+                version = self._versions[code] = Version(code, b"", digest_of(code, b""))
+            return version
+        for handle in upstream:
+            if not handle.durable or handle.ended is not Kind.VALUE:
+                return None
+        received = digest_of(*[self._outcome_digest(handle) for handle in upstream])
+        return Version(code, received, digest_of(code, received))
+
+    def await_upstream(self, handle: StepHandle[Any]) -> None:
+        """Let a step wait for its arguments, or take the failure that one of them has."""
+        with uninterrupted(), self._ledger.lock:
+            failed = [one for one in handle.upstream if one.number and one.ended is not Kind.VALUE]
+            if failed:
+                handle.take_from(min(failed, key=lambda one: (one.number, one.place)))
+                self._ledger.journal.enqueue(Closed(self._ledger, handle))
+                return
+            open_ends = [one for one in handle.upstream if not one.durable and one.broken is None]
+            distinct = {upstream.place: upstream for upstream in open_ends}.values()
+            handle.pending = len(distinct) or 1
+            for upstream in distinct:
+                upstream.wake(functools.partial(self._upstream_ended, handle))
+                if not upstream.number:
+                    upstream.observed_by(handle)  # whose failure it takes at once
+        if not self._bodies.is_stored_loser(handle):
+            for upstream in distinct:
+                upstream.demand(asked=True)
+        if not distinct:
+            self._upstream_ended(handle)  # one of them was broken off
+
+    def _outcome_digest(self, handle: Handle[Any]) -> bytes:
+        """Give the digest of an outcome, by value and not by pickle: equal ones are equal."""
+        if handle.digest is None:
+            handle.digest = self._prints.value(handle.fresh(), handle.name).digest
+        return handle.digest
+
+    def _upstream_ended(self, handle: StepHandle[Any]) -> None:
+        """One more upstream outcome is durable; with the last one the step can start."""
+        with self._ledger.lock:
+            if handle.pending > 1:
+                handle.pending -= 1
+                return
+        if handle.number:
+            return  # it has its upstream's failure, or was cancelled
+        # The last count stays until the step can start: nobody else may start it meanwhile.
+        for upstream in handle.upstream:
+            if upstream.broken is not None and not upstream.durable:
+                self._ledger.break_off(handle, upstream.broken)
+                return
+        # This may be the journal's thread, which must not decode and digest what may be large.
+        self._receiving.submit(functools.partial(self._receive, handle))
+
+    def _receive(self, handle: StepHandle[Any]) -> None:
+        """Learn a step's version from what its upstream gave; find its outcome or start it."""
+        work = handle.work
+        assert work is not None
+        try:
+            handle.version = self.version(handle.code, handle.upstream)
+            found = self._index.checkpoints.get(handle.pair)
+            if found is not None:
+                self._index.verify(found)
+                if found.cause:
+                    self._cancellation.lost_before(handle, found)
+                elif self._received.restorable(handle, found):
+                    take(self._ledger, handle, found)
+                    return
+            work.arguments, work.keywords = with_values(work.arguments, work.keywords)
+        except Exception as error:  # noqa: BLE001 - raised where the step is waited for
+            self._ledger.break_off(handle, error)
+            return
+        handle.pending = 0
+        self._bodies.launch(handle)

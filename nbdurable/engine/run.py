@@ -1,0 +1,734 @@
+"""One execution of a run: calls in program order, combinators, the end.
+
+Invariant: a call gets its identity where it is made, in program order; what code
+in the cell can see has been committed before it sees it, so it is what the next
+execution will see (CONTRACT sections 3 to 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.commit.entries import Closed
+from nbdurable.commit.ledger import Ledger
+from nbdurable.commit.observers import News
+from nbdurable.commit.reasons import Reasons
+from nbdurable.errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
+from nbdurable.events import Event, RunFinished, RunStarted
+from nbdurable.executors.limits import Limit
+from nbdurable.executors.loops import running_loop
+from nbdurable.fingerprint import Fingerprinter
+from nbdurable.handles import scope
+from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
+from nbdurable.handles.coroutines import StepCoroutine, never_awaited
+from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
+from nbdurable.handles.scope import Scope
+from nbdurable.interrupts import uninterrupted
+from nbdurable.labels import ago, label_of
+from nbdurable.records import TIMER_VERSION, Call, Checkpoint, Kind, RunStatus, digest_of
+from nbdurable.steps.attempts import Work, explain, is_async, note_settings
+from nbdurable.store import correct_whys, pack, pack_used
+
+from .cancellation import Cancellation
+from .completions import Completions
+from .control import Control, Execution
+from .dataflow import Dataflow
+from .delivery import Delivery
+from .escaped import Escaped
+from .results import Received
+from .scheduler import Bodies
+from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from nbdurable.executors.clock import Clock
+    from nbdurable.fingerprint import Held, Print
+    from nbdurable.steps.attempts import Running
+    from nbdurable.steps.options import RunSettings, StepOptions
+    from nbdurable.store import Batch, Identity, Opened, Store
+
+    from .completions import AsCompleted
+
+
+class Run:
+    """One execution; made by the session, used by handles and by the public functions."""
+
+    def __init__(
+        self,
+        store: Store,
+        opened: Opened,
+        settings: RunSettings,
+        *,
+        clock: Clock,
+        observers: Sequence[Callable[[Event], None]] = (),
+        leftovers: dict[Identity, Running],
+    ) -> None:
+        self.settings = settings
+        self.strict = settings.strict
+        self.opened = opened
+        self.execution = opened.execution
+        self.handles: list[Handle[Any]] = []
+        self.scope = Scope(self, opened.run.encode("ascii"), None, settings.asynchronous)
+        self._store = store
+        self._index = opened.index
+        self._prints = Fingerprinter(strict=settings.strict)
+        self._live: dict[bytes, StepHandle[Any]] = {}
+        self._limits: dict[StepOptions, Limit] = {}
+        self._news = News(observers, clock)
+        self._ledger = Ledger(store, opened.index, opened.execution, self._news)
+        self._lock = self._ledger.lock
+        self._reasons = Reasons(opened, self._live, self._news)
+        self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
+        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
+        self._bodies = Bodies(
+            self._ledger,
+            opened.index,
+            self._reasons,
+            limit=settings.limit,
+            careful=opened.previous is RunStatus.DIED,
+            leftovers=leftovers,
+            scope_of=self._body_scope,
+            delivery=self._delivery,
+            escaped=self._escaped,
+        )
+        self._received = Received(
+            self._ledger,
+            opened,
+            self._reasons,
+            self._delivery,
+            self._escaped,
+            verify=settings.verify,
+        )
+        self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
+        self._cancellation = Cancellation(
+            self._ledger,
+            opened.index,
+            self._bodies,
+            opened.run,
+            live=self._live,
+            children=self._escaped.children,
+        )
+        self._dataflow = Dataflow(
+            self._ledger,
+            opened.index,
+            self._prints,
+            self._bodies,
+            received=self._received,
+            cancellation=self._cancellation,
+        )
+        self._completions = Completions(
+            self._ledger, opened.index, self._bodies, self._waiting, self.handles
+        )
+        self._controlled = Execution(
+            self.handles, self._ledger, opened.index, self._bodies, self._cancellation
+        )
+        self.control = Control(self._controlled)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the person at the screen."""
+        return self._news.notes
+
+    def said(self) -> tuple[str, ...]:
+        """Give the notes, and before them that all came from a finished run, and how old it is."""
+        replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
+        if not replayed or not self._index.last_saved:
+            return tuple(self.notes)
+        age = ago(self._news.clock.time() - self._index.last_saved)
+        return (f"replayed: saved {age}, --new to recompute", *self.notes)
+
+    def begin(self) -> None:
+        """Say that the execution has begun."""
+        self._news.emit(
+            RunStarted(
+                self.settings.name,
+                self.opened.run,
+                self.execution,
+                len(self._index.checkpoints),
+                self._news.clock.time(),
+            )
+        )
+
+    # --- program order: a call gets its identity -----------------------------------
+
+    def go(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> StepHandle[Any]:
+        """Claim the next call of `function` and start it, unless it is replayed."""
+        handle = self._claim(where, function, arguments, keywords, options)
+        if not handle.durable:
+            with uninterrupted():
+                self._bodies.launch(handle)
+        return handle
+
+    def map(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        rows: Iterable[tuple[Any, ...]],
+        same: dict[str, Any],
+        options: StepOptions,
+        *,
+        limit: int | None,
+        return_exceptions: bool,
+    ) -> Gather[Any]:
+        """Start `function` with each of `rows`, and gather; `same` is digested once for all."""
+        shared = () if limit is None else (Limit(limit, kept=True),)
+        held: Held = dict.fromkeys(same)
+        handles = []
+        for row in rows:
+            handle = self._claim(where, function, row, same, options, held=held, limits=shared)
+            handles.append(handle)
+            if not handle.durable:
+                with uninterrupted():
+                    self._bodies.launch(handle)
+        return self.gather(where, (handles,), return_exceptions=return_exceptions)
+
+    def call(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Run a sync step in the calling thread and give its value.
+
+        Raises:
+            UsageError: It would wait for an argument, and so block its own loop.
+        """
+        self._waiting.refuse_unknown(arguments, keywords)
+        handle = self._claim(where, function, arguments, keywords, options)
+        if handle.cancelled_by_race is not None:
+            self._cancellation.settle(handle)
+        if not handle.durable and not handle.pending and not handle.started:
+            if options.timeout is None and not self._bodies.left_over(handle):
+                self._bodies.perform_here(handle, in_cell=where.parent is None)
+            else:
+                with uninterrupted():
+                    self._bodies.launch(handle)
+        if not handle.durable:
+            self._waiting.refuse_needed(handle)
+            self._waiting.wait(handle)
+        handle.asked = True
+        return handle.receive()
+
+    def call_async(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Claim the call now, in program order; start it when it is awaited."""
+        handle = self._claim(where, function, arguments, keywords, options)
+        handle.held = True
+        return StepCoroutine(handle, self._bodies.launch)
+
+    def _claim(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+        *,
+        held: Held | None = None,
+        limits: tuple[Limit, ...] = (),
+    ) -> StepHandle[Any]:
+        self._refuse_ended(where, options.name)
+        code = None
+        if options.version is None:
+            code = self._prints.code(function, ignore=options.ignore)
+        inputs = self._inputs(function, arguments, keywords, options, held)
+        handle, again = self._claim_call(where, options.name, inputs.digest, "step")
+        if again:
+            return handle  # an earlier attempt of the parent has started it
+        code_digest = code.digest if code is not None else _digest_of_version(options.version)
+        handle.code = code_digest
+        handle.upstream = tuple(handles_in(arguments, keywords))
+        handle.version = self._dataflow.version(code_digest, handle.upstream)
+        found = self._index.checkpoints.get(handle.pair)
+        if found is None:
+            # It may have been cancelled before its version was known.
+            found = self._index.checkpoints.get((handle.call.id, bytes(16)))
+        if found is not None and self._replay_found(handle, found):
+            return handle
+        parameters = self._prints.parameters(function) if arguments else ()
+        handle.label_text = label_of(options.name, arguments, keywords, parameters)
+        handle.work = Work(
+            label=handle.label_text,
+            function=function,
+            arguments=arguments,
+            keywords=keywords,
+            options=options,
+            code=code,
+            inputs=inputs,
+            context=contextvars.copy_context(),
+            is_async=is_async(function),
+            objects=self._store.objects,
+            loop=running_loop() if where.asynchronous else None,
+            strict=self.strict,
+            limits=limits if options.limit is None else (*limits, self._limit_of(options)),
+        )
+        handle.work.limits += self._bodies.room_of(handle)
+        self._news.created(handle)
+        self._news.say_prints(options.name, code, inputs)
+        if handle.version is None:
+            self._dataflow.await_upstream(handle)
+        elif handle.upstream:
+            handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
+        return handle
+
+    def _inputs(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+        held: Held | None,
+    ) -> Print:
+        if options.key is not None:
+            return self._prints.value(options.key(*arguments, **keywords), "key")
+        return self._prints.arguments(
+            function, arguments, keywords, ignore=options.ignore, held=held
+        )
+
+    def _limit_of(self, options: StepOptions) -> Limit:
+        assert options.limit is not None
+        with self._lock:
+            return self._limits.setdefault(options, Limit(options.limit))
+
+    def _claim_call(
+        self, where: Scope, name: str, inputs: bytes, kind: str
+    ) -> tuple[StepHandle[Any], bool]:
+        """Give the handle of the next call, and whether it was there already."""
+        with self._lock:
+            self._refuse_ended(where, name)  # it may have been cancelled by now
+            strand = where.strand()
+            count, first = where.occurrences.get((name, inputs), (0, strand))
+            if count and first != strand:
+                raise UsageError(
+                    f"{name}: the same call with the same arguments comes from two tasks or "
+                    f"threads, which have no order between them: give one of them another "
+                    f"`name=`, or tell them apart with `key=`"
+                )
+            where.occurrences[name, inputs] = (count + 1, strand)
+            identity = digest_of(where.namespace, name.encode(), inputs, b"%d" % count)
+            found = self._live.get(identity)
+            if found is not None and not found.retracted:
+                return found, True
+            call = Call(where.namespace, name, inputs, count, identity)
+            place = len(self.handles) if found is None else found.place
+            handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
+            self.handles[place : place + 1] = [handle]  # in the place of what was taken out
+            self._live[identity] = handle
+            if where.parent is not None:
+                self._escaped.started_by(where.parent, handle)
+            return handle, False
+
+    def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
+        return Scope(self, handle.call.id, handle.place, asynchronous)
+
+    def is_of_parent(self) -> bool:
+        """Tell whether this is a forked child, and the run its parent's."""
+        return self._store.is_of_parent()
+
+    def _refuse_ended(self, where: Scope, what: str) -> None:
+        self._store.refuse_fork()
+        if self._bodies.ended:
+            raise NotInRunError(what, "the run it belongs to has ended")
+        if not where.live or self._is_cancelled(where):
+            raise NotInRunError(what, "the step whose code this is has ended: it was let go")
+
+    def _is_cancelled(self, where: Scope) -> bool:
+        """Tell whether the step whose body this is, or one that it is inside of, was cancelled."""
+        place = where.parent
+        while place is not None:
+            step = self.handles[place]
+            assert isinstance(step, StepHandle)
+            if step.ended is Kind.CANCELLED:
+                return True
+            place = step.parent
+        return False
+
+    # --- replay -------------------------------------------------------------------
+
+    def _replay_found(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
+        """Replay a checkpoint, unless it is a cancellation that may not stand any more."""
+        if found.kind is Kind.CANCELLED:
+            if found.code != handle.code_digest:
+                return False  # cancelled before its version was known, under another code
+            if found.cause:
+                self._index.verify(found)
+                self._cancellation.lost_before(handle, found)
+                return False
+        return self._replay(handle, found)
+
+    def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
+        handle.label_text = found.label
+        try:
+            self._index.verify(found)
+            restorable = self._received.restorable(handle, found)
+        except BaseException as error:
+            self._news.created(handle)
+            self._ledger.break_off(handle, error)
+            raise
+        if not restorable:
+            return False
+        self._news.created(handle)
+        with self._lock:
+            handle.take_checkpoint(found)
+            handle.durable = True
+        self._news.replayed(handle)
+        self._delivery.replayed(handle)
+        return True
+
+    # --- combinators and timers --------------------------------------------------------
+
+    def select(
+        self,
+        where: Scope,
+        handles: Sequence[Any],
+        *,
+        success: bool = False,
+        kind: type[Select[Any]] = Select,
+    ) -> Select[Any]:
+        """Make a select over `handles`; decided at once where the store or the numbers tell."""
+        what = kind.kind
+        self._refuse_ended(where, what)
+        branches = flatten(handles, what)
+        if not branches:
+            raise UsageError(f"{what}() needs at least one handle: there is nothing to wait for")
+        refuse_twice(branches, what)
+        self._refuse_foreign(branches, what)
+        self._cancellation.settle_below(branches)
+        with uninterrupted(), self._lock:
+            select: Select[Any] = kind(self, len(self.handles), branches, success=success)
+            self.handles.append(select)
+            self._news.combined(select, where.parent)
+            stored = self._index.decision_for(select.identity, select.set_members())
+            if stored is not None:
+                select.apply(stored)
+                if select.number:
+                    self._known_at_once(select)
+                elif select.chosen is not None:
+                    select.chosen.observed_by(select)
+                return select
+            select.observe()
+            if select.evaluate():
+                self._ledger.journal.enqueue(Closed(self._ledger, select))
+        self._break_over(select)
+        return select
+
+    def gather(
+        self, where: Scope, handles: Sequence[Any], *, return_exceptions: bool = False
+    ) -> Gather[Any]:
+        """Make a gather over `handles`, or over the values of one dict."""
+        self._refuse_ended(where, "gather")
+        keys = None
+        if len(handles) == 1 and isinstance(handles[0], dict):
+            keys, handles = tuple(handles[0]), (tuple(handles[0].values()),)
+        branches = flatten(handles, "gather")
+        self._refuse_foreign(branches, "gather")
+        self._cancellation.settle_below(branches)
+        with uninterrupted(), self._lock:
+            gather: Gather[Any] = Gather(
+                self,
+                len(self.handles),
+                branches,
+                keys=keys,
+                return_exceptions=return_exceptions,
+            )
+            self.handles.append(gather)
+            self._news.combined(gather, where.parent)
+            if gather.identity in self._index.decisions:
+                stored = self._index.decision_for(gather.identity, gather.set_members())
+                if stored is not None:
+                    gather.apply(stored)
+            gather.observe()
+            if gather.evaluate():
+                told = gather.replayed or gather.chosen is None
+                if told and all(branch.durable or not branch.number for branch in branches):
+                    self._known_at_once(gather)
+                else:
+                    self._ledger.journal.enqueue(Closed(self._ledger, gather))
+        self._break_over(gather)
+        return gather
+
+    def time(self) -> float:
+        """Give the clock's time: not recorded."""
+        return self._news.clock.time()
+
+    def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
+        """Make a timer handle: done `seconds` after it was first made."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise UsageError(f"{name}({seconds!r}): give a number of seconds, 0 or more")
+        return self._timer(where, name, f"{seconds:g}", seconds=float(seconds))
+
+    def at(self, where: Scope, until: float, shown: str) -> StepHandle[Any]:
+        """Make a timer handle that is done at a time (seconds since the epoch), never re-armed."""
+        return self._timer(where, "sleep", f"until={shown}", until=until)
+
+    def _timer(
+        self,
+        where: Scope,
+        name: str,
+        shown: str,
+        *,
+        seconds: float = 0.0,
+        until: float | None = None,
+    ) -> StepHandle[Any]:
+        self._refuse_ended(where, name)
+        kind, due = (b"seconds", seconds) if until is None else (b"until", until)
+        inputs = digest_of(kind, repr(due).encode())
+        handle, again = self._claim_call(where, name, inputs, "timer")
+        if again:
+            return handle
+        handle.version = TIMER_VERSION
+        handle.timer_seconds = seconds
+        handle.until = until
+        handle.label_text = f"{name}({shown})"
+        found = self._index.checkpoints.get(handle.pair)
+        if found is not None and self._replay_found(handle, found):
+            return handle
+        self._news.created(handle)
+        if handle.cancelled_by_race is not None:
+            return handle
+        past = self._index.attempts.get(handle.pair)
+        if past is None:
+            with uninterrupted():
+                self._bodies.arm(handle, rearm=True)
+        else:
+            handle.last_attempt = past.last
+            handle.wake_time = past.started + handle.timer_seconds
+        return handle
+
+    def as_completed(self, where: Scope, handles: Sequence[Any]) -> AsCompleted:
+        """Make an iterator over `handles` in the order in which they end."""
+        self._refuse_ended(where, "as_completed")
+        branches = flatten(handles, "as_completed")
+        refuse_twice(branches, "as_completed")
+        self._refuse_foreign(branches, "as_completed")
+        self._cancellation.settle_below(branches)
+        return self._completions.make(where, branches)
+
+    def _break_over(self, combinator: Combinator[Any]) -> None:
+        """Break a new combinator off if a branch that it needs was, before it was made."""
+        for branch in combinator.branches:
+            error = branch.broken
+            if error is not None and not combinator.number and combinator.breaks(error):
+                self._ledger.break_off(combinator, error)
+
+    def _known_at_once(self, combinator: Combinator[Any]) -> None:
+        combinator.durable = True
+        self._news.ended(combinator, replayed=True)
+
+    def _refuse_foreign(self, branches: Iterable[Handle[Any]], what: str) -> None:
+        for branch in branches:
+            if branch.run_of() is not self:
+                raise UsageError(
+                    f"{what}: {branch.label} belongs to another run or an earlier execution; start "
+                    f"it in this one"
+                )
+
+    # --- what a handle asks of its run ----------------------------------------------------
+
+    def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Start a step that was deferred, or arm a timer that began in an earlier execution."""
+        if handle.cancelled_by_race is not None and self._cancellation.settle(handle):
+            return
+        if handle.kind == "timer":
+            self._bodies.arm(handle, rearm=rearm)
+        elif handle.work is not None and not handle.pending and not handle.started:
+            self._bodies.start(handle)
+
+    def cancel(self, handle: Handle[Any]) -> None:
+        """Commit the cancellation of what has not ended at or below `handle`."""
+        where = scope.current.get() or self.scope
+        self._refuse_ended(where, f"{handle.label}.cancel()")
+        self._cancellation.cancel(handle)
+
+    def wait(self, handle: Handle[Any]) -> None:
+        """Block until `handle` is durable.
+
+        Raises:
+            UsageError: It would block the loop that the handle needs.
+            NotInRunError: The run ended without it.
+        """
+        self._store.refuse_fork()
+        self._waiting.refuse_blocking(handle)
+        self._waiting.wait(handle)
+
+    async def wait_async(self, handle: Handle[Any]) -> None:
+        """Wait on the running loop until `handle` is durable."""
+        self._store.refuse_fork()
+        await self._waiting.wait_async(handle)
+
+    def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
+        """Wait as a recorded select of the handle against a timer."""
+        where = scope.current.get()
+        if where is None:
+            raise NotInRunError(f"{handle.label}.result(timeout=...)")
+        timer = self.after(where, seconds, "result timeout")
+        if self.select(where, (handle, timer)).winner is timer:
+            raise WaitTimeoutError(handle.label, seconds)
+
+    def receive(self, handle: StepHandle[Any]) -> Any:
+        """Deliver a durable step's output once, and give its value or raise its error."""
+        return self._received.receive(handle)
+
+    def fresh(self, handle: StepHandle[Any]) -> Any:
+        """Decode a durable step's value, or error, anew."""
+        return self._received.fresh(handle)
+
+    def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
+        """Give the error that a numbered step ended with."""
+        return self._received.ending(handle).error
+
+    def see(self, handle: StepHandle[Any]) -> None:
+        """Commit that this error is seen, before it is."""
+        self._received.see(handle)
+
+    def show_before(self, gather: Gather[Any]) -> None:
+        """Show the output of the steps that a failed gather had received in its order."""
+        self._delivery.show_before(gather)
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def finish(self, error: BaseException | None) -> None:
+        """End the execution from the thread of the cell: wait, or stop where `error` escapes."""
+        if error is None:
+            try:
+                self._completions.leave_all(self.scope)
+                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
+                for handle in self._rest():
+                    self._waiting.wait(handle, rest)
+            except BaseException as late:
+                self._end(late)
+                raise
+        self._end(error)
+
+    async def finish_async(self, error: BaseException | None) -> None:
+        """End the execution on the cell's loop: as `finish`."""
+        if error is None:
+            try:
+                self._completions.leave_all(self.scope)
+                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
+                for handle in self._rest():
+                    await self._waiting.wait_async(handle, rest)
+            except BaseException as late:
+                self._end(late)
+                raise
+        self._end(error)
+
+    def step_count(self) -> int:
+        """Give how many steps and timers were asked for."""
+        return sum(isinstance(handle, StepHandle) for handle in self.handles)
+
+    def ran(self) -> bool:
+        """Tell whether any body was started."""
+        return any(isinstance(one, StepHandle) and one.ran for one in self.handles)
+
+    def _rest(self) -> Iterable[StepHandle[Any]]:
+        """Give the steps that the end of the cell waits for, new ones included."""
+        at = 0
+        while at < len(self.handles):
+            handle = self.handles[at]
+            at += 1
+            if not isinstance(handle, StepHandle) or handle.kind != "step":
+                continue
+            never_awaited = handle.held and not handle.started
+            if handle.durable or handle.broken is not None or never_awaited:
+                continue
+            if not self._is_passed_over(handle):
+                yield handle
+
+    def _is_passed_over(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether the end does not wait for a step: it lost, or what started it did."""
+        step: Handle[Any] | None = handle
+        while isinstance(step, StepHandle) and not step.lost:
+            step = None if step.parent is None else self.handles[step.parent]
+        return step is not None
+
+    def _end(self, error: BaseException | None) -> None:
+        note_settings(error)
+        self.scope.live = False
+        self._dataflow.close()
+        still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
+        self._ledger.journal.flush()
+        self._ledger.close()
+        status = _status_of(error)
+        unasked: tuple[Identity, ...] = ()
+        if error is None:
+            self._delivery.deliver_rest(tuple(self.handles))
+            unasked = self._reasons.unasked(self.scope.namespace, self.handles)
+            self._reasons.say_unseen(self.handles)
+        elif still_running:
+            self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
+        if forgotten := never_awaited(self.handles):
+            self._news.say(forgotten)
+        self._delivery.close()
+        now = self._news.clock.time()
+        try:
+            self._write_end(status, now, error, unasked)
+        except StoreError:
+            # A store that broke in mid-run has been reported by what broke; the missing
+            # end makes the next execution treat this one as died, which loses nothing.
+            if error is None:
+                raise
+        finally:
+            for handle in tuple(self.handles):
+                if not handle.durable and handle.broken is None:
+                    late = NotInRunError(handle.label, "it had not ended when its run did")
+                    self._ledger.break_off(handle, late)
+            self._news.emit(RunFinished(status, now, self.said()))
+
+    def _write_end(
+        self,
+        status: RunStatus,
+        now: float,
+        error: BaseException | None,
+        unasked: tuple[Identity, ...],
+    ) -> None:
+        listed = pack(tuple(self._escaped.listed(error)))
+        reused = pack_used(tuple(self._reused()), unasked)
+        corrected = self._reasons.corrected(self.handles)
+
+        def write(batch: Batch) -> None:
+            if corrected:
+                correct_whys(batch, corrected)
+            text = "" if error is None else explain(error)
+            row = (self.execution, status.value, now, text, listed, reused)
+            batch.add("execution_ends", row)
+
+        self._store.commit(write)
+
+    def _reused(self) -> Iterator[Identity]:
+        """Give the replayed outcomes that are not the newest of their calls: gc leaves them."""
+        for handle in self.handles:
+            if isinstance(handle, StepHandle) and handle.replayed:
+                found = handle.checkpoint
+                if found is not None and self._index.checkpoints.superseded(found):
+                    yield handle.pair
+
+
+def _digest_of_version(version: str | None) -> bytes:
+    return digest_of(b"version", str(version).encode())
+
+
+def _status_of(error: BaseException | None) -> RunStatus:
+    if error is None:
+        return RunStatus.FINISHED
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return RunStatus.INTERRUPTED
+    return RunStatus.FAILED

@@ -1,0 +1,606 @@
+"""Bodies under way: started, retried, timed out, adopted, stopped.
+
+Invariant: an attempt is concluded once, by whoever takes it from its `Running`;
+after the run's end nothing starts, and nothing that still runs records anything.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.codec.values import encode
+from nbdurable.commit.entries import AttemptEnded, Nothing, Settled, Started
+from nbdurable.errors import NotInRunError, RetriesExhaustedError, StepCancelledError
+from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
+from nbdurable.executors.clock import Pause
+from nbdurable.executors.limits import Turnstile
+from nbdurable.executors.loops import Coroutines, LoopThread, call_in
+from nbdurable.executors.threads import Threads
+from nbdurable.handles import scope
+from nbdurable.handles.handle import StepHandle
+from nbdurable.interrupts import uninterrupted
+from nbdurable.records import Kind, Why
+from nbdurable.steps.attempts import (
+    Ending,
+    Running,
+    attempt,
+    attempt_async,
+    backoff,
+    explain,
+    failure,
+    timed_out,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.reasons import Reasons
+    from nbdurable.executors.limits import Room
+    from nbdurable.handles.handle import Handle
+    from nbdurable.handles.scope import Scope
+    from nbdurable.steps.attempts import Work
+    from nbdurable.store import Identity, ReplayIndex
+
+    from .delivery import Delivery
+    from .escaped import Escaped
+
+ASYNC_LIMIT = 100
+"""How many async steps of a run are under way at once."""
+
+MOST_DEATHS = 5
+"""A step that was in flight at so many deaths of the kernel is not tried again by itself."""
+
+STARTS_SECONDS = 0.25
+"""A body that takes longer has its start committed, so that a death shows what was in flight.
+
+After a death every start is committed before its body runs: then the step that was in
+flight at the next one is known.
+"""
+
+_background = LoopThread("nbdurable-loop")
+
+
+class Bodies:
+    """One execution's attempts."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        reasons: Reasons,
+        *,
+        limit: int,
+        careful: bool,
+        leftovers: dict[Identity, Running],
+        scope_of: Callable[[StepHandle[Any], bool], Scope],
+        delivery: Delivery,
+        escaped: Escaped,
+    ) -> None:
+        self.threads = Threads(limit)
+        self.coroutines = Coroutines(ASYNC_LIMIT)
+        self.ended = False
+        self._ledger = ledger
+        self._journal = ledger.journal
+        self._news = ledger.news
+        self._clock = ledger.news.clock
+        self._index = index
+        self._reasons = reasons
+        self._leftovers = leftovers
+        self._scope_of = scope_of
+        self._delivery = delivery
+        self._escaped = escaped
+        self._starts_due = False
+        self._careful = careful
+        self._turnstile = Turnstile()
+        self._suspects = index.suspects()
+
+    # --- starting -----------------------------------------------------------------
+
+    def launch(self, handle: StepHandle[Any]) -> None:
+        """Start, adopt or defer a step that has no checkpoint."""
+        if handle.pending or handle.started or self.ended:
+            return
+        if self.is_stored_loser(handle) and not handle.asked:
+            handle.deferred = True
+            self._news.emit(StepDeferred(handle.place, self._clock.time()))
+            return
+        self.start(handle)
+
+    def is_stored_loser(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether a stored decision made this step a loser."""
+        return self._index.lost(handle.pair, handle.code_digest)
+
+    def room_of(self, handle: StepHandle[Any]) -> tuple[Room, ...]:
+        """Give what a step needs room in because a step was in flight when kernels died.
+
+        A suspect runs alone, so that nothing else can be what kills the kernel.
+        """
+        if not self._suspects:
+            return ()
+        if handle.pair not in self._suspects:
+            return (self._turnstile.many,)
+        deaths = self._index.attempts[handle.pair].deaths
+        self._news.say(
+            f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone"
+        )
+        return (self._turnstile.alone,)
+
+    def given_up(self, handle: StepHandle[Any]) -> bool:
+        """End a step that was in flight at too many deaths; False if it may be tried again."""
+        past = self._index.attempts.get(handle.pair)
+        if past is None or past.deaths < MOST_DEATHS:
+            return False
+        error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
+        running = Running(past.last, self._clock.time())
+        self._journal.enqueue(self._settled(handle, running, failure(error, final=True), []))
+        return True
+
+    def start(self, handle: StepHandle[Any]) -> None:
+        """Start a step's first attempt of this execution, or adopt one that still runs."""
+        with self._ledger.lock:
+            if handle.started or self.ended:
+                return
+            handle.started = True
+            handle.deferred = False
+            leftover = self._usable(self._leftovers.pop(handle.pair, None))
+        self._recall(handle)
+        if leftover is None:
+            if not self.given_up(handle):
+                self._dispatch(handle)
+            return
+        handle.running = leftover
+        handle.last_attempt = max(handle.last_attempt, leftover.number)
+        self._delivery.begun(handle, leftover)
+        handle.ran = True
+        self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
+        if leftover.body is not None:
+            # What it starts from now on belongs to this execution.
+            mine = self._scope_of(handle, False)
+            leftover.body.run, leftover.body.parent = mine.run, mine.parent
+        leftover.adopt(functools.partial(self._conclude, handle, leftover))
+        if leftover.ending is None and handle.work is not None:
+            self._time(handle, handle.work, leftover)
+
+    @staticmethod
+    def _usable(leftover: Running | None) -> Running | None:
+        """Give a body that still runs, or has ended; none that lacked a run meanwhile."""
+        ended = leftover.ending if leftover is not None else None
+        return None if ended is not None and isinstance(ended.error, NotInRunError) else leftover
+
+    def left_over(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether an earlier execution's body of this step still runs."""
+        return handle.pair in self._leftovers
+
+    def perform_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
+        """Run attempts in the calling thread until one ends the step, and commit that."""
+        try:
+            self._attempt_here(handle, in_cell=in_cell)
+        except BaseException as error:
+            # Wherever an interrupt came: without an end by now, it will not get one here.
+            if not handle.number:
+                handle.running = None
+                self._ledger.break_off(handle, error)
+            raise
+
+    def _attempt_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
+        work = handle.work
+        assert work is not None
+        handle.started = True
+        self._recall(handle)
+        if self.given_up(handle):
+            return
+        while True:
+            with uninterrupted():
+                running = self._open(handle)
+                running.fence()  # nobody but this thread wants its ending
+            body = self._scope_of(handle, False)
+            body.limits += self._room_for(work)
+            context = work.context.copy()
+            context.run(scope.current.set, body)
+            try:
+                with self._delivery.here(handle, running):
+                    running.end(attempt(work, running.capture, context))
+                body.live = False
+                wait = self._conclude_here(handle, running, in_cell=in_cell)
+            finally:
+                body.end()
+            self._journal.flush()
+            if wait is None:
+                break
+            if handle.broken is not None:
+                raise handle.broken
+            self._pause(handle, wait)
+            if handle.number:  # it was cancelled meanwhile
+                break
+        if not handle.number and handle.broken is None:
+            raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
+
+    def _conclude_here(
+        self, handle: StepHandle[Any], running: Running, *, in_cell: bool
+    ) -> float | None:
+        """Enqueue how the attempt has ended; give the wait before the next, if there is one.
+
+        Raises:
+            BaseException: The interrupt that it ended with.
+        """
+        ending = running.ending
+        assert ending is not None
+        if ending.interrupt:
+            assert ending.error is not None
+            raise ending.error
+        passed = self._escaped.passed_on(handle, ending.raised or ending.error)
+        wait = self._retry_wait(handle, ending, passed)
+        if wait is None:
+            settled = self._settled(handle, running, ending, passed, in_cell=in_cell)
+            self._journal.enqueue(settled, kick=False)
+        else:
+            self._attempt_failed(handle, running, ending, wait, passed=passed, then=lambda: None)
+        return wait
+
+    def _dispatch(self, handle: StepHandle[Any]) -> None:
+        """Run an attempt, once each of the step's limits has room for it."""
+        if handle.work is not None:  # it may have been cancelled between two attempts
+            self._pass_limits(handle, handle.work, 0)
+
+    def _pass_limits(self, handle: StepHandle[Any], work: Work, passed: int) -> None:
+        if passed < len(work.limits):
+            on = functools.partial(self._pass_limits, handle, work, passed + 1)
+            work.limits[passed].take(on)
+        elif work.is_async:
+            perform = functools.partial(self._perform_async, handle, work)
+            loop = work.loop or _background.loop
+            self.coroutines.submit(perform, work.context.copy(), loop, work.label)
+        else:
+            self.threads.submit(functools.partial(self._perform, handle, work))
+
+    def _recall(self, handle: StepHandle[Any]) -> None:
+        self._escaped.take_out_lost(handle)
+        past = self._index.attempts.get(handle.pair)
+        if past is not None:
+            handle.last_attempt = past.last
+            handle.failed_attempts = past.failed
+        handle.why = self._reasons.why(handle)
+
+    def _open(self, handle: StepHandle[Any]) -> Running:
+        self._escaped.take_out_below(handle)
+        handle.last_attempt += 1
+        running = Running(handle.last_attempt, self._clock.time())
+        running.adopt(functools.partial(self._conclude, handle, running))
+        handle.running = running
+        handle.ran = True
+        self._delivery.begun(handle, running)
+        self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
+        if self._careful:
+            self._journal.flush()
+        elif not self._starts_due:
+            self._starts_due = True
+            self._clock.call_later(STARTS_SECONDS, self._write_starts)
+        deaths = 0
+        if self._suspects and handle.pair in self._suspects:
+            deaths = self._index.attempts[handle.pair].deaths
+        self._news.attempt_started(handle, running.number, running.started, deaths)
+        return running
+
+    def _write_starts(self) -> None:
+        self._starts_due = False
+        if not self.ended:
+            self._journal.enqueue(Nothing())
+
+    def _perform(self, handle: StepHandle[Any], work: Work) -> None:
+        """Run one attempt on a thread of the run."""
+        body = self._scope_of(handle, False)
+        body.limits += work.limits
+        if self.ended or handle.number:
+            body.give_limits()
+            return
+        running = self._open(handle)
+        running.body = body
+        running.stop = functools.partial(self._let_go, body)
+        # A context of its own: an attempt that timed out may still be in its.
+        context = work.context.copy()
+        context.run(scope.current.set, body)
+        self._time(handle, work, running)
+        let_go = False
+        try:
+            ending = attempt(work, running.capture, context)
+            let_go, body.live = not body.live, False
+            running.end(ending)
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            running.fence()  # it has no ending: no re-run must wait for one
+            self._ledger.break_off(handle, error)
+        finally:
+            # Not before its ending is enqueued: whoever gets its room comes after it.
+            body.end()
+            if let_go:
+                self.threads.came_back()
+
+    def _time(self, handle: StepHandle[Any], work: Work, running: Running) -> None:
+        """Let an attempt on a thread run into its timeout, counted from its start."""
+        if work.options.timeout is not None:
+            left = running.started + work.options.timeout - self._clock.time()
+            expire = functools.partial(self._expire, handle, running)
+            running.stop_timer = self._clock.call_later(left, expire)
+
+    @staticmethod
+    def _room_for(work: Work) -> tuple[Room, ...]:
+        """Wait in the calling thread until each of the step's limits has room."""
+        for limit in work.limits:
+            gate = _thread.allocate_lock()
+            gate.acquire()
+            limit.take(gate.release)
+            gate.acquire()
+        return work.limits
+
+    def _let_go(self, body: Scope) -> None:
+        """Leave a thread's body to itself: it can start nothing, and another gets its slot."""
+        body.end()
+        self.threads.let_go()
+
+    @staticmethod
+    def _stop_task(body: Scope, task: asyncio.Task[Any]) -> None:
+        """Cancel an async body: while it ends it can start nothing."""
+        body.live = False
+        call_in(task.get_loop(), task.cancel)
+
+    async def _perform_async(self, handle: StepHandle[Any], work: Work) -> None:
+        body = self._scope_of(handle, True)
+        body.limits += work.limits
+        if self.ended or handle.number:
+            body.give_limits()
+            return
+        running = self._open(handle)
+        task = asyncio.current_task()
+        assert task is not None
+        running.stop = functools.partial(self._stop_task, body, task)
+        token = scope.current.set(body)
+        try:
+            try:
+                ending = await attempt_async(work, running.capture)
+            finally:
+                body.live = False
+                scope.current.reset(token)
+            running.end(ending)
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            running.fence()
+            self._ledger.break_off(handle, error)
+        finally:
+            body.end()
+
+    def _pause(self, handle: StepHandle[Any], seconds: float) -> None:
+        """Wait in the calling thread before the next attempt.
+
+        Raises:
+            StepCancelledError: The step that started this one was cancelled meanwhile.
+        """
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        pause = Pause(self._clock, seconds, gate.release, dropped=gate.release)
+        handle.pause = pause
+        if handle.number:
+            pause.drop()  # it was cancelled before anybody could see that it waits
+        try:
+            gate.acquire()
+        except BaseException:
+            pause.drop()
+            raise
+        finally:
+            handle.pause = None
+        if pause.was_dropped and not handle.number:
+            raise StepCancelledError(handle.label, "the step that started it was cancelled")
+
+    def _go_on_after(self, handle: StepHandle[Any], seconds: float) -> None:
+        """Start the next attempt on a thread, or on the loop, after a wait."""
+
+        def again() -> None:
+            handle.pause = None
+            self._dispatch(handle)
+
+        handle.pause = pause = Pause(self._clock, seconds, again)
+        if handle.number:
+            pause.drop()
+        if pause.over and handle.pause is pause:
+            handle.pause = None  # what follows may have been quicker than this line
+
+    def _expire(self, handle: StepHandle[Any], running: Running) -> None:
+        if running.fence():
+            assert handle.work is not None
+            if running.body is not None:
+                running.body.live = False  # it can start nothing from here on
+            self._conclude(handle, running, timed_out(handle.work))
+            running.stop()
+
+    # --- ending -------------------------------------------------------------------
+
+    def _conclude(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
+        """Retry, or settle: called once for each attempt, in whatever thread it ended."""
+        try:
+            self._retry_or_settle(handle, running, ending)
+        except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
+            self._ledger.break_off(handle, error)
+
+    def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
+        if ending.interrupt:
+            assert ending.error is not None
+            self._ledger.break_off(handle, ending.error)
+            return
+        passed = self._escaped.passed_on(handle, ending.raised or ending.error)
+        wait = self._retry_wait(handle, ending, passed)
+        if wait is None:
+            self._journal.enqueue(self._settled(handle, running, ending, passed))
+            return
+        then = functools.partial(self._go_on_after, handle, wait)
+        self._attempt_failed(handle, running, ending, wait, passed=passed, then=then)
+
+    def _retry_wait(
+        self, handle: StepHandle[Any], ending: Ending, passed: list[StepHandle[Any]]
+    ) -> float | None:
+        """Return the wait before the next attempt, or None if there is none.
+
+        A body that let escape what a step of its own failed with in an earlier execution is
+        tried again with that step, at once: it is why it runs, and takes none of its retries.
+        """
+        if ending.error is None or ending.final or self.ended:
+            return None
+        if _is_of_before(passed):
+            handle.failed_attempts = 0
+            return 0.0
+        assert handle.work is not None
+        policy = handle.work.options.policy
+        if handle.failed_attempts >= policy.retries:
+            return None
+        try:
+            accepted = policy.accepts(ending.raised or ending.error)
+        except Exception as error:  # noqa: BLE001 - the user's predicate raises what it likes
+            self._news.say(f"{handle.label}: not retried, for retry_on raised {explain(error)}")
+            return None
+        if not accepted:
+            return None
+        handle.failed_attempts += 1
+        return backoff(policy, handle.failed_attempts)
+
+    def _attempt_failed(
+        self,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        wait: float,
+        *,
+        passed: list[StepHandle[Any]],
+        then: Callable[[], object],
+    ) -> None:
+        """Save that an attempt failed; after that tell it, and go on with `then`."""
+        assert ending.error is not None
+        running.capture.finished()  # the final attempt's output counts
+        now = self._clock.time()
+        text = explain(ending.error)
+        handle.attempt_errors += (f"attempt {running.number} failed: {text}",)
+        event = AttemptFailed(handle.place, running.number, text, wait, now)
+
+        def told() -> None:
+            self._news.emit(event)
+            then()
+
+        self._journal.enqueue(
+            AttemptEnded(
+                self._ledger,
+                handle,
+                running,
+                ended=now,
+                error=text,
+                then=told,
+                escaped=functools.partial(self._escaped.unsee, handles=passed),
+                concluded=_is_of_before(passed),
+            )
+        )
+
+    def _settled(
+        self,
+        handle: StepHandle[Any],
+        running: Running,
+        ending: Ending,
+        passed: list[StepHandle[Any]],
+        *,
+        in_cell: bool = False,
+    ) -> Settled:
+        ending.keep(running.capture)
+        if ending.note:
+            self._news.say(ending.note)
+        if ending.raised is not None and handle.attempt_errors and ending.payload is not None:
+            for line in handle.attempt_errors:
+                ending.raised.add_note(line)
+            noted = failure(ending.raised)
+            ending.error, ending.payload = noted.error, noted.payload
+        unsee = functools.partial(self._escaped.unsee, handles=passed)
+        now = self._clock.time()
+        return Settled(
+            self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
+        )
+
+    # --- timers -------------------------------------------------------------------
+
+    def arm(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Let a timer count: from now, or to the time that was recorded for it."""
+        with self._ledger.lock:
+            if handle.started or self.ended:
+                return
+            handle.started = True
+        now = self._clock.time()
+        started = now
+        if handle.until is not None:
+            handle.wake_time = handle.until
+            handle.last_attempt += 1
+        elif rearm or handle.wake_time is None:
+            handle.wake_time = now + handle.timer_seconds
+            handle.last_attempt += 1
+        else:
+            started = handle.wake_time - handle.timer_seconds
+        running = Running(handle.last_attempt, started)
+        handle.running = running
+        handle.ran = True
+        handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
+        self._journal.enqueue(Started(handle, running, self._ledger.execution))
+        self._news.attempt_started(handle, running.number, now)
+        handle.cancel_timer = self._clock.call_later(
+            handle.wake_time - now, functools.partial(self._fire, handle, running)
+        )
+
+    def _fire(self, handle: StepHandle[Any], running: Running) -> None:
+        if not self.ended and not handle.number:
+            running.over = True
+            ending = Ending(Kind.VALUE, payload=encode(None))
+            self._journal.enqueue(self._settled(handle, running, ending, []))
+
+    def halt(self, handle: StepHandle[Any]) -> None:
+        """Stop what still runs of a step that was cancelled; it records nothing more."""
+        if handle.cancel_timer is not None:
+            handle.cancel_timer()
+        if handle.pause is not None:
+            handle.pause.drop()  # nobody is to wait out the backoff of what has ended
+        running = handle.running
+        if running is not None and running.fence():
+            running.stop()
+
+    # --- the end ------------------------------------------------------------------
+
+    def stop(self, handles: Iterable[Handle[Any]], *, keep: bool) -> list[str]:
+        """Start nothing more; stop async bodies, let threads go; give the labels of those kept.
+
+        With `keep`, a thread's body that still runs may be adopted by a re-run in
+        this process instead of being started again.
+        """
+        with self._ledger.lock:
+            self.ended = True
+        self.threads.close()
+        handles = tuple(handles)
+        parents = {handle.parent for handle in handles if isinstance(handle, StepHandle)}
+        kept = []
+        for handle in handles:
+            if not isinstance(handle, StepHandle) or handle.number:
+                continue
+            if handle.cancel_timer is not None:
+                handle.cancel_timer()
+            running = handle.running
+            # First of all fenced: a wait that is over at this moment has a body running.
+            if running is None or handle.work is None or not running.fence():
+                if handle.cancel_timer is not None or handle.pause is not None:
+                    self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
+                continue
+            running.stop_timer()
+            reason = "cancelled" if handle.work.is_async else "let go"
+            # The waits of a body that starts steps are broken off: it is no use any more.
+            if keep and not handle.work.is_async and handle.place not in parents:
+                self._leftovers[handle.pair] = running
+                kept.append(handle.label)
+                reason = "still running"
+            self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
+        self.coroutines.close()
+        return kept
+
+
+def _is_of_before(passed: list[StepHandle[Any]]) -> bool:
+    """Tell whether one of these errors is of an earlier execution."""
+    return any(one.replayed for one in passed)

@@ -1,0 +1,161 @@
+"""What is told of an execution as it happens: one frozen record for each kind of event.
+
+Invariant: an event is told after what it tells of is on disk; nobody answers one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .records import Kind, RunStatus, Why
+
+Fact = tuple[str, str, bool]
+"""What a person is told of a step: a term, what there is to say, whether in a block of lines."""
+
+
+@dataclass(slots=True)
+class RunStarted:
+    """An execution began; ``saved`` outcomes of the run are at hand."""
+
+    name: str
+    run: str
+    execution: int
+    saved: int
+    at: float
+
+
+@dataclass(slots=True)
+class StepCreated:
+    """A step, timer or combinator has a handle.
+
+    ``kind`` is ``step``, ``timer``, or the combinator's name; ``branches`` are
+    the places of a combinator's branches (empty for a step); ``parent`` is the
+    place of the step whose body started this one; ``inputs`` are the places of the
+    handles among a step's arguments.
+    """
+
+    step: int
+    kind: str
+    name: str
+    label: str
+    at: float
+    parent: int | None = None
+    branches: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class StepReplayed:
+    """The outcome came from the store; ``seconds`` is what it took when it ran."""
+
+    step: int
+    kind: Kind
+    number: int
+    seconds: float
+    attempts: int
+    at: float
+
+
+@dataclass(slots=True)
+class StepDeferred:
+    """A decided select's loser without a checkpoint: not started until asked for."""
+
+    step: int
+    at: float
+
+
+@dataclass(slots=True)
+class AttemptStarted:
+    """A body is about to run; ``reason`` adds the detail to ``why``.
+
+    ``deaths`` counts the kernel's deaths that the step was in flight at.
+    """
+
+    step: int
+    attempt: int
+    why: Why
+    reason: str
+    at: float
+    deaths: int = 0
+
+
+@dataclass(slots=True)
+class AttemptFailed:
+    """An attempt raised and the policy grants another after ``wait`` seconds."""
+
+    step: int
+    attempt: int
+    error: str
+    wait: float
+    at: float
+
+
+@dataclass(slots=True)
+class StepFinished:
+    """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
+
+    step: int
+    kind: Kind
+    number: int
+    seconds: float
+    saved: bool
+    error: str
+    at: float
+
+
+@dataclass(slots=True)
+class Decided:
+    """A combinator's outcome is committed; ``winner`` is the place of the winning branch.
+
+    ``winner`` is None for a gather. ``replayed`` marks a decision from the store.
+    """
+
+    step: int
+    winner: int | None
+    kind: Kind
+    number: int
+    replayed: bool
+    at: float
+
+
+@dataclass(slots=True)
+class StepLetGo:
+    """The execution ended before this step did; ``reason`` says what became of it."""
+
+    step: int
+    reason: str
+    at: float
+
+
+@dataclass(slots=True)
+class Noticed:
+    """A line for the person at the screen, said while the run goes on."""
+
+    text: str
+    at: float
+
+
+@dataclass(slots=True)
+class RunFinished:
+    """The execution ended; ``notes`` are lines for the person at the screen."""
+
+    status: RunStatus
+    at: float
+    notes: tuple[str, ...] = field(default=())
+
+
+Event = (
+    RunStarted
+    | StepCreated
+    | StepReplayed
+    | StepDeferred
+    | AttemptStarted
+    | AttemptFailed
+    | StepFinished
+    | Decided
+    | StepLetGo
+    | Noticed
+    | RunFinished
+)

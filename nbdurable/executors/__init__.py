@@ -1,0 +1,1 @@
+"""Where callables run, whatever they are: threads, loops, limits, the clock."""

@@ -1,0 +1,483 @@
+"""Handles: what a cell holds while a step, a timer or a combinator happens.
+
+Invariant: a handle answers only what is durable. `number` is set under the run's
+lock, in commit order, and never changes; `durable` only after the commit. Asking
+is `result`, `outcome` or `await`; looking (repr, completion) never waits and
+never starts anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from nbdurable.errors import UsageError
+from nbdurable.records import Kind, Version
+from nbdurable.steps.attempts import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Iterable
+
+    from nbdurable.executors.clock import Pause
+    from nbdurable.output.capture import Destination
+    from nbdurable.records import Call, Checkpoint
+    from nbdurable.steps.attempts import Running, Work
+    from nbdurable.store import Identity
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T_co]):
+    """What a handle ended with, as a value: nothing is raised."""
+
+    kind: Kind
+    value: T_co | None = None
+    error: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with a value."""
+        return self.kind is Kind.VALUE
+
+
+class Order(Protocol):
+    """What handles need of their run."""
+
+    strict: bool
+
+    def wait(self, handle: Handle[Any]) -> None:
+        """Block until `handle` is durable."""
+
+    def wait_async(self, handle: Handle[Any]) -> Coroutine[Any, Any, None]:
+        """Await until `handle` is durable."""
+
+    def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
+        """Start a step or timer that has not been started."""
+
+    def receive(self, handle: StepHandle[Any]) -> Any:
+        """Deliver a durable step's output, and give its value or raise its error."""
+
+    def fresh(self, handle: StepHandle[Any]) -> Any:
+        """Decode a durable step's value, or error, anew."""
+
+    def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
+        """Give the error that a numbered step ended with."""
+
+    def see(self, handle: StepHandle[Any]) -> None:
+        """Make it durable that the cell has seen this error."""
+
+    def cancel(self, handle: Handle[Any]) -> None:
+        """Commit the cancellation of what has not ended at or below `handle`."""
+
+    def show_before(self, gather: Any) -> None:
+        """Show the output of the steps that a failed gather had received in its order."""
+
+    def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
+        """Wait as a recorded select against a timer."""
+
+
+Demand = tuple["Handle[Any]", bool, bool]
+"""What is to be started, whether it was asked for, and whether a timer counts anew."""
+
+
+class Handle(Generic[T_co]):
+    """A step, timer or combinator under way.
+
+    A handle is no value: truth, comparison with anything but a handle,
+    arithmetic and indexing raise `UsageError`.
+    """
+
+    # Slots, not only for their size: several threads set attributes of one handle, and
+    # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
+    __slots__ = (
+        "__weakref__", "_order", "asked", "broken", "digest", "durable", "ended", "identity",
+        "known", "name", "number", "observers", "place", "waiters",
+    )  # fmt: skip
+
+    kind = "handle"
+
+    def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
+        self._order = order
+        self.place = place
+        self.name = name
+        self.identity = identity
+        self.number = 0
+        self.ended: Kind | None = None
+        self.durable = False
+        self.broken: BaseException | None = None
+        self.observers: list[Handle[Any]] | None = None
+        self.waiters: list[Callable[[], object]] | None = None
+        self.asked = False
+        self.known = False
+        self.digest: bytes | None = None
+
+    def observed_by(self, observer: Handle[Any]) -> None:
+        """Tell `observer` when this has its number. The run's lock is held."""
+        if self.observers is None:
+            self.observers = []
+        self.observers.append(observer)
+
+    def wake(self, waiter: Callable[[], object]) -> None:
+        """Call `waiter` when this is durable, or broken off. The run's lock is held."""
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+
+    def take_waiters(self) -> list[Callable[[], object]]:
+        """Give who is to be woken, once. The run's lock is held."""
+        waiters, self.waiters = self.waiters or [], None
+        return waiters
+
+    # --- what a cell asks -------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T_co:
+        """Wait, then give the value or raise the error.
+
+        Args:
+            timeout: Seconds to wait at most. The wait is recorded: replay times
+                out where the first run did.
+
+        Raises:
+            WaitTimeoutError: The timeout passed first; the step goes on.
+            UsageError: The wait would block the loop of an async cell.
+        """
+        if timeout is not None:
+            self._order.wait_limited(self, timeout)
+        self._order.wait(self)
+        return self.receive()
+
+    def outcome(self) -> Outcome[T_co]:
+        """Wait, then give how it ended without raising its error."""
+        self._order.wait(self)
+        return self.received()
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        """Wait on the running loop, then give the value or raise the error."""
+        yield from self._order.wait_async(self).__await__()
+        return self.receive()
+
+    @property
+    def label(self) -> str:
+        """Name and short arguments."""
+        return self.name
+
+    def cancel(self) -> None:
+        """Cancel it: what has not ended at or below it ends as cancelled, durably.
+
+        Its body is stopped where that is possible (an async one), else let go: whatever
+        it still does, it records nothing more. What has ended stays as it is.
+
+        Raises:
+            NotInRunError: Its run has ended.
+        """
+        self._order.cancel(self)
+
+    def done(self) -> bool:
+        """Tell whether it has ended: for people, not durable, refused in strict mode."""
+        self._refuse_strict("done()")
+        return self.durable
+
+    @property
+    def status(self) -> str:
+        """A word for people, not durable, refused in strict mode."""
+        self._refuse_strict("status")
+        return self.state
+
+    @property
+    def state(self) -> str:
+        """A word for how far it is."""
+        if not self.durable:
+            return "waiting"
+        if self.ended is Kind.CANCELLED:
+            return "cancelled"
+        return "finished" if self.ended is Kind.VALUE else "failed"
+
+    # --- what the run and the combinators ask -------------------------------------
+
+    def receive(self) -> T_co:
+        """Give the value or raise the error, once durable."""
+        raise NotImplementedError
+
+    def fresh(self) -> Any:
+        """Give a value of its own, decoded anew, that nobody else holds; once durable."""
+        raise NotImplementedError
+
+    def received(self) -> Outcome[T_co]:
+        """Give the outcome, once durable."""
+        try:
+            return Outcome(Kind.VALUE, value=self.receive())
+        except BaseException as error:
+            if error is not self.error():
+                raise
+            return Outcome(self.ended or Kind.ERROR, error=error)
+
+    def error(self) -> BaseException | None:
+        """Give the error it ended with, once numbered."""
+        raise NotImplementedError
+
+    def leaves(self) -> Iterable[StepHandle[Any]]:
+        """Give the steps and timers at or below this handle."""
+        raise NotImplementedError
+
+    def demand(self, *, asked: bool, rearm: bool = False) -> None:
+        """Start what is not started at, below or upstream of this; `asked` ends being a loser."""
+        stack: list[Demand] = [(self, asked, rearm)]
+        while stack:
+            handle, asked, rearm = stack.pop()
+            stack += reversed(handle.demands(asked=asked, rearm=rearm))
+
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Start this itself, and give what else is to be started for it."""
+        raise NotImplementedError
+
+    def see(self) -> None:
+        """Make it durable that the cell knows how this ended, where that is an error."""
+        raise NotImplementedError
+
+    def mark_known(self) -> None:
+        """The program has waited for this: asking again can't block."""
+        self.known = True
+
+    def run_of(self) -> Order:
+        """Give the run that this handle belongs to."""
+        return self._order
+
+    def __nbdurable_identity__(self) -> bytes:
+        """Stand for this handle in fingerprints."""
+        return self.identity
+
+    # --- a handle is no value -----------------------------------------------------
+
+    def _refuse_strict(self, what: str) -> None:
+        if self._order.strict:
+            raise UsageError(
+                f"`{what}` of {self.label} changes from run to run; strict mode refuses it: use "
+                f"`select`, or `.result(timeout=...)`, whose answers are durable"
+            )
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.label}: {self.state}>"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Return what a notebook shows of it: how far it is, and how to get its value."""
+        if self.broken is not None:
+            cure = "its run ended before it did; run that cell again"
+        elif not self.durable:
+            cure = "a handle, not yet a value: .result() waits for it, await in an async cell"
+        elif self.ended is Kind.VALUE:
+            cure = "a handle, not its value: .result() gives it"
+        else:
+            cure = "a handle: .outcome() tells how it ended, .result() raises its error"
+        return {"text/plain": f"{self!r}\n{cure}"}
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Handle):
+            return self is other
+        raise self._misuse("compared")
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise UsageError(f"{self.label} is a handle, which can't be saved: save its .result()")
+
+    def _misuse(self, how: str) -> UsageError:
+        return UsageError(
+            f"{self.label} is a handle, not its value, and can't be {how}: ask for `.result()` "
+            f"(or `await` it) first"
+        )
+
+
+def _refuse(how: str) -> Callable[..., Any]:
+    def refused(self: Handle[Any], *_: object) -> Any:
+        raise self._misuse(how)
+
+    return refused
+
+
+_BINARY = "add sub mul matmul truediv floordiv mod pow and or xor lshift rshift"
+_MISUSES = {
+    "used as a truth value": ("bool",),
+    "compared": ("lt", "le", "gt", "ge"),
+    "indexed": ("getitem", "setitem", "delitem", "contains"),
+    "looped over": ("iter", "next", "len", "reversed"),
+    "turned into a number": ("int", "float", "complex", "index", "round"),
+    "called": ("call",),
+    "calculated with": (
+        *(prefix + name for name in _BINARY.split() for prefix in ("", "r", "i")),
+        *("neg", "pos", "abs", "invert"),
+    ),
+}
+for _how, _names in _MISUSES.items():
+    for _name in _names:
+        setattr(Handle, f"__{_name}__", _refuse(_how))
+
+
+class StepHandle(Handle[T_co]):
+    """A step's or a timer's handle."""
+
+    __slots__ = (
+        "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
+        "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
+        "kind", "label_text", "last_attempt", "lost", "parent", "pause", "pending", "ran",
+        "replayed", "retracted", "running", "seconds", "seen", "source", "started",
+        "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
+    )  # fmt: skip
+
+    def __init__(
+        self, order: Order, place: int, call: Call, *, kind: str = "step", parent: int | None
+    ) -> None:
+        super().__init__(order, place, call.name, call.id)
+        self.kind = kind
+        self.call = call
+        self.parent = parent
+        self.version: Version | None = None
+        self.work: Work | None = None
+        self.label_text = ""
+        self.checkpoint: Checkpoint | None = None
+        self.cancelled_by_race: Checkpoint | None = None
+        self.ending: Ending | None = None
+        self.running: Running | None = None
+        self.source: Handle[Any] | None = None
+        self.started = False
+        self.deferred = False
+        self.demanded = False
+        self.delivered: object = None
+        self.follower: Destination | None = None
+        self.seen = False
+        self.held = False
+        self.lost = False
+        self.ran = False
+        self.replayed = False
+        self.retracted = False
+        self.upstream: tuple[Handle[Any], ...] = ()
+        self.pending = 0
+        self.code = b""
+        self.why = ""
+        self.seconds = 0.0
+        self.failed_attempts = 0
+        self.last_attempt = 0
+        self.attempt_errors: tuple[str, ...] = ()
+        self.wake_time: float | None = None
+        self.timer_seconds = 0.0
+        self.until: float | None = None
+        self.cancel_timer: Callable[[], None] | None = None
+        self.pause: Pause | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and short arguments, secrets masked."""
+        return self.label_text or self.name
+
+    @property
+    def state(self) -> str:
+        """A word for how far it is."""
+        if self.durable:
+            return super().state
+        if self.deferred:
+            return "not started"
+        return "running" if self.running is not None else "waiting"
+
+    @property
+    def pair(self) -> Identity:
+        """(call, version); a version not yet known is zeros."""
+        return self.call.id, self.version.id if self.version else bytes(16)
+
+    @property
+    def code_digest(self) -> bytes:
+        """The digest of its code, in 16 bytes; a timer's are zeros."""
+        return (self.version.code if self.version else self.code) or bytes(16)
+
+    def receive(self) -> T_co:
+        """Give the value or raise the error, with the step's output before it."""
+        value: T_co = self._order.receive(self)
+        return value
+
+    def fresh(self) -> Any:
+        """Give the value decoded anew; of an error, the error."""
+        return self._order.fresh(self)
+
+    def error(self) -> BaseException | None:
+        """Give the error it ended with."""
+        return None if self.ended is Kind.VALUE else self._order.error_of(self)
+
+    def leaves(self) -> Iterable[StepHandle[Any]]:
+        """Give itself."""
+        return (self,)
+
+    def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
+        """Start it if it is not started; what it waits for is asked for once."""
+        self.asked = self.asked or asked
+        if self.started or self.number:
+            return []
+        self._order.demand(self, rearm=rearm)
+        if not self.pending or self.demanded:
+            return []
+        self.demanded = True
+        return [(upstream, True, False) for upstream in self.upstream]
+
+    def take_checkpoint(self, found: Checkpoint) -> None:
+        """End as a checkpoint says. The run's lock is held."""
+        self.checkpoint = found
+        self.number, self.ended = found.number, found.kind
+        self.started = self.replayed = True
+        # What replays was seen, or it would have been taken out.
+        self.seen = True
+
+    def let_go(self) -> None:
+        """Forget what only a body under way needs: a long notebook holds many handles."""
+        self.work = self.running = self.cancel_timer = self.pause = self.observers = None
+        self.upstream = ()
+
+    def take_from(self, failed: Handle[Any]) -> None:
+        """End with an upstream's error and number. The run's lock is held."""
+        self.number, self.ended = failed.number, failed.ended
+        self.ending = Ending(failed.ended or Kind.ERROR, error=failed.error())
+        self.source = failed
+        self.started = True
+
+    def see(self) -> None:
+        """Make it durable that its error, or the upstream's that it passes on, is seen."""
+        source: Handle[Any] = self
+        while isinstance(source, StepHandle) and source.source is not None:
+            source = source.source
+        if source is not self:
+            source.see()
+        elif self.ended is Kind.ERROR:
+            self._order.see(self)
+
+
+def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable[Handle[Any]]:
+    """Give the handles among arguments, alone or inside lists, tuples and dicts, in order."""
+    stack: list[Any] = [*reversed(keywords.values()), *reversed(arguments)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Handle):
+            yield value
+        elif type(value) is list or type(value) is tuple:
+            stack.extend(reversed(value))
+        elif type(value) is dict:
+            stack.extend(reversed(value.values()))
+
+
+def with_values(
+    arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give arguments in which each handle is replaced by its value, decoded anew."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, Handle):
+            return value.fresh()
+        if type(value) is list:
+            return [replaced(one) for one in value]
+        if type(value) is tuple:
+            return tuple(replaced(one) for one in value)
+        if type(value) is dict:
+            return {key: replaced(one) for key, one in value.items()}
+        return value
+
+    return tuple(replaced(one) for one in arguments), {
+        key: replaced(one) for key, one in keywords.items()
+    }

@@ -1,0 +1,1 @@
+"""A store, asked and put in order from outside a run."""

@@ -1,0 +1,164 @@
+"""Questions about a store: its runs, their steps, why each ran, any SQL.
+
+Invariant: a question makes no store and changes none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbdurable import store as stores
+from nbdurable.api.configuration import default_store
+from nbdurable.api.open_stores import reading
+from nbdurable.codec.values import decode
+from nbdurable.errors import StoreError, UsageError
+from nbdurable.records import RunStatus, RunSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from nbdurable.store import Store
+
+
+def runs(
+    store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
+) -> list[RunSummary]:
+    """Give a line about each run of the store, newest first; none if there is no store.
+
+    Args:
+        store: The DuckDB file; by default the one that a durable cell would use.
+        wait: How many seconds to wait for another process to let go of it.
+    """
+    with reading(store, wait) as opened:
+        return stores.summaries(opened) if opened is not None else []
+
+
+def unfinished(
+    store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
+) -> list[RunSummary]:
+    """Give the newest run of each name where that run has not finished; as `runs`."""
+    newest: dict[str, RunSummary] = {}
+    for summary in runs(store, wait=wait):
+        newest.setdefault(summary.name, summary)
+    return [
+        summary
+        for summary in newest.values()
+        if summary.status is not RunStatus.FINISHED and summary.executions
+    ]
+
+
+def status(store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give, for the newest run of each name, how far it is."""
+    return _rows(
+        store,
+        "SELECT workflow, status, saved, executions, created FROM nbdurable.runs "
+        "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
+        "ORDER BY created DESC",
+    )
+
+
+def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give the steps of the newest run called `name`, or of the newest run."""
+    return _rows(
+        store,
+        "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
+        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        [name],
+    )
+
+
+def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give, for each step of the newest run called `name`, why it ran when it last did."""
+    return _rows(
+        store,
+        "SELECT label AS step, status, why, execution, started "
+        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        [name],
+    )
+
+
+def query(sql: str, store: str | Path | None = None) -> Any:
+    """Run SQL over the store, its views in reach by their names, and ``step('load')``.
+
+    ``FROM step('load')`` is the table that a step called, or labelled, `load` gave: its
+    newest outcome in the newest run that has one.
+
+    Returns:
+        A pandas DataFrame where pandas is installed, else a list of dicts; None
+        for a statement without a result.
+
+    Raises:
+        StoreError: DuckDB's own message.
+        UsageError: No finished step has that name, or several have; or its value is no
+            table.
+        CodecError: The step's value is not signed by this user's key, or can't be
+            restored.
+    """
+    with reading(store) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {store or default_store()} yet")
+        return opened.frame(sql, _tables(opened, sql))
+
+
+def answer(sql: str, store: str | Path | None = None) -> list[dict[str, object]]:
+    """Give what `query` gives, as rows of plain values; none for a statement without result."""
+    with reading(store) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {store or default_store()} yet")
+        columns, rows = opened.table(sql, _tables(opened, sql))
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _tables(opened: Store, sql: str) -> dict[str, object]:
+    """Give the values of the steps that a query names."""
+    return {name: _value_of(opened, name) for name in {one.name for one in stores.mentions(sql)}}
+
+
+def _value_of(opened: Store, name: str) -> object:
+    found = opened.values_of(name, limit=_LABELS_LISTED + 1)
+    if not found:
+        raise UsageError(f"step({name!r}): no step of that name or label has finished")
+    if len(found) > 1:
+        labels = ", ".join(f"step({one.label!r})" for one in found[:_LABELS_LISTED])
+        more = ", and more" if len(found) > _LABELS_LISTED else ""
+        raise UsageError(f"step({name!r}): there are several; say which: {labels}{more}")
+    value = decode(found[0].payload, found[0].pieces, opened.objects)
+    if not _is_table(value):
+        raise UsageError(
+            f"step({name!r}): its value is a {type(value).__name__}, and SQL asks tables: a "
+            f"DataFrame of pandas or polars, or an Arrow table"
+        )
+    return value
+
+
+def _is_table(value: object) -> bool:
+    """Tell whether DuckDB can read a value as a table, by what its library calls it."""
+    kinds = {(kind.__module__.split(".")[0], kind.__name__) for kind in type(value).__mro__}
+    return bool(kinds & _TABLES)
+
+
+_LABELS_LISTED = 8
+_TABLES = {
+    ("pandas", "DataFrame"),
+    ("polars", "DataFrame"),
+    ("polars", "LazyFrame"),
+    ("pyarrow", "Table"),
+    ("pyarrow", "RecordBatch"),
+}
+
+
+_NEWEST = (
+    "(SELECT run FROM nbdurable.runs WHERE workflow = $1 OR $1 IS NULL "
+    "ORDER BY created DESC LIMIT 1)"
+)
+
+
+def _rows(
+    store: str | Path | None, sql: str, parameters: Sequence[object] = ()
+) -> list[dict[str, object]]:
+    with reading(store) as opened:
+        if opened is None:
+            return []
+        columns, rows = opened.answer(sql, parameters)
+        return [dict(zip(columns, row, strict=True)) for row in rows]

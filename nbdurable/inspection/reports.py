@@ -1,0 +1,231 @@
+"""What is asked about a store from outside a notebook, as rows, for people and programs.
+
+Invariant: a store that is missing is an error and is never made; times are aware,
+so that whoever prints them can say where they are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbdurable import store as stores
+from nbdurable.api import configuration
+from nbdurable.errors import StoreError, UsageError
+
+from . import queries as questions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nbdurable.store import Survey
+
+    from .maintenance import Collected
+
+Row = dict[str, object]
+
+
+def store_at(named: str | Path | None) -> str:
+    """Give the store that is meant: a store's path, a notebook's, or the default one.
+
+    Raises:
+        StoreError: There is none.
+    """
+    place = configuration.default_store() if named is None else str(named)
+    if place.endswith(".ipynb"):
+        place = configuration.store_of(Path(place))
+    place = stores.place_of(place)
+    if not Path(place).is_file():
+        raise StoreError(
+            f"there is no store at {place}; name one, or its notebook, with --store, or run this "
+            f"in the notebook's folder with NBDURABLE_STORE set"
+        )
+    return place
+
+
+# --- Rows --------------------------------------------------------------------------------
+
+
+def runs(store: str) -> list[Row]:
+    """Give a row a run, newest first."""
+    return [
+        {
+            "name": one.name,
+            "status": str(one.status),
+            "saved": one.saved,
+            "in_flight": one.in_flight,
+            "executions": one.executions,
+            "created": datetime.fromtimestamp(one.created, UTC),
+            "last_started": datetime.fromtimestamp(one.last_started, UTC),
+            "last_ended": (
+                None if one.last_ended is None else datetime.fromtimestamp(one.last_ended, UTC)
+            ),
+            "run": one.id,
+        }
+        for one in questions.runs(store)
+    ]
+
+
+def steps(store: str, name: str | None) -> list[Row]:
+    """Give a row a step of the newest run called `name`, or of the newest run.
+
+    Raises:
+        UsageError: No run has that name.
+    """
+    return aware(questions.steps(_known(store, name), store))
+
+
+def why(store: str, name: str | None) -> list[Row]:
+    """Give why each step ran when it last did; as `steps`."""
+    return aware(questions.why(_known(store, name), store))
+
+
+def _known(store: str, name: str | None) -> str | None:
+    if name is not None:
+        names = {one.name for one in questions.runs(store)}
+        if name not in names:
+            raise no_run(name, names)
+    return name
+
+
+def no_run(name: str, names: Iterable[str]) -> UsageError:
+    """Give the error that says that no run has this name, and which is meant, or there is."""
+    return UsageError(f"no run is called {name}{instead(name, names)}")
+
+
+def instead(name: str, names: Iterable[str]) -> str:
+    """Say which of the names that there are is meant, or which there are."""
+    known = sorted(set(names))
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f": did you mean {near[0]}?"
+    return f"; there are {', '.join(known)}" if known else "; there are none yet"
+
+
+def aware(rows: list[Row]) -> list[Row]:
+    """Say of the views' times that they are in UTC."""
+    return [
+        {
+            name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def plain(value: object) -> object:
+    """Give a value of SQL as JSON has it: ISO times, hexadecimal bytes, no NaN."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.hex()
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case dict():
+            return {str(key): plain(one) for key, one in value.items()}
+        case _:
+            return str(value)
+
+
+def as_json(value: object) -> str:
+    """Write a value as JSON that every reader reads."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    # A lone surrogate is no text to UTF-8; JSON has a way to write it.
+    return text if text.isascii() or _is_text(text) else json.dumps(plain(value))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def size_of(size: float) -> str:
+    """Say a number of bytes for a person."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - that is what the units are
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
+
+
+# --- Trust -------------------------------------------------------------------------------
+
+
+def told(found: Survey) -> str:
+    """Say in a few lines what a survey found, before the steps that it lists."""
+    size = sum(one.bytes for one in found.steps)
+    whose = "your key signed this store" if found.ours else "another key signed this store"
+    counts = f"{len(found.runs)} runs, {len(found.steps)} saved steps, {size_of(size)} of values"
+    lines = [
+        f"{found.path}: {whose}",
+        f"{counts}; {found.unsigned} outcomes and decisions are not signed with your key",
+        *(f"contradicts itself: {problem}" for problem in found.problems),
+    ]
+    return "\n".join(lines)
+
+
+def surveyed(found: Survey) -> list[Row]:
+    """Give a row a step of a survey."""
+    return [
+        {
+            "workflow": one.workflow,
+            "step": one.label,
+            "outcome": one.kind,
+            "started": _instant(one.started),
+            "seconds": one.seconds,
+            "bytes": one.bytes,
+        }
+        for one in found.steps
+    ]
+
+
+def _instant(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None  # whoever wrote a foreign store may say anything
+
+
+# --- What is no longer needed --------------------------------------------------------------
+
+
+def collected(found: Collected) -> list[Row]:
+    """Give a row a run of which something is no longer needed."""
+    return [
+        {
+            "name": one.name,
+            "what": "a run that a newer one replaced" if one.whole else "superseded outcomes",
+            "outcomes": one.outcomes,
+            "bytes": one.size,
+            "created": _instant(one.created),
+            "run": one.run,
+        }
+        for one in found.found
+    ]
+
+
+def collected_told(found: Collected, how: str) -> str:
+    """Say in a line what was found, or taken out; `how` takes it out."""
+    outcomes = sum(one.outcomes for one in found.found)
+    what = f"{outcomes:,} outcomes of {size_of(sum(one.size for one in found.found))}"
+    if found.files:
+        what += f", and {found.files:,} object files of {size_of(found.files_size)}"
+    if not found.found and not found.files:
+        return "there is nothing that is no longer needed"
+    if not found.removed:
+        return f"no longer needed: {what}; `{how}` takes them out, for good"
+    smaller = f"; the database is {size_of(found.freed)} smaller" if found.freed else ""
+    return f"taken out: {what}{smaller}"

@@ -1,0 +1,80 @@
+"""Which cell of the notebook runs under which name.
+
+Invariant: where the front end tells cells apart, a name is one cell's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from nbdurable.errors import UsageError
+
+from . import shell as kernel
+from . import source as cell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+@dataclass(slots=True)
+class _Owner:
+    name: str
+    count: int
+
+
+class _Names:
+    """Which cell of the notebook runs under which name."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, _Owner] = {}
+
+    def claim(self, name: str, shell: InteractiveShell) -> None:
+        """Give ``name`` to the running cell, where the front end tells cells apart.
+
+        Raises:
+            UsageError: Another cell has it, and is still there.
+        """
+        if (running := kernel.cell_id(shell)) is None:
+            return
+        for other, owner in list(self._owners.items()):
+            if owner.name != name or other == running:
+                continue
+            path = kernel.notebook(shell)
+            if path is None or not _is_gone(other, running, name, path):
+                raise UsageError(
+                    f"{name} is the name of another cell of this notebook, the one run as "
+                    f"In [{owner.count}]: give one of the two another name, or, if that cell "
+                    f"is gone, {'save the notebook' if path else 'restart the kernel'} and run "
+                    f"this one again"
+                )
+            del self._owners[other]
+        self._owners[running] = _Owner(name, shell.execution_count - 1)
+
+
+def _is_gone(other: str, running: str, name: str, path: Path) -> bool:
+    """Tell whether the saved notebook has lost the other cell, or its name.
+
+    A file that doesn't know the running cell is older than both: it can't tell.
+    """
+    cells = kernel.saved_cells(path)
+    if running not in cells:
+        return False
+    if other not in cells:
+        return True
+    header = cell.header_of(cells[other])
+    return header is None or ("{" not in header and name not in header)
+
+
+_NAMES: Final = _Names()
+
+
+def claim(name: str, shell: InteractiveShell) -> None:
+    """Give ``name`` to the running cell, where the front end tells cells apart.
+
+    Raises:
+        UsageError: Another cell has it, and is still there.
+    """
+    _NAMES.claim(name, shell)

@@ -1,0 +1,194 @@
+"""The notebook's door: ``%%durable``, ``%durable``, and the extension's loading.
+
+A line is parsed (`cell`), the session is called, the view is shown; nothing is
+computed here. Loading twice is loading once, and costs no import of DuckDB or
+of a widget library.
+
+Invariant: whatever happens in a durable cell happens as in a plain cell: its
+values, its errors with their lines, its interrupt. A mistake in using nbdurable
+is one line.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from IPython import get_ipython
+from IPython.core.error import InputRejected
+from IPython.core.magic import no_var_expand
+
+from nbdurable.api import configuration
+from nbdurable.errors import CodecError, StoreError, UsageError
+from nbdurable.inspection import maintenance
+from nbdurable.inspection import queries as questions
+from nbdurable.view.notice import Notice
+
+from . import displays
+from . import shell as kernel
+from . import source as cell
+from .tracebacks import _SENTENCES, _one_line
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+# --- A cell, running ------------------------------------------------------------
+
+
+# --- The shell's hooks ----------------------------------------------------------
+
+
+def _mark(lines: list[str]) -> list[str]:
+    return cell.mark(cell.asked(lines))
+
+
+# IPython leaves such a transform out when it asks whether the input is complete:
+# a terminal then waits for the body, as after any other cell magic.
+_mark.has_side_effects = True  # type: ignore[attr-defined]
+
+
+class _Wrapper(ast.NodeTransformer):
+    """The AST transformer that puts a marked cell inside its run."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def visit(self, tree: ast.AST) -> ast.AST:
+        """Wrap a marked cell; should that fail, refuse it rather than run it bare."""
+        if not isinstance(tree, ast.Module):
+            return tree
+        try:
+            return cell.wrap(
+                tree,
+                autoawait=self._shell.autoawait,
+                interactivity=self._shell.ast_node_interactivity,
+            )
+        except Exception as error:
+            raise InputRejected(f"%%durable could not read this cell: {error}") from error
+
+
+@no_var_expand
+def durable_cell(line: str, body: str) -> object:
+    """Run the cell as a durable workflow.
+
+    ::
+
+        %%durable NAME [--new] [--max-age AGE] [--keep] [--executor E]
+                       [--limit N] [--tee] [--quiet] [--strict]
+
+    Steps that the cell calls or starts are saved as they finish. When the cell
+    runs again, after a restart or a crash, what was saved is replayed and only
+    the rest runs. NAME takes {expressions}: ``%%durable etl-{day}`` is a run a
+    day.
+
+    --new           never replay a finished run (an unfinished one is resumed)
+    --max-age AGE   start anew when the last checkpoint is older: 90, 30m, 12h, 7d
+    --keep          accept saved outcomes whose code has changed
+    --executor E    where steps run: threads, process, dask, or an executor's variable
+    --limit N       at most N steps at a time
+    --tee           stream every step's output live
+    --quiet         no status view
+    --strict        raise where something would be left out or not saved
+    """
+    # A %%durable cell comes here only by `run_cell_magic`: the input transformer
+    # has first hand on what is typed. As %%time does, then: no second run_cell.
+    shell = get_ipython()
+    assert shell is not None
+    source = shell.transform_cell(f"{cell.MAGIC} {line}\n{body}")
+    name = shell.compile.cache(source)
+    tree = shell.compile.ast_parse(source, filename=name)
+    if cell.awaits_at_top(tree.body):
+        raise UsageError("a %%durable cell that awaits can't be run by another magic")
+    *first, last = shell.transform_ast(tree).body
+    value = None
+    if isinstance(last, ast.Expr):
+        value = last.value
+    else:
+        first.append(last)
+    exec(shell.compile(ast.Module(first, []), name, "exec"), shell.user_ns)  # noqa: S102
+    if value is None:
+        return None
+    return eval(shell.compile(ast.Expression(value), name, "eval"), shell.user_ns)  # noqa: S307
+
+
+# --- %durable -------------------------------------------------------------------
+
+
+@no_var_expand
+def durable_line(line: str) -> object:
+    """Look at the durable runs of this notebook: ``%durable`` alone lists how."""
+    from . import commands  # noqa: PLC0415 - click and rich wait until somebody asks
+
+    shell = get_ipython()
+    assert shell is not None
+    return commands.run(shell, line)
+
+
+def _complete(shell: InteractiveShell, event: Any) -> list[str]:
+    from . import commands  # noqa: PLC0415 - likewise
+
+    return commands.complete(shell, event)
+
+
+_LOAD_WAIT_SECONDS: Final = 1.0
+"""Loading waits no longer for the store: the first durable cell waits, and says who holds it."""
+
+# --- Loading --------------------------------------------------------------------
+
+
+def load(shell: InteractiveShell) -> None:
+    """Put the magics into ``shell``, once, and tell what is unfinished."""
+    unload(shell)
+    shell.input_transformers_cleanup.append(_mark)
+    shell.ast_transformers.append(_Wrapper(shell))
+    untyped: Any = shell
+    untyped.register_magic_function(durable_line, "line", "durable")
+    untyped.register_magic_function(durable_cell, "cell", "durable")
+    untyped.set_hook("complete_command", _complete, str_key="%durable")
+    displays.capture_displays(shell)
+    configuration.set_notebook(kernel.notebook(shell))
+    if not Path(configuration.default_store()).is_file():
+        for name in maintenance.earlier_names():
+            print(  # noqa: T201 - told as the extension loads
+                f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
+                f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them"
+            )
+        return
+    try:
+        found = questions.unfinished(wait=_LOAD_WAIT_SECONDS)
+    except (StoreError, CodecError) as error:
+        print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
+    else:
+        if found:
+            _tell(shell, Notice(found, time.time()))
+
+
+def _tell(shell: InteractiveShell, notice: Notice) -> None:
+    """Show what is unfinished: in a panel where a person looks, in lines elsewhere."""
+    if kernel.in_kernel(shell) and kernel.watched(shell):
+        publisher: Any = shell.display_pub
+        publisher.publish(notice.bundle)
+    else:
+        notice.print()
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics out again; what was never loaded is left alone.
+
+    By module name: after an autoreload the objects are others than those loaded.
+    """
+    cleanup, trees = shell.input_transformers_cleanup, shell.ast_transformers
+    cleanup[:] = [t for t in cleanup if getattr(t, "__module__", "") != __name__]
+    trees[:] = [t for t in trees if type(t).__module__ != __name__]
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("durable", None)
+    if (completers := shell.strdispatchers.get("complete_command")) is not None:
+        completers.strs.pop("%durable", None)
+    displays.release_displays(shell)
+
+
+for _kind in _SENTENCES:
+    _kind._render_traceback_ = _one_line

@@ -1,0 +1,1 @@
+"""One step: its options, its attempts."""

@@ -1,0 +1,442 @@
+"""The life of one step: its options, its attempts, how an attempt ends.
+
+Invariant: an attempt gives exactly one `Ending`, and only to whom it belongs at
+that moment: one that was fenced (timed out, cancelled, let go) gives it to
+nobody. What a body returned has been encoded and decoded once before it leaves
+this module, so the first run hands out what replay will.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars  # noqa: TC003 - dataclass fields are read at run time
+import functools
+import inspect
+import os
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import tenacity
+
+from nbdurable.codec.outcomes import settle_error, settle_value
+from nbdurable.errors import (
+    EncodeError,
+    InputMovedError,
+    StepCancelledError,
+    StepTimeoutError,
+    StoreError,
+    UsageError,
+)
+from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
+from nbdurable.fingerprint import Print, contains
+from nbdurable.interrupts import arrived, may_be_from_outside
+from nbdurable.labels import printable
+from nbdurable.output.capture import Capture, Destination
+from nbdurable.output.streams import Capturing
+from nbdurable.records import Kind, Message, Payload, RetryPolicy
+
+if TYPE_CHECKING:
+    from nbdurable.codec.values import Objects
+
+    from .options import StepOptions
+
+_SIGNS_OF_ANOTHER_LOOP = (
+    "bound to a different event loop",  # asyncio's and anyio's locks, events, queues
+    "attached to a different loop",  # a future or task that is awaited
+    "belongs to a different loop",  # one that is waited for with others
+    "Event loop is closed",  # a connection of a client whose loop has ended
+)
+"""What asyncio says, Python 3.11 to 3.13, of what was made on another loop."""
+
+
+_SIGN_OF_SETTINGS = "same database file with a different configuration"
+"""What DuckDB says to a second connection of a process that has other settings."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What a step runs, and the inputs under whose identity it will be saved.
+
+    ``loop`` is that of the code that started an async step, None where that code does
+    not await: then it could not give its loop to the step while it waits for it.
+    """
+
+    label: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    options: StepOptions
+    code: Print | None
+    inputs: Print | None
+    context: contextvars.Context
+    is_async: bool
+    objects: Objects | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    strict: bool = False
+    limits: tuple[Room, ...] = ()
+
+    def moved(self) -> tuple[tuple[str, object], ...]:
+        """Give the inputs, by name, that are no longer what was digested at `go`."""
+        found: tuple[tuple[str, object], ...] = ()
+        if self.inputs is not None:
+            found = self.inputs.moved()
+        if self.code is not None:
+            found += self.code.moved()
+        return found
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an attempt ended.
+
+    ``payload`` is None where nothing may be saved; ``unsaved`` then says why. ``raised`` is
+    the error as the body raised it, where ``error`` is what its payload gives back.
+    ``interrupt`` is an exception that is no outcome (an interrupt from outside, a
+    StoreError): it is handed over and never saved.
+    """
+
+    kind: Kind
+    value: Any = None
+    error: BaseException | None = None
+    raised: BaseException | None = None
+    payload: Payload | None = None
+    messages: tuple[Message, ...] = ()
+    shown_at: Destination | None = None
+    unshown: tuple[Message, ...] = ()
+    unsaved: str = ""
+    note: str = ""
+    interrupt: bool = False
+    final: bool = False
+
+    def keep(self, capture: Capture) -> None:
+        """Take what an attempt has written, and what of it was not shown live, and where."""
+        self.messages = capture.finished()
+        self.shown_at, self.unshown = capture.destination, capture.unsent
+
+
+class Running:
+    """One live attempt; whoever holds it decides who gets its ending.
+
+    ``stop`` ends its body where that can be, once its ending is nobody's;
+    ``stop_timer`` its timeout; ``body`` is where a thread's body stands. ``over`` is for
+    good: an interrupted one is not over.
+    """
+
+    __slots__ = (
+        "_lock", "_target", "body", "capture", "ending", "number", "over", "started", "stop",
+        "stop_timer",
+    )  # fmt: skip
+
+    def __init__(self, number: int, started: float) -> None:
+        self.capture = Capture()
+        self._lock = threading.Lock()
+        self._target: Callable[[Ending], None] | None = None
+        self.ending: Ending | None = None
+        self.over = False
+        self.number = number
+        self.started = started
+        self.body: Any = None  # a scope, which is a floor above
+        self.stop: Callable[[], object] = _nothing
+        self.stop_timer: Callable[[], object] = _nothing
+
+    def end(self, ending: Ending) -> None:
+        """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
+        self.over = not ending.interrupt
+        self.stop_timer()
+        with self._lock:
+            target, self._target = self._target, None
+            if target is None:
+                self.ending = ending
+                return
+        target(ending)
+
+    def fence(self) -> bool:
+        """Take the attempt from its owner; False if it has ended already."""
+        with self._lock:
+            owned, self._target = self._target is not None, None
+            return owned
+
+    def adopt(self, target: Callable[[Ending], None]) -> None:
+        """Give a fenced attempt a new owner, at once if it has ended meanwhile."""
+        with self._lock:
+            if self.ending is None:
+                self._target = target
+                return
+            ending = self.ending
+        target(ending)
+
+
+def _nothing() -> None:
+    """Stop a body that can't be stopped."""
+
+
+def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
+    """Run a sync body once, in this thread and `context`."""
+    refused = _refuse_moved(work)
+    if refused is not None:
+        return refused
+    process = os.getpid()
+    try:
+        value = context.run(_call, work, capture)
+    except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        if os.getpid() != process:
+            _leave_fork(work, error)
+        # In the main thread a person may have interrupted it without a signal, by a key.
+        in_main = threading.current_thread() is threading.main_thread()
+        return _raised(work, error, interrupt=in_main and isinstance(error, KeyboardInterrupt))
+    if os.getpid() != process:
+        _leave_fork(work, None)
+    return _returned(work, value)
+
+
+async def attempt_async(work: Work, capture: Capture) -> Ending:
+    """Run an async body once, in this task; the task runs in `work`'s context."""
+    refused = _refuse_moved(work)
+    if refused is not None:
+        return refused
+    with Capturing(capture):
+        return await _await(work)
+
+
+async def _await(work: Work) -> Ending:
+    timeout = asyncio.timeout(work.options.timeout)
+    process, interrupts, task = os.getpid(), arrived(), asyncio.current_task()
+    try:
+        async with timeout:
+            value = await work.function(*work.arguments, **work.keywords)
+    except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
+        if os.getpid() != process:
+            _leave_fork(work, error)
+        if isinstance(error, TimeoutError) and timeout.expired():
+            return timed_out(work)
+        if _is_of_another_loop(error):
+            _note_loop(work, error)
+        if isinstance(error, GeneratorExit):
+            return _raised(work, error, interrupt=not _is_running(task))
+        interrupt = isinstance(error, KeyboardInterrupt) and may_be_from_outside(interrupts)
+        return _raised(work, error, interrupt=interrupt)
+    if os.getpid() != process:
+        _leave_fork(work, None)
+    return _returned(work, value)
+
+
+def _is_running(task: asyncio.Task[Any] | None) -> bool:
+    """Tell whether a loop runs `task` now; else its coroutine is being closed from outside."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs in this thread
+        return False
+
+
+def _raised(work: Work, error: BaseException, *, interrupt: bool) -> Ending:
+    """Return the ending of a body that raised: all are outcomes but interrupts from outside.
+
+    The engine's own cancellation needs no mention: such an attempt has been fenced.
+    """
+    if interrupt or isinstance(error, StoreError):
+        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
+    if isinstance(error, asyncio.CancelledError):
+        # As itself it would cancel the task of whoever asks for this outcome.
+        cancelled = StepCancelledError(work.label, "its body was cancelled from inside")
+        cancelled.__cause__ = error
+        error = cancelled
+    return _failed(work, error)
+
+
+def _leave_fork(work: Work, error: BaseException | None) -> NoReturn:
+    """End a forked child that came back from a body: what it has belongs to its parent."""
+    how = "" if error is None else f" by {explain(error)}"
+    line = (
+        f"nbdurable: a forked child (pid {os.getpid()}) came back from the body of {work.label}"
+        f"{how}: it ends here and nothing of it is saved; end it in the body, with os._exit()\n"
+    )
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode("utf-8", "replace"))
+    code = error.code if isinstance(error, SystemExit) else error is not None
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+def _is_of_another_loop(error: BaseException | None) -> bool:
+    """Tell whether an error, its cause, or one of a group is asyncio's about a wrong loop."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_of_another_loop, error.exceptions))
+    if isinstance(error, RuntimeError | ValueError) and any(
+        sign in str(error) for sign in _SIGNS_OF_ANOTHER_LOOP
+    ):
+        return True
+    return (
+        error is not None and error.__cause__ is not error and _is_of_another_loop(error.__cause__)
+    )
+
+
+def _note_loop(work: Work, error: BaseException) -> None:
+    """Say on which loop the body ran, and what to do."""
+    if work.loop is None:
+        where = "nbdurable's background event loop, since the code that started it does not await"
+        cure = "in a cell that awaits, async steps run on the cell's own loop"
+    else:
+        where = "the event loop of the code that started it, since that awaits"
+        cure = "make it in that code, while that loop runs"
+    note = (
+        f"{work.label} ran on {where}. What asyncio has bound to another loop (a lock, a queue, a "
+        f"client's connection) can't be used there: make it inside the step; or {cure}."
+    )
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def note_settings(error: BaseException | None) -> None:
+    """Say why DuckDB refuses a connection with settings to a store that is in use."""
+    if type(error).__name__ != "ConnectionException" or _SIGN_OF_SETTINGS not in str(error):
+        return
+    note = (
+        "nbdurable has this file open as its store while a durable cell runs, and shortly after. "
+        "In this kernel duckdb.connect(path) without read_only= and config= shares it; settings "
+        "can be made afterwards, by SET."
+    )
+    if error is not None and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def timed_out(work: Work) -> Ending:
+    """Give the ending of an attempt that took longer than the step's timeout."""
+    return failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+
+
+def failure(error: BaseException, *, final: bool = False) -> Ending:
+    """Return the ending for `error`, saved if it can be encoded; `final` forbids a retry.
+
+    Its note, which names no step yet, says what of the error is not as it was.
+    """
+    ending = Ending(Kind.ERROR, error=error, raised=error, final=final)
+    try:
+        ending.payload, ending.error, as_text = settle_error(error)
+    except EncodeError as reason:
+        cure = "" if reason.cure else "; raise an error that holds only what pickles"
+        ending.unsaved = str(reason)
+        ending.note = f"not saved: {reason}{cure}"
+    else:
+        if as_text:
+            names = ", ".join(f"`{name}`" for name in as_text)
+            ending.note = f"of its error, {names} can't be pickled and came back as text"
+    return ending
+
+
+def unsaved_failure(error: BaseException, reason: str) -> Ending:
+    """Give the ending for an `error` that must not be saved and not be retried."""
+    return Ending(Kind.ERROR, error=error, unsaved=reason, final=True)
+
+
+def backoff(policy: RetryPolicy, failed: int) -> float:
+    """Give the wait in seconds after the `failed`-th failure, with jitter."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = failed
+    wait = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)
+    jitter = tenacity.wait_random(0, policy.backoff / 4)
+    return float(min(policy.max_backoff, wait(state) + jitter(state)))
+
+
+def explain(error: BaseException) -> str:
+    """Give an error in one line: its class and the first line of its message, without notes."""
+    told = traceback.TracebackException(type(error), error, None)
+    told.__notes__ = None
+    lines = "".join(told.format_exception_only()).strip().splitlines()
+    # Above a SyntaxError's message stand its file and its line.
+    return printable(lines[-1 if isinstance(error, SyntaxError) else 0])
+
+
+def arguments_text(work: Work | None) -> str:
+    """Give ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
+    if work is None or work.inputs is None:
+        return ""
+    return printable(";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts]))
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether calling `function` gives a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an instance with an async __call__
+    )
+
+
+def _call(work: Work, capture: Capture) -> Any:
+    with Capturing(capture):
+        return work.function(*work.arguments, **work.keywords)
+
+
+def _refuse_moved(work: Work) -> Ending | None:
+    moved = work.moved()
+    if not moved:
+        return None
+    error = InputMovedError(work.label, tuple(f"`{name}`" for name, _ in moved))
+    return unsaved_failure(error, "an input moved before the body ran")
+
+
+def _failed(work: Work, error: BaseException) -> Ending:
+    note_settings(error)
+    moved = work.moved()
+    ending = failure(error, final=bool(moved))
+    notes = [ending.note] if ending.note else []
+    if moved and work.options.policy.retries:
+        names = ", ".join(f"`{name}`" for name, _ in moved)
+        notes.append(f"not retried, since its body had changed {names}")
+    if notes:
+        ending.note = f"{work.label}: {'; '.join(notes)}"
+    if ending.payload is None and work.strict:
+        return failure(EncodeError(f"{work.label}: {ending.unsaved}"), final=True)
+    return ending
+
+
+def _returned(work: Work, value: Any) -> Ending:
+    refused = _refuse_value(work, value)
+    if refused is not None:
+        return unsaved_failure(refused, "its result can't be an outcome")
+    try:
+        payload, decoded = settle_value(value, work.objects)
+    except EncodeError as error:
+        if work.strict:
+            return unsaved_failure(EncodeError(f"{work.label}: {error}"), str(error))
+        cure = "" if error.cure else "; return something that pickles, or strip it first"
+        note = f"{work.label}: not saved: {error}{cure}"
+        return Ending(Kind.VALUE, value=value, unsaved=str(error), note=note)
+    except StoreError as error:
+        # No outcome: it was not the step that failed, and its value can't be made durable.
+        return Ending(Kind.ERROR, error=error, interrupt=True, unsaved=str(error))
+    ending = Ending(Kind.VALUE, value=decoded, payload=payload)
+    moved = work.moved()
+    if moved:
+        _note_moved(work, ending, value, moved)
+    return ending
+
+
+def _note_moved(
+    work: Work, ending: Ending, value: Any, moved: tuple[tuple[str, object], ...]
+) -> None:
+    """Save what moved its inputs only where the moved object is part of the result."""
+    names = ", ".join(f"`{name}`" for name, _ in moved)
+    if all(contains(value, thing) for _, thing in moved):
+        ending.note = (
+            f"{work.label} changed {names} in place: use what it returned, for on replay the "
+            f"object outside keeps its old state"
+        )
+        return
+    ending.payload = None
+    ending.value = value
+    ending.unsaved = f"its body changed {names}, which is no part of its result"
+    ending.note = f"{work.label}: not saved: {ending.unsaved}; return what it changed"
+
+
+def _refuse_value(work: Work, value: Any) -> UsageError | None:
+    if isinstance(value, Coroutine):
+        return UsageError(
+            f"{work.label} returned a coroutine, which can't be saved: `await` it in the step"
+        )
+    if hasattr(type(value), "__nbdurable_identity__"):
+        return UsageError(f"{work.label} returned a handle: return its .result() instead")
+    return None

@@ -1,0 +1,152 @@
+"""How a step is named, compared and run, checked where it is set.
+
+Invariant: an option that can't have its value is refused at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.errors import UsageError
+from nbdurable.labels import printable
+from nbdurable.records import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+_GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+_OPTIONS = (
+    "name", "retries", "backoff", "max_backoff", "retry_on", "timeout", "limit", "key", "ignore",
+    "version",
+)  # fmt: skip
+
+
+def _options(
+    function: Callable[..., Any], base: StepOptions, given: Mapping[str, Any]
+) -> StepOptions:
+    unknown = [name for name in given if name not in _OPTIONS]
+    if unknown:
+        raise UsageError(
+            f"step {_name_of(function)}: unknown option {unknown[0]!r}; there are "
+            f"{', '.join(_OPTIONS)}"
+        )
+    policy = base.policy
+    changes = {
+        name: _checked(name, given[name])
+        for name in ("retries", "backoff", "max_backoff")
+        if name in given
+    }
+    if "retry_on" in given:
+        changes["retry_on"] = _retry_on(given["retry_on"])
+    options = replace(base, policy=replace(policy, **changes))
+    if given.get("name") is not None:
+        options = replace(options, name=_checked_name(given["name"]))
+    if given.get("timeout") is not None:
+        options = replace(options, timeout=float(_checked("timeout", given["timeout"])))
+    if given.get("limit") is not None:
+        options = replace(options, limit=_checked("limit", given["limit"]))
+    if given.get("key") is not None:
+        options = replace(options, key=_checked_key(given["key"]))
+    if given.get("version") is not None:
+        options = replace(options, version=repr(given["version"]))
+    if "ignore" in given:
+        names = given["ignore"]
+        options = replace(options, ignore=frozenset([names] if isinstance(names, str) else names))
+    return options
+
+
+def _checked(option: str, value: Any) -> Any:
+    whole = option in {"retries", "limit"}
+    least = 1 if option == "limit" else 0
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
+        what = "a whole number" if whole else "a number of seconds"
+        raise UsageError(f"step option {option}={value!r}: give {what}, {least} or more")
+    if option == "timeout" and not value:
+        raise UsageError("step option timeout=0: give a number of seconds above 0, or None")
+    return value
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise UsageError(f"step option name={name!r}: give a printable text that is not empty")
+    return name
+
+
+def _checked_key(key: Any) -> Callable[..., object]:
+    if not callable(key):
+        raise UsageError(f"step option key={key!r}: give a function of the step's arguments")
+    function: Callable[..., object] = key
+    return function
+
+
+def _retry_on(given: Any) -> tuple[type[BaseException], ...] | Callable[[BaseException], bool]:
+    if isinstance(given, type) and issubclass(given, BaseException):
+        return (given,)
+    if isinstance(given, tuple | list) and all(
+        isinstance(one, type) and issubclass(one, BaseException) for one in given
+    ):
+        return tuple(given)
+    if callable(given) and not isinstance(given, type):
+        predicate: Callable[[BaseException], bool] = given
+        return predicate
+    raise UsageError(
+        f"step option retry_on={given!r}: give exception types, or a function of the exception"
+    )
+
+
+def _refuse_generator(function: Callable[..., Any]) -> None:
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & _GENERATOR_FLAGS:
+        raise UsageError(
+            f"{_name_of(function)} is a generator function, whose result can't be saved: return a "
+            f"list instead of yielding"
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_options(name: str) -> StepOptions:
+    return StepOptions(name=name)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return printable(str(name).rsplit("<locals>.", 1)[-1])
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a workflow was asked for that its run needs."""
+
+    name: str
+    strict: bool = False
+    limit: int = 6
+    asynchronous: bool = False
+    tee: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How a step is named, compared and run; see `nbdurable.step` for each."""
+
+    name: str = ""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: float | None = None
+    limit: int | None = None
+    key: Callable[..., object] | None = None
+    ignore: frozenset[str] = frozenset()
+    version: str | None = None

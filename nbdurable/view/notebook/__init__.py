@@ -1,0 +1,1 @@
+"""The live view in a notebook: an anywidget and its JavaScript."""

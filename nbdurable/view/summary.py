@@ -1,0 +1,207 @@
+"""The static summary that a run leaves in its notebook: HTML without script.
+
+Invariant: without times it says what `words.text` says, and is as stable.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from nbdurable.records import Kind
+
+from .progress import CHOOSERS
+from .timeline import Timeline
+from .words import capped, choices, clipped, line, losers, several, text, title
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from nbdurable.events import Fact
+
+    from .progress import RunView, StepView
+
+_OPEN: Final = 12
+_COLUMNS: Final = (
+    ("Step", "text-align:left;white-space:nowrap"),
+    ("State", "text-align:left;white-space:nowrap"),
+    ("Timeline", "text-align:left"),
+    ("Time", "text-align:right;white-space:nowrap"),
+    ("Why", "text-align:left"),
+)
+# Mid tones, so that they read on white and on JupyterLab's dark ground alike.
+_COLOURS: Final = {
+    "running": "#3b82d6",
+    "family": "#3b82d6",
+    "retrying": "#b8720a",
+    "done": "#2e8b4e",
+    "replayed": "#2e8b4e",
+    "failed": "#d64545",
+    "not saved": "#b8720a",
+    "let go": "#b8720a",
+}
+_PALE: Final = "#8a8a8a"
+_WIDTH: Final = 240
+_DETAILED: Final = 60
+"""Of so many rows more is told."""
+_LONGEST: Final = 2_000
+
+
+class Summary:
+    """A run that is not going on here, as a cell's value: HTML, and text where there is none.
+
+    ``facts`` tells more of a row, by its place; it is asked when the summary is shown.
+    """
+
+    def __init__(self, view: RunView, facts: Callable[[int], Iterable[Fact]]) -> None:
+        self._view = view
+        self._facts = facts
+
+    def __repr__(self) -> str:
+        return text(self._view, times=True)
+
+    def _repr_html_(self) -> str:
+        return html(self._view, facts=self._facts)
+
+
+def html(
+    view: RunView, *, times: bool = True, facts: Callable[[int], Iterable[Fact]] | None = None
+) -> str:
+    """Render the run as HTML that needs neither script nor style to be read.
+
+    Without ``times`` it says what `text` says, and is as stable. With ``facts`` some of
+    the rows, those that failed before others, can be opened to be told more of.
+    """
+    if not times:
+        return _stable_html(view)
+    parts = [f"<p><strong>{escape(view.name)}</strong>{escape(line(view)[len(view.name) :])}</p>"]
+    parts += _items(capped([_verdict(view, row) for row in choices(view)], "decisions"))
+    if view.steps:
+        parts.append(_table(view, facts))
+    parts += _items(escape(note) for note in capped(list(view.notes), "notes"))
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _stable_html(view: RunView) -> str:
+    head, *rest = text(view).split("\n")
+    said = escape(head[len(view.name) :])
+    items = "".join(_items(escape(sentence) for sentence in rest))
+    return f"<div><p><strong>{escape(view.name)}</strong>{said}</p>{items}</div>"
+
+
+def _items(items: Iterable[str]) -> list[str]:
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    return [f"<ul>{listed}</ul>"] if listed else []
+
+
+def _verdict(view: RunView, row: StepView) -> str:
+    """Say who won, marked unmistakably, and what became of the others."""
+    won = [_strong(view.steps[place]) for place in row.winners if place in view.steps]
+    name = escape(row.name or row.kind)
+    if row.kind not in CHOOSERS:
+        return f"{name}: {several(won, ', then ')}"
+    over = [f"<code>{_code(loser)}</code> ({loser.state})" for loser in losers(view, row)]
+    ending = " with an error" if row.outcome is Kind.ERROR else ""
+    said = f"{name}: ★ {several(won)} won{ending}"
+    return f"{said} over {several(over)}" if over else said
+
+
+def _strong(row: StepView) -> str:
+    return f"<strong><code>{_code(row)}</code></strong>"
+
+
+def _code(row: StepView) -> str:
+    return escape(clipped(title(row)))
+
+
+def _table(view: RunView, facts: Callable[[int], Iterable[Fact]] | None) -> str:
+    timeline = Timeline(view)
+    items = timeline.items(view.ended or view.at or 0.0)
+    span = max(view.elapsed(), 0.001)
+    head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
+    more_of = _told(items.values(), facts) if facts is not None else {}
+    body = "".join(
+        _html_row(item, span, more_of.get(item.get("place", -1), "")) for item in items.values()
+    )
+    more = f'<tr><td colspan="5">… {timeline.cut:,} more rows</td></tr>' if timeline.cut else ""
+    opened = " open" if len(items) <= _OPEN else ""
+    return (
+        f"<details{opened}><summary>Step by step</summary>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}{more}</tbody></table></details>"
+    )
+
+
+def _told(
+    items: Iterable[Mapping[str, Any]], facts: Callable[[int], Iterable[Fact]]
+) -> dict[int, str]:
+    """Give, by their places, what more there is to say of some rows."""
+    places = [(item["state"] != "failed", item["place"]) for item in items if "state" in item]
+    return {
+        place: "".join(_fact(*fact) for fact in facts(place))
+        for _, place in sorted(places)[:_DETAILED]
+    }
+
+
+def _fact(term: str, said: str, block: bool) -> str:  # noqa: FBT001 - a fact's parts
+    if not block:
+        return f'<p style="margin:0">{escape(term)}: {escape(said)}</p>'
+    if len(said) > _LONGEST:
+        # Of an error, and of an output, its end tells most.
+        said = f"…{said[-_LONGEST:]}"
+    return (
+        f'<p style="margin:0">{escape(term)}:</p>'
+        f'<pre style="margin:0;white-space:pre-wrap">{escape(said)}</pre>'
+    )
+
+
+def _html_row(item: Mapping[str, Any], span: float, more: str) -> str:
+    mark = " (lost)" if item.get("lost") else ""
+    if item.get("won"):
+        mark = " <strong>★ won</strong>"
+    if chosen := item.get("chosen"):
+        mark += f" <strong>★ <code>{escape(chosen)}</code></strong>"
+    if deaths := item.get("deaths"):
+        mark += f" (in flight at {deaths} deaths of the kernel)"
+    # No <th> for the label: where styles are stripped it would be bold, as winners are.
+    label = f"{'&#8195;' * item['depth']}<code>{escape(clipped(item['label']))}</code>{mark}"
+    state = item.get("state", "")
+    shown = f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> {state}'
+    attempts = f"{item['attempts']} attempts: " if "attempts" in item else ""
+    why = escape(attempts + item.get("remark", ""))
+    if more:
+        why = f"<details><summary>{why or 'more'}</summary>{more}</details>"
+    said = (
+        label,
+        shown if state else "",
+        _svg(item, span),
+        escape(item.get("time", "")),
+        why,
+    )
+    cells = "".join(
+        f'<td style="{style};vertical-align:top">{cell}</td>'
+        for (_, style), cell in zip(_COLUMNS, said, strict=True)
+    )
+    return f"<tr>{cells}</tr>"
+
+
+def _svg(item: Mapping[str, Any], span: float) -> str:
+    """Draw the attempts of a row on the time axis of the whole execution."""
+    parts = []
+    top = 3 if item["kind"] in {"step", "family"} else 6  # what waits for others is thin
+    for begin, end, how in item.get("bars", ()):
+        left = begin / span * _WIDTH
+        width = max(((end if end is not None else span) - begin) / span * _WIDTH, 2)
+        parts.append(
+            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{14 - 2 * top}" rx="1" '
+            f'fill="{_colour(how)}"/>'
+        )
+    if not parts:
+        return ""
+    return (
+        f'<svg width="{_WIDTH}" height="14" viewBox="0 0 {_WIDTH} 14" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _colour(state: str) -> str:
+    return _COLOURS.get(state, _PALE)

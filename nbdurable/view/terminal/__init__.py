@@ -1,0 +1,1 @@
+"""A run in a terminal: drawn, and kept below what is printed."""
