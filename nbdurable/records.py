@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+NOT_SAVED = "not saved"
+"""How an attempt ended whose outcome the store does not hold."""
 NOBODY: Final = bytes(16)
 """The winner of a decision that only makes losers."""
 

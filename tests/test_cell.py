@@ -239,7 +239,7 @@ def test_header_of_source():
 
 @dataclass
 class Door:
-    """Stands for `nbdurable.magic`: records how cells come in and go out."""
+    """Stands for `nbdurable.notebook.durable_cell`: records how cells come in and go out."""
 
     seen: list = field(default_factory=list)
     value: object = None
@@ -278,7 +278,7 @@ class Door:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory):
-    """One IPython shell that knows durable cells, without `nbdurable.magic`."""
+    """One IPython shell that knows durable cells, without `nbdurable.notebook.durable_cell`."""
     config = Config()
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "nocolor"
@@ -305,12 +305,12 @@ def shell(tmp_path_factory):
 
 @pytest.fixture
 def door(monkeypatch):
-    """The recording door, in the place of `nbdurable.magic`."""
+    """The recording door, in the place of `nbdurable.notebook.durable_cell`."""
     standing = Door()
-    module = types.ModuleType("nbdurable.magic")
+    module = types.ModuleType("nbdurable.notebook.durable_cell")
     for name in ("enter", "keep", "kept", "show"):
         setattr(module, name, getattr(standing, name))
-    monkeypatch.setitem(sys.modules, "nbdurable.magic", module)
+    monkeypatch.setitem(sys.modules, "nbdurable.notebook.durable_cell", module)
     return standing
 
 

@@ -168,10 +168,10 @@ def test_status_of_a_run_that_has_ended(shared):
 
 def test_status_of_a_run_that_goes_on_shows_its_view_once_more(shared):
     """As a widget, which goes on with it."""
-    shared.run("import nbdurable.widget\n@step\ndef f():\n    return 1")
+    shared.run("import nbdurable.view.notebook.widget as widget\n@step\ndef f():\n    return 1")
     result = shared.run(
         "%%durable going_on\nimport asyncio\nf()\n"
-        "while not nbdurable.widget.show_again('going_on'):\n"
+        "while not widget.show_again('going_on'):\n"
         "    await asyncio.sleep(0.05)\n"
         "get_ipython().run_line_magic('durable', 'status going_on')",
     )
@@ -181,7 +181,7 @@ def test_status_of_a_run_that_goes_on_shows_its_view_once_more(shared):
     assert [set(one) for one in shown] == [{"text/html", "text/plain"}] * 3
     assert len({one["text/html"] for one in shown}) == 1
     # After the end nobody would take a live view away again.
-    assert shared.run("nbdurable.widget.show_again('going_on')").value == "False"
+    assert shared.run("widget.show_again('going_on')").value == "False"
 
 
 def test_status_of_a_run_that_goes_on_without_a_view(shared):

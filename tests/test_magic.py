@@ -120,7 +120,7 @@ def test_error_of_a_step_shows_its_line(shared):
 def test_header_reaches_the_session(shared):
     """A NAME's expressions see the notebook's variables; options go to the session."""
     shared.run(
-        "day = '2024-05-01'\nimport nbdurable.session as door\nseen = []\n"
+        "day = '2024-05-01'\nimport nbdurable.api.workflow as door\nseen = []\n"
         "pool = object()\nreal = door.workflow\n"
         "def workflow(name, *, new=0, max_age=None, keep=0, strict=None, limit=None,\n"
         "             executor=None, tee=0, progress=None, observers=()):\n"
@@ -479,7 +479,7 @@ def test_store_lies_beside_the_notebook(own, tmp_path):
     (tmp_path / "deep").mkdir()
     running = own(notebook=tmp_path / "deep" / "my notes.ipynb")
     running.run("%load_ext nbdurable")
-    running.run("import nbdurable.configuration as c")
+    running.run("import nbdurable.api.configuration as c")
     shown = running.run("print(c.default_store())").stdout.strip()
     assert shown == str(tmp_path / "deep" / ".nbdurable" / "my notes.duckdb")
     assert "default.duckdb" not in running.run("%%durable a\n1", "one").text

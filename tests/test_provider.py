@@ -25,7 +25,7 @@ def get(address):
 @pytest.fixture
 def provider(monkeypatch):
     """Give one that answers at once."""
-    monkeypatch.setattr("nbdurable.provider.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("nbdurable.demo.provider.time.sleep", lambda seconds: None)
     with Provider() as made:
         yield made
 

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 def test_importing_the_module_imports_no_widget_library():
     """What takes long to import waits until a view is really shown."""
     code = (
-        "import sys, nbdurable.widget;"
+        "import sys, nbdurable.view.notebook.widget;"
         "print([m for m in ('anywidget', 'ipywidgets') if m in sys.modules])"
     )
     ran = subprocess.run(
@@ -34,7 +34,7 @@ SETUP = """
 import sys, threading, time
 from nbdurable.records import *
 from nbdurable.publisher import LiveView
-from nbdurable.widget import NotebookScreen
+from nbdurable.view.notebook.widget import NotebookScreen
 class Watched(NotebookScreen):
     def open(self, view, now):
         super().open(view, now)

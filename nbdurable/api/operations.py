@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from nbdurable.errors import UsageError
 from nbdurable.executors.loops import running_loop
 from nbdurable.handles.combinators import Race
-from nbdurable.handles.scope import _where
+from nbdurable.handles.scope import scope_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ def select(*handles: Any, success: bool = False) -> Select[Any]:
         NotInRunError: No run is active here.
         UsageError: No handle, something that is none, or the same one twice.
     """
-    where = _where("select()")
+    where = scope_of("select()")
     return where.run.select(where, handles, success=success)
 
 
@@ -52,7 +52,7 @@ def race(*handles: Any, success: bool = False) -> Race[Any]:
         NotInRunError: No run is active here.
         UsageError: No handle, something that is none, or the same one twice.
     """
-    where = _where("race()")
+    where = scope_of("race()")
     return cast("Race[Any]", where.run.select(where, handles, success=success, kind=Race))
 
 
@@ -79,7 +79,7 @@ def gather(*handles: Any, return_exceptions: bool = False) -> Gather[Any]:
         NotInRunError: No run is active here.
         UsageError: Something that is no handle.
     """
-    where = _where("gather()")
+    where = scope_of("gather()")
     return where.run.gather(where, handles, return_exceptions=return_exceptions)
 
 
@@ -90,7 +90,7 @@ def after(seconds: float) -> StepHandle[None]:
         NotInRunError: No run is active here.
         UsageError: `seconds` is no number of 0 or more.
     """
-    where = _where("after()")
+    where = scope_of("after()")
     return where.run.after(where, seconds)
 
 
@@ -107,8 +107,8 @@ def as_completed(*handles: Any) -> AsCompleted:
         NotInRunError: No run is active here.
         UsageError: Something that is no handle, or the same one twice.
     """
-    where = _where("as_completed()")
-    return where.run.as_completed(where, handles)
+    where = scope_of("as_completed()")
+    return cast("AsCompleted", where.run.as_completed(where, handles))
 
 
 def sleep(seconds: float | None = None, *, until: datetime | float | None = None) -> Any:
@@ -125,7 +125,7 @@ def sleep(seconds: float | None = None, *, until: datetime | float | None = None
         NotInRunError: No run is active here.
         UsageError: `seconds` is no number of 0 or more, or both or neither are given.
     """
-    where = _where("sleep()")
+    where = scope_of("sleep()")
     if (seconds is None) == (until is None):
         raise UsageError("sleep() takes a number of seconds, or until=: one of the two")
     if until is None:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overl
 
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
-from nbdurable.handles.scope import _where
+from nbdurable.handles.scope import scope_of
 from nbdurable.steps.attempts import is_async
 from nbdurable.steps.options import (
     StepOptions,
-    _checked,
-    _name_of,
-    _options,
-    _plain_options,
-    _refuse_generator,
-    _shown,
+    checked_option,
+    name_of,
+    options_of,
+    plain_options,
+    refuse_generator,
+    shown,
 )
 from nbdurable.steps.signatures import check_arguments
 
@@ -76,7 +76,7 @@ class Step(Generic[P, R]):
             TypeError: The arguments don't fit the function, as in a plain call.
             UsageError: The same call came from another task or thread already.
         """
-        where = _where(f"{self._options.name}.go()")
+        where = scope_of(f"{self._options.name}.go()")
         check_arguments(self.__wrapped__, args, kwargs)
         return where.run.go(where, self.__wrapped__, args, kwargs, self._options)
 
@@ -105,7 +105,7 @@ class Step(Generic[P, R]):
                 iterable.
         """
         name = self._options.name
-        where = _where(f"{name}.map()")
+        where = scope_of(f"{name}.map()")
         if more:
             raise UsageError(
                 f"{name}.map() takes one iterable and got {1 + len(more)}: to give each call an "
@@ -137,7 +137,7 @@ class Step(Generic[P, R]):
             TypeError: A row is none, or doesn't fit the function.
             UsageError: `limit` is no whole number of 1 or more.
         """
-        where = _where(f"{self._options.name}.starmap()")
+        where = scope_of(f"{self._options.name}.starmap()")
         checked = [*self._checked_rows(map(tuple, rows), same_for_all)]
         return self._map(where, checked, limit, return_exceptions, same_for_all)
 
@@ -157,7 +157,7 @@ class Step(Generic[P, R]):
         same_for_all: dict[str, Any],
     ) -> Gather[list[R]]:
         if limit is not None:
-            _checked("limit", limit)
+            checked_option("limit", limit)
         return where.run.map(
             where,
             self.__wrapped__,
@@ -174,7 +174,7 @@ class Step(Generic[P, R]):
         Raises:
             UsageError: An option is unknown or can't have this value.
         """
-        return Step(self.__wrapped__, _options(self.__wrapped__, self._options, options))
+        return Step(self.__wrapped__, options_of(self.__wrapped__, self._options, options))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind a step that is a method; its instance is compared as the argument `self`."""
@@ -256,15 +256,15 @@ def go(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepHa
     """
     if isinstance(function, Step):
         return function.go(*args, **kwargs)
-    where = _where("go()")
+    where = scope_of("go()")
     if not callable(function):
         raise UsageError(
-            f"go({_shown(function)}): a {type(function).__name__} can't be called; give the "
+            f"go({shown(function)}): a {type(function).__name__} can't be called; give the "
             f"function and its arguments apart, as in go(function, 1, 2)"
         )
-    _refuse_generator(function)
+    refuse_generator(function)
     check_arguments(function, args, kwargs)
-    return where.run.go(where, function, args, kwargs, _plain_options(_name_of(function)))
+    return where.run.go(where, function, args, kwargs, plain_options(name_of(function)))
 
 
 def _make_step(options: Mapping[str, Any], function: Callable[..., Any]) -> Step[..., Any]:
@@ -272,8 +272,8 @@ def _make_step(options: Mapping[str, Any], function: Callable[..., Any]) -> Step
         return function.with_options(**options)
     if not callable(function):
         raise UsageError(
-            f"step({_shown(function)}): a {type(function).__name__} can't be called; options are "
+            f"step({shown(function)}): a {type(function).__name__} can't be called; options are "
             f"named, as in @step(retries=3)"
         )
-    _refuse_generator(function)
-    return Step(function, _options(function, StepOptions(name=_name_of(function)), options))
+    refuse_generator(function)
+    return Step(function, options_of(function, StepOptions(name=name_of(function)), options))

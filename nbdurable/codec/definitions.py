@@ -5,7 +5,7 @@ live class of the same qualname, bases and code where there is one: its definiti
 not even unpickled. Else it is made anew, apart from every live class, and that is told.
 A function keeps its own code and cells and reads the live globals of its module.
 
-This module pickles nothing itself: `nbdurable.codec` hands in what does.
+This module pickles nothing itself: `nbdurable.codec.values` hands in what does.
 """
 
 from __future__ import annotations

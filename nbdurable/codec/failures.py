@@ -5,7 +5,7 @@ class, whose arguments need not be its ``args``. What an error is made of is its
 arguments, attributes, slots, notes and the fields that C keeps; what it hangs on are its
 cause, its context and, where it is a group, its members.
 
-This module pickles nothing itself: `nbdurable.codec` hands in what does.
+This module pickles nothing itself: `nbdurable.codec.values` hands in what does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _C_FIELDS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
 """What exceptions in C keep outside ``args`` and ``__dict__``, and let be set."""
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parents[1])
 _MOST_FRAMES = 50
 _MOST_UNITS = 8
 _NO_COLUMNS = 0x80 | 13 << 3

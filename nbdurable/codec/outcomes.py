@@ -13,7 +13,7 @@ from nbdurable.errors import DecodeError, EncodeError, StoreError
 from nbdurable.records import Kind, Payload
 
 from . import definitions, failures
-from .values import _ATOMS, Objects, _pickle, _Shared, _type_name, decode, encode
+from .values import ATOMS, Objects, Shared, decode, encode, pickled, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,16 +26,16 @@ def settle_value(value: object, objects: Objects | None = None) -> tuple[Payload
         EncodeError: The value can't be pickled, or not restored from its pickle.
         StoreError: What is large of it can't be written.
     """
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return encode(value, objects), value
-    shared = _Shared()
-    payload = _pickle(value, objects, shared)
+    shared = Shared()
+    payload = pickled(value, objects, shared)
     try:
         if shared.classes:
             definitions.prove(shared.definitions, shared.classes, pickle.loads)
         return payload, decode(payload.data, payload.pieces, objects, known=shared.classes)
     except DecodeError as error:
-        raise EncodeError(f"{_type_name(value)} pickles but does not unpickle: {error}") from error
+        raise EncodeError(f"{type_name(value)} pickles but does not unpickle: {error}") from error
 
 
 class SettledError(NamedTuple):
@@ -58,7 +58,7 @@ def settle_error(error: BaseException) -> SettledError:
     """
     errors = failures.chain(error)
     places = {id(one): at for at, one in enumerate(errors)}
-    shared = _Shared()
+    shared = Shared()
     shared.texts = {}
     shared.linked = places.keys()
     shared.whole = {id(one) for one in failures.members_of(error)}
@@ -72,7 +72,7 @@ def settle_error(error: BaseException) -> SettledError:
         "frames": [failures.frames_of(one) for one in errors],
         "traceback": "".join(traceback.format_exception(error)),
     }
-    payload = _pickle(fields, None, shared)
+    payload = pickled(fields, None, shared)
     try:
         if shared.classes:
             definitions.prove(shared.definitions, shared.classes, pickle.loads)
@@ -142,7 +142,7 @@ def _errors(fields: dict[str, Any]) -> list[BaseException]:
     errors: list[Any] = fields["errors"]
     for error, (cause, context, suppress) in zip(errors, fields["links"], strict=True):
         if not isinstance(error, BaseException):
-            raise DecodeError(f"the saved error came back as a {_type_name(error)}")
+            raise DecodeError(f"the saved error came back as a {type_name(error)}")
         failures.link(
             error,
             None if cause is None else errors[cause],

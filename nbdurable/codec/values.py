@@ -6,8 +6,8 @@ Values are cloudpickle, protocol 5. Buffers of `LARGE` bytes or more (arrays, Ar
 columns) go out of band into object files, without a copy; so does a pickle that is
 itself that large. Notebook classes are stored by reference, so that ``isinstance`` holds
 in the next kernel; classes that no name leads to, so that they are found again
-(`nbdurable.definitions`). An error is stored as its type, arguments and attributes
-(`nbdurable.failures`), because the reduction that exceptions inherit fails for classes
+(`nbdurable.codec.definitions`). An error is stored as its type, arguments and attributes
+(`nbdurable.codec.failures`), because the reduction that exceptions inherit fails for classes
 whose ``__init__`` wants other arguments than ``args``, and loses its cause.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .definitions import Definition
 
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PROTOCOL = 5
 _DEFINITIONS = definitions.__name__.encode()  # in each pickle that calls what is there
 _dumps = pickle.dumps
@@ -86,9 +86,9 @@ def encode(value: object, objects: Objects | None = None) -> Payload:
         EncodeError: The value, or something in it, can't be pickled.
         StoreError: What is large can't be written.
     """
-    if type(value) in _ATOMS and sys.getsizeof(value) < LARGE:
+    if type(value) in ATOMS and sys.getsizeof(value) < LARGE:
         return Payload(_dumps(value, _PROTOCOL))
-    return _pickle(value, objects, _Shared())
+    return pickled(value, objects, Shared())
 
 
 def decode(
@@ -141,7 +141,7 @@ def pickles_in(data: bytes) -> int:
     return 0 if data else 1
 
 
-class _Shared:
+class Shared:
     """What one encode knows, through all the pickles that it tries and that it consists of.
 
     ``classes`` are those stored by value, ``definitions`` what they are made again from.
@@ -181,7 +181,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
     def __init__(
         self,
         file: Any,
-        shared: _Shared,
+        shared: Shared,
         *,
         defines: bool = False,
         buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
@@ -311,7 +311,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
             EncodeError: It is an argument of an error that must come back whole.
         """
         shared = self._shared
-        if shared.texts is None or type(value) in _ATOMS:
+        if shared.texts is None or type(value) in ATOMS:
             return value
         if id(value) not in shared.tried:
             shared.tried[id(value)] = value, value
@@ -385,7 +385,7 @@ def _dump(pickler: _Pickler, value: object) -> None:
     except (EncodeError, StoreError):
         raise
     except Exception as error:
-        message = f"{_type_name(value)} can't be pickled: {type(error).__name__}: {error}"
+        message = f"{type_name(value)} can't be pickled: {type(error).__name__}: {error}"
         raise EncodeError(message) from error
 
 
@@ -426,7 +426,8 @@ class _Stream:
         return self._memory.getvalue()
 
 
-def _pickle(value: object, objects: Objects | None, shared: _Shared) -> Payload:
+def pickled(value: object, objects: Objects | None, shared: Shared) -> Payload:
+    """Pickle `value`, its large buffers into object files; as `encode`."""
     buffers: list[memoryview] = []
 
     def stays(buffer: pickle.PickleBuffer) -> bool:
@@ -473,10 +474,11 @@ def _as_text(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # noqa: BLE001 - a repr of the user's
-        return f"<{_type_name(value)}>"
+        return f"<{type_name(value)}>"
 
 
-def _type_name(value: object) -> str:
+def type_name(value: object) -> str:
+    """Return what a message calls the type of `value`."""
     kind = type(value)
     return (
         kind.__qualname__

@@ -436,7 +436,7 @@ def _rows(sql: str, store: Path) -> list[dict[str, Any]]:
 
 def _shipped(name: str) -> Path:
     """Give a notebook that ships with the package, or lies beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     found = [package / "notebooks" / name]
     found += [package.parent / "notebooks" / name, package.parent / "notebooks" / "demo" / name]
     return next((path for path in found if path.is_file()), found[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import threading
 import weakref
 from collections import deque
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from nbdurable.interrupts import STEP_TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
 
-    from .threads import _Coroutine, _Work
+    _Work = Callable[[], Coroutine[Any, Any, None]]
+    _Coroutine = tuple[_Work, Context, asyncio.AbstractEventLoop, str]
 
 
 _loop_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
@@ -28,6 +30,9 @@ _loop_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 def _forget_threads() -> None:
     for thread in tuple(_loop_threads):
         thread.forget()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 class LoopThread:

@@ -8,20 +8,12 @@ threads are joined at exit, does not do.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
-
-from .loops import _forget_threads
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Coroutine, Iterator
-    from contextvars import Context
-
-    _Work = Callable[[], Coroutine[Any, Any, None]]
-    _Coroutine = tuple[_Work, Context, asyncio.AbstractEventLoop, str]
+    from collections.abc import Callable, Iterator
 
 
 class Threads:
@@ -108,6 +100,3 @@ class Threads:
 
 def _nothing() -> None:
     """Wake an idle thread, so that it ends if there are too many."""
-
-
-os.register_at_fork(after_in_child=_forget_threads)

@@ -13,14 +13,100 @@ import itertools
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.errors import NotInRunError
 
+from .combinators import Select
+
 if TYPE_CHECKING:
-    from nbdurable.engine.run import Run
+    from collections.abc import Callable, Iterable, Sequence
+
     from nbdurable.executors.limits import Room
     from nbdurable.output.capture import Stage
+    from nbdurable.steps.options import RunSettings, StepOptions
+
+    from .combinators import Gather
+    from .handle import StepHandle
+
+
+class Run(Protocol):
+    """What code that stands in a run asks of it; `nbdurable.engine.run.Run` is one."""
+
+    settings: RunSettings
+
+    def is_of_parent(self) -> bool:
+        """Tell whether this is a forked child, and the run its parent's."""
+
+    def time(self) -> float:
+        """Return the clock's time, unrecorded, in seconds since the epoch."""
+
+    def go(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> StepHandle[Any]:
+        """Claim the next call of `function` and start it, unless it is replayed."""
+
+    def call(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Run a sync step in the calling thread and return its value."""
+
+    def call_async(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Claim the call now; return what starts it when it is awaited."""
+
+    def map(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        rows: Iterable[tuple[Any, ...]],
+        same: dict[str, Any],
+        options: StepOptions,
+        *,
+        limit: int | None,
+        return_exceptions: bool,
+    ) -> Gather[Any]:
+        """Start `function` for each of `rows`, and gather."""
+
+    def select(
+        self,
+        where: Scope,
+        handles: Sequence[Any],
+        *,
+        success: bool = False,
+        kind: type[Select[Any]] = Select,
+    ) -> Select[Any]:
+        """Make a select over `handles`."""
+
+    def gather(
+        self, where: Scope, handles: Sequence[Any], *, return_exceptions: bool = False
+    ) -> Gather[Any]:
+        """Make a gather over `handles`, or over the values of one dict."""
+
+    def as_completed(self, where: Scope, handles: Sequence[Any]) -> Any:
+        """Make an iterator over `handles` in the order in which they end."""
+
+    def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
+        """Make a timer handle: done `seconds` after it was first made."""
+
+    def at(self, where: Scope, until: float, shown: str) -> StepHandle[Any]:
+        """Make a timer handle that is done at a time, in seconds since the epoch."""
 
 
 @dataclass(slots=True)
@@ -72,7 +158,12 @@ current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
 )
 
 
-def _where(operation: str) -> Scope:
+def scope_of(operation: str) -> Scope:
+    """Return the scope that the calling code stands in.
+
+    Raises:
+        NotInRunError: It stands in none; names `operation`.
+    """
     where = current.get()
     if where is None:
         raise NotInRunError(operation)

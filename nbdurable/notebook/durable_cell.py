@@ -20,7 +20,7 @@ from . import cell_names, displays, tracebacks
 from . import header as header_
 from . import interrupt as interrupt_
 from . import shell as kernel
-from .tracebacks import _interrupted
+from .tracebacks import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +121,7 @@ class DurableCell:
         except KeyboardInterrupt as interrupt:
             if interrupt is error:
                 raise
-            raise _interrupted(self._shell, interrupt) from None
+            raise interrupted(self._shell, interrupt) from None
         finally:
             self._ended(error)
         self._said(error)
@@ -159,7 +159,7 @@ class DurableCell:
         if isinstance(error, asyncio.CancelledError) and self._interrupt.fired:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-            raise _interrupted(self._shell, error) from None
+            raise interrupted(self._shell, error) from None
         if error is not None and kind is None:
             raise error
         self._said(error)

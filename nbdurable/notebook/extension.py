@@ -29,7 +29,7 @@ from nbdurable.view.notice import Notice
 from . import displays
 from . import shell as kernel
 from . import source as cell
-from .tracebacks import _SENTENCES, _one_line
+from .tracebacks import SENTENCES, one_line
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -190,5 +190,5 @@ def unload(shell: InteractiveShell) -> None:
     displays.release_displays(shell)
 
 
-for _kind in _SENTENCES:
-    _kind._render_traceback_ = _one_line
+for _kind in SENTENCES:
+    _kind._render_traceback_ = one_line

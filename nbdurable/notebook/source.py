@@ -13,7 +13,7 @@ level), the value of the last expression is kept until the run has ended, and
         DOOR.keep(<last expression>)
     DOOR.kept()
 
-where ``DOOR`` is an import of `nbdurable.magic`: no name enters the namespace.
+where ``DOOR`` is an import of `nbdurable.notebook.durable_cell`: no name enters the namespace.
 
 Invariant: no IPython here, and nothing here runs user code except the
 expressions in a NAME.
@@ -155,9 +155,11 @@ def awaits_at_top(body: Sequence[ast.stmt]) -> bool:
 
 
 def _door(function: str, where: ast.expr | ast.stmt, *arguments: str) -> ast.Call:
-    """Call a function of `nbdurable.magic` without a name in the namespace."""
+    """Call a function of `nbdurable.notebook.durable_cell` without a name in the namespace."""
     texts = ", ".join(repr(argument) for argument in arguments)
-    source = f"__import__('nbdurable.magic', None, None, ('enter',)).{function}({texts})"
+    source = (
+        f"__import__('nbdurable.notebook.durable_cell', None, None, ('enter',)).{function}({texts})"
+    )
     call = ast.parse(source, mode="eval").body
     assert isinstance(call, ast.Call)
     for node in ast.walk(call):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-def _interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:
+def interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterrupt:
     """Make the KeyboardInterrupt that a stopped wait shows as, where it waited."""
     trace = _at_its_line(shell, error.__traceback__)
     raised = KeyboardInterrupt() if trace else KeyboardInterrupt("the cell waited for its steps")
@@ -56,7 +56,7 @@ def _at_its_line(shell: InteractiveShell, trace: TracebackType | None) -> Traceb
     return copied
 
 
-def _one_line(error: DurableError) -> list[str]:
+def one_line(error: DurableError) -> list[str]:
     """Render an error that its sentence explains: what IPython shows for its traceback."""
     place = ""
     entry = error.__traceback__
@@ -75,10 +75,10 @@ def _one_line(error: DurableError) -> list[str]:
 
 
 # Mistakes in using nbdurable, and trouble with its store: no line of code is at fault.
-_SENTENCES: Final[tuple[Any, ...]] = (UsageError, StoreError, CodecError, FingerprintError)
+SENTENCES: Final[tuple[Any, ...]] = (UsageError, StoreError, CodecError, FingerprintError)
 
 
-_PACKAGE: Final = str(Path(__file__).parent)
+_PACKAGE: Final = str(Path(__file__).parents[1])
 
 
 def prune(error: BaseException) -> None:

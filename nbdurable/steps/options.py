@@ -28,18 +28,23 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def _options(
+def options_of(
     function: Callable[..., Any], base: StepOptions, given: Mapping[str, Any]
 ) -> StepOptions:
+    """Return `base` with the options that are given, each checked.
+
+    Raises:
+        UsageError: An option is unknown, or can't have this value.
+    """
     unknown = [name for name in given if name not in _OPTIONS]
     if unknown:
         raise UsageError(
-            f"step {_name_of(function)}: unknown option {unknown[0]!r}; there are "
+            f"step {name_of(function)}: unknown option {unknown[0]!r}; there are "
             f"{', '.join(_OPTIONS)}"
         )
     policy = base.policy
     changes = {
-        name: _checked(name, given[name])
+        name: checked_option(name, given[name])
         for name in ("retries", "backoff", "max_backoff")
         if name in given
     }
@@ -49,9 +54,9 @@ def _options(
     if given.get("name") is not None:
         options = replace(options, name=_checked_name(given["name"]))
     if given.get("timeout") is not None:
-        options = replace(options, timeout=float(_checked("timeout", given["timeout"])))
+        options = replace(options, timeout=float(checked_option("timeout", given["timeout"])))
     if given.get("limit") is not None:
-        options = replace(options, limit=_checked("limit", given["limit"]))
+        options = replace(options, limit=checked_option("limit", given["limit"]))
     if given.get("key") is not None:
         options = replace(options, key=_checked_key(given["key"]))
     if given.get("version") is not None:
@@ -62,7 +67,8 @@ def _options(
     return options
 
 
-def _checked(option: str, value: Any) -> Any:
+def checked_option(option: str, value: Any) -> Any:
+    """Return a number of an option, or raise UsageError if it can't be one."""
     whole = option in {"retries", "limit"}
     least = 1 if option == "limit" else 0
     kinds = int if whole else (int, float)
@@ -102,28 +108,32 @@ def _retry_on(given: Any) -> tuple[type[BaseException], ...] | Callable[[BaseExc
     )
 
 
-def _refuse_generator(function: Callable[..., Any]) -> None:
+def refuse_generator(function: Callable[..., Any]) -> None:
+    """Raise UsageError for a generator function: its body would run after its step."""
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & _GENERATOR_FLAGS:
         raise UsageError(
-            f"{_name_of(function)} is a generator function, whose result can't be saved: return a "
+            f"{name_of(function)} is a generator function, whose result can't be saved: return a "
             f"list instead of yielding"
         )
 
 
 @functools.lru_cache(maxsize=1024)
-def _plain_options(name: str) -> StepOptions:
+def plain_options(name: str) -> StepOptions:
+    """Return the options of a step that nobody has decorated."""
     return StepOptions(name=name)
 
 
-def _name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what a step of this function is called, unless it is given a name."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return printable(str(name).rsplit("<locals>.", 1)[-1])
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return how a message shows what was given for an option."""
     return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
 
 
@@ -141,7 +151,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """How a step is named, compared and run; see `nbdurable.step` for each."""
+    """How a step is named, compared and run; see `nbdurable.api.step.step` for each."""
 
     name: str = ""
     policy: RetryPolicy = field(default_factory=RetryPolicy)

@@ -9,10 +9,9 @@ second, which loading the extension must not cost.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.errors import StoreError
+from nbdurable.records import NOT_SAVED
 
 from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
 from .index import (
@@ -26,7 +25,7 @@ from .index import (
     same_set,
 )
 from .packed import Group, Identity
-from .paths import file_stem, folder_for
+from .paths import LOCK_WAIT_SECONDS, MEMORY, QUESTION_WAIT_SECONDS, file_stem, folder_for, place_of
 
 if TYPE_CHECKING:
     from .adopt import hand_over
@@ -40,14 +39,6 @@ if TYPE_CHECKING:
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
-
-MEMORY = ":memory:"
-NOT_SAVED = "not saved"
-"""How an attempt ended whose outcome the store does not hold."""
-LOCK_WAIT_SECONDS = 10.0
-"""How long a durable cell waits for a store that another process holds."""
-QUESTION_WAIT_SECONDS = 0.7
-"""How long a question waits for it: until a cell that has just ended there lets go."""
 
 __all__ = [
     "LOCK_WAIT_SECONDS",
@@ -112,20 +103,6 @@ _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remo
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
          "write_parquet": "parquet", "Past": "past",
          "outcome_of": "past", "past_of": "past"}  # fmt: skip
-
-
-def place_of(path: str | Path) -> str:
-    """Give the one name under which a process holds a store: its absolute path, or MEMORY.
-
-    Raises:
-        StoreError: It can't be the path of a file.
-    """
-    if str(path) == MEMORY:
-        return MEMORY
-    try:
-        return str(Path(path).expanduser().resolve())
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"{str(path)!r} can't be the path of a store: {error}") from error
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,27 @@ FOLDER = ".nbdurable"
 """The folder beside the notebooks that holds their stores."""
 
 
+MEMORY = ":memory:"
+LOCK_WAIT_SECONDS = 10.0
+"""How long a durable cell waits for a store that another process holds."""
+QUESTION_WAIT_SECONDS = 0.7
+"""How long a question waits for it: until a cell that has just ended there lets go."""
+
+
+def place_of(path: str | Path) -> str:
+    """Give the one name under which a process holds a store: its absolute path, or MEMORY.
+
+    Raises:
+        StoreError: It can't be the path of a file.
+    """
+    if str(path) == MEMORY:
+        return MEMORY
+    try:
+        return str(Path(path).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StoreError(f"{str(path)!r} can't be the path of a store: {error}") from error
+
+
 def folder_for(notebooks: Path) -> Path:
     """Return the folder that holds the stores of the notebooks in a folder: one beside them.
 

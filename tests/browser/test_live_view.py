@@ -287,7 +287,7 @@ def barriers(lab, where):
     theme's colours.
     """
     found = Axe().run(lab.page, context=where).response["violations"]
-    style = (lab.repository / "nbdurable" / "view.css").read_text()
+    style = (lab.repository / "nbdurable" / "view" / "notebook" / "view.css").read_text()
     names = sorted(set(re.findall(r"--jp-[a-z0-9-]+", style)) | {"--jp-layout-color0"})
     html, colours = lab.page.evaluate(
         """([where, names]) => {

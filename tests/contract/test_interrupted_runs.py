@@ -1174,7 +1174,7 @@ def test_an_interrupt_is_not_retried(executions, probe):
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_body_that_ended_by_a_defect_is_not_waited_for(tmp_path, monkeypatch, kind):
     """The defect is raised where the step is waited for; the next execution runs it anew."""
-    module = sys.modules["nbdurable.step"]
+    module = sys.modules["nbdurable.steps.attempts"]
     settle, defects = module.settle_value, [RuntimeError("a defect")]
 
     def spoilt(value, objects=None):

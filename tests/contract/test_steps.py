@@ -808,8 +808,7 @@ def test_a_defect_does_not_leave_the_cell_waiting(tmp_path, monkeypatch):
     async def awaited():
         return 1
 
-    # By its module's name: `nbdurable.step` is the decorator.
-    monkeypatch.setattr(sys.modules["nbdurable.step"], "settle_value", broken)
+    monkeypatch.setattr(sys.modules["nbdurable.steps.attempts"], "settle_value", broken)
     for body in (lambda: 1, awaited):
         run = workflow("w", store=tmp_path / "store.duckdb")
         with pytest.raises(AssertionError, match="a defect"), run:
