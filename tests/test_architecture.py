@@ -1,4 +1,4 @@
-"""The architecture: floors, single importers, no circles, read from the sources by `ast`."""
+"""The architecture, read from the sources by `ast`: wings, one import rule, single importers."""
 
 import ast
 import re
@@ -12,90 +12,32 @@ import nbdurable
 
 ROOT = Path(nbdurable.__file__).parent
 
-# A module imports lower numbers only. The whole number is the floor in the table of
-# the package's docstring; decimals order the modules of one floor.
-FLOORS = {
-    "errors": 0,
-    "records": 0,
-    "codec": 1.1,
-    "definitions": 1.05,
-    "failures": 1,
-    "fingerprint": 1,
-    "interrupts": 1,
-    "label": 1,
-    "libraries": 1,
-    "pieces": 1,
-    "live": 1.05,
-    "screen": 1.05,
-    "signatures": 1,
-    "tree": 1,
-    "progress": 1.02,
-    "versions": 1.05,
-    "words": 1.05,
-    "tables": 1,
-    "timeline": 1.1,
-    "summary": 1.15,
-    "reductions": 1,
-    "output": 1.1,
-    "warned": 1.05,
-    "streams": 1.2,
-    "region": 1.3,
-    "drawing": 1.3,
-    "store": 2,
-    "executors": 2,
-    "step": 3,
-    "handles": 4.0,
-    "scope": 4.0,
-    "called": 4.1,
-    "combinators": 4.1,
-    "news": 4.2,
-    "ledger": 4.3,
-    "reasons": 4.3,
-    "delivery": 4.35,
-    "escaped": 4.35,
-    "entries": 4.4,
-    "received": 4.4,
-    "bodies": 4.5,
-    "cancellation": 4.55,
-    "waiting": 4.55,
-    "completion": 4.56,
-    "dataflow": 4.56,
-    "control": 4.57,
-    "run": 4.6,
-    "configuration": 4.7,
-    "holding": 4.8,
-    "session": 5,
-    "questions": 5,
-    "upkeep": 5,
-    "recall": 5.05,
-    "api": 5,
-    "recorded": 5,
-    "reports": 5.1,
-    "settings": 5.15,
-    "doctor": 5.2,
-    "export": 5.2,
-    "nbdurable": 5.5,
-    "testing": 6,
-    "publisher": 6,
-    "widget": 6.1,
-    "terminal": 6.1,
-    "notice": 6,
-    "cell": 6,
-    "demo": 6,
-    "provider": 6,
-    "lab": 6.1,
-    "kernel": 7.0,
-    "owners": 7.05,
-    "commands": 7.05,
-    "magic": 7.1,
-    "cli": 7.1,
-}
+# A wing imports its own modules and those of lines above it; imports for types count.
+LEVELS = (
+    ("errors", "records", "events", "labels", "interrupts", "isolation", "executors"),
+    ("output", "fingerprint"),
+    ("codec",),
+    ("store", "steps", "view"),
+    ("handles",),
+    ("commit",),
+    ("engine",),
+    ("api",),
+    ("inspection",),
+    ("notebook", "demo"),
+    ("nbdurable",),
+    ("cli", "testing"),
+)
+LEVEL_OF = {wing: level for level, wings in enumerate(LEVELS) for wing in wings}
 
-# Imports that go up all the same, each with its reason.
-UPWARD = {
-    ("nbdurable", "magic"): "only when IPython loads the extension, so that no one else pays",
-    ("session", "terminal"): "only where stderr is a terminal, or a view is asked for",
-    ("scope", "run"): "for types: a scope belongs to a run, and a run makes scopes",
+# Imported inside a function, so that who doesn't need it doesn't pay for it.
+LATE = {
+    ("nbdurable", "nbdurable.notebook.extension"): "only IPython loads the extension",
+    ("nbdurable.api.workflow", "nbdurable.view.terminal.screen"): "only a terminal shows a view",
+    ("nbdurable.cli", "nbdurable.demo.lab"): "the other commands drive no kernels",
+    ("nbdurable.cli", "nbdurable.demo.story"): "likewise",
+    ("nbdurable.notebook.durable_cell", "nbdurable.view.live"): "a --quiet cell has no view",
+    ("nbdurable.notebook.durable_cell", "nbdurable.view.notebook.widget"): "likewise",
+    ("nbdurable.notebook.extension", "nbdurable.notebook.commands"): "only `%durable` wants click",
 }
 
 # Who imports what is not of the standard library; nobody else may.
@@ -107,15 +49,15 @@ IMPORTERS = {
     "cloudpickle": {"codec"},
     "pickle": {"codec"},
     "xxhash": {"fingerprint"},
-    "tenacity": {"store", "step"},
-    "IPython": {"magic", "widget", "kernel", "owners", "commands"},  # the last two for types
+    "tenacity": {"store", "steps"},
+    "IPython": {"notebook", "view"},
     "ipykernel": set(),  # whatever runs the cell is asked through the shell
     "ipywidgets": set(),
-    "anywidget": {"widget"},
-    "traitlets": {"widget"},
-    "zmq": {"widget"},
-    "click": {"cli", "commands"},
-    "rich": {"cli", "drawing", "notice", "region", "tables"},
+    "anywidget": {"view"},
+    "traitlets": {"view"},
+    "zmq": {"view"},
+    "click": {"cli", "notebook"},
+    "rich": {"cli", "view"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},
     "jupyter_client": {"demo"},
@@ -123,27 +65,30 @@ IMPORTERS = {
 
 
 class Import(NamedTuple):
-    """One import: by which file of which unit, of which name, and where in the file."""
+    """One import: by which module, of which name, and whether inside a function."""
 
-    unit: str
-    file: str
+    module: str
     name: str
-    for_types: bool
     inside: bool
 
 
+def name_of(path):
+    """Give the name of the module in a file."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {name_of(path) for path in FILES}
+
+
 def imports_of(path):
-    """Give the imports of one file."""
+    """Give the imports of one file, those for types included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types, inside = set(), set()
+    inside = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for_types.update(inner for one in node.body for inner in ast.walk(one))
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             inside.update(ast.walk(node))
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    unit = parts[1] if parts[1] != "__init__" else "nbdurable"
-    file = ".".join(parts).removesuffix(".__init__")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [one.name for one in node.names]
@@ -154,70 +99,70 @@ def imports_of(path):
         else:
             continue
         for name in names:
-            yield Import(unit, file, name, node in for_types, node in inside)
+            yield Import(name_of(path), name, node in inside)
 
 
-FILES = sorted(ROOT.rglob("*.py"))
 IMPORTS = [one for path in FILES for one in imports_of(path)]
-MODULES = {
-    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-    for path in FILES
-}
 
 
-def imported_file(name):
-    """Give the file of ours that an imported name is, or is in."""
-    return name if name in MODULES else name.rpartition(".")[0]
+def module_of(name):
+    """Give the module of ours that an imported name is, or is in; None if it is none of ours."""
+    found = name if name in MODULES else name.rpartition(".")[0]
+    return found if found in MODULES else None
 
 
-def imported_unit(name):
-    """Give the module or package of the table that an imported name is in, None if not ours."""
-    parts = imported_file(name).split(".")
-    if parts[0] != "nbdurable":
-        return None
+def wing_of(module):
+    """Give the wing that a module is in: a folder, or a file at the root."""
+    parts = module.split(".")
     return parts[1] if len(parts) > 1 else "nbdurable"
 
 
-def test_every_module_has_its_floor():
-    """No module is left out of the floors, and none is listed that is not there."""
-    names = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
-    assert names - {"__init__"} | {"nbdurable"} == set(FLOORS)
+def test_every_wing_is_on_the_list():
+    """No folder or file at the root is left out, and none is listed that is not there."""
+    assert {wing_of(module) for module in MODULES} == set(LEVEL_OF)
 
 
-def test_modules_import_lower_floors_only():
-    """An import goes down, for types too; what goes up is listed with its reason."""
+def test_a_wing_imports_itself_and_lower_wings():
+    """An import stays in its wing or goes to a lower level, for types too."""
     upward = {
-        (one.unit, unit)
+        (one.module, target)
         for one in IMPORTS
-        if (unit := imported_unit(one.name)) not in {None, one.unit}
-        and FLOORS[unit] >= FLOORS[one.unit]
+        if (target := module_of(one.name)) is not None
+        and wing_of(target) != wing_of(one.module)
+        and LEVEL_OF[wing_of(target)] >= LEVEL_OF[wing_of(one.module)] > 0
     }
-    assert upward == set(UPWARD)
-
-
-def test_what_goes_up_does_so_only_for_types_or_late():
-    """No upward import is carried out when a module is loaded."""
-    for one in IMPORTS:
-        if (one.unit, imported_unit(one.name)) in UPWARD:
-            assert one.for_types or one.inside, one
+    assert upward == set()
 
 
 def test_no_circles():
-    """At run time no file imports another that imports it, in however many steps."""
-    below = {
-        file: {imported_file(one.name) for one in IMPORTS
-               if one.file == file and not one.for_types and not one.inside} & MODULES
-        for file in MODULES
-    }  # fmt: skip
-    while loaded := {file for file, needs in below.items() if not needs}:
-        below = {file: needs - loaded for file, needs in below.items() if file not in loaded}
-    assert below == {}, "these wait for each other"
+    """No module imports another that imports it, in however many steps, types included."""
+    needs = {
+        module: {
+            target
+            for one in IMPORTS
+            if one.module == module and (target := module_of(one.name)) not in {None, module}
+        }
+        for module in MODULES
+    }
+    while loaded := {module for module, below in needs.items() if not below}:
+        needs = {module: below - loaded for module, below in needs.items() if module not in loaded}
+    assert needs == {}, "these wait for each other"
+
+
+def test_late_imports():
+    """A module of ours is imported inside a function only where the list says why."""
+    late = {
+        (one.module, target)
+        for one in IMPORTS
+        if one.inside and (target := module_of(one.name)) is not None
+    }
+    assert late == set(LATE)
 
 
 @pytest.mark.parametrize("library", IMPORTERS)
 def test_single_importers(library):
     """A library has the importers that the table names, so it can be replaced in one place."""
-    found = {one.unit for one in IMPORTS if one.name.split(".")[0] == library}
+    found = {wing_of(one.module) for one in IMPORTS if one.name.split(".")[0] == library}
     assert found == IMPORTERS[library]
 
 
@@ -227,24 +172,6 @@ def test_no_other_library():
     assert found - set(sys.stdlib_module_names) - {"nbdurable"} <= set(IMPORTERS)
 
 
-def test_no_import_inside_functions_between_siblings():
-    """A module of ours is imported late only where loading it would cost who needs it not."""
-    late = {
-        (one.unit, unit)
-        for one in IMPORTS
-        if one.inside and (unit := imported_unit(one.name)) is not None
-    }
-    assert late == {
-        ("nbdurable", "magic"),
-        ("magic", "publisher"),
-        ("magic", "widget"),
-        ("magic", "commands"),
-        ("session", "terminal"),
-        ("cli", "demo"),
-        ("cli", "lab"),
-    }
-
-
 def test_no_module_without_a_duty():
     """No module is called for helping; each begins with what it is for."""
     for path in FILES:
@@ -252,19 +179,21 @@ def test_no_module_without_a_duty():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
-def floors_in_docstring():
-    """Read the table of the package's docstring."""
-    rows = re.findall(r"^(\d) +((?:`\w+`(?:, )?)+)", nbdurable.__doc__, re.MULTILINE)
-    return {name: int(floor) for floor, names in rows for name in re.findall(r"\w+", names)}
+def test_no_private_name_crosses_a_module():
+    """What another module needs has a public name."""
+    private = {
+        (one.module, one.name)
+        for one in IMPORTS
+        if module_of(one.name) is not None
+        and one.name not in MODULES
+        and re.match(r"_[^_]", one.name.rpartition(".")[2])
+    }
+    assert private == set()
 
 
-def test_the_docstrings_table_tells_the_floors():
-    """What the package's docstring says of a module's floor is so."""
-    found = floors_in_docstring()
-    assert len(found) >= 15
-    assert found == {name: int(FLOORS[name]) for name in found}
-
-
-def test_the_docstrings_table_names_every_module():
-    """A reader finds each module in the table of the package's docstring."""
-    assert set(FLOORS) - {"nbdurable"} - set(floors_in_docstring()) == set()
+def test_the_pictures_name_every_wing():
+    """A reader finds each wing in the package's docstring, and in the README."""
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    for picture in (nbdurable.__doc__, readme):
+        for wing in set(LEVEL_OF) - {"nbdurable"}:
+            assert re.search(rf"\b{wing}\b", picture), wing

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from nbdurable.records import RunStatus
-from nbdurable.store import MEMORY
 
 from .disk import as_store_error, file_error
 from .index import unpack_members, unpack_used
 from .objects import sync_folder
+from .paths import MEMORY
 from .runs import summaries
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from nbdurable.errors import (
     StoreLockedError,
     StoreVersionError,
 )
-from nbdurable.store import MEMORY
 
 from . import lock
 from .disk import as_store_error, file_error
 from .guard import Guard, log_path
+from .paths import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

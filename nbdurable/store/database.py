@@ -28,7 +28,6 @@ from nbdurable.errors import (
     StoreVersionError,
     UntrustedCheckpointError,
 )
-from nbdurable.store import LOCK_WAIT_SECONDS, MEMORY, place_of
 
 from .connection import (
     ALONE,
@@ -51,7 +50,7 @@ from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
 from .packed import COLUMNS, checkpoint_of
-from .paths import refuse_misread
+from .paths import LOCK_WAIT_SECONDS, MEMORY, place_of, refuse_misread
 from .schema import VERSION
 from .structure import (
     catalogue_of,

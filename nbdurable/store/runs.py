@@ -14,8 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
-from nbdurable.records import NOBODY, Decision, RunStatus, RunSummary
-from nbdurable.store import NOT_SAVED
+from nbdurable.records import NOBODY, NOT_SAVED, Decision, RunStatus, RunSummary
 
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, unpack, unpack_members

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import StoreCorruptError
 from nbdurable.records import Checkpoint, Decision, RunSummary
-from nbdurable.store import LOCK_WAIT_SECONDS
 
 from .database import Store
 from .index import checkpoint_message, decision_message, store_message, unpack, unpack_members
+from .paths import LOCK_WAIT_SECONDS
 from .runs import summaries
 from .schema import BYTES
 from .verify import check_content
