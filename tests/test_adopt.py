@@ -48,7 +48,7 @@ def cell_of(folder, name):
 def stores(folder):
     """Give the files beside the notebooks."""
     open_stores.close_stores()
-    return sorted(one.name for one in (folder / ".nbdurable").iterdir())
+    return sorted(one.name for one in (folder / ".nbdurable").iterdir() if one.suffix != ".lock")
 
 
 def objects_of(folder, name):

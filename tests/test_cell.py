@@ -16,13 +16,15 @@ import sys
 import textwrap
 import types
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - runs the cells
 from traitlets.config import Config
 
+import nbdurable
 from nbdurable.errors import UsageError
-from nbdurable.notebook import header as header_
+from nbdurable.notebook import header
 from nbdurable.notebook import source as cell
 from nbdurable.notebook import tracebacks
 
@@ -48,7 +50,7 @@ from nbdurable.notebook import tracebacks
 )
 def test_header_gives_options(line, expected):
     """Flags, values after a space or an equals sign, quotes and comments are read."""
-    assert header_.parse_header(line) == header_.CellOptions("quotes", **expected)
+    assert header.parse_header(line) == header.CellOptions("quotes", **expected)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_header_gives_options(line, expected):
 )
 def test_header_gives_name(line, name):
     """Braces and quotes hold a name together; a name has any letters and five signs."""
-    assert header_.parse_header(line).name == name
+    assert header.parse_header(line).name == name
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_header_gives_name(line, name):
 def test_header_errors_are_one_line(line, says):
     """Each mistake is one line that says what to write."""
     with pytest.raises(UsageError) as caught:
-        header_.parse_header(line, "fetch")
+        header.parse_header(line, "fetch")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -114,23 +116,23 @@ def test_header_errors_are_one_line(line, says):
 )
 def test_age(text, seconds):
     """An age is seconds, or numbers with units."""
-    assert header_.parse_age(text) == seconds
+    assert header.parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "1x", "1h30", "-5", "1 h", "soon"])
 def test_no_age(text):
     """Anything else is refused."""
     with pytest.raises(UsageError):
-        header_.parse_age(text)
+        header.parse_age(text)
 
 
 def test_name_expressions():
     """A NAME is evaluated as an f-string over the namespace."""
     names = {"day": "2024-05-01", "d": {"x": 1}, "n": 3}
-    assert header_.expand_name("etl-{day}", names) == "etl-2024-05-01"
-    assert header_.expand_name("etl-{d['x']}-{n:03d}", names) == "etl-1-003"
-    assert header_.expand_name('etl-{d["x"]}', names) == "etl-1"
-    assert header_.expand_name("quotes", names) == "quotes"
+    assert header.expand_name("etl-{day}", names) == "etl-2024-05-01"
+    assert header.expand_name("etl-{d['x']}-{n:03d}", names) == "etl-1-003"
+    assert header.expand_name('etl-{d["x"]}', names) == "etl-1"
+    assert header.expand_name("quotes", names) == "quotes"
     assert "__builtins__" not in names
 
 
@@ -140,7 +142,7 @@ def test_name_expressions():
 def test_name_expressions_fail_in_one_line(template):
     """An expression that fails, or gives no name, is a usage error."""
     with pytest.raises(UsageError) as caught:
-        header_.expand_name(template, {})
+        header.expand_name(template, {})
     assert "\n" not in str(caught.value)
 
 
@@ -158,7 +160,7 @@ def test_name_expressions_fail_in_one_line(template):
 )
 def test_suggested_name(source, name):
     """A name is suggested from the first step, function, variable or call."""
-    assert header_.suggest_name(ast.parse(source).body) == name
+    assert header.suggest_name(ast.parse(source).body) == name
 
 
 # --- The text -------------------------------------------------------------------
@@ -559,7 +561,7 @@ def frames(error):
     return names
 
 
-OURS = str(cell.Path(cell.__file__).parent / "engine.py")
+OURS = str(Path(nbdurable.__file__).parent / "engine" / "run.py")
 
 
 def test_prune_takes_our_frames_out():

@@ -22,7 +22,7 @@ import pytest
 
 from nbdurable import DecodeError, EncodeError, go, workflow
 from nbdurable.api import open_stores
-from nbdurable.codec import values as codec
+from nbdurable.codec import signing
 from nbdurable.codec.outcomes import (
     decode_error,
     encode_error,
@@ -336,7 +336,8 @@ def test_notebook_class_that_is_gone(main, monkeypatch):
 
 WRITE = """
 import sys
-from nbdurable.codec import encode, encode_error
+from nbdurable.codec.values import encode
+from nbdurable.codec.outcomes import encode_error
 class Point:
     pass
 class Refused(Exception):
@@ -350,7 +351,8 @@ print(encode_error(Refused(code=7)).data.hex())
 """
 READ = """
 import sys
-from nbdurable.codec import decode, decode_error
+from nbdurable.codec.values import decode
+from nbdurable.codec.outcomes import decode_error
 class Point:
     pass
 class Refused(Exception):
@@ -783,9 +785,9 @@ def test_compared_in_constant_time(monkeypatch):
     """Signatures are compared by `hmac.compare_digest`."""
     asked = []
     told = types.SimpleNamespace(
-        digest=codec.hmac.digest,
+        digest=signing.hmac.digest,
         compare_digest=lambda left, right: asked.append((left, right)) or True,
     )
-    monkeypatch.setattr(codec, "hmac", told)
+    monkeypatch.setattr(signing, "hmac", told)
     assert signature_holds(b"key", b"anything", b"message")
     assert len(asked) == 1

@@ -200,7 +200,9 @@ def test_status_of_a_run_that_goes_on_without_a_view(shared):
 def test_status_of_a_run_that_is_too_large_has_a_line(shared):
     """What would take long to recall is told in the table."""
     shared.run("%%durable large --quiet\n@step\ndef f():\n    return 1\nf();")
-    shared.run("from nbdurable import recall\nmost, recall.MOST = recall.MOST, 0")
+    shared.run(
+        "from nbdurable.inspection import history as recall\nmost, recall.MOST = recall.MOST, 0"
+    )
     result = shared.run("%durable status large")
     shared.run("recall.MOST = most")
     assert re.search("large +finished", result.value)
@@ -248,7 +250,7 @@ def test_config_shows_where_values_come_from(shared):
     assert re.search(r"limit +3 +configure", set_here)
     assert re.search(r"strict +on +configure", set_here)
     assert (
-        shared.run("from nbdurable import configuration\nconfiguration.default_limit()").value
+        shared.run("from nbdurable.api import configuration\nconfiguration.default_limit()").value
         == "3"
     )
     back = shared.run("%durable config limit=default strict=default").value
@@ -281,10 +283,10 @@ def test_origins(monkeypatch, tmp_path):
         assert found("progress") == ("in notebooks, on terminals", "default")
         monkeypatch.setenv("NBDURABLE_STORE", "s.duckdb")
         monkeypatch.setenv("NBDURABLE_PROGRESS", "0")
-        assert found("store") == ("s.duckdb", "NBDURABLE_STORE")
+        assert found("store") == (str(Path("s.duckdb").resolve()), "NBDURABLE_STORE")
         assert found("progress") == ("off", "NBDURABLE_PROGRESS")
         nbdurable.configure(**settings.read(["store=t.duckdb", "progress=on"]))
-        assert found("store") == ("t.duckdb", "configure")
+        assert found("store") == (str(Path("t.duckdb").resolve()), "configure")
         assert found("progress") == ("on", "configure")
         assert found("key")[1] == "NBDURABLE_KEY_FILE"
     finally:

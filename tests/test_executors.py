@@ -284,7 +284,9 @@ def test_closed_threads_start_nothing_more(pools):
 
 HANGING = """
 import asyncio, threading
-from nbdurable.executors import LoopThread, SystemClock, Threads
+from nbdurable.executors.loops import LoopThread
+from nbdurable.executors.clock import SystemClock
+from nbdurable.executors.threads import Threads
 
 ready = threading.Barrier(4)
 
@@ -414,7 +416,10 @@ def test_coroutines_up_to_the_limit(loop, limit):
 
         for number in range(8):
             coroutines.submit(
-                lambda number=number: work(number), contextvars.copy_context(), running_loop()
+                lambda number=number: work(number),
+                contextvars.copy_context(),
+                running_loop(),
+                "test",
             )
         await settle()
         assert order == list(range(limit))
@@ -434,13 +439,13 @@ def test_coroutines_that_wait_give_their_slots_away(loop):
         if depth:
             below = asyncio.Event()
             coroutines.submit(
-                lambda: level(depth - 1, below), contextvars.copy_context(), running_loop()
+                lambda: level(depth - 1, below), contextvars.copy_context(), running_loop(), "test"
             )
             with coroutines.blocked():
                 await below.wait()
         finished.set()
 
-    coroutines.submit(lambda: level(30, done), contextvars.copy_context(), loop)
+    coroutines.submit(lambda: level(30, done), contextvars.copy_context(), loop, "test")
     assert done.wait(LONG)
 
 
@@ -468,7 +473,7 @@ def test_coroutines_on_several_loops(loop):
     for name, where in (("a", loop), ("b", other)):
         context = contextvars.copy_context()
         context.run(variable.set, name)
-        coroutines.submit(lambda name=name: work(name), context, where)
+        coroutines.submit(lambda name=name: work(name), context, where, "test")
     assert all(done.acquire(timeout=LONG) for _ in range(2))
     assert sorted(found, key=lambda one: one[0]) == [("a", loop, "a"), ("b", other, "b")]
 
@@ -488,12 +493,12 @@ def test_closed_coroutines(loop):
     async def never():
         ran.append("never")
 
-    coroutines.submit(work, contextvars.copy_context(), loop)
+    coroutines.submit(work, contextvars.copy_context(), loop, "test")
     assert started.wait(LONG)
-    coroutines.submit(never, contextvars.copy_context(), loop)
+    coroutines.submit(never, contextvars.copy_context(), loop, "test")
     coroutines.close()
     assert cancelled.wait(LONG)
-    coroutines.submit(never, contextvars.copy_context(), loop)
+    coroutines.submit(never, contextvars.copy_context(), loop, "test")
     run_on(loop, settle())
     assert ran == []
 
@@ -608,8 +613,8 @@ def test_a_closed_loop_keeps_no_slot():
         ran.append(1)
 
     async def main():
-        coroutines.submit(one, contextvars.copy_context(), closed)
-        coroutines.submit(one, contextvars.copy_context(), asyncio.get_running_loop())
+        coroutines.submit(one, contextvars.copy_context(), closed, "test")
+        coroutines.submit(one, contextvars.copy_context(), asyncio.get_running_loop(), "test")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 

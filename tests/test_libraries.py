@@ -14,8 +14,10 @@ pytestmark = pytest.mark.timeout(60)
 
 BEGIN = """
 import contextvars, json, sys, threading
-from nbdurable import libraries, output, streams
-from nbdurable.libraries import Apart
+from nbdurable import isolation as libraries
+from nbdurable.output import capture as output
+from nbdurable.output import streams
+from nbdurable.isolation import Apart
 
 def say(*values):
     print(json.dumps(values))
@@ -126,7 +128,7 @@ def test_a_decoded_figure_is_not_pyplots(run):
     assert run("""
         import pickle
         import matplotlib.pyplot as plt
-        from nbdurable import codec
+        from nbdurable.codec import values as codec
         libraries.fit()
         figure = plt.figure()
         plt.plot([1, 2])

@@ -451,7 +451,8 @@ def test_import_is_light(tmp_path):
 
 UNFINISHED = """
 import time, pathlib
-from nbdurable import configuration as c, questions as q
+from nbdurable.api import configuration as c
+from nbdurable.inspection import queries as q
 from nbdurable.records import RunStatus, RunSummary
 q.unfinished = lambda **_: [RunSummary('r', 'quotes', RunStatus.DIED,
     time.time() - 999, 1, time.time() - 130, None, 3, 2)]
@@ -573,7 +574,7 @@ def test_help(shared):
 def test_displays_are_captured(shared):
     """A display within a capture goes there, from any thread, and can be shown later."""
     result = shared.run(
-        "from nbdurable import output\nfrom IPython.display import display, HTML\n"
+        "from nbdurable.output import capture as output\nfrom IPython.display import display, HTML\n"
         "import contextvars\nbox = output.Capture()\nwith output.Capturing(box):\n"
         "    thread = threading.Thread(target=contextvars.copy_context().run,\n"
         "        args=(display, HTML('<i>x</i>')))\n    thread.start()\n    thread.join()\n"

@@ -588,7 +588,8 @@ def test_spawned_children_are_untouched(path):
     """A spawned child is a process of its own: it waits, and is told who holds the store."""
     program = """
         import multiprocessing, sys
-        from nbdurable import StoreLockedError, holding, step, workflow
+        from nbdurable import StoreLockedError, step, workflow
+        from nbdurable.api import open_stores as holding
         from nbdurable.store import Store
         def look(path):
             try: Store.open(path, wait=0.0)

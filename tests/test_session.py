@@ -369,9 +369,9 @@ def test_where_the_store_lies(tmp_path, monkeypatch):
     beside = tmp_path / "work" / ".nbdurable" / "my analysis.duckdb"
     assert configuration.default_store() == str(beside)
     monkeypatch.setenv("NBDURABLE_STORE", "~/elsewhere.duckdb")
-    assert configuration.default_store() == "~/elsewhere.duckdb"
+    assert configuration.default_store() == str(Path("~/elsewhere.duckdb").expanduser())
     configure(store="mine.duckdb")
-    assert configuration.default_store() == "mine.duckdb"
+    assert configuration.default_store() == str(tmp_path / "mine.duckdb")
     configure(store=None)
     monkeypatch.setenv("NBDURABLE_STORE", "")
     assert configuration.default_store() == str(beside)

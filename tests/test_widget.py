@@ -33,7 +33,7 @@ def test_importing_the_module_imports_no_widget_library():
 SETUP = """
 import sys, threading, time
 from nbdurable.records import *
-from nbdurable.publisher import LiveView
+from nbdurable.view.live import LiveView
 from nbdurable.view.notebook.widget import NotebookScreen
 class Watched(NotebookScreen):
     def open(self, view, now):

@@ -96,13 +96,13 @@ __all__ = [
 
 _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect", "forked_sentence": "database",
-         "spare_files": "collect", "hand_over": "handing", "Store": "database",
+         "spare_files": "collect", "hand_over": "adopt", "Store": "database",
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
-         "write_parquet": "parquet", "Past": "past",
-         "outcome_of": "past", "past_of": "past"}  # fmt: skip
+         "write_parquet": "parquet", "Past": "history",
+         "outcome_of": "history", "past_of": "history"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

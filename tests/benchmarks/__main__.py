@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from nbdurable.tests import (
+from . import (
     concurrently,
     linear,
     load,
@@ -21,7 +21,7 @@ from nbdurable.tests import (
     values,
     window,
 )
-from nbdurable.tests.measure import Settings
+from .measure import Settings
 
 BENCHMARKS = {
     module.NAME: module

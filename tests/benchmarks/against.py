@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from statistics import median, quantiles
 
-from nbdurable.tests.measure import ROOT
-from nbdurable.tests.trial import KINDS
 from rich.progress import track
+
+from .measure import ROOT
+from .trial import KINDS
 
 TRIAL = Path(__file__).with_name("trial.py")
 

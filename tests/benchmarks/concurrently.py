@@ -8,7 +8,7 @@ a second time, in a process that has made such runs before.
 
 import importlib.util
 
-from nbdurable.tests.measure import Figure, at_least, in_new_process, interleaved, ratios
+from .measure import Figure, at_least, in_new_process, interleaved, ratios
 
 NAME = "concurrent"
 STEPS = 10_000

@@ -13,7 +13,8 @@ from pathlib import Path
 from time import perf_counter
 
 from dbos import DBOS, SetWorkflowID
-from nbdurable.tests.measure import expect
+
+from .measure import expect
 
 
 @DBOS.step()

@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from nbdurable.tests.measure import expect, memory
 
 from nbdurable import step, workflow
 from nbdurable.api.open_stores import close_stores
+
+from .measure import expect, memory
 
 GIB = 1 << 30
 MIB = 1 << 20

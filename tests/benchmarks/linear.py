@@ -6,7 +6,7 @@ everything that lives again and again, so a step among a hundred thousand takes 
 longer.
 """
 
-from nbdurable.tests.measure import Figure, at_most, in_new_process, interleaved, ratios
+from .measure import Figure, at_most, in_new_process, interleaved, ratios
 
 NAME = "linear"
 MAPS = (10, 100)

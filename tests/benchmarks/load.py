@@ -5,7 +5,7 @@ difference between whole processes with it and without it. The files are in the
 operating system's cache, for one process of each kind has run before.
 """
 
-from nbdurable.tests.measure import Figure, at_most, in_new_process, interleaved
+from .measure import Figure, at_most, in_new_process, interleaved
 
 NAME = "load"
 

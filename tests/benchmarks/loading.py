@@ -9,7 +9,8 @@ import sys
 from time import perf_counter
 
 from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - it is the shell
-from nbdurable.tests.measure import expect
+
+from .measure import expect
 
 
 def load(shell):

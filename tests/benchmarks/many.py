@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from nbdurable.tests.measure import expect, memory
-
 from nbdurable import step, workflow
 from nbdurable.api.open_stores import close_stores
 from nbdurable.store import Store, load_index
+
+from .measure import expect, memory
 
 RUN = "million"
 

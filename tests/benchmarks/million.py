@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from statistics import median, quantiles
 
-from nbdurable.tests.measure import ROOT, Figure, at_most, expect, in_new_process, ratios
+from .measure import ROOT, Figure, at_most, expect, in_new_process, ratios
 
 NAME = "million"
 CHECKPOINTS = int(os.environ.get("NBDURABLE_CHECKPOINTS", "1000000"))

@@ -6,7 +6,7 @@ A kernel lives long, so the replay is measured a second time, in a process that 
 replayed the run before.
 """
 
-from nbdurable.tests.measure import Figure, at_least, in_new_process, interleaved
+from .measure import Figure, at_least, in_new_process, interleaved
 
 NAME = "replay"
 STEPS = 10_000

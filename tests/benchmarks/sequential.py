@@ -13,11 +13,12 @@ from statistics import fmean, median
 from time import perf_counter
 
 import duckdb  # noqa: TID251 - it is what nbdurable is measured against
-from nbdurable.tests.measure import Figure, at_most, expect, ratios
 
 from nbdurable import step, workflow
 from nbdurable.api import open_stores
 from nbdurable.store.schema import TABLES
+
+from .measure import Figure, at_most, expect, ratios
 
 NAME = "sequential"
 STEPS = 300

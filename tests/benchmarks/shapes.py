@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from nbdurable.tests.measure import expect
-
 from nbdurable import gather, go, step, workflow
 from nbdurable.api.open_stores import close_stores
+
+from .measure import expect
 
 importlib.import_module("nbdurable.store.database")  # and DuckDB, which a first run would load
 

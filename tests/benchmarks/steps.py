@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from nbdurable.tests.measure import expect
+from .measure import expect
 
 BEGAN = perf_counter()
 

@@ -11,7 +11,7 @@ import importlib.util
 import shutil
 import sys
 
-from nbdurable.tests.measure import Figure, at_least, at_most, in_new_process
+from .measure import Figure, at_least, at_most, in_new_process
 
 NAME = "values"
 KINDS = ("array", "frame", "arrays")

@@ -6,9 +6,9 @@ again, the summary included.
 
 from time import perf_counter
 
-from nbdurable.tests.measure import Figure, at_least, expect, interleaved, ratios
-
 from tests.kernel_harness import Kernel
+
+from .measure import Figure, at_least, expect, interleaved, ratios
 
 NAME = "window"
 STEPS = 10_000

@@ -12,8 +12,8 @@ from playwright.sync_api import expect
 SETUP = """\
 import asyncio
 import scenario
-from nbdurable.publisher import LiveView
-from nbdurable.widget import NotebookScreen
+from nbdurable.view.live import LiveView
+from nbdurable.view.notebook.widget import NotebookScreen
 """
 BLOCKING = """\
 view = LiveView("quotes", NotebookScreen("quotes"))

@@ -41,7 +41,9 @@ NO_ERROR = FIRST.replace("Wrong", "Refused")
 PROGRAM = """
 import json, sys
 import tiny
-from nbdurable import after, go, holding, questions, select, step, workflow
+from nbdurable import after, go, select, step, workflow
+from nbdurable.api import open_stores as holding
+from nbdurable.inspection import queries as questions
 
 RAN = []
 KIND = getattr(tiny, "Point", None) or tiny.Spot
