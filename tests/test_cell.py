@@ -24,9 +24,8 @@ from traitlets.config import Config
 
 import nbdurable
 from nbdurable.errors import UsageError
-from nbdurable.notebook import header
+from nbdurable.notebook import header, tracebacks
 from nbdurable.notebook import source as cell
-from nbdurable.notebook import tracebacks
 
 # --- The header -----------------------------------------------------------------
 

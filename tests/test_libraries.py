@@ -128,12 +128,12 @@ def test_a_decoded_figure_is_not_pyplots(run):
     assert run("""
         import pickle
         import matplotlib.pyplot as plt
-        from nbdurable.codec import values as codec
+        from nbdurable.codec import outcomes
         libraries.fit()
         figure = plt.figure()
         plt.plot([1, 2])
         plain = pickle.dumps(figure)
-        restored = [codec.settle_value(figure)[1], codec.decode(plain)]
+        restored = [outcomes.settle_value(figure)[1], codec.decode(plain)]
         pickle.loads(plain)
         registered = plt.get_fignums()  # plain pickle has added the second one
         say(registered, [len(one.axes[0].lines) for one in restored])

@@ -574,7 +574,8 @@ def test_help(shared):
 def test_displays_are_captured(shared):
     """A display within a capture goes there, from any thread, and can be shown later."""
     result = shared.run(
-        "from nbdurable.output import capture as output\nfrom IPython.display import display, HTML\n"
+        "from nbdurable.output import capture as output\n"
+        "from IPython.display import display, HTML\n"
         "import contextvars\nbox = output.Capture()\nwith output.Capturing(box):\n"
         "    thread = threading.Thread(target=contextvars.copy_context().run,\n"
         "        args=(display, HTML('<i>x</i>')))\n    thread.start()\n    thread.join()\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -530,7 +531,9 @@ def test_a_run_that_could_not_begin_leaves_nothing(path, tmp_path, monkeypatch):
             execute(path)
     assert open_stores._state.executing == {}
     assert open_stores._state.opens == {}
-    assert execute(path) == (4, 0, ("replayed: saved 0 s ago, --new to recompute",))
+    value, steps, (note,) = execute(path)
+    assert (value, steps) == (4, 0)
+    assert re.fullmatch(r"replayed: saved \d s ago, --new to recompute", note)
 
 
 # --- how an execution ends -----------------------------------------------------------

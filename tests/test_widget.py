@@ -32,6 +32,7 @@ def test_importing_the_module_imports_no_widget_library():
 
 SETUP = """
 import sys, threading, time
+from nbdurable.events import *
 from nbdurable.records import *
 from nbdurable.view.live import LiveView
 from nbdurable.view.notebook.widget import NotebookScreen
