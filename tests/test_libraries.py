@@ -133,7 +133,7 @@ def test_a_decoded_figure_is_not_pyplots(run):
         figure = plt.figure()
         plt.plot([1, 2])
         plain = pickle.dumps(figure)
-        restored = [outcomes.settle_value(figure)[1], codec.decode(plain)]
+        restored = [outcomes.settle_value(figure)[1], values.decode(plain)]
         pickle.loads(plain)
         registered = plt.get_fignums()  # plain pickle has added the second one
         say(registered, [len(one.axes[0].lines) for one in restored])
