@@ -178,6 +178,13 @@ def _installed(walk: Walk, v: types.FunctionType) -> bytes:
     return b"x" + sequence(walk, b"t", parts)
 
 
+def module(walk: Walk, v: types.ModuleType) -> bytes:
+    """Encode a module: the project's by all that it holds, others by name."""
+    if v.__name__ != "__main__" and walk.owner.is_project_module(v):
+        return walk.unit(v)
+    return b"m" + text_of(v.__name__)
+
+
 def klass(walk: Walk, v: type) -> bytes:
     """Encode a class: the project's by code, others by name."""
     if walk.owner.is_project_class(v):
@@ -244,7 +251,7 @@ EXACT.update(
         array: _array,
         random.Random: _random,
         type(os.environ): lambda _, __: b"x" + text_of("os.environ"),
-        types.ModuleType: lambda _, v: b"m" + text_of(v.__name__),
+        types.ModuleType: module,
         types.MethodType: _method,
         types.BuiltinFunctionType: _builtin,
         types.FunctionType: function,

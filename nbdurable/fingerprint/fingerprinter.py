@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import weakref
 from time import perf_counter
@@ -15,11 +16,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nbdurable.errors import DurableError, FingerprintError
 from nbdurable.fingerprint import arrays, builtin, frames, instances, values
-from nbdurable.fingerprint.binding import Binder, target_of
+from nbdurable.fingerprint.binding import Binder, unbound
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.places import Places
-from nbdurable.fingerprint.prints import Digested, Held, Print, digest16, nothing_moved
-from nbdurable.fingerprint.units import reference, written_parameters
+from nbdurable.fingerprint.following import named_by, reference
+from nbdurable.fingerprint.prints import (
+    NOTHING_IGNORED,
+    Digested,
+    Held,
+    Ignored,
+    Print,
+    digest16,
+    nothing_moved,
+)
+from nbdurable.fingerprint.units import written_parameters
 from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
 
 if TYPE_CHECKING:
@@ -42,8 +52,9 @@ class Fingerprinter:
         self.strict = strict
         self.places = Places(project_roots)
         self.is_project_function = self.places.function
+        self.is_project_module = self.places.module
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        self._reached: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._reached: dict[tuple[int, frozenset[str], int, bool], tuple[Any, Reach]] = {}
         self._binders: dict[int, tuple[Callable[[], Any], Any, Binder]] = {}
 
     def is_project_class(self, cls: type) -> bool:
@@ -64,19 +75,17 @@ class Fingerprinter:
             FingerprintError: it can't be done, or in strict mode, something was left out.
             UsageError: the code holds a handle.
         """
-        known = self._reached.get((id(fn), ignore))
         started = perf_counter()
-        if known is not None and known[0]() is fn and known[1].holds():
-            found = known[1].print
-        else:
-            found = self.reach(self._coded(fn), ignore).print
+        coded = self._coded(fn)
+        found = self.reach(coded, _ignored(coded, ignore)).print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
 
     def _coded(self, fn: Any) -> Any:
         """Give what says which code a callable runs: without ``self``, that is an argument."""
-        while builtin.is_step(fn):
-            fn = fn.__wrapped__
+        while builtin.is_step(fn) or isinstance(fn, functools.partial):
+            # What a partial binds is compared as arguments.
+            fn = fn.func if isinstance(fn, functools.partial) else fn.__wrapped__
         if isinstance(fn, types.MethodType):
             return fn.__func__
         plain = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
@@ -84,14 +93,14 @@ class Fingerprinter:
             return type(fn)
         return fn
 
-    def reach(self, root: Any, ignore: frozenset[str]) -> Reach:
+    def reach(self, root: Any, ignore: Ignored, *, documented: bool = False) -> Reach:
         """Give the fingerprint of a function or class, from memory if it still holds."""
-        key = (id(root), ignore)
+        key = (id(root), ignore.names, id(ignore.space), documented)
         known = self._reached.get(key)
         if known is not None and known[0]() is root and known[1].holds():
             return known[1]
         try:
-            made = Reach(self, root, ignore)
+            made = Reach(self, root, ignore, documented=documented)
         except Exception as error:  # noqa: BLE001 - user code runs in there
             self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
         if len(self._reached) >= _MOST:
@@ -121,26 +130,24 @@ class Fingerprinter:
             FingerprintError: it can't be done, or in strict mode, something was left out.
             UsageError: a handle is inside an object that is no list, tuple or dict.
         """
-        while type(fn) is not types.FunctionType and builtin.is_step(fn):
-            fn = fn.__wrapped__  # type: ignore[attr-defined]
+        target: Any = fn
         if type(fn) is not types.FunctionType:
-            target, bound = target_of(fn)
-            args = bound + args
-        else:
-            target = fn
+            target, args, kwargs = unbound(fn, args, kwargs)
         binder = self._binder(target)
         pairs = binder.bind(args, kwargs)
+        left_out = _ignored(target, ignore) if ignore else NOTHING_IGNORED
         if ignore:
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
+        known = self._reached.get((id(target), left_out.names, id(left_out.space), False))
+        if known is not None and known[1].runs and known[0]() is target:
+            pairs += named_by(target, known[1].runs, [value for _, value in pairs])
         if held:
-            return self._print_slow(pairs, ignore, held)
-        return self._print(pairs, ignore)
+            return self._print_slow(pairs, left_out, held)
+        return self._print(pairs, left_out)
 
     def parameters(self, fn: Callable[..., Any]) -> tuple[str, ...]:
         """Give the names of the parameters that a call's positional arguments go to."""
-        while builtin.is_step(fn):
-            fn = fn.__wrapped__  # type: ignore[attr-defined]
-        target, bound = target_of(fn)
+        target, bound, _ = unbound(fn, (), {})
         return self._binder(target).names[len(bound) :]
 
     def _binder(self, fn: Any) -> Binder:
@@ -153,8 +160,6 @@ class Fingerprinter:
         if isinstance(inner, types.FunctionType) and self.places.function(inner):
             written = written_parameters(inner)
         made = Binder(fn, inner, written)
-        if isinstance(fn, functools.partial):
-            return made
         if len(self._binders) >= _MOST:
             self._binders.clear()
         self._binders[id(fn)] = (reference(fn), code, made)
@@ -162,9 +167,9 @@ class Fingerprinter:
 
     def value(self, value: object, name: str = "value") -> Print:
         """Fingerprint one value."""
-        return self._print([(name, value)], _NOTHING)
+        return self._print([(name, value)], NOTHING_IGNORED)
 
-    def _print(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
+    def _print(self, pairs: list[tuple[str, Any]], ignore: Ignored) -> Print:
         """Digest named values together."""
         named: list[tuple[str, bytes]] = []
         for name, value in pairs:
@@ -176,7 +181,7 @@ class Fingerprinter:
         return Print(_joined(named), named)
 
     def _print_slow(
-        self, pairs: list[tuple[str, Any]], ignore: frozenset[str], held: Held | None = None
+        self, pairs: list[tuple[str, Any]], ignore: Ignored, held: Held | None = None
     ) -> Print:
         started = perf_counter()
         named: list[tuple[str, bytes]] = []
@@ -223,6 +228,17 @@ class Fingerprinter:
         raise FingerprintError(msg) from error
 
 
+def _ignored(coded: Any, names: frozenset[str]) -> Ignored:
+    """Return what a step leaves out: its module is that of the function that it is made of."""
+    if not names:
+        return NOTHING_IGNORED
+    inner = inspect.unwrap(coded) if isinstance(coded, types.FunctionType) else coded
+    if isinstance(inner, types.FunctionType):
+        return Ignored(names, inner.__globals__)
+    cls = inner if isinstance(inner, type) else type(inner)
+    return Ignored(names, vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else None)
+
+
 def _joined(named: list[tuple[str, bytes]]) -> bytes:
     texts: list[bytes] = []
     for name, text in sorted(named) if len(named) > 1 else named:
@@ -244,7 +260,7 @@ class _Inputs:
         self,
         owner: Fingerprinter,
         inputs: list[tuple[str, object, bytes, bytes | None]],
-        ignore: frozenset[str],
+        ignore: Ignored,
     ) -> None:
         self._owner = owner
         self._inputs = inputs

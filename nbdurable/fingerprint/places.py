@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
+from nbdurable.fingerprint.patched import Patched
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,6 +49,7 @@ class Places:
             for form in (os.path.abspath, os.path.realpath)
         )
         self._files: dict[str, bool] = {}
+        self.patched = Patched(self)
 
     def file(self, path: str) -> bool:
         """Whether the file at ``path`` belongs to the project."""

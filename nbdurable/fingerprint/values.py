@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from xxhash import xxh3_128
 
 from nbdurable.errors import FingerprintError, UsageError
-from nbdurable.fingerprint.prints import NOT_COMPARED, Note
+from nbdurable.fingerprint.prints import NOT_COMPARED, NOTHING_IGNORED, Ignored, Note
 
 Encoder = Callable[["Walk", Any], bytes]
 T = TypeVar("T")
@@ -57,7 +57,10 @@ class Owner(Protocol):
     def is_project_class(self, cls: type) -> bool:  # noqa: D102
         ...
 
-    def reach(self, root: object, ignore: frozenset[str]) -> Reached:  # noqa: D102
+    def is_project_module(self, module: Any) -> bool:  # noqa: D102
+        ...
+
+    def reach(self, root: object, ignore: Ignored, *, documented: bool) -> Reached:  # noqa: D102
         ...
 
 
@@ -75,7 +78,7 @@ class Walk:
         *,
         own: Encoder | None = None,
         sample: bool = False,
-        ignore: frozenset[str] = frozenset(),
+        ignore: Ignored = NOTHING_IGNORED,
     ) -> None:
         self.owner = owner
         self.own = own  # in a walk over code: how a function or class is written out
@@ -89,7 +92,9 @@ class Walk:
         self.library = 0
         self.units: dict[int, Any] = {}
         self.seeds: dict[int, bytes] = {}  # units that were encoded before and still hold
-        self._reached: dict[int, bytes] = {}
+        self.as_data = True  # whether what is met is found in data, or is only called
+        self.documented: dict[int, Any] = {}  # units met as data, whose docstrings count
+        self._reached: dict[int, tuple[bytes, Any]] = {}
         self._memo: dict[int, tuple[bytes, object, bool]] = {}
         self._stack: dict[int, int] = {}
         self._done: dict[int, tuple[int, int, object]] = {}
@@ -165,14 +170,16 @@ class Walk:
             if (seed := self.seeds.get(key)) is not None:
                 return seed
             self.units.setdefault(key, value)
+            if self.as_data:
+                self.documented.setdefault(key, value)
             return self.node(value, self.own)
-        text = self._reached.get(key)
+        text, _ = self._reached.get(key, (None, None))
         if text is None:
-            reached = self.owner.reach(value, self.ignore)
+            reached = self.owner.reach(value, self.ignore, documented=self.as_data)
             self.mutable = True  # a name that it reads may be bound anew
             self.notes.update(dict.fromkeys(reached.notes))
             text = b"U" + reached.digest
-            self._reached[key] = text
+            self._reached[key] = (text, value)  # kept, so that its id stays its own
         return text
 
     def opaque(self, value: object, reason: str = "") -> bytes:
@@ -199,6 +206,15 @@ class Walk:
 def sealed(text: bytes, longest: int) -> bytes:
     """Replace an encoding longer than ``longest`` by its digest."""
     return text if len(text) <= longest else b"#" + blake2b(text, digest_size=16).digest()
+
+
+def state_of(value: object) -> dict[str, Any]:
+    """Return an object's own ``__dict__``, nobody's ``__getattr__`` asked; empty if it has none."""
+    try:
+        state = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def qualified(value: Any) -> str:
