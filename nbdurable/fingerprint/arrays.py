@@ -11,6 +11,7 @@ from typing import Any
 
 from xxhash import xxh3_128
 
+from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.values import (
     BIG,
     Encoder,
@@ -38,7 +39,7 @@ def resolve(cls: type) -> Encoder | None:
         if issubclass(cls, numpy.dtype):
             return lambda walk, v: b"o" + text_of("numpy.dtype") + _dtype(walk, v)
         if issubclass(cls, numpy.ufunc):
-            return lambda _, v: b"x" + text_of(f"numpy.{v.__name__}")
+            return lambda walk, v: b"x" + text_of(f"numpy.{v.__name__}") + held_by(walk, v)
         random: Any = sys.modules.get("numpy.random")
         if random is not None:
             if issubclass(cls, random.Generator):

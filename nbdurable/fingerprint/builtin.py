@@ -24,6 +24,7 @@ from collections import OrderedDict, defaultdict, deque
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.values import (
     EXACT,
     LEAVES,
@@ -39,6 +40,9 @@ from nbdurable.fingerprint.values import (
 
 STEP = "__nbdurable_step__"
 _GENERIC_ALIAS = type(typing.List[int])  # noqa: UP006
+_OURS = __name__.partition(".")[0]
+_CALLING = frozenset({"functools", "contextlib", "tenacity", "nbdurable", "joblib"})
+"""Packages whose wrappers only call what they wrap, and never look at its docstring."""
 _SHELLS = ("IPython.", "ipykernel.")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
 
@@ -159,23 +163,43 @@ def function(walk: Walk, v: types.FunctionType) -> bytes:
     return walk.within(lambda: walk.node(v, _installed))
 
 
+def public_name(value: Any, name: str) -> str:
+    """Return the name under which an installed package offers what it has by this name.
+
+    Of ours that is the name in the package, wherever in it the code stands.
+    """
+    top, _, rest = name.partition(".")
+    if top != _OURS:
+        return name
+    public = rest.rpartition(".")[2] if value is None else str(getattr(value, "__qualname__", rest))
+    return f"{top}.{public}"
+
+
 def _installed(walk: Walk, v: types.FunctionType) -> bytes:
-    """Encode an installed package's function, and the project's functions that it holds."""
+    """Encode an installed package's function, and what the project gave it to hold."""
     home = str(v.__globals__.get("__name__", ""))
-    parts: list[object] = [home, getattr(v.__code__, "co_qualname", v.__code__.co_name)]
-    if "__wrapped__" in v.__dict__:
-        parts.append(v.__dict__["__wrapped__"])
-    registry = v.__dict__.get("registry")
-    if isinstance(registry, types.MappingProxyType):
-        parts += sorted(registry.values(), key=qualified)
-    for cell in v.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:
-            continue
-        if isinstance(held, _FUNCTIONS) or type(held) in LEAVES:
-            parts.append(held)
-    return b"x" + sequence(walk, b"t", parts)
+    code = v.__code__
+    name = public_name(v, f"{home}.{getattr(code, 'co_qualname', code.co_name)}")
+    parts: list[object] = [name]
+    wrapped = v.__dict__.get("__wrapped__")
+    outer, walk.as_data = walk.as_data, walk.as_data or home.partition(".")[0] not in _CALLING
+    try:
+        if wrapped is not None:
+            parts.append(wrapped)
+        registry = v.__dict__.get("registry")
+        if isinstance(registry, types.MappingProxyType):
+            pairs = [(qualified(cls), cls, fn) for cls, fn in registry.items()]
+            parts += [(cls, fn) for _, cls, fn in sorted(pairs, key=lambda p: p[0])]
+        for cell in v.__closure__ or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:
+                continue
+            if isinstance(held, _FUNCTIONS) or type(held) in LEAVES:
+                parts.append(held)
+        return b"x" + sequence(walk, b"t", parts) + held_by(walk, v)
+    finally:
+        walk.as_data = outer
 
 
 def module(walk: Walk, v: types.ModuleType) -> bytes:
@@ -189,7 +213,7 @@ def klass(walk: Walk, v: type) -> bytes:
     """Encode a class: the project's by code, others by name."""
     if walk.owner.is_project_class(v):
         return walk.unit(v)
-    return b"x" + text_of(qualified(v))
+    return b"x" + text_of(public_name(v, qualified(v)))
 
 
 def _alias(walk: Walk, v: Any) -> bytes:

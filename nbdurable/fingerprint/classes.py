@@ -28,8 +28,8 @@ _SKIPPED = frozenset(
     {"__module__", "__qualname__", "__dict__", "__weakref__", "__firstlineno__", "__doc__",
      "__static_attributes__", "__abstractmethods__", "__annotations__", "__annotate__",
      "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",
-     "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__signature__",
-     "__hash__", "_abc_impl", "__type_params__", "__classdictcell__", "_field_defaults",
+     "__dataclass_fields__", "__dataclass_params__", "__signature__", "__slotnames__",
+     "_abc_impl", "__type_params__", "__classdictcell__", "_field_defaults",
      "__replace__", "__protocol_attrs__", "__non_callable_proto_members__", "__private_attributes__",
      "__class_vars__", "__fields_set__", "__subclasshook__"}
 )  # fmt: skip
@@ -75,8 +75,21 @@ def class_unit(cls: type, places: Places) -> Unit:
         Slot("member", space, name, f"{label}.{name}", id(cls))
         for name in sorted(_members(cls, space, places))
     ]
+    for value in space.values():
+        fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+        if isinstance(fn, types.FunctionType):
+            slots += attributes_of(fn, label)
     writes = frozenset(_member_writes(cls))
     return Unit(ref, label, text, None, tuple(slots), (), (), sourced=True, writes=writes)
+
+
+def attributes_of(fn: types.FunctionType, label: str) -> list[Slot]:
+    """Return the places of the attributes that somebody gave to a function."""
+    return [
+        Slot("attribute", weakref.ref(fn), name, f"{label}.{fn.__name__}.{name}")
+        for name in sorted(vars(fn))
+        if name not in {"__wrapped__", "__isabstractmethod__", "__override__"}
+    ]
 
 
 def _member_writes(cls: type) -> Iterator[Write]:

@@ -19,7 +19,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.classes import class_unit, creates, documents
+from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
 from nbdurable.fingerprint.following import MISSING, Slot, reference
 from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Ignored, Note, Print, digest16
 from nbdurable.fingerprint.units import Unit, function_unit, label_of, module_unit
@@ -36,6 +36,7 @@ _DEEPEST = 100
 _CONTAINERS = (list, dict, set, bytearray, deque)
 _WRAPPING = (classmethod, staticmethod, property, functools.cached_property, functools.partialmethod)
 _CALLABLES = (types.FunctionType, type, types.MethodType, functools.partial)
+_FOLLOWED = frozenset({"global", "item", "cell"})  # places behind which chains are followed
 _OF_FUNCTIONS = frozenset({"default", "kwdefault", "cell"})
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -116,7 +117,7 @@ class _Pass:
             self.used.add(slot.identity())
             walk.path.append(slot.name)
             walk.as_data = _is_data(slot, held, self.owner)
-            bare = isinstance(held, types.ModuleType) and not slot.whole
+            bare = isinstance(held, types.ModuleType) and self._target(slot, held) is None
             text = b"m" if bare else walk.encode(held)
             out += (text_of(slot.kind), text_of(slot.short), text)
             del walk.path[depth:]
@@ -250,8 +251,8 @@ class _Pass:
 
     def _target(self, slot: Slot, held: Any) -> Any:
         """Return the unit that a slot leads to, or None."""
-        if isinstance(held, types.ModuleType):
-            return held if slot.whole else None
+        if isinstance(held, types.ModuleType) and slot.kind in _FOLLOWED and not slot.whole:
+            return None
         return direct(held, self.owner)
 
     def _met(self, slot: Slot, target: Any) -> None:
@@ -296,6 +297,9 @@ class _Pass:
             self.walk.as_data = True
             name = str(getattr(value, "__qualname__", value.__name__))
             texts = [text_of(name), text_of(text), *map(self.walk.encode, notes)]
+            if isinstance(value, types.FunctionType):
+                kept = [s for s in attributes_of(value, label) if not self._left_out(s)]
+                texts += [text_of(s.short) + self.walk.encode(s.get()) for s in kept]
             texts += [self.walk.encode(one) for one in _classes_named(value, notes, self.owner)]
             for base in value.__mro__[1:] if isinstance(value, type) else ():
                 if self.owner.is_project_class(base):

@@ -7,6 +7,7 @@ at a module, the whole of it counts.
 from __future__ import annotations
 
 import ast
+import builtins
 import sys
 import types
 import weakref
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator  # noqa: TC003 - as Any
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.reads import BARE, Imported, Link, Use
+from nbdurable.fingerprint.reads import BARE, Imported, Link, Use, absolute
 from nbdurable.fingerprint.source import syntax_of
 from nbdurable.fingerprint.strings import CODE, Named, looks, names_in, run_by
 from nbdurable.fingerprint.syntax import DEFS
-from nbdurable.fingerprint.texts import Source, Texts, absolute, source_of
+from nbdurable.fingerprint.texts import Source, Texts, source_of
 from nbdurable.fingerprint.writes import writes_of
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ HELD: dict[str, Callable[[Any, Any], Any]] = {
     "kwdefault": lambda f, k: f.__kwdefaults__[k],
     "wrapped": lambda f, _: f.__dict__["__wrapped__"],
     "attribute": lambda f, k: vars(f)[k],
+    "named": lambda f, k: getattr(f, k),
     "base": lambda c, k: c.__bases__[k],
     "metaclass": lambda c, _: type(c),
 }
@@ -172,6 +174,9 @@ class Following:
             label = in_module(str(space.get("__name__", "__main__")), name)
             slot = Slot("global", space, name, label, loose=loose)
             value = space.get(name, MISSING)
+            if value is MISSING and self._is_patched(name):
+                space, value = vars(builtins), getattr(builtins, name)
+                slot = Slot("global", space, name, name)
             if not isinstance(value, types.ModuleType):
                 self._end(slot, value, Use(links, use.called))
                 return
@@ -183,7 +188,8 @@ class Following:
                 return
             attribute = _attribute(links[0])
             inner = vars(value).get(attribute, MISSING)
-            if ours and inner is MISSING and "__getattr__" in vars(value):
+            hidden = inner is MISSING and "__getattr__" in vars(value)
+            if ours and (hidden or attribute == "__dict__"):
                 self._add(slot._replace(whole=True))
                 return
             self._add(slot)
@@ -192,6 +198,11 @@ class Following:
             if attribute in MACHINERY:
                 return
             space, name, links = vars(value), attribute, links[1:]
+
+    def _is_patched(self, name: str) -> bool:
+        """Tell whether a builtin was exchanged for the project's own."""
+        value = vars(builtins).get(name)
+        return type(value) is types.FunctionType and self._places.function(value)
 
     def _is_followed(self, value: Any) -> bool:
         """Tell whether what an installed module holds leads to the project."""
@@ -212,7 +223,12 @@ class Following:
                     break
                 keys.append(key)
                 value = value.get(key, MISSING)
-            self._add(Slot("item", slot.holder, tuple(keys), slot.name, loose=slot.loose))
+            rest = Use(links[len(keys) - 1 :], use.called)
+            only = rest.called and not rest.links
+            item = Slot("item", slot.holder, tuple(keys), slot.name, called=only, loose=slot.loose)
+            if isinstance(value, types.ModuleType):
+                item = item._replace(whole=self.held(value, frozenset({rest})))
+            self._add(item)
             return
         called = use.called and not links
         if links and (is_step(value) or isinstance(value, (types.FunctionType, type))):
@@ -224,6 +240,9 @@ class Following:
         if isinstance(value, type):
             owner = next((c for c in value.__mro__ if attribute in vars(c)), object)
             return self._places.klass(owner) and not attribute.startswith("__")
+        if attribute in {"__name__", "__qualname__"} and isinstance(value, types.FunctionType):
+            label = f"{slot.name}.{attribute}"
+            self._add(Slot("named", reference(value), attribute, label))
         if attribute in _NO_DATA or (is_step(value) and attribute in _STEPS_OWN):
             return True
         label = f"{slot.name}.{attribute}"

@@ -13,6 +13,7 @@ import types
 from typing import Any
 
 from nbdurable.errors import DurableError
+from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.values import (
     EXACT,
     OpaqueError,
@@ -40,7 +41,8 @@ def instance(walk: Walk, value: Any) -> bytes:
     if not _frozen(cls):
         walk.mutable = True
     if cls.__module__.partition(".")[0] in _LIVE and not issubclass(cls, BaseException):
-        return walk.opaque(value)
+        held = b"" if cls.__module__.endswith("weakref") else held_by(walk, value)
+        return walk.opaque(value) + held
     if walk.owner.is_project_class(cls):
         walk.inside += 1
         try:
@@ -64,7 +66,7 @@ def instance(walk: Walk, value: Any) -> bytes:
         walk.library -= 1
         walk.inside -= 1
     del walk.path[depth:]
-    return walk.opaque(value)
+    return walk.opaque(value) + held_by(walk, value)
 
 
 def _frozen(cls: type) -> bool:

@@ -148,6 +148,7 @@ class Finder(ast.NodeVisitor):
         self.anywhere: set[str] = set()
         self.runs: set[str] = set()
         self._imports: list[tuple[str, int, str, tuple[Link, ...]]] = []
+        self._used: list[tuple[str, Use]] = []  # modules taken out of `sys.modules`
         self._parts: list[tuple[str, str]] = []  # modules below a bound one
         self._in_class = False
         self._constants: set[str] = set()
@@ -173,6 +174,8 @@ class Finder(ast.NodeVisitor):
                 uses.add(Use((*links, *use.links), use.called))
             if links and not uses:
                 uses.add(Use(links, called=False))
+        for module, use in self._used:
+            found.setdefault((module, 0), set()).add(use)
         return tuple(
             Imported(module, level, frozenset(uses))
             for (module, level), uses in sorted(found.items())
@@ -193,6 +196,10 @@ class Finder(ast.NodeVisitor):
             return False
         name, links, rest = chain
         self.uses.setdefault(name, set()).add(Use(tuple(links), called))
+        loaded = _loaded_module(name, links)
+        if loaded is not None:
+            module, after = loaded
+            self._used.append((module, Use(after, called)))
         for inner in rest:
             self.visit(inner)
         return True
@@ -211,8 +218,6 @@ class Finder(ast.NodeVisitor):
             if _is_space(node.value):
                 self._strings.add(Named(key, CODE))
                 return
-            if isinstance(node.value, ast.Attribute) and node.value.attr == "modules":
-                self._imports.append((key, 0, "", ()))
         if not isinstance(node.ctx, ast.Load) or not self._use(node, called=False):
             self.generic_visit(node)
 
@@ -336,6 +341,9 @@ class Finder(ast.NodeVisitor):
             text = first.value if isinstance(first, ast.Constant) else None
             if isinstance(text, str):
                 level = len(text) - len(text.lstrip("."))
+                package = node.args[1] if level and len(node.args) > 1 else None
+                if isinstance(package, ast.Constant):
+                    text, level = absolute(text[level:], level, str(package.value)) or "", 0
                 self._imports.append((text[level:], level, "", ()))
             else:
                 self.anywhere.add(_beginning(first))
@@ -345,6 +353,27 @@ class Finder(ast.NodeVisitor):
                 self._strings.update(run_by(kind, argument.value))
             else:
                 self.runs.add(kind)
+
+
+def absolute(module: str, level: int, package: str) -> str | None:
+    """Return a module's full name; None for a relative one outside of any package."""
+    if not level:
+        return module or None
+    parts = package.split(".") if package else []
+    if len(parts) < level:
+        return None
+    return ".".join([*parts[: len(parts) - level + 1], *([module] if module else [])])
+
+
+def _loaded_module(name: str, links: list[Link]) -> tuple[str, tuple[Link, ...]] | None:
+    """Return the module that ``sys.modules["name"]`` gives, and what follows it."""
+    if name == "sys" and links[:1] == [(".", "modules")]:
+        links = links[1:]
+    elif name != "modules":
+        return None
+    if links and links[0][0] != "." and isinstance(links[0][1], str):
+        return links[0][1], tuple(links[1:])
+    return None
 
 
 def _last_name(node: ast.expr) -> str:

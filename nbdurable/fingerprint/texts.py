@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.prints import digest16
-from nbdurable.fingerprint.reads import BARE, Finder, Imported, Use
+from nbdurable.fingerprint.reads import BARE, Finder, Imported, Use, absolute
 from nbdurable.fingerprint.syntax import DEFS, normalised
 from nbdurable.fingerprint.values import text_of
 
@@ -363,13 +363,3 @@ class Texts:
             if ("", beginning, True) not in self._seen:
                 self._seen.add(("", beginning, True))
                 self.anywhere(beginning, source.package, str(Path(source.path).parent))
-
-
-def absolute(module: str, level: int, package: str) -> str | None:
-    """Return a module's full name; None for a relative one outside of any package."""
-    if not level:
-        return module or None
-    parts = package.split(".") if package else []
-    if len(parts) < level:
-        return None
-    return ".".join([*parts[: len(parts) - level + 1], *([module] if module else [])])

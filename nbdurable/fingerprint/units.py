@@ -103,6 +103,10 @@ def function_unit(fn: types.FunctionType, places: Places) -> Unit:
     if reads.runs:
         values = [slot.get() for slot in (*slots, *following.slots)]
         following.run(reads.runs, values)
+    found = following.slots
+    if not _READING.isdisjoint(reads.attributes) or not _READING.isdisjoint(dict(reads.names)):
+        found = tuple(slot._replace(called=False) for slot in found)
+        slots = [slot._replace(called=False) if slot.kind == "cell" else slot for slot in slots]
     patched = places.patched.names(fn.__globals__)
     slots += [
         Slot("member", vars(cls), name, f"{cls.__name__}.{name}", id(cls))
@@ -115,7 +119,7 @@ def function_unit(fn: types.FunctionType, places: Places) -> Unit:
         _text_without_ours(fn, text),
         fn.__code__,
         tuple(slots),
-        following.slots,
+        found,
         tuple(sorted(following.external)),
         text.node is not None and not following.stale,
         text.writes,
@@ -123,6 +127,14 @@ def function_unit(fn: types.FunctionType, places: Places) -> Unit:
         _decorated(fn, text, places),
         reads.runs,
     )
+
+
+_READING = frozenset(
+    {"__doc__", "__annotations__", "__signature__", "getdoc", "signature", "get_type_hints",
+     "get_annotations", "getsource", "getsourcelines", "getfullargspec", "getmembers",
+     "model_json_schema", "inspect"}
+)  # fmt: skip
+"""Names that code looks at functions' docstrings and annotations by."""
 
 
 def _text_without_ours(fn: types.FunctionType, text: _Text) -> bytes:
