@@ -43,6 +43,8 @@ _GENERIC_ALIAS = type(typing.List[int])  # noqa: UP006
 _OURS = __name__.partition(".")[0]
 _CALLING = frozenset({"functools", "contextlib", "tenacity", "nbdurable", "joblib"})
 """Packages whose wrappers only call what they wrap, and never look at its docstring."""
+_HEAP = 1 << 9
+_UNTOLD = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__"})
 _SHELLS = ("IPython.", "ipykernel.")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
 
@@ -213,7 +215,33 @@ def klass(walk: Walk, v: type) -> bytes:
     """Encode a class: the project's by code, others by name."""
     if walk.owner.is_project_class(v):
         return walk.unit(v)
-    return b"x" + text_of(public_name(v, qualified(v)))
+    return b"x" + text_of(public_name(v, qualified(v))) + made_late(walk, v)
+
+
+def made_late(walk: Walk, cls: type) -> bytes:
+    """Encode what tells a class apart that a library made at run time: its name does not."""
+    if not cls.__flags__ & _HEAP or found_by_name(cls):
+        return b""
+    kept = [
+        (name, value)
+        for name, value in sorted(vars(cls).items())
+        if name not in _UNTOLD and (type(value) in LEAVES or _is_flat(value))
+    ]
+    return walk.within(lambda: b"l" + sequence(walk, b"t", kept)) + held_by(walk, dict(vars(cls)))
+
+
+def found_by_name(cls: type) -> bool:
+    """Tell whether a class is what its module and name lead to."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    return found is cls
+
+
+def _is_flat(value: object) -> bool:
+    if type(value) is dict:
+        return _is_flat(tuple(value)) and _is_flat(tuple(value.values()))
+    return type(value) is tuple and all(type(one) in LEAVES for one in value)
 
 
 def _alias(walk: Walk, v: Any) -> bytes:
@@ -362,5 +390,6 @@ def _reduces(cls: type) -> bool:
     return cls.__reduce_ex__ is not base.__reduce_ex__ or cls.__reduce__ is not base.__reduce__
 
 
-def _typing(_: Walk, v: object) -> bytes:
-    return b"x" + text_of(repr(v))
+def _typing(walk: Walk, v: object) -> bytes:
+    supertype = getattr(v, "__supertype__", None)
+    return b"x" + text_of(repr(v)) + (walk.encode(supertype) if supertype is not None else b"")

@@ -6,6 +6,7 @@ Invariant: a class is what its dictionary holds now. What its machinery made out
 
 from __future__ import annotations
 
+import _abc
 import functools
 import importlib
 import inspect
@@ -16,7 +17,10 @@ from collections.abc import Iterator, Mapping  # noqa: TC003 - as Places below
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint.builtin import is_step
-from nbdurable.fingerprint.following import HELD, MISSING, Slot
+from nbdurable.fingerprint.following import HELD, MISSING, Following, Slot
+from nbdurable.fingerprint.reads import Finder
+from nbdurable.fingerprint.source import class_syntax
+from nbdurable.fingerprint.syntax import normalised
 from nbdurable.fingerprint.units import Unit, label_of, text_of_code
 from nbdurable.fingerprint.values import EXACT, qualified, text_of
 
@@ -49,11 +53,12 @@ _CODE = (types.FunctionType, classmethod, staticmethod, property, functools.part
          functools.cached_property)  # fmt: skip
 _FIELDS = ("__annotations__", "__dataclass_fields__", "_member_map_", "__pydantic_fields__",
            "__attrs_attrs__", "_field_defaults", "__private_attributes__", "__new_member__",
-           "_generate_next_value_", "__orig_bases__")  # fmt: skip
+           "_generate_next_value_", "__orig_bases__", "_abc_impl")  # fmt: skip
 _FIELD_PARTS = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only",
                 "metadata")  # fmt: skip
 _ATTRS_PARTS = ("name", "default", "validator", "converter", "repr", "eq", "order", "hash", "init",
                 "kw_only", "metadata", "on_setattr", "alias", "type")  # fmt: skip
+_MACHINES = ("__pydantic_", "__attrs_", "_sa_")
 _CREATING = frozenset({"__init_subclass__", "__set_name__", "__class_getitem__"})
 
 
@@ -79,8 +84,15 @@ def class_unit(cls: type, places: Places) -> Unit:
         fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
         if isinstance(fn, types.FunctionType):
             slots += attributes_of(fn, label)
+    if _asks_for_subclasses(cls):
+        slots.append(Slot("field", ref, "__subclasses__", f"{label}.__subclasses__"))
+    read: tuple[Slot, ...] = ()
+    external: tuple[str, ...] = ()
+    if any(_replaced(cls, value, places) for value in space.values()):
+        written, read, external = _as_written(cls, places)
+        text += written
     writes = frozenset(_member_writes(cls))
-    return Unit(ref, label, text, None, tuple(slots), (), (), sourced=True, writes=writes)
+    return Unit(ref, label, text, None, tuple(slots), read, external, sourced=True, writes=writes)
 
 
 def attributes_of(fn: types.FunctionType, label: str) -> list[Slot]:
@@ -130,7 +142,8 @@ def _members(cls: type, space: Mapping[str, Any], places: Places) -> list[str]:
         name
         for name, value in space.items()
         if name not in skipped
-        and not name.startswith(("__pydantic_", "__attrs_", "_sa_"))
+        and (isinstance(value, types.FunctionType) or not name.startswith(_MACHINES))
+        and not _replaced(cls, value, places)
         and not isinstance(value, _DESCRIPTORS)
         and not _generated(cls, value)
         and not (name.startswith("__") and name.endswith("__") and not _written(value, places))
@@ -142,6 +155,54 @@ def _written(value: Any, places: Places) -> bool:
     if isinstance(value, _CODE) or is_step(value) or type(value) in EXACT:
         return not isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType))
     return places.klass(value if isinstance(value, type) else type(value))
+
+
+def _replaced(cls: type, value: Any, places: Places) -> bool:
+    """Whether an installed metaclass put a descriptor of its own where something was written."""
+    kind = type(value)
+    return (
+        hasattr(kind, "__set__")
+        and not isinstance(value, (*_CODE, *_DESCRIPTORS))
+        and not places.klass(kind)
+        and type(cls).__module__ not in {"builtins", "abc", "enum"}
+    )
+
+
+def _as_written(cls: type, places: Places) -> tuple[bytes, tuple[Slot, ...], tuple[str, ...]]:
+    """Return the text of a class statement, and what it reads: where the live class hides it."""
+    nodes = class_syntax(cls)
+    space = getattr(sys.modules.get(cls.__module__), "__dict__", None)
+    if not nodes or space is None:
+        return b"", (), ()
+    following = Following(space, places)
+    finder = Finder()
+    for node in nodes:
+        finder.visit(node)
+    known = {name: uses for name, uses in finder.uses.items() if name in space}
+    following.names((name, frozenset(uses)) for name, uses in sorted(known.items()))
+    text = b"".join(sorted(normalised(node, frozenset()) for node in nodes))
+    return text, following.slots, tuple(sorted(following.external))
+
+
+def subclasses_of(cls: type) -> tuple[type, ...]:
+    """Return a class's subclasses, all the way down, in one order."""
+    found: dict[type, None] = {}
+    todo = type.__subclasses__(cls)
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found[one] = None
+            todo += type.__subclasses__(one)
+    return tuple(sorted(found, key=qualified))
+
+
+def _asks_for_subclasses(cls: type) -> bool:
+    for value in vars(cls).values():
+        fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+        if isinstance(fn, types.FunctionType) and fn.__code__.co_filename[:1] != "<":
+            if "__subclasses__" in text_of_code(fn).reads.attributes:
+                return True
+    return False
 
 
 def _generated(cls: type, value: Any) -> bool:
@@ -161,6 +222,10 @@ def field_of(cls: type, name: str) -> Any:
     space = vars(cls)
     if name == "__annotations__":
         return annotations_of(cls) if _by_annotations(cls) else MISSING
+    if name == "__subclasses__":
+        return subclasses_of(cls)
+    if name == "_abc_impl":
+        return _registered(cls) if name in space else MISSING
     value = space.get(name)
     if not value:
         return MISSING
@@ -179,6 +244,12 @@ def field_of(cls: type, name: str) -> Any:
             for key, one in value.items()
         }
     return value if name == "__orig_bases__" else dict(value)
+
+
+def _registered(cls: type) -> Any:
+    """Return the classes that were registered as subclasses of an abstract one."""
+    refs = _abc._get_dump(cls)[0]  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+    return tuple(sorted(filter(None, (ref() for ref in refs)), key=qualified)) or MISSING
 
 
 def _by_user(value: Any) -> bool:

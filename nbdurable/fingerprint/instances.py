@@ -13,6 +13,7 @@ import types
 from typing import Any
 
 from nbdurable.errors import DurableError
+from nbdurable.fingerprint.builtin import klass
 from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.values import (
     EXACT,
@@ -83,7 +84,7 @@ def _ours(walk: Walk, value: Any) -> bytes:
 
 
 def _library(walk: Walk, value: Any) -> bytes:
-    return b"J" + text_of(qualified(type(value))) + _state(walk, value)
+    return b"J" + klass(walk, type(value)) + _state(walk, value)
 
 
 def _state(walk: Walk, value: Any) -> bytes:

@@ -10,6 +10,7 @@ import os
 import site
 import sys
 import sysconfig
+import types
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
@@ -89,7 +90,9 @@ class Places:
         if os.path.isabs(path) and not path.startswith("<"):  # noqa: PTH117
             return self.file(path) and not self._ours(fn.__globals__)
         spaces = fn.__globals__
-        return self.named(str(spaces.get("__name__", "")), spaces.get("__file__"))
+        name = str(spaces.get("__name__", ""))
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        return self.named(name, spaces.get("__file__") or loaded)
 
     def _ours(self, namespace: dict[str, object]) -> bool:
         return str(namespace.get("__name__", "")).partition(".")[0] == _OURS
@@ -99,6 +102,8 @@ class Places:
         name = cls.__module__ if isinstance(cls.__module__, str) else ""
         if not cls.__flags__ & (1 << 9):  # not a heap type: made in C
             return False
+        if name == "types":  # what `types.new_class` or `make_dataclass` made for somebody
+            return getattr(types, cls.__name__, None) is not cls
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is None and name != "__main__":
             methods = [m for m in vars(cls).values() if isinstance(m, FunctionType)]

@@ -107,6 +107,13 @@ def function_unit(fn: types.FunctionType, places: Places) -> Unit:
     if not _READING.isdisjoint(reads.attributes) or not _READING.isdisjoint(dict(reads.names)):
         found = tuple(slot._replace(called=False) for slot in found)
         slots = [slot._replace(called=False) if slot.kind == "cell" else slot for slot in slots]
+    if "__subclasses__" in reads.attributes:
+        held = [slot.get() for slot in found]
+        slots += [
+            Slot("field", weakref.ref(cls), "__subclasses__", f"{cls.__name__}.__subclasses__")
+            for cls in held
+            if isinstance(cls, type) and places.klass(cls)
+        ]
     patched = places.patched.names(fn.__globals__)
     slots += [
         Slot("member", vars(cls), name, f"{cls.__name__}.{name}", id(cls))
