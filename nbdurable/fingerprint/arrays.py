@@ -86,8 +86,9 @@ def _dtype(walk: Walk, dtype: Any) -> bytes:
     if dtype.names is not None:
         out = [b"{%x:" % dtype.itemsize]
         for name in dtype.names:
-            inner, offset, *_ = dtype.fields[name]
+            inner, offset, *title = dtype.fields[name]
             out.append(text_of(name) + b"%x:" % offset + _dtype(walk, inner))
+            out += [text_of(str(one)) for one in title]
         return b"".join(out) + b"}"
     usual = dtype.kind in "?biufcmMSUO"
     return text_of(dtype.str) + (b"" if usual else text_of(qualified(type(dtype)) + repr(dtype)))
@@ -158,7 +159,7 @@ def _subclass(walk: Walk, array: Any) -> bytes:
         if isinstance(v, numpy.ma.MaskedArray):
             mask = elements(w, numpy.ma.getmaskarray(v))
             return b"u" + w.encode(type(v)) + elements(w, base) + mask + w.encode(v.fill_value)
-        state = dict(getattr(v, "__dict__", {}))
+        state = dict(sorted(getattr(v, "__dict__", {}).items()))
         return b"u" + w.encode(type(v)) + elements(w, base) + w.encode(state)
 
     return walk.within(lambda: walk.node(array, body))

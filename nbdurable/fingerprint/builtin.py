@@ -22,7 +22,6 @@ import uuid
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.values import (
@@ -292,7 +291,6 @@ EXACT.update(
         dt.time: _fields("time", _clock),
         dt.timedelta: _fields("timedelta", lambda v: (v.days, v.seconds, v.microseconds)),
         dt.timezone: _fields("timezone", lambda v: (v.utcoffset(None), v.tzname(None))),
-        ZoneInfo: _fields("ZoneInfo", lambda v: (v.key,)),
         re.Pattern: _fields("Pattern", lambda v: (v.pattern, v.flags)),
         functools.partial: _partial,
         deque: _deque,
@@ -302,7 +300,6 @@ EXACT.update(
         memoryview: _memoryview,
         array: _array,
         random.Random: _random,
-        type(os.environ): lambda _, __: b"x" + text_of("os.environ"),
         types.ModuleType: module,
         types.MethodType: _method,
         types.BuiltinFunctionType: _builtin,
@@ -336,7 +333,9 @@ def _builtin_subclass(walk: Walk, v: Any) -> bytes:
     def body(w: Walk, v: Any) -> bytes:
         content = _CONTENT[base](w, v)
         state = getattr(v, "__dict__", None)
-        return b"u" + w.encode(type(v)) + content + (w.encode(dict(state)) if state else b"0")
+        return b"u" + w.encode(type(v)) + content + (
+            w.encode(dict(sorted(state.items()))) if state else b"0"
+        )
 
     text = walk.within(lambda: walk.node(v, body))
     walk.mutable = walk.mutable or base in _CHANGEABLE

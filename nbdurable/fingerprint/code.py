@@ -58,6 +58,7 @@ class Read(NamedTuple):
     value: Any  # kept only if it can't change; else MISSING
     sampled: bytes | None
     loose: bool = False  # it may move while the step runs
+    settled: bytes | None = None  # without what changes by being used
 
 
 def unit_of(value: Any, places: Places) -> Unit:
@@ -282,9 +283,13 @@ class _Pass:
         self._seen.add(place)
         moving = self.walk.mutable and direct(value, self.owner) is None
         sampled = sample_of(self.owner, self.own, name, value) if self.walk.big else None
+        settled = None
+        if self.walk.used:
+            settled = Walk(self.owner, name, own=self.own, settled=True).top(value)
         fixed = not moving and (type(value) not in {str, bytes} or len(value) < _HELD_BYTES)
         loose = slot.loose or _root_place(slot) in self.written
-        self.reads.append(Read(slot, name, text, value if fixed else MISSING, sampled, loose))
+        kept = value if fixed else MISSING
+        self.reads.append(Read(slot, name, text, kept, sampled, loose, settled))
 
     def _document(self) -> bool:
         """Encode the docstrings of units that are not only called; tell whether there were any."""
@@ -529,28 +534,37 @@ class Reach:
 
     def holds(self) -> bool:
         """Whether the fingerprint is still the code's."""
-        return self.steady() and (not self._data or not self._changed(sample=False))
+        return self.steady() and (not self._data or not self._changed(sample=False, used=True))
 
-    def _changed(self, *, sample: bool) -> list[tuple[str, object]]:
-        """Digest the data that can change again; names and objects of what did."""
+    def _changed(self, *, sample: bool, used: bool = False) -> list[tuple[str, object]]:
+        """Digest the data that can change again; names and objects of what did.
+
+        Args:
+            sample: compare what is large by sampled blocks.
+            used: compare what changes by being used, too.
+        """
         again = _Pass(self._owner, None, self._ignore, dict(self._written))
         again.walk.seeds = self._seeds
         found: list[tuple[str, object]] = []
         for read in self._data:
             value = read.slot.get()
             small = sample and read.sampled is not None
+            before = read.sampled if small else read.text
             if value is MISSING:
                 found.append((read.name, None))
                 continue
             try:
-                if small:
+                if read.settled is not None and not used:
+                    walk = Walk(self._owner, read.name, own=again.own, settled=True)
+                    text, before = walk.top(value), read.settled
+                elif small:
                     text = sample_of(self._owner, again.own, read.name, value)
                 else:
                     again.walk.start(read.name)
                     text = again.walk.top(value)
             except Exception:  # noqa: BLE001 - it could be digested before: it is another now
                 text = b""
-            if text != (read.sampled if small else read.text):
+            if text != before:
                 found.append((read.name, value))
         if not found and not again.walk.units.keys() <= self._units:
             found.append((self._data[0].name, self._data[0].slot.get()))

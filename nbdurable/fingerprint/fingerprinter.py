@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nbdurable.errors import DurableError, FingerprintError
-from nbdurable.fingerprint import arrays, builtin, frames, instances, values
+from nbdurable.fingerprint import arrays, builtin, frames, instances, plain, values
 from nbdurable.fingerprint.binding import Binder, unbound
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.places import Places
@@ -185,7 +185,7 @@ class Fingerprinter:
     ) -> Print:
         started = perf_counter()
         named: list[tuple[str, bytes]] = []
-        inputs: list[tuple[str, object, bytes, bytes | None]] = []
+        inputs: list[tuple[str, Digested]] = []
         walk = Walk(self, "", ignore=ignore)
         for name, value in pairs:
             known = held.get(name) if held is not None else None
@@ -194,14 +194,15 @@ class Fingerprinter:
                 try:
                     text = walk.top(value)
                     sampled = sample_of(self, None, name, value) if walk.big else None
+                    settled = settled_of(self, name, value, ignore) if walk.used else None
                 except Exception as error:  # noqa: BLE001 - user code runs in there
                     self._refuse(name, value, error)
-                known = Digested(value, text, sampled, walk.mutable)
+                known = Digested(value, text, sampled, settled, walk.mutable)
                 if held is not None and name in held:
                     held[name] = known
             named.append((name, known.text))
             if known.mutable:
-                inputs.append((name, value, known.text, known.sampled))
+                inputs.append((name, known))
         seconds = perf_counter() - started
         return Print(
             _joined(named),
@@ -259,7 +260,7 @@ class _Inputs:
     def __init__(
         self,
         owner: Fingerprinter,
-        inputs: list[tuple[str, object, bytes, bytes | None]],
+        inputs: list[tuple[str, Digested]],
         ignore: Ignored,
     ) -> None:
         self._owner = owner
@@ -269,13 +270,19 @@ class _Inputs:
     def moved(self, sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001
         """Names and objects of those that have another digest now."""
         found: list[tuple[str, object]] = []
-        for name, value, text, sampled in self._inputs:
-            small = sample and sampled is not None
-            walk = Walk(self._owner, name, sample=small, ignore=self._ignore)
+        for name, known in self._inputs:
+            small = sample and known.sampled is not None
+            settled = known.settled is not None
+            walk = Walk(self._owner, name, sample=small, settled=settled, ignore=self._ignore)
             try:
-                now = walk.top(value)
+                now = walk.top(known.value)
             except Exception:  # noqa: BLE001 - it could be digested before: it is another now
                 now = b""
-            if now != (sampled if small else text):
-                found.append((name, value))
+            if now != (known.settled if settled else known.sampled if small else known.text):
+                found.append((name, known.value))
         return tuple(found)
+
+
+def settled_of(owner: Fingerprinter, name: str, value: object, ignore: Ignored) -> bytes:
+    """Encode a value without what changes by its use alone."""
+    return Walk(owner, name, settled=True, ignore=ignore).top(value)

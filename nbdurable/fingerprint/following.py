@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 import sys
 import types
 import weakref
@@ -216,6 +217,8 @@ class Following:
     def _end(self, slot: Slot, value: Any, use: Use) -> None:
         """Add the slot of what is no module, as far as its use needs it."""
         links = use.links
+        if type(value) is type(os.environ):
+            return  # a setting
         if type(value) is dict and links and links[0][0] != ".":
             keys = [slot.key]
             for kind, key in links:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import struct
 import types
 from typing import Any
 
 from nbdurable.errors import DurableError
 from nbdurable.fingerprint.builtin import klass
 from nbdurable.fingerprint.held import held_by
+from nbdurable.fingerprint.plain import is_iterator, name_of, refuse_once
 from nbdurable.fingerprint.values import (
     EXACT,
     OpaqueError,
@@ -23,6 +25,7 @@ from nbdurable.fingerprint.values import (
     mapping,
     qualified,
     sequence,
+    state_of,
     text_of,
 )
 
@@ -33,6 +36,8 @@ _LIVE = frozenset(  # what coordinates threads, tasks and processes: its state i
      "_queue", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "sched", "subprocess",
      "contextvars", "_contextvars", "weakref", "_weakref", "mmap", "_io", "io"}
 )  # fmt: skip
+_RANDOM = {"Styler": ("uuid", "cell_ids_")}
+_BARE = object.__basicsize__ + 2 * struct.calcsize("P")
 _SET_BY_USE = frozenset({"__pydantic_fields_set__"})
 
 
@@ -41,6 +46,12 @@ def instance(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     if not _frozen(cls):
         walk.mutable = True
+    if is_iterator(cls):
+        walk.used = True
+        if walk.settled:
+            return text_of(qualified(cls))
+    elif issubclass(cls, types.GeneratorType | types.AsyncGeneratorType):
+        refuse_once(walk, value)
     if cls.__module__.partition(".")[0] in _LIVE and not issubclass(cls, BaseException):
         held = b"" if cls.__module__.endswith("weakref") else held_by(walk, value)
         return walk.opaque(value) + held
@@ -67,6 +78,7 @@ def instance(walk: Walk, value: Any) -> bytes:
         walk.library -= 1
         walk.inside -= 1
     del walk.path[depth:]
+    refuse_once(walk, value)
     return walk.opaque(value) + held_by(walk, value)
 
 
@@ -80,7 +92,20 @@ def _frozen(cls: type) -> bool:
 
 
 def _ours(walk: Walk, value: Any) -> bytes:
-    return b"I" + walk.encode(type(value)) + _state(walk, value)
+    text = b"I" + walk.encode(type(value)) + _state(walk, value)
+    if not state_of(value) and not isinstance(value, BaseException) and _is_bare(type(value)):
+        text += text_of(name_of(walk, value))
+    return text
+
+
+def _is_bare(cls: type) -> bool:
+    """Whether instances have no other state than a dictionary, and no say in how it is read."""
+    return (
+        cls.__basicsize__ <= _BARE
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and getattr(cls, "__getstate__", None) in {None, getattr(object, "__getstate__", None)}
+    )
 
 
 def _library(walk: Walk, value: Any) -> bytes:
@@ -97,6 +122,21 @@ def _state(walk: Walk, value: Any) -> bytes:
         return walk.opaque(value, _reason(error))
     if isinstance(reduced, str):
         return b"g" + text_of(reduced)
+    if isinstance(value, BaseException):
+        return _reduced(walk, value, reduced) + _origin(walk, value)
+    return _reduced(walk, value, reduced)
+
+
+def _origin(walk: Walk, error: BaseException) -> bytes:
+    """Encode where an error came from: its cause and context, without tracebacks."""
+    cause, context = error.__cause__, error.__context__
+    if cause is None and context is None:
+        return b""
+    fields = (cause, None if error.__suppress_context__ else context, error.__suppress_context__)
+    return b"w" + sequence(walk, b"t", fields)
+
+
+def _reduced(walk: Walk, value: Any, reduced: tuple[Any, ...]) -> bytes:
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if make in _NEWOBJ:
         args = args[1:]
@@ -124,6 +164,12 @@ def _reason(error: Exception) -> str:
     return "" if usual else type(error).__name__
 
 
+def _unasked(cls: type) -> frozenset[str]:
+    """Names in a library's state that say nothing of the value: its version, a random id."""
+    top = cls.__module__.partition(".")[0]
+    return frozenset({f"_{top}_version", "__version__", *_RANDOM.get(cls.__name__, ())})
+
+
 def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
     """Encode an instance's state, attribute by attribute where it is made of them."""
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004
@@ -139,7 +185,10 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
         rest = {k: v for k, v in state.items() if k not in _SET_BY_USE and k != "__dict__"}
         state = {**rest, **flat}
     texts = []
+    unasked = _unasked(cls)
     for name in sorted(state):
+        if name in unasked:
+            continue
         if isinstance(getattr(cls, name, None), functools.cached_property):
             continue
         walk.path.append(name)

@@ -68,6 +68,7 @@ class Digested(NamedTuple):
     value: object
     text: bytes
     sampled: bytes | None
+    settled: bytes | None  # without what changes by being used
     mutable: bool
 
 

@@ -11,7 +11,9 @@ number. Everything else is encoded by value, shared or not.
 
 from __future__ import annotations
 
+import itertools
 import struct
+import types
 from array import array
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -34,6 +36,7 @@ _SHARED = 16  # objects in a subtree from which on its encoding is remembered
 _SAMPLED = 2_000_000  # elements from which on a list of leaves is sampled
 _LARGE = 65536  # bytes from which on strings are hashed by the fast hash
 _NEVER = 1 << 60
+_SHAPED = 4  # steps from a set's member by which members are put in order
 _TEXT_ONLY = frozenset({str})
 _NAN = struct.pack("<d", float("nan"))
 _pack_double = struct.Struct("<d").pack
@@ -78,6 +81,7 @@ class Walk:
         *,
         own: Encoder | None = None,
         sample: bool = False,
+        settled: bool = False,
         ignore: Ignored = NOTHING_IGNORED,
     ) -> None:
         self.owner = owner
@@ -86,8 +90,10 @@ class Walk:
         self.ignore = ignore
         self.path = [name]
         self.notes: dict[Note, None] = {}
+        self.settled = settled
         self.mutable = False
         self.big = False
+        self.used = False  # whether something was met that changes by being used
         self.inside = 0 if own is None else 1
         self.library = 0
         self.units: dict[int, Any] = {}
@@ -104,7 +110,7 @@ class Walk:
     def start(self, name: str) -> None:
         """Turn to the next named input; it is encoded as if it were the only one."""
         self.path = [name]
-        self.mutable = self.big = False
+        self.mutable = self.big = self.used = False
         self._done.clear()
 
     def encode(self, value: object) -> bytes:
@@ -292,27 +298,17 @@ def _digest(*buffers: array[Any] | bytes) -> bytes:
 
 
 def mapping(walk: Walk, tag: bytes, items: dict[Any, Any]) -> bytes:
-    """Encode pairs whose order means nothing."""
+    """Encode pairs in their order, which whoever gets a dict can see."""
     size = len(items)
     if set(map(type, items)) <= _TEXT_ONLY:
-        keys = sorted(items)
         if size < _UNIFORM:
             return b"%b%x:" % (tag, size) + b"".join(
-                [text_of(key) + walk.encode(items[key]) for key in keys]
+                [text_of(key) + walk.encode(value) for key, value in items.items()]
             )
-        head = sequence(walk, b"k", keys)
-        return b"%b=" % tag + head + sequence(walk, b"v", [items[key] for key in keys])
-    walk.inside += 1
-    try:
-        pairs = sorted([(walk.encode(k), v) for k, v in items.items()], key=_first)
-    finally:
-        walk.inside -= 1
-    head = sealed(b"".join([key for key, _ in pairs]), _LONG)
-    return b"%b*%x:" % (tag, size) + head + sequence(walk, b"v", [v for _, v in pairs])
-
-
-def _first(pair: tuple[bytes, Any]) -> bytes:
-    return pair[0]
+        head = sequence(walk, b"k", list(items))
+        return b"%b=" % tag + head + sequence(walk, b"v", list(items.values()))
+    head = walk.within(lambda: sequence(walk, b"k", list(items)))
+    return b"%b*%x:" % (tag, size) + sealed(head, _LONG) + sequence(walk, b"v", list(items.values()))
 
 
 def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
@@ -320,8 +316,43 @@ def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
     members = list(items)
     if members and all(type(x) is str for x in members):
         return sequence(walk, tag, sorted(members))
-    texts = walk.within(lambda: b"".join(sorted(walk.encode(x) for x in members)))
+    if not all(type(x) in LEAVES or _is_flat(x) for x in members):
+        # In a cycle, what an encoding says depends on which member came first.
+        members.sort(key=lambda x: shape(x, _SHAPED))
+    texts = walk.within(lambda: b"".join(sorted([walk.encode(x) for x in members])))
     return b"%b%x;" % (tag, len(members)) + texts
+
+
+def _is_flat(value: object) -> bool:
+    return type(value) is tuple and all(type(one) in LEAVES for one in value)
+
+
+def shape(value: Any, depth: int) -> bytes:
+    """Describe a value as far as some steps lead: an order for members that have none."""
+    cls = type(value)
+    encode = LEAVES.get(cls)
+    if encode is not None:
+        return encode(None, value)
+    if isinstance(value, type) or callable(getattr(cls, "__call__", None)):
+        return text_of(qualified(value))
+    if not depth:
+        return text_of(qualified(cls))
+    if cls in {list, tuple}:
+        inner = [shape(one, depth - 1) for one in value[:_UNIFORM]]
+    elif cls in {set, frozenset}:
+        inner = sorted(shape(one, depth - 1) for one in value) if len(value) < _CHUNK else []
+    else:
+        state = value if cls is dict else state_of(value)
+        pairs = itertools.islice(state.items(), _UNIFORM)
+        inner = sorted(shape(k, depth - 1) + shape(v, depth - 1) for k, v in pairs)
+        for base in cls.__mro__:
+            for name, slot in sorted(vars(base).items()):
+                if isinstance(slot, types.MemberDescriptorType) and base.__module__ != "builtins":
+                    try:
+                        inner.append(text_of(name) + shape(slot.__get__(value), depth - 1))
+                    except (AttributeError, TypeError):
+                        inner.append(text_of(name))
+    return sealed(text_of(qualified(cls)) + b"".join(inner) + b";", _LONG)
 
 
 def _flat(tag: bytes, items: list[Any] | tuple[Any, ...]) -> bytes | None:
