@@ -39,6 +39,7 @@ floor modules                             duty
 2     `executors`                         runs opaque callables: threads, loops
 3     `step`                              one step: its options, its attempts
 4     `handles`, `combinators`, `scope`   what a cell holds; where code stands
+4     `former`                            a call's identity, before and after a move
 4     `ledger`, `entries`                 outcome numbers, decisions, what is committed
 4     `delivery`                          which step's output is shown when
 4     `bodies`                            attempts started, retried, stopped, adopted

@@ -365,7 +365,7 @@ def _options(
         changes["retry_on"] = _retry_on(given["retry_on"])
     options = replace(base, policy=replace(policy, **changes))
     if given.get("name") is not None:
-        options = replace(options, name=_checked_name(given["name"]))
+        options = replace(options, name=_checked_name(given["name"]), named=True)
     if given.get("timeout") is not None:
         options = replace(options, timeout=float(_checked("timeout", given["timeout"])))
     if given.get("limit") is not None:

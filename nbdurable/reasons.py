@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from .former import NAME_MARK
 from .handles import Handle, StepHandle
 from .records import Why
 from .step import arguments_text
@@ -150,7 +151,8 @@ class Reasons:
             if handle.work is None or handle.work.code is None:
                 changed = "version="
             else:
-                before = self._index.code_parts.get(older.code, {})
+                parts = self._index.code_parts.get(older.code, {})
+                before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
                 changed = _differing(before, dict(handle.work.code.parts))
             self._changed[key] = changed
         count = sum(found.code != handle.version.code for found in self._newest(group))

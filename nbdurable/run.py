@@ -29,6 +29,7 @@ from .errors import (
 )
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
+from .former import call_id, former_call
 from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
 from .interrupts import uninterrupted
 from .label import label_of
@@ -264,10 +265,13 @@ class Run:
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore)
         inputs = self._inputs(function, arguments, keywords, options, held)
-        handle, again = self._claim_call(where, options.name, inputs.digest, "step")
+        code_digest = code.digest if code is not None else _digest_of_version(options.version)
+        called = self._prints.called(function, options)
+        handle, again = self._claim_call(
+            where, options.name, inputs.digest, "step", called, code_digest
+        )
         if again:
             return handle  # an earlier attempt of the parent has started it
-        code_digest = code.digest if code is not None else _digest_of_version(options.version)
         handle.code = code_digest
         handle.upstream = tuple(handles_in(arguments, keywords))
         handle.version = self._dataflow.version(code_digest, handle.upstream)
@@ -287,6 +291,7 @@ class Run:
             options=options,
             code=code,
             inputs=inputs,
+            called=called,
             context=contextvars.copy_context(),
             is_async=is_async(function),
             objects=self._store.objects,
@@ -323,21 +328,28 @@ class Run:
             return self._limits.setdefault(options, Limit(options.limit))
 
     def _claim_call(
-        self, where: Scope, name: str, inputs: bytes, kind: str
+        self, where: Scope, name: str, inputs: bytes, kind: str, called: str = "", code: bytes = b""
     ) -> tuple[StepHandle[Any], bool]:
-        """Give the handle of the next call, and whether it was there already."""
+        """Return the handle of the next call, and whether it was there already.
+
+        `called` is the step's name in the call, where it is more than `name`.
+        """
         with self._lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
             strand = where.strand()
-            count, first = where.occurrences.get((name, inputs), (0, strand))
+            called = called or name
+            count, first = where.occurrences.get((called, inputs), (0, strand))
             if count and first != strand:
                 raise UsageError(
                     f"{name}: the same call with the same arguments comes from two tasks or "
                     f"threads, which have no order between them: give one of them another "
                     f"`name=`, or tell them apart with `key=`"
                 )
-            where.occurrences[name, inputs] = (count + 1, strand)
-            identity = digest_of(where.namespace, name.encode(), inputs, b"%d" % count)
+            where.occurrences[called, inputs] = (count + 1, strand)
+            identity = call_id(where.namespace, called, inputs, count)
+            if code and not self._index.checkpoints.versions(identity):
+                former = former_call(self._index, where.namespace, called, inputs, count, code)
+                identity = identity if former is None or former in self._live else former
             found = self._live.get(identity)
             if found is not None:
                 return found, True

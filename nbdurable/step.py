@@ -50,13 +50,14 @@ class StepOptions:
     key: Callable[..., object] | None = None
     ignore: frozenset[str] = frozenset()
     version: str | None = None
+    named: bool = False  # whether `name` was given, and is not the function's
 
 
 @dataclass(slots=True)
 class Work:
     """What a step runs, and the inputs under whose identity it will be saved.
 
-    ``loop`` is that of the code that started an async step, None where that code does
+    ``called`` is the step's name in its call, qualified. ``loop`` is that of the code that started an async step, None where that code does
     not await: then it could not give its loop to the step while it waits for it.
     """
 
@@ -69,6 +70,7 @@ class Work:
     inputs: Print | None
     context: contextvars.Context
     is_async: bool
+    called: str = ""
     objects: Objects | None = None
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False

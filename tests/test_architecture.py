@@ -43,6 +43,7 @@ FLOORS = {
     "handles": 4.0,
     "scope": 4.0,
     "combinators": 4.1,
+    "former": 4.1,
     "news": 4.2,
     "ledger": 4.3,
     "reasons": 4.3,

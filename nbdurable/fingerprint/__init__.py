@@ -9,5 +9,6 @@ from __future__ import annotations
 from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.prints import Held, Note, Print
+from nbdurable.fingerprint.texts import still_defined
 
-__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains"]
+__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains", "still_defined"]

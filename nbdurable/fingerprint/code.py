@@ -439,6 +439,7 @@ class Reach:
         self._labels: dict[str, Any] = {}
         self._seeds: dict[int, bytes] = {}
         self.digest, self.parts = self._combine(made, root)
+        self.own, self.captured = _told_apart(made, root)
         self._watch(made)
         self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved, self.shifted)
 
@@ -600,6 +601,15 @@ class Reach:
                 return value
         ref = now._labels.get(name) or self._labels.get(name)
         return ref() if ref else None
+
+
+def _told_apart(made: _Pass, root: Any) -> tuple[bytes, bytes]:
+    """Digest what a function holds, with its own text and without: global data it names too."""
+    edges = made.edges.get(id(direct(root, made.owner)), ())
+    named = sorted((n, t) for n, t, target in edges if not target and n not in {"module", "import"})
+    data = b"".join(text_of(name) + text for name, text in named)
+    cells = [r.text for r in made.reads if r.slot.kind == "cell" and r.slot.holder() is root]
+    return digest16(made.root_text + data), digest16(b"".join(sorted(cells)) + data)
 
 
 def _refined(key: int, digests: dict[int, bytes], edges: list[tuple[str, bytes, int]]) -> bytes:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import types
 import weakref
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from nbdurable.errors import DurableError, FingerprintError
 from nbdurable.fingerprint import arrays, builtin, frames, instances, plain, values
@@ -43,6 +44,22 @@ _SHORT = 64  # bytes of an encoding that are kept as they are
 _MOST = 4096
 _NAMES: dict[str, bytes] = {}
 _NO_KWARGS: Mapping[str, Any] = {}
+
+
+_INNER = re.compile("<(lambda|locals)>")
+
+
+class Options(Protocol):
+    """What is asked of a step's options."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def named(self) -> bool: ...  # noqa: D102
+    @property
+    def ignore(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def version(self) -> str | None: ...  # noqa: D102
 
 
 class Fingerprinter:
@@ -80,6 +97,28 @@ class Fingerprinter:
         found = self.reach(coded, _ignored(coded, ignore)).print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
+
+    def called(self, fn: Callable[..., Any], options: Options) -> str:
+        """Return the name of a step in its calls: the given one, else the function's, qualified.
+
+        Of what is defined inside a function, or has no name, its own code belongs to it, with
+        what it captures and the global data that it names itself.
+        """
+        if options.named:
+            return options.name
+        coded = self._coded(fn)
+        name = str(getattr(coded, "__qualname__", None) or type(coded).__qualname__)
+        where = str(getattr(coded, "__module__", None) or "")
+        if not isinstance(coded, types.FunctionType) or not _INNER.search(name):
+            return f"{where}.{name}"
+        try:
+            reach = self.reach(coded, _ignored(coded, options.ignore))
+        except DurableError:
+            if options.version is None:
+                raise
+            return f"{where}.{name}"
+        own = reach.own if options.version is None else reach.captured
+        return f"{where}.{name}#{own.hex()}"
 
     def _coded(self, fn: Any) -> Any:
         """Give what says which code a callable runs: without ``self``, that is an argument."""

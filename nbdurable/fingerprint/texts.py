@@ -363,3 +363,23 @@ class Texts:
             if ("", beginning, True) not in self._seen:
                 self._seen.add(("", beginning, True))
                 self.anywhere(beginning, source.package, str(Path(source.path).parent))
+
+
+def still_defined(qualified: str) -> bool:
+    """Tell whether a function's qualified name still stands for it."""
+    parts = qualified.partition("#")[0].split(".")
+    for at in range(len(parts) - 1, 0, -1):
+        module = sys.modules.get(".".join(parts[:at]))
+        if module is not None:
+            found: Any = module
+            for part in parts[at:]:
+                found = vars(found).get(part) if hasattr(found, "__dict__") else None
+            while hasattr(type(found), "__nbdurable_step__"):
+                found = found.__wrapped__
+            name = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+            return name == qualified
+    for at in range(len(parts) - 1, 0, -1):
+        source = source_of(".".join(parts[:at]))
+        if source is not None:
+            return parts[at] in source.binders
+    return False

@@ -333,7 +333,7 @@ def shape(value: Any, depth: int) -> bytes:
     encode = LEAVES.get(cls)
     if encode is not None:
         return encode(None, value)
-    if isinstance(value, type) or callable(getattr(cls, "__call__", None)):
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return text_of(qualified(value))
     if not depth:
         return text_of(qualified(cls))
