@@ -109,7 +109,8 @@ def test_partials_wrappers_classes_and_builtins_bind():
 
     fp = Fingerprinter()
     assert fp.arguments(wrapper, (1,), {}).digest == fp.arguments(wrapper, (), {"a": 1}).digest
-    assert [n for n, _ in fp.arguments(functools.partial(two, 1), (5,), {}).parts] == ["b", "k"]
+    bound = functools.partial(two, 1)
+    assert fp.arguments(bound, (5,), {}).digest == fp.arguments(two, (1, 5), {}).digest
     assert fp.arguments(len, ([1],), {}).digest != fp.arguments(len, ([2],), {}).digest
     assert fp.arguments(max, (1, 2), {}).digest != fp.arguments(max, (2, 1), {}).digest
     assert fp.arguments(dict, (), {"a": 1}).digest != fp.arguments(dict, (), {"a": 2}).digest

@@ -114,6 +114,8 @@ def unbound(
             return fn, args, kwargs
         else:
             call = getattr(type(fn), "__call__", None)  # noqa: B004
-            return (call, (fn, *args), kwargs) if isinstance(call, types.FunctionType) else (
-                fn, args, kwargs
+            return (
+                (call, (fn, *args), kwargs)
+                if isinstance(call, types.FunctionType)
+                else (fn, args, kwargs)
             )

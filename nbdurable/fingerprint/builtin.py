@@ -333,8 +333,11 @@ def _builtin_subclass(walk: Walk, v: Any) -> bytes:
     def body(w: Walk, v: Any) -> bytes:
         content = _CONTENT[base](w, v)
         state = getattr(v, "__dict__", None)
-        return b"u" + w.encode(type(v)) + content + (
-            w.encode(dict(sorted(state.items()))) if state else b"0"
+        return (
+            b"u"
+            + w.encode(type(v))
+            + content
+            + (w.encode(dict(sorted(state.items()))) if state else b"0")
         )
 
     text = walk.within(lambda: walk.node(v, body))

@@ -267,7 +267,11 @@ def _by_annotations(cls: type) -> bool:
     """Whether annotations do something in this class, and not only describe it."""
     space = vars(cls)
     marks = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__", "_field_defaults")
-    if any(mark in space for mark in marks) or type(cls).__module__ not in {"builtins", "abc", "enum"}:
+    if any(mark in space for mark in marks) or type(cls).__module__ not in {
+        "builtins",
+        "abc",
+        "enum",
+    }:
         return True
     return any("__init_subclass__" in vars(base) for base in cls.__mro__[1:-1])
 
@@ -278,8 +282,10 @@ def annotations_of(value: Any) -> Any:
         annotationlib = importlib.import_module("annotationlib")
         notes = annotationlib.get_annotations(value, format=annotationlib.Format.FORWARDREF)
     else:
-        notes = vars(value).get("__annotations__") if isinstance(value, type) else (
-            getattr(value, "__annotations__", None)
+        notes = (
+            vars(value).get("__annotations__")
+            if isinstance(value, type)
+            else (getattr(value, "__annotations__", None))
         )
     return dict(notes) if notes else MISSING
 
@@ -297,7 +303,11 @@ def documents(value: Any, places: Places) -> tuple[str, list[Any]]:
             fn = fn.fget if isinstance(fn, property) else fn
             while is_step(fn):
                 fn = fn.__wrapped__
-            if isinstance(fn, types.FunctionType) and places.function(fn) and not _generated(value, fn):
+            if (
+                isinstance(fn, types.FunctionType)
+                and places.function(fn)
+                and not _generated(value, fn)
+            ):
                 inner, notes = documents(fn, places)
                 text += f"\0{name}\0{inner}"
                 found += notes

@@ -34,19 +34,19 @@ _HELD_BYTES = 65536  # strings and bytes up to this size are kept to be compared
 _MOST_ITEMS = 1000
 _DEEPEST = 100
 _CONTAINERS = (list, dict, set, bytearray, deque)
-_WRAPPING = (classmethod, staticmethod, property, functools.cached_property, functools.partialmethod)
+_WRAPPING = (
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+)
 _CALLABLES = (types.FunctionType, type, types.MethodType, functools.partial)
 _FOLLOWED = frozenset({"global", "item", "cell"})  # places behind which chains are followed
 _OF_FUNCTIONS = frozenset({"default", "kwdefault", "cell"})
 _WORD = re.compile(r"[^\W\d]\w*")
 
 Place = tuple[str, int, Any]
-
-
-class CodeOwner(Owner, Protocol):
-    """The fingerprinter as code sees it."""
-
-    places: Places
 
 
 class Read(NamedTuple):
@@ -74,7 +74,7 @@ class _Pass:
     """One try at reaching everything; repeated when a write was found too late."""
 
     def __init__(
-        self, owner: CodeOwner, root: Any, ignore: Ignored, written: dict[Place, Note]
+        self, owner: Owner, root: Any, ignore: Ignored, written: dict[Place, Note]
     ) -> None:
         self.owner = owner
         self.root = direct(root, owner)
@@ -424,7 +424,7 @@ class Reach:
     """A fingerprint of code, and the means to see whether it still holds."""
 
     def __init__(
-        self, owner: CodeOwner, root: Any, ignore: Ignored, *, documented: bool = False
+        self, owner: Owner, root: Any, ignore: Ignored, *, documented: bool = False
     ) -> None:
         self._owner = owner
         self._ignore = ignore

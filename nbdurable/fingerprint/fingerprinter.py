@@ -276,7 +276,9 @@ def _ignored(coded: Any, names: frozenset[str]) -> Ignored:
     if isinstance(inner, types.FunctionType):
         return Ignored(names, inner.__globals__)
     cls = inner if isinstance(inner, type) else type(inner)
-    return Ignored(names, vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else None)
+    return Ignored(
+        names, vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else None
+    )
 
 
 def _joined(named: list[tuple[str, bytes]]) -> bytes:

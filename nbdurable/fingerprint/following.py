@@ -236,7 +236,7 @@ class Following:
         called = use.called and not links
         if links and (is_step(value) or isinstance(value, (types.FunctionType, type))):
             called = self._by_attribute(slot, value, _attribute(links[0]))
-        self._add(slot._replace(called=called))
+        self._add(slot if called else slot._replace(called=False))
 
     def _by_attribute(self, slot: Slot, value: Any, attribute: str) -> bool:
         """Take in an attribute of a function, step or class; tell whether it is only called."""
@@ -319,7 +319,11 @@ class Following:
         """Follow names in strings, where there are globals of these names that they can mean."""
         for name, kind in named:
             value = self._home.get(name, MISSING)
-            if value is MISSING or name in MACHINERY or hasattr(type(value), "__nbdurable_identity__"):
+            if (
+                value is MISSING
+                or name in MACHINERY
+                or hasattr(type(value), "__nbdurable_identity__")
+            ):
                 continue
             code = isinstance(value, (types.FunctionType, type, types.ModuleType)) or is_step(value)
             if code and kind == CODE:

@@ -61,7 +61,12 @@ def _arrow(arrow: Any, cls: type) -> Encoder | None:
         return _node(lambda walk, v: b"o" + text_of(qualified(_kind(v))) + arrow_column(walk, v))
     if issubclass(cls, arrow.Scalar):
         return lambda walk, v: walk.within(
-            lambda: b"o" + text_of("pyarrow.Scalar") + _arrow_type(walk, v.type) + walk.encode(v.as_py())
+            lambda: (
+                b"o"
+                + text_of("pyarrow.Scalar")
+                + _arrow_type(walk, v.type)
+                + walk.encode(v.as_py())
+            )
         )
     if issubclass(cls, arrow.DataType):
         return lambda walk, v: b"o" + text_of("pyarrow.DataType") + _arrow_type(walk, v)

@@ -50,6 +50,7 @@ class Places:
             for form in (os.path.abspath, os.path.realpath)
         )
         self._files: dict[str, bool] = {}
+        self._loaded: tuple[int, list[ModuleType]] = (0, [])
         self.patched = Patched(self)
 
     def file(self, path: str) -> bool:
@@ -68,6 +69,14 @@ class Places:
         if any(s.startswith(_LIBRARY_ROOTS) for s in spellings):
             return False
         return not any(_PACKAGE_FOLDERS.intersection(Path(s).parts) for s in spellings)
+
+    def modules(self) -> list[ModuleType]:
+        """Return the project's modules that are loaded, in the order of their names."""
+        if self._loaded[0] != len(sys.modules):
+            loaded = [one for one in [*sys.modules.values()] if type(one) is ModuleType]
+            found = sorted(filter(self.module, loaded), key=lambda one: one.__name__)
+            self._loaded = (len(sys.modules), found)
+        return self._loaded[1]
 
     def module(self, module: ModuleType) -> bool:
         """Whether ``module`` is one of the project's."""

@@ -120,16 +120,17 @@ def _sentinel(walk: Walk, value: object) -> bytes:
 
 def name_of(walk: Walk, value: object) -> str:
     """Return the global name of what has no state, where another like it is bound beside it."""
-    cls = type(value)
-    for name in dict.fromkeys((cls.__module__, "__main__", *sys.modules)):
-        module = sys.modules.get(name)
-        if type(module) is not types.ModuleType or not walk.owner.is_project_module(module):
-            continue
-        alike = [(n, v) for n, v in [*vars(module).items()] if type(v) is cls]
-        if any(v is value for _, v in alike):
-            others = any(v is not value for _, v in alike)
-            return min(n for n, v in alike if v is value) if others else ""
-    return ""
+    if walk.names is None:
+        walk.names = {}
+        for module in walk.owner.places.modules():
+            alike: dict[type, dict[int, str]] = {}
+            for name, one in [*vars(module).items()]:
+                if type(one) is object or type(one).__module__ == module.__name__:
+                    known = alike.setdefault(type(one), {})
+                    known[id(one)] = min(name, known.get(id(one), name))
+            for names in alike.values():
+                walk.names.update(names if len(names) > 1 else ())
+    return walk.names.get(id(value), "")
 
 
 def refuse_once(walk: Walk, value: Any) -> None:

@@ -122,9 +122,7 @@ class Print:
 
     def timed(self, seconds: float) -> Print:
         """Give the same print with another time spent."""
-        return Print(
-            self.digest, self._named, self.notes, seconds, self._moved, self.shifted
-        )
+        return Print(self.digest, self._named, self.notes, seconds, self._moved, self.shifted)
 
     def __repr__(self) -> str:
         """Show the digest, which is all that identity needs."""

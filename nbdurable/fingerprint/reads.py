@@ -16,6 +16,7 @@ from nbdurable.fingerprint.strings import CODE, Named, names_in, run_by
 from nbdurable.fingerprint.syntax import Function, dotted  # noqa: TC001 - a NamedTuple's fields are read at run time
 
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_STORING = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME"})
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _IMPORTERS = frozenset({"import_module", "__import__"})
 _KIND_ONLY = frozenset({"isinstance", "issubclass"})
@@ -52,6 +53,7 @@ class Reads(NamedTuple):
     strings: frozenset[Named]  # names that strings in the code name
     runs: frozenset[str]  # kinds of strings that it runs and that are no constants
     decorated: tuple[tuple[str, Names], ...]  # its decorators, and what each reads
+    outer: frozenset[str]  # names that it loads from or stores to outer scopes
     documented: frozenset[str]  # inner functions and classes that are not only called
 
 
@@ -62,12 +64,13 @@ def reads_of(node: Function | None, code: CodeType) -> Reads:
     """Collect what ``code`` and everything nested in it reads."""
     names: set[str] = set()
     attributes: set[str] = set()
-    _collect(code, names, attributes)
+    stored: set[str] = set()
+    _collect(code, names, attributes, stored)
     names |= set(code.co_freevars)
     if node is None:
         return _without_source(code, names, attributes)
     finder = Finder()
-    for part in (node.body if isinstance(node.body, list) else [node.body]):
+    for part in node.body if isinstance(node.body, list) else [node.body]:
         finder.visit(part)
     return Reads(
         tuple((name, frozenset(finder.uses.get(_plain(name), {BARE}))) for name in sorted(names)),
@@ -77,6 +80,7 @@ def reads_of(node: Function | None, code: CodeType) -> Reads:
         frozenset(finder.named()),
         frozenset(finder.runs),
         tuple(map(_decorator, getattr(node, "decorator_list", ()))),
+        frozenset(names | stored),
         frozenset(finder.documented()),
     )
 
@@ -97,15 +101,17 @@ def _plain(name: str) -> str:
     return name
 
 
-def _collect(code: CodeType, names: set[str], attributes: set[str]) -> None:
+def _collect(code: CodeType, names: set[str], attributes: set[str], stored: set[str]) -> None:
     for step in dis.get_instructions(code):
         if step.opname in _GLOBAL:
             names.add(str(step.argval))
+        elif step.opname in _STORING:
+            stored.add(str(step.argval))
         elif step.opname in _ATTRIBUTE:
             attributes.add(str(step.argval))
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            _collect(const, names, attributes)
+            _collect(const, names, attributes, stored)
 
 
 def _without_source(code: CodeType, names: set[str], attributes: set[str]) -> Reads:
@@ -121,6 +127,7 @@ def _without_source(code: CodeType, names: set[str], attributes: set[str]) -> Re
         frozenset(strings),
         frozenset({"code", "template"}) if names & {"eval", "exec"} else frozenset(),
         (),
+        frozenset(names),
         frozenset(),
     )
 
@@ -129,9 +136,7 @@ def _bare_imports(code: CodeType, found: set[tuple[str, int]], strings: set[Name
     steps = list(dis.get_instructions(code))
     for at, step in enumerate(steps):
         if step.opname == "IMPORT_NAME":
-            level = next(
-                (s.argval for s in reversed(steps[:at]) if isinstance(s.argval, int)), 0
-            )
+            level = next((s.argval for s in reversed(steps[:at]) if isinstance(s.argval, int)), 0)
             found.add((str(step.argval), int(level)))
     for const in code.co_consts:
         if isinstance(const, CodeType):
@@ -483,4 +488,3 @@ def _is_getattr(node: ast.Call) -> bool:
         and isinstance(node.args[1], ast.Constant)
         and isinstance(node.args[1].value, str)
     )
-

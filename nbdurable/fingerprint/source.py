@@ -64,7 +64,11 @@ def class_syntax(cls: type) -> list[ast.ClassDef]:
     paths = {path for path in paths if linecache.getlines(path)}
     if not paths:
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        paths = {file} if file else {path for path in linecache.cache if "ipykernel" in path or path[:1] == "<"}
+        paths = (
+            {file}
+            if file
+            else {path for path in linecache.cache if "ipykernel" in path or path[:1] == "<"}
+        )
     found = []
     for path in paths:
         try:

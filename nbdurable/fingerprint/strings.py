@@ -91,5 +91,7 @@ def _in_code(text: str) -> Iterator[Named]:
 def looks(value: object, kind: str) -> bool:
     """Tell whether a global's value is what a string of this kind can name."""
     if kind == TABLE:
-        return not isinstance(value, (str, bytes, int, float, complex, type(None), list, tuple, set))
+        return not isinstance(
+            value, (str, bytes, int, float, complex, type(None), list, tuple, set)
+        )
     return True

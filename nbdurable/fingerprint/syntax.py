@@ -9,7 +9,6 @@ that a newer Python adds changes nothing.
 from __future__ import annotations
 
 import ast
-import dis
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +65,20 @@ def normalised(
     return b"".join(writer.out)
 
 
-_OF_OTHERS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "STORE_NAME",
-                        "DELETE_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})  # fmt: skip
 _OPTIMIZED = 0x1
 _LOOKING = frozenset({"locals", "vars", "dir", "eval", "exec", "globals"})
 
 
-def locals_of(node: ast.AST, code: CodeType) -> frozenset[str]:
-    """Return the names of locals, nested code's included, that nothing but the text knows."""
+def locals_of(node: ast.AST, code: CodeType, outer: frozenset[str]) -> frozenset[str]:
+    """Return the names of locals, nested code's included, that nothing but the text knows.
+
+    Args:
+        node: the function's definition.
+        code: its code.
+        outer: names that it, or code in it, loads from or stores to outer scopes.
+    """
     mine: set[str] = set()
-    others = set(code.co_freevars)
+    others = set(outer)
     _names_of(code, mine, others)
     if others & _LOOKING:
         return frozenset()
@@ -95,7 +98,6 @@ def _names_of(code: CodeType, mine: set[str], others: set[str]) -> None:
         mine.update(code.co_varnames[count:], code.co_cellvars)
     else:
         others.update(code.co_cellvars)
-    others.update(str(s.argval) for s in dis.get_instructions(code) if s.opname in _OF_OTHERS)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             _names_of(const, mine, others)

@@ -355,7 +355,9 @@ class Texts:
             elif not hasattr(builtins, name):
                 for use in uses:
                     for star, level in source.stars:
-                        self._import(source, star, level, Use(((".", name), *use.links), use.called))
+                        self._import(
+                            source, star, level, Use(((".", name), *use.links), use.called)
+                        )
         for inner in one.imports:
             for use in inner.uses or (BARE,):
                 self._import(source, inner.module, inner.level, use)

@@ -152,7 +152,9 @@ def _text_without_ours(fn: types.FunctionType, text: _Text) -> bytes:
         plain = instructions(fn.__code__)
         if text.node is not None:
             named = text.reads.strings or text.reads.runs
-            renamed = frozenset[str]() if named else locals_of(text.node, fn.__code__)
+            renamed = (
+                frozenset[str]() if named else locals_of(text.node, fn.__code__, text.reads.outer)
+            )
             plain = normalised(text.node, ours, renamed, text.reads.documented)
         digest = text.digests[ours] = text_of(fn.__code__.co_name) + plain
     return digest

@@ -17,13 +17,16 @@ import types
 from array import array
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from xxhash import xxh3_128
 
 from nbdurable.errors import FingerprintError, UsageError
 from nbdurable.fingerprint.prints import NOT_COMPARED, NOTHING_IGNORED, Ignored, Note
+
+if TYPE_CHECKING:
+    from nbdurable.fingerprint.places import Places
 
 Encoder = Callable[["Walk", Any], bytes]
 T = TypeVar("T")
@@ -53,6 +56,7 @@ class Owner(Protocol):
     """What a walk asks of the fingerprinter that started it."""
 
     strict: bool
+    places: Places
 
     def is_project_function(self, fn: Any) -> bool:  # noqa: D102
         ...
@@ -97,6 +101,7 @@ class Walk:
         self.inside = 0 if own is None else 1
         self.library = 0
         self.units: dict[int, Any] = {}
+        self.names: dict[int, str] | None = None  # of globals without state
         self.seeds: dict[int, bytes] = {}  # units that were encoded before and still hold
         self.as_data = True  # whether what is met is found in data, or is only called
         self.documented: dict[int, Any] = {}  # units met as data, whose docstrings count
@@ -308,7 +313,9 @@ def mapping(walk: Walk, tag: bytes, items: dict[Any, Any]) -> bytes:
         head = sequence(walk, b"k", list(items))
         return b"%b=" % tag + head + sequence(walk, b"v", list(items.values()))
     head = walk.within(lambda: sequence(walk, b"k", list(items)))
-    return b"%b*%x:" % (tag, size) + sealed(head, _LONG) + sequence(walk, b"v", list(items.values()))
+    return (
+        b"%b*%x:" % (tag, size) + sealed(head, _LONG) + sequence(walk, b"v", list(items.values()))
+    )
 
 
 def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:

@@ -10,12 +10,33 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import concurrently, linear, load, million, replay, report, sequential, values, window
+from . import (
+    concurrently,
+    digest,
+    linear,
+    load,
+    million,
+    replay,
+    report,
+    sequential,
+    values,
+    window,
+)
 from .measure import Settings
 
 BENCHMARKS = {
     module.NAME: module
-    for module in (sequential, concurrently, replay, linear, load, values, window, million)
+    for module in (
+        sequential,
+        concurrently,
+        replay,
+        linear,
+        load,
+        values,
+        window,
+        million,
+        digest,
+    )  # fmt: skip
 }
 CORES = 2
 ROUNDS = 7
