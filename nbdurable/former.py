@@ -23,13 +23,18 @@ def call_id(namespace: bytes, called: str, inputs: bytes, occurrence: int) -> by
     return digest_of(namespace, called.encode(), inputs, b"%d" % occurrence)
 
 
-def former_call(
+def digest_of_version(version: str | None) -> bytes:
+    """Return what stands in place of a code's digest where a version was given."""
+    return digest_of(b"version", str(version).encode())
+
+
+def former_call(  # noqa: PLR0917 - what a call is made of
     index: ReplayIndex, namespace: bytes, called: str, inputs: bytes, occurrence: int, code: bytes
 ) -> bytes | None:
     """Return the identity under which an outcome of equal code was saved before it moved."""
     for part in index.code_parts.get(code, ()):
         name = part.removeprefix(NAME_MARK)
-        if name == part or name == called or _short(name) != _short(called):
+        if name in {part, called} or _short(name) != _short(called):
             continue
         if still_defined(name):
             continue

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
-from .former import call_id, former_call
+from .former import call_id, digest_of_version, former_call
 from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
 from .interrupts import uninterrupted
 from .label import label_of
@@ -265,7 +265,7 @@ class Run:
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore)
         inputs = self._inputs(function, arguments, keywords, options, held)
-        code_digest = code.digest if code is not None else _digest_of_version(options.version)
+        code_digest = code.digest if code is not None else digest_of_version(options.version)
         called = self._prints.called(function, options)
         handle, again = self._claim_call(
             where, options.name, inputs.digest, "step", called, code_digest
@@ -327,7 +327,7 @@ class Run:
         with self._lock:
             return self._limits.setdefault(options, Limit(options.limit))
 
-    def _claim_call(
+    def _claim_call(  # noqa: PLR0917 - what a call is made of
         self, where: Scope, name: str, inputs: bytes, kind: str, called: str = "", code: bytes = b""
     ) -> tuple[StepHandle[Any], bool]:
         """Return the handle of the next call, and whether it was there already.
@@ -740,10 +740,6 @@ class Run:
             self._news.say(
                 f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
             )
-
-
-def _digest_of_version(version: str | None) -> bytes:
-    return digest_of(b"version", str(version).encode())
 
 
 def _status_of(error: BaseException | None) -> RunStatus:

@@ -24,7 +24,8 @@ class Binder:
     """Parameters of one function. Keeps neither the function nor its defaults alive."""
 
     __slots__ = (
-        "_collected", "_defaults", "_fixed", "_inner", "_known", "_places", "count", "names", "rest",
+        "_collected", "_defaults", "_fixed", "_inner", "_known", "_places", "count", "names",
+        "rest",
     )  # fmt: skip
 
     def __init__(

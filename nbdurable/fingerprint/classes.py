@@ -6,7 +6,7 @@ Invariant: a class is what its dictionary holds now. What its machinery made out
 
 from __future__ import annotations
 
-import _abc
+import abc
 import functools
 import importlib
 import inspect
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.following import HELD, MISSING, Following, Slot
-from nbdurable.fingerprint.reads import Finder
+from nbdurable.fingerprint.reads import facts_in
 from nbdurable.fingerprint.source import class_syntax
 from nbdurable.fingerprint.syntax import normalised
 from nbdurable.fingerprint.units import Unit, label_of, text_of_code
@@ -34,7 +34,8 @@ _SKIPPED = frozenset(
      "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",
      "__dataclass_fields__", "__dataclass_params__", "__signature__", "__slotnames__",
      "_abc_impl", "__type_params__", "__classdictcell__", "_field_defaults",
-     "__replace__", "__protocol_attrs__", "__non_callable_proto_members__", "__private_attributes__",
+     "__replace__", "__protocol_attrs__", "__non_callable_proto_members__",
+     "__private_attributes__",
      "__class_vars__", "__fields_set__", "__subclasshook__"}
 )  # fmt: skip
 _ENUM = frozenset(
@@ -58,6 +59,7 @@ _FIELD_PARTS = ("default", "default_factory", "init", "repr", "hash", "compare",
                 "metadata")  # fmt: skip
 _ATTRS_PARTS = ("name", "default", "validator", "converter", "repr", "eq", "order", "hash", "init",
                 "kw_only", "metadata", "on_setattr", "alias", "type")  # fmt: skip
+_BINDING = (classmethod, staticmethod)
 _MACHINES = ("__pydantic_", "__attrs_", "_sa_")
 _CREATING = frozenset({"__init_subclass__", "__set_name__", "__class_getitem__"})
 
@@ -175,10 +177,7 @@ def _as_written(cls: type, places: Places) -> tuple[bytes, tuple[Slot, ...], tup
     if not nodes or space is None:
         return b"", (), ()
     following = Following(space, places)
-    finder = Finder()
-    for node in nodes:
-        finder.visit(node)
-    known = {name: uses for name, uses in finder.uses.items() if name in space}
+    known = {name: uses for name, uses in facts_in(nodes).uses.items() if name in space}
     following.names((name, frozenset(uses)) for name, uses in sorted(known.items()))
     text = b"".join(sorted(normalised(node, frozenset()) for node in nodes))
     return text, following.slots, tuple(sorted(following.external))
@@ -187,7 +186,7 @@ def _as_written(cls: type, places: Places) -> tuple[bytes, tuple[Slot, ...], tup
 def subclasses_of(cls: type) -> tuple[type, ...]:
     """Return a class's subclasses, all the way down, in one order."""
     found: dict[type, None] = {}
-    todo = type.__subclasses__(cls)
+    todo: list[type] = type.__subclasses__(cls)
     while todo:
         one = todo.pop()
         if one not in found:
@@ -199,9 +198,10 @@ def subclasses_of(cls: type) -> tuple[type, ...]:
 def _asks_for_subclasses(cls: type) -> bool:
     for value in vars(cls).values():
         fn = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
-        if isinstance(fn, types.FunctionType) and fn.__code__.co_filename[:1] != "<":
-            if "__subclasses__" in text_of_code(fn).reads.attributes:
-                return True
+        if not isinstance(fn, types.FunctionType) or fn.__code__.co_filename[:1] == "<":
+            continue
+        if "__subclasses__" in text_of_code(fn).reads.attributes:
+            return True
     return False
 
 
@@ -248,7 +248,7 @@ def field_of(cls: type, name: str) -> Any:
 
 def _registered(cls: type) -> Any:
     """Return the classes that were registered as subclasses of an abstract one."""
-    refs = _abc._get_dump(cls)[0]  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+    refs = abc._get_dump(cls)[0]  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
     return tuple(sorted(filter(None, (ref() for ref in refs)), key=qualified)) or MISSING
 
 
@@ -299,7 +299,7 @@ def documents(value: Any, places: Places) -> tuple[str, list[Any]]:
     found = [annotations_of(value)]
     if isinstance(value, type):
         for name, member in sorted(vars(value).items()):
-            fn = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+            fn: Any = member.__func__ if isinstance(member, _BINDING) else member
             fn = fn.fget if isinstance(fn, property) else fn
             while is_step(fn):
                 fn = fn.__wrapped__

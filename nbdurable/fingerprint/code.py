@@ -16,7 +16,7 @@ from collections import deque
 from hashlib import blake2b
 from itertools import repeat
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
@@ -145,9 +145,8 @@ class _Pass:
                 root = slot.key[0] if slot.kind == "item" else slot.key
                 if slot.holder is space and root in names:
                     return True
-            elif slot.name in names and slot.kind in _OF_FUNCTIONS:
-                if id(slot.holder()) in self._own_functions:
-                    return True
+            elif slot.kind in _OF_FUNCTIONS and id(slot.holder()) in self._own_functions:
+                return slot.name in names or _root_place(slot) in self.written
         return _root_place(slot) in self.written and not holds_code(slot.get())
 
     def _write(self, write: Write, unit: Unit, fn: Any) -> None:
@@ -340,7 +339,7 @@ def _root_place(slot: Slot) -> Place:
 
 def _unwrapped(root: Any) -> list[Any]:
     """Return a function and what it wraps: the step's own parameters are theirs."""
-    found = []
+    found: list[Any] = []
     while root is not None and len(found) < _DEEPEST:
         found.append(root)
         state = vars(root) if isinstance(root, types.FunctionType) else {}
@@ -350,8 +349,9 @@ def _unwrapped(root: Any) -> list[Any]:
 
 def holds_code(value: Any, depth: int = 3) -> bool:
     """Tell whether a container holds callables: a registry, whose content says what runs."""
+    items: list[Any]
     if isinstance(value, dict):
-        items: Any = [*dict.values(value), *dict.keys(value)]
+        items = [*dict.values(value), *dict.keys(value)]
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
         items = list(value)
     else:

@@ -16,11 +16,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from nbdurable.errors import DurableError, FingerprintError
-from nbdurable.fingerprint import arrays, builtin, frames, instances, plain, values
+from nbdurable.fingerprint import arrays, builtin, frames, instances, values
 from nbdurable.fingerprint.binding import Binder, unbound
 from nbdurable.fingerprint.code import Reach, sample_of
-from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.following import named_by, reference
+from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.prints import (
     NOTHING_IGNORED,
     Digested,
@@ -127,8 +127,8 @@ class Fingerprinter:
             fn = fn.func if isinstance(fn, functools.partial) else fn.__wrapped__
         if isinstance(fn, types.MethodType):
             return fn.__func__
-        plain = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
-        if not plain and self.is_project_class(type(fn)):
+        simple = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
+        if not simple and self.is_project_class(type(fn)):
             return type(fn)
         return fn
 

@@ -21,6 +21,7 @@ from nbdurable.fingerprint.source import syntax_of
 from nbdurable.fingerprint.strings import CODE, Named, looks, names_in, run_by
 from nbdurable.fingerprint.syntax import DEFS
 from nbdurable.fingerprint.texts import Source, Texts, source_of
+from nbdurable.fingerprint.values import state_of
 from nbdurable.fingerprint.writes import writes_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ HELD: dict[str, Callable[[Any, Any], Any]] = {
     "kwdefault": lambda f, k: f.__kwdefaults__[k],
     "wrapped": lambda f, _: f.__dict__["__wrapped__"],
     "attribute": lambda f, k: vars(f)[k],
-    "named": lambda f, k: getattr(f, k),
+    "named": getattr,
     "base": lambda c, k: c.__bases__[k],
     "metaclass": lambda c, _: type(c),
 }
@@ -269,13 +270,13 @@ class Following:
             name = absolute(one.module, one.level, package)
             loaded = sys.modules.get(name) if name else None
             source = source_of(name) if name else None
-            if isinstance(loaded, types.ModuleType) and self._places.module(loaded):
-                if source is None or not self._agrees(loaded, source):
-                    # What runs is in memory, and its file says something else.
-                    if source is not None:
-                        self.stale.add(loaded.__name__)
-                    self._loaded(loaded, one.uses or frozenset({BARE}))
-                    continue
+            if not isinstance(loaded, types.ModuleType) or not self._places.module(loaded):
+                loaded = None
+            if loaded is not None and (source is None or not self._agrees(loaded, source)):
+                # What runs is in memory, and its file says something else, or there is none.
+                self.stale |= {loaded.__name__} if source is not None else set()
+                self._loaded(loaded, one.uses or frozenset({BARE}))
+                continue
             if self.texts is None:
                 self.texts = Texts(self._places)
             self.texts.follow(one.module, one.level, package, one.uses)
@@ -303,7 +304,8 @@ class Following:
                 if fn is MISSING:
                     return False
                 if type(fn) is types.FunctionType and fn.__module__ == module.__name__:
-                    if syntax_of(fn.__code__, fn.__globals__) is None:
+                    known = syntax_of(fn.__code__, fn.__globals__)
+                    if known is None:
                         return False
                     written |= {w.root for w in writes_of(one.node, fn.__code__)}
             elif isinstance(one.node, ast.ClassDef):
@@ -342,7 +344,7 @@ class Following:
 
 
 def named_by(fn: Any, runs: Iterable[str], values: list[Any]) -> list[tuple[str, Any]]:
-    """Pair names with the globals that strings among a call's arguments name, where it runs them."""
+    """Pair names with the globals that strings among arguments name, where they are run."""
     space = getattr(fn, "__globals__", None)
     if space is None:
         return []
@@ -351,7 +353,7 @@ def named_by(fn: Any, runs: Iterable[str], values: list[Any]) -> list[tuple[str,
         for kind in runs:
             for name, meant in (*names_in(text), *run_by(kind, text)):
                 value = space.get(name, MISSING)
-                if value is MISSING or hasattr(type(value), "__nbdurable_identity__"):
+                if value is MISSING or _is_handle(value):
                     continue
                 if meant == CODE or (looks(value, meant) and not callable(value)):
                     found[f"`{name}`"] = value
@@ -369,8 +371,15 @@ def texts_in(values: Iterable[Any]) -> Iterator[str]:
             yield value
         elif type(value) in {list, tuple, set, frozenset}:
             todo += [*value][:_MOST_STRINGS]
-        elif type(value) is dict:
-            todo += [*value.values()][:_MOST_STRINGS]
+        elif type(value) is dict or isinstance(value, type):
+            held = value if type(value) is dict else vars(value)
+            todo += [*held.values()][:_MOST_STRINGS]
+        elif value is not MISSING and not isinstance(value, types.ModuleType):
+            todo += [*state_of(value).values()][:_MOST_STRINGS]
+
+
+def _is_handle(value: Any) -> bool:
+    return hasattr(type(value), "__nbdurable_identity__")
 
 
 def _attribute(link: Link) -> str:

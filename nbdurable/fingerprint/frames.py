@@ -15,7 +15,6 @@ from xxhash import xxh3_128
 from nbdurable.fingerprint.arrays import elements, sampled
 from nbdurable.fingerprint.values import BIG, Encoder, Walk, qualified, sequence, state_of, text_of
 
-
 _VERSIONS = re.compile(rb'"(pandas_version|creator)": ?(\{[^}]*\}|"[^"]*")')
 
 
@@ -23,25 +22,9 @@ def resolve(cls: type) -> Encoder | None:
     """Find the encoder for a pandas, polars or pyarrow class."""
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None and hasattr(pandas, "DataFrame"):
-        if issubclass(cls, pandas.DataFrame):
-            return _node(_frame)
-        if issubclass(cls, pandas.Series):
-            return _node(_series)
-        if issubclass(cls, pandas.Index):
-            return _node(_index)
-        if issubclass(cls, pandas.api.extensions.ExtensionArray):
-            return _node(_column)
-        if issubclass(cls, pandas.api.extensions.ExtensionDtype):
-            return lambda walk, v: b"o" + text_of("pandas.dtype") + _dtype(walk, v)
-        if issubclass(cls, (pandas.Timestamp, pandas.Timedelta)):
-            return _moment
-        if cls.__module__.startswith("pandas.core."):
-            if cls.__name__.endswith("GroupBy"):
-                return _lazily(_GROUPED)
-            if "_attributes" in vars(cls) and hasattr(cls, "agg"):
-                return _lazily(tuple(cls._attributes))
-        if cls in {type(pandas.NA), type(pandas.NaT)}:
-            return lambda _, v: b"x" + text_of(qualified(type(v)))
+        found = _pandas(pandas, cls)
+        if found is not None:
+            return found
     polars: Any = sys.modules.get("polars")
     if polars is not None and hasattr(polars, "DataFrame"):
         if issubclass(cls, polars.DataFrame):
@@ -52,6 +35,29 @@ def resolve(cls: type) -> Encoder | None:
             return lambda walk, v: b"x" + text_of("polars.") + _polars_dtype(walk, v)
     arrow: Any = sys.modules.get("pyarrow")
     return _arrow(arrow, cls) if arrow is not None and hasattr(arrow, "Table") else None
+
+
+def _pandas(pandas: Any, cls: Any) -> Encoder | None:
+    if issubclass(cls, pandas.DataFrame):
+        return _node(_frame)
+    if issubclass(cls, pandas.Series):
+        return _node(_series)
+    if issubclass(cls, pandas.Index):
+        return _node(_index)
+    if issubclass(cls, pandas.api.extensions.ExtensionArray):
+        return _node(_column)
+    if issubclass(cls, pandas.api.extensions.ExtensionDtype):
+        return lambda walk, v: b"o" + text_of("pandas.dtype") + _dtype(walk, v)
+    if issubclass(cls, (pandas.Timestamp, pandas.Timedelta)):
+        return _moment
+    if cls.__module__.startswith("pandas.core."):
+        if cls.__name__.endswith("GroupBy"):
+            return _lazily(_GROUPED)
+        if "_attributes" in vars(cls) and hasattr(cls, "agg"):
+            return _lazily(tuple(cls._attributes))
+    if cls in {type(pandas.NA), type(pandas.NaT)}:
+        return lambda _, v: b"x" + text_of(qualified(type(v)))
+    return None
 
 
 def _arrow(arrow: Any, cls: type) -> Encoder | None:

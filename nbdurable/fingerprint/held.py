@@ -42,7 +42,7 @@ def _found(walk: Walk, value: object) -> list[Any]:
         if isinstance(one, type):
             if owner.is_project_class(one):
                 parts.append(one)
-        elif type(one) is types.FunctionType and owner.is_project_function(one):
+        elif type(one) is types.FunctionType and owner.is_project_function(one):  # noqa: SIM114
             parts.append(one)
         elif owner.is_project_class(type(one)):
             parts.append(one)

@@ -37,6 +37,7 @@ _LIVE = frozenset(  # what coordinates threads, tasks and processes: its state i
      "contextvars", "_contextvars", "weakref", "_weakref", "mmap", "_io", "io"}
 )  # fmt: skip
 _RANDOM = {"Styler": ("uuid", "cell_ids_")}
+_READING = ("__reduce_ex__", "__reduce__", "__getstate__")
 _BARE = object.__basicsize__ + 2 * struct.calcsize("P")
 _SET_BY_USE = frozenset({"__pydantic_fields_set__"})
 
@@ -100,11 +101,8 @@ def _ours(walk: Walk, value: Any) -> bytes:
 
 def _is_bare(cls: type) -> bool:
     """Whether instances have no other state than a dictionary, and no say in how it is read."""
-    return (
-        cls.__basicsize__ <= _BARE
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-        and getattr(cls, "__getstate__", None) in {None, getattr(object, "__getstate__", None)}
+    return cls.__basicsize__ <= _BARE and all(
+        getattr(cls, n, None) is getattr(object, n, None) for n in _READING
     )
 
 

@@ -38,10 +38,9 @@ class Patched:
             return known[1]
         found: dict[str, list[type]] = {}
         for value in [*space.values()]:
+            inner: list[Any] = [value]
             if type(value) is types.ModuleType:
-                inner = () if self._places.module(value) else [*vars(value).values()]
-            else:
-                inner = (value,)
+                inner = [] if self._places.module(value) else [*vars(value).values()]
             for cls in inner:
                 if isinstance(cls, type):
                     for name in self._of(cls):

@@ -88,7 +88,7 @@ class Print:
     notes: tuple[Note, ...]
     seconds: float
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - most are made where time matters
         self,
         digest: bytes,
         named: Iterable[tuple[str, bytes]],

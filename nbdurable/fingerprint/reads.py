@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import dis
+from collections.abc import Iterable  # noqa: TC003 - a NamedTuple's fields are read at run time
 from types import CodeType
 from typing import Any, NamedTuple
 
 from nbdurable.fingerprint.strings import CODE, Named, names_in, run_by
-from nbdurable.fingerprint.syntax import Function, dotted  # noqa: TC001 - a NamedTuple's fields are read at run time
+from nbdurable.fingerprint.syntax import Function, dotted
 
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _STORING = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME"})
@@ -69,7 +70,7 @@ def reads_of(node: Function | None, code: CodeType) -> Reads:
     names |= set(code.co_freevars)
     if node is None:
         return _without_source(code, names, attributes)
-    finder = Finder()
+    finder = _Finder()
     for part in node.body if isinstance(node.body, list) else [node.body]:
         finder.visit(part)
     return Reads(
@@ -85,8 +86,24 @@ def reads_of(node: Function | None, code: CodeType) -> Reads:
     )
 
 
+class Facts(NamedTuple):
+    """What statements or expressions read."""
+
+    uses: dict[str, set[Use]]
+    imports: tuple[Imported, ...]
+    anywhere: frozenset[str]
+
+
+def facts_in(nodes: Iterable[ast.AST]) -> Facts:
+    """Collect what nodes read, whatever scope the names belong to."""
+    finder = _Finder()
+    for node in nodes:
+        finder.visit(node)
+    return Facts(finder.uses, finder.imports(), frozenset(finder.anywhere))
+
+
 def _decorator(node: ast.expr) -> tuple[str, Names]:
-    finder = Finder()
+    finder = _Finder()
     finder.visit(node)
     names = ((name, frozenset(uses)) for name, uses in sorted(finder.uses.items()))
     return dotted(node) or "", tuple(names)
@@ -145,7 +162,7 @@ def _bare_imports(code: CodeType, found: set[tuple[str, int]], strings: set[Name
             strings.update(names_in(const))
 
 
-class Finder(ast.NodeVisitor):
+class _Finder(ast.NodeVisitor):
     """Collects uses of names, imports and strings, from statements or expressions."""
 
     def __init__(self) -> None:
@@ -214,15 +231,20 @@ class Finder(ast.NodeVisitor):
             self._use(node, called=False)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        if _is_space(node.value):
+            self._strings.add(Named(node.attr, CODE))
+            return
         if not isinstance(node.ctx, ast.Load) or not self._use(node, called=False):
             self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
+        if _is_space(node):
+            self.runs.add("space")
+            return
         key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-        if isinstance(key, str) and isinstance(node.ctx, ast.Load):
-            if _is_space(node.value):
-                self._strings.add(Named(key, CODE))
-                return
+        if isinstance(key, str) and isinstance(node.ctx, ast.Load) and _is_space(node.value):
+            self._strings.add(Named(key, CODE))
+            return
         if not isinstance(node.ctx, ast.Load) or not self._use(node, called=False):
             self.generic_visit(node)
 
@@ -231,6 +253,9 @@ class Finder(ast.NodeVisitor):
             self._strings.add(Named(str(_constant(node.args[0])), CODE))
             for default in node.args[1:]:
                 self.visit(default)
+            return
+        if _is_getattr(node) and _is_space(node.args[0]):
+            self._strings.add(Named(str(_constant(node.args[1])), CODE))
             return
         self._dynamic(node)
         if _chain_of(node) is not None:
@@ -414,6 +439,9 @@ _PANDAS = frozenset({"pd", "pandas"})
 
 def _is_space(node: ast.expr) -> bool:
     """Tell whether an expression is the namespace itself: ``globals()``."""
+    if isinstance(node, ast.Subscript):
+        own = isinstance(node.slice, ast.Name) and node.slice.id == "__name__"
+        return own and _last_name(node.value) == "modules"
     return (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

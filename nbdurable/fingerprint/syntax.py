@@ -145,10 +145,10 @@ class _Writer:
         self.out.append(b"(" + type(node).__name__.encode() + b" ")
         for field in node._fields:
             value = self._value(node, field)
-            if value is not None and value != [] or isinstance(node, ast.Constant):
-                if field not in _DROPPED:
-                    self.out.append(field.encode() + b"=")
-                    self.write(value)
+            empty = value is None or value == []
+            if field not in _DROPPED and (not empty or isinstance(node, ast.Constant)):
+                self.out.append(field.encode() + b"=")
+                self.write(value)
         if defines and self._keeps:
             self.out.append(ast.dump(node).encode())
         self._in_class, self._keeps = outer
@@ -165,7 +165,7 @@ class _Writer:
             return None
         if node is self._signature and field in {"defaults", "kw_defaults"}:
             return [default is not None for default in value or ()]
-        if field in _NAMED and not isinstance(node, ast.alias) or field == "asname":
+        if (field in _NAMED and not isinstance(node, ast.alias)) or field == "asname":
             return self._local(value)
         return value
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.prints import digest16
-from nbdurable.fingerprint.reads import BARE, Finder, Imported, Use, absolute
+from nbdurable.fingerprint.reads import BARE, Imported, Use, absolute, facts_in
 from nbdurable.fingerprint.syntax import DEFS, normalised
 from nbdurable.fingerprint.values import text_of
 
@@ -70,14 +70,13 @@ class Source:
             elif isinstance(one.node, _COMPOUND):
                 if writers & one.uses.keys():
                     found.append(at)
-            elif isinstance(one.node, ast.Assign) and name in one.uses:
-                if name in {_root(target) for target in one.node.targets}:
-                    found.append(at)
+            elif isinstance(one.node, ast.Assign) and name in map(_root, one.node.targets):
+                found.append(at)
         return found
 
     def _writers(self, name: str) -> list[str]:
         """Return the functions that read ``name`` and are run while the module is loaded."""
-        run = set()
+        run: set[str] = set()
         for one in self.statements:
             run |= one.outside if isinstance(one.node, _DEFINING) else one.uses.keys()
         return [
@@ -108,23 +107,20 @@ class Source:
 
 
 def _statement(node: ast.stmt) -> _Statement:
-    finder = Finder()
-    finder.visit(node)
-    outside = Finder()
+    facts = facts_in([node])
+    outside: list[ast.expr] = []
     if isinstance(node, _DEFINING):
-        for inner in node.decorator_list:
-            outside.visit(inner)
-        if isinstance(node, ast.ClassDef):
-            for inner in (*node.bases, *[keyword.value for keyword in node.keywords]):
-                outside.visit(inner)
-    imports = () if isinstance(node, (ast.Import, ast.ImportFrom)) else finder.imports()
+        outside += node.decorator_list
+    if isinstance(node, ast.ClassDef):
+        outside += [*node.bases, *[keyword.value for keyword in node.keywords]]
+    imports = () if isinstance(node, (ast.Import, ast.ImportFrom)) else facts.imports
     return _Statement(
         node,
         frozenset(_bound_by(node)),
-        finder.uses,
-        frozenset(outside.uses),
+        facts.uses,
+        frozenset(facts_in(outside).uses),
         imports,
-        tuple(finder.anywhere),
+        tuple(facts.anywhere),
     )
 
 
@@ -292,9 +288,8 @@ class Texts:
 
     def _import(self, source: Source, module: str, level: int, use: Use) -> None:
         name = absolute(module, level, source.package)
-        if name is not None and self._is_ours(name):
-            if (name, "", False) not in self._seen:
-                self._step(name, use)
+        if name is not None and self._is_ours(name) and (name, "", False) not in self._seen:
+            self._step(name, use)
 
     def _need(self, module: str, name: str, *, documented: bool) -> None:
         if (module, name, documented) not in self._seen:
@@ -347,6 +342,16 @@ class Texts:
                 if not used and isinstance(one.node, ast.Import):
                     self._through(source, name, BARE)
             return
+        self._read_names(source, one)
+        for inner in one.imports:
+            for use in inner.uses or (BARE,):
+                self._import(source, inner.module, inner.level, use)
+        for beginning in one.anywhere:
+            if ("", beginning, True) not in self._seen:
+                self._seen.add(("", beginning, True))
+                self.anywhere(beginning, source.package, str(Path(source.path).parent))
+
+    def _read_names(self, source: Source, one: _Statement) -> None:
         for name, uses in one.uses.items():
             if name in source.binders:
                 for use in uses:
@@ -358,13 +363,6 @@ class Texts:
                         self._import(
                             source, star, level, Use(((".", name), *use.links), use.called)
                         )
-        for inner in one.imports:
-            for use in inner.uses or (BARE,):
-                self._import(source, inner.module, inner.level, use)
-        for beginning in one.anywhere:
-            if ("", beginning, True) not in self._seen:
-                self._seen.add(("", beginning, True))
-                self.anywhere(beginning, source.package, str(Path(source.path).parent))
 
 
 def still_defined(qualified: str) -> bool:

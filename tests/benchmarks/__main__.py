@@ -36,7 +36,7 @@ BENCHMARKS = {
         window,
         million,
         digest,
-    )  # fmt: skip
+    )
 }
 CORES = 2
 ROUNDS = 7

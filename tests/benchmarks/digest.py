@@ -55,7 +55,7 @@ def notebook(number):
             f"def f{at}(x, scale={at}):",
             f'    """Return step {at} of many."""',
             f"    total = [math.sqrt(value + K{at}) for value in range(x)]",
-            f"    shown = json.dumps(total) + str(CONFIG['rate'] * scale)",
+            "    shown = json.dumps(total) + str(CONFIG['rate'] * scale)",
             "    for place, value in enumerate(total):",
             "        if value > place:",
             "            shown += f'{place}: {value}'",
