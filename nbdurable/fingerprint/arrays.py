@@ -158,9 +158,9 @@ def _subclass(walk: Walk, array: Any) -> bytes:
         base = v.view(numpy.ndarray)
         if isinstance(v, numpy.ma.MaskedArray):
             mask = elements(w, numpy.ma.getmaskarray(v))
-            return b"u" + w.encode(type(v)) + elements(w, base) + mask + w.encode(v.fill_value)
+            return b"u" + w.class_of(v) + elements(w, base) + mask + w.encode(v.fill_value)
         state = dict(sorted(getattr(v, "__dict__", {}).items()))
-        return b"u" + w.encode(type(v)) + elements(w, base) + w.encode(state)
+        return b"u" + w.class_of(v) + elements(w, base) + w.encode(state)
 
     return walk.within(lambda: walk.node(array, body))
 

@@ -274,7 +274,7 @@ def _path(walk: Walk, v: pathlib.PurePath) -> bytes:
 
 def _member(walk: Walk, v: enum.Enum) -> bytes:
     def body() -> bytes:
-        return b"E" + walk.encode(type(v)) + walk.encode(v._name_) + walk.encode(v._value_)
+        return b"E" + walk.class_of(v) + walk.encode(v._name_) + walk.encode(v._value_)
 
     return walk.within(body)
 

@@ -121,7 +121,7 @@ def _lazily(names: tuple[str, ...]) -> Encoder:
 def _class_of(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     own = cls.__module__.partition(".")[0] == "pandas"
-    return text_of(qualified(cls)) if own else walk.encode(cls)
+    return text_of(qualified(cls)) if own else walk.class_of(value)
 
 
 def _moment(walk: Walk, value: Any) -> bytes:

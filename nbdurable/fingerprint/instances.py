@@ -14,7 +14,6 @@ import types
 from typing import Any
 
 from nbdurable.errors import DurableError
-from nbdurable.fingerprint.builtin import klass
 from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.plain import is_iterator, name_of, refuse_once
 from nbdurable.fingerprint.values import (
@@ -93,9 +92,10 @@ def _frozen(cls: type) -> bool:
 
 
 def _ours(walk: Walk, value: Any) -> bytes:
-    text = b"I" + walk.encode(type(value)) + _state(walk, value)
+    text = b"I" + walk.class_of(value) + _state(walk, value)
     if not state_of(value) and not isinstance(value, BaseException) and _is_bare(type(value)):
-        text += text_of(name_of(walk, value))
+        name = name_of(walk, value)
+        text += text_of(name) if name else b""
     return text
 
 
@@ -107,7 +107,7 @@ def _is_bare(cls: type) -> bool:
 
 
 def _library(walk: Walk, value: Any) -> bytes:
-    return b"J" + klass(walk, type(value)) + _state(walk, value)
+    return b"J" + walk.class_of(value) + _state(walk, value)
 
 
 def _state(walk: Walk, value: Any) -> bytes:

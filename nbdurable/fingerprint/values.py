@@ -105,7 +105,7 @@ class Walk:
         self.seeds: dict[int, bytes] = {}  # units that were encoded before and still hold
         self.as_data = True  # whether what is met is found in data, or is only called
         self.documented: dict[int, Any] = {}  # units met as data, whose docstrings count
-        self._reached: dict[int, tuple[bytes, Any]] = {}
+        self._reached: dict[tuple[int, bool], tuple[bytes, Any]] = {}
         self._memo: dict[int, tuple[bytes, object, bool]] = {}
         self._stack: dict[int, int] = {}
         self._done: dict[int, tuple[int, int, object]] = {}
@@ -184,14 +184,22 @@ class Walk:
             if self.as_data:
                 self.documented.setdefault(key, value)
             return self.node(value, self.own)
-        text, _ = self._reached.get(key, (None, None))
+        text, _ = self._reached.get((key, self.as_data), (None, None))
         if text is None:
             reached = self.owner.reach(value, self.ignore, documented=self.as_data)
             self.mutable = True  # a name that it reads may be bound anew
             self.notes.update(dict.fromkeys(reached.notes))
             text = b"U" + reached.digest
-            self._reached[key] = (text, value)  # kept, so that its id stays its own
+            self._reached[key, self.as_data] = (text, value)  # kept, so that its id stays its own
         return text
+
+    def class_of(self, value: object) -> bytes:
+        """Encode the class of an instance: only made use of, whatever is done with the instance."""
+        outer, self.as_data = self.as_data, False
+        try:
+            return self.encode(type(value))
+        finally:
+            self.as_data = outer
 
     def opaque(self, value: object, reason: str = "") -> bytes:
         """Leave out what has no state that another process could compare, and note it.

@@ -202,7 +202,7 @@ TABLE: dict[str, list[Any]] = {
     "'ab',''": [["ab", ""]],
     "'','ab'": [["", "ab"]],
     "[v, v]": [[V, V], [V, ["vvv", "w"]], [copy.deepcopy(V), V]],
-    "dict": [{"a": 1, "b": 2}, dict(a=1, b=2)],
+    "dict": [{"a": 1, "b": 2}, copy.copy({"a": 1, "b": 2})],
     "dict reordered": [{"b": 2, "a": 1}],
     "dict swapped": [{"a": 2, "b": 1}],
     "dict int": [{1: "a", 2: "b"}],
