@@ -219,7 +219,8 @@ def klass(walk: Walk, v: type) -> bytes:
 
 def made_late(walk: Walk, cls: type) -> bytes:
     """Encode what tells a class apart that a library made at run time: its name does not."""
-    if not cls.__flags__ & _HEAP or found_by_name(cls):
+    ours = cls.__module__.partition(".")[0] == _OURS
+    if ours or not cls.__flags__ & _HEAP or found_by_name(cls):
         return b""
     kept = [
         (name, value)
@@ -335,7 +336,7 @@ def _builtin_subclass(walk: Walk, v: Any) -> bytes:
         state = getattr(v, "__dict__", None)
         return (
             b"u"
-            + w.encode(type(v))
+            + w.class_of(v)
             + content
             + (w.encode(dict(sorted(state.items()))) if state else b"0")
         )
