@@ -347,3 +347,14 @@ def test_cycles_with_sets_and_declared_models_are_the_same_in_every_process():
         for seed in (1, 2, 3)
     }
     assert len(made) == 1
+
+
+def test_what_was_assigned_in_place_of_a_cached_property_counts():
+    """And computing it is no change of the instance."""
+    text = "import functools\nclass C:\n    @functools.cached_property\n    def total_fp(self): return 1\nc = C()\n"
+    made = [Fingerprinter().value(cell(f"{text}c.total_fp = {n}")["c"]) for n in (1, 2)]
+    assert made[0].digest != made[1].digest
+    value = cell(text)["c"]
+    found = Fingerprinter().value(value)
+    assert value.total_fp == 1
+    assert found.moved() == ()

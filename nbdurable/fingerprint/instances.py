@@ -12,6 +12,7 @@ import functools
 import struct
 import types
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from nbdurable.errors import DurableError
 from nbdurable.fingerprint.held import held_by
@@ -168,6 +169,19 @@ def _unasked(cls: type) -> frozenset[str]:
     return frozenset({f"_{top}_version", "__version__", *_RANDOM.get(cls.__name__, ())})
 
 
+_COMPUTED: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
+def _computed(cls: type) -> frozenset[str]:
+    """Names of a class's cached properties."""
+    found = _COMPUTED.get(cls)
+    if found is None:
+        members = [pair for base in cls.__mro__ for pair in vars(base).items()]
+        names = {name for name, one in members if isinstance(one, functools.cached_property)}
+        found = _COMPUTED[cls] = frozenset(names)
+    return found
+
+
 def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
     """Encode an instance's state, attribute by attribute where it is made of them."""
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004
@@ -184,10 +198,16 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
         state = {**rest, **flat}
     texts = []
     unasked = _unasked(cls)
+    computed = _computed(cls)
+    # What was computed is no state; what somebody assigned in its place is.
+    kept = {name for name in computed if walk.owner.places.assigned(name)} if computed else ()
+    if kept:
+        walk.used = True
+        kept = () if walk.settled else kept
     for name in sorted(state):
         if name in unasked:
             continue
-        if isinstance(getattr(cls, name, None), functools.cached_property):
+        if name in computed and name not in kept:
             continue
         walk.path.append(name)
         held = state[name]

@@ -6,7 +6,9 @@ code, unless a project root says so; code without a real file always is.
 
 from __future__ import annotations
 
+import linecache
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -50,6 +52,7 @@ class Places:
             for form in (os.path.abspath, os.path.realpath)
         )
         self._files: dict[str, bool] = {}
+        self._assigned: dict[str, tuple[int, bool]] = {}
         self._loaded: tuple[int, list[ModuleType]] = (0, [])
         self.patched = Patched(self)
 
@@ -77,6 +80,18 @@ class Places:
             found = sorted(filter(self.module, loaded), key=lambda one: one.__name__)
             self._loaded = (len(sys.modules), found)
         return self._loaded[1]
+
+    def assigned(self, attribute: str) -> bool:
+        """Whether some text of the project assigns to an attribute of this name."""
+        known = self._assigned.get(attribute)
+        if known is None or known[0] != len(linecache.cache):
+            paths = [path for path in linecache.cache if not os.path.isabs(path) or self.file(path)]  # noqa: PTH117
+            paths += filter(None, (vars(one).get("__file__") for one in self.modules()))
+            name = re.escape(attribute)
+            written = re.compile(rf"\.{name}\s*=[^=]|setattr\([^\n]*['\"]{name}['\"]")
+            found = any(written.search("".join(linecache.getlines(path))) for path in paths)
+            known = self._assigned[attribute] = (len(linecache.cache), found)
+        return known[1]
 
     def module(self, module: ModuleType) -> bool:
         """Whether ``module`` is one of the project's."""
