@@ -347,7 +347,7 @@ class Run:
                 )
             where.occurrences[called, inputs] = (count + 1, strand)
             identity = call_id(where.namespace, called, inputs, count)
-            if code and not self._index.checkpoints.versions(identity):
+            if code in self._index.code_parts and not self._index.checkpoints.knows(identity):
                 former = former_call(self._index, where.namespace, called, inputs, count, code)
                 identity = identity if former is None or former in self._live else former
             found = self._live.get(identity)

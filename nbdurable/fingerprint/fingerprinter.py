@@ -72,6 +72,8 @@ class Fingerprinter:
         self.is_project_module = self.places.module
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
         self._reached: dict[tuple[int, frozenset[str], int, bool], tuple[Any, Reach]] = {}
+        self._looked_at: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._called: dict[int, tuple[Callable[[], Any], str]] = {}
         self._binders: dict[int, tuple[Callable[[], Any], Any, Binder]] = {}
 
     def is_project_class(self, cls: type) -> bool:
@@ -93,8 +95,14 @@ class Fingerprinter:
             UsageError: the code holds a handle.
         """
         started = perf_counter()
-        coded = self._coded(fn)
-        found = self.reach(coded, _ignored(coded, ignore)).print
+        known = self._looked_at.get((id(fn), ignore))
+        if known is not None and known[0]() is fn and known[1].holds():
+            found = known[1].print
+        else:
+            coded = self._coded(fn)
+            reach = self.reach(coded, _ignored(coded, ignore))
+            self._looked_at[id(coded), ignore] = (reference(coded), reach)
+            found = reach.print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
 
@@ -106,11 +114,19 @@ class Fingerprinter:
         """
         if options.named:
             return options.name
+        known = self._called.get(id(fn))
+        if known is not None and known[0]() is fn:
+            return known[1]
         coded = self._coded(fn)
         name = str(getattr(coded, "__qualname__", None) or type(coded).__qualname__)
         where = str(getattr(coded, "__module__", None) or "")
         if not isinstance(coded, types.FunctionType) or not _INNER.search(name):
-            return f"{where}.{name}"
+            qualified = f"{where}.{name}"
+            if coded is fn:
+                if len(self._called) >= _MOST:
+                    self._called.clear()
+                self._called[id(fn)] = (reference(fn), qualified)
+            return qualified
         try:
             reach = self.reach(coded, _ignored(coded, options.ignore))
         except DurableError:
@@ -144,6 +160,7 @@ class Fingerprinter:
             self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
         if len(self._reached) >= _MOST:
             self._reached.clear()
+            self._looked_at.clear()
         self._reached[key] = (reference(root), made)
         return made
 
@@ -174,10 +191,11 @@ class Fingerprinter:
             target, args, kwargs = unbound(fn, args, kwargs)
         binder = self._binder(target)
         pairs = binder.bind(args, kwargs)
-        left_out = _ignored(target, ignore) if ignore else NOTHING_IGNORED
+        left_out = NOTHING_IGNORED
         if ignore:
+            left_out = _ignored(target, ignore)
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
-        known = self._reached.get((id(target), left_out.names, id(left_out.space), False))
+        known = self._looked_at.get((id(target), ignore))
         if known is not None and known[1].runs and known[0]() is target:
             pairs += named_by(target, known[1].runs, [value for _, value in pairs])
         if held:
