@@ -358,3 +358,48 @@ def test_what_was_assigned_in_place_of_a_cached_property_counts():
     found = Fingerprinter().value(value)
     assert value.total_fp == 1
     assert found.moved() == ()
+
+
+TOOL = """
+import dataclasses, functools
+K = {0}
+@dataclasses.dataclass
+class Row:
+    'One row.'
+    a: int = {0}
+    def total(self): return self.a + {0}
+class Base:
+    rate = {0}
+    @property
+    def p(self): return {0}
+    @classmethod
+    def make(cls): return cls()
+def rate(x, scale={0}):
+    'Return {0}.'
+    return Row(x).total() * K * scale + Base.make().p
+def kept(fn):
+    @functools.wraps(fn)
+    def w(*a): return fn(*a)
+    return w
+@kept
+def wrapped(x): return x + {0}
+"""
+
+
+def test_autoreload_and_a_restart_give_one_digest(project):
+    """What was exchanged in place is what a new process would load."""
+    from IPython.extensions import autoreload  # noqa: PLC0415
+
+    use = "import tool\ndef f(x): return tool.rate(x), tool.wrapped(x), tool.Base, [tool.Row]"
+    folder = project(tool=TOOL.format(1))
+    book = cell(use)
+    before = Fingerprinter().code(book["f"]).digest
+    old = {}
+    autoreload.superreload(sys.modules["tool"], importlib.reload, old)
+    (folder / "tool.py").write_text(TOOL.format(22))
+    linecache.checkcache()
+    autoreload.superreload(sys.modules["tool"], importlib.reload, old)
+    reloaded = Fingerprinter().code(book["f"]).digest
+    project(tool=TOOL.format(22))
+    assert reloaded == digest(use)
+    assert reloaded != before
