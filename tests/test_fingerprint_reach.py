@@ -403,3 +403,14 @@ def test_autoreload_and_a_restart_give_one_digest(project):
     project(tool=TOOL.format(22))
     assert reloaded == digest(use)
     assert reloaded != before
+
+
+def test_a_package_as_data_counts_with_its_parts_however_many_are_loaded(project):
+    """By their texts: a part that a body imports is no change."""
+    use = "import pk\ndef g(m): return m\ndef f(): return g(pk)"
+    project("pk", __init__="K = 1\n", part="L = 1\n")
+    before = digest(use)
+    importlib.import_module("pk.part")
+    assert digest(use) == before
+    project("pk", part="L = 2\n")
+    assert digest(use) != before

@@ -383,3 +383,14 @@ def still_defined(qualified: str) -> bool:
         if source is not None:
             return parts[at] in source.binders
     return False
+
+
+def parts_of(package: Any) -> list[str]:
+    """Return the names of the modules directly in a package's folder, by its files."""
+    found = set()
+    for folder in getattr(package, "__path__", ()):
+        for path in [*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py")]:
+            name = path.parent.name if path.name == "__init__.py" else path.stem
+            if name.isidentifier() and path != Path(folder, "__init__.py"):
+                found.add(f"{package.__name__}.{name}")
+    return sorted(found)[:_MOST_MODULES]

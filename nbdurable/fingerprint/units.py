@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.following import HELD, MACHINERY, MISSING, Following, Slot, in_module
 from nbdurable.fingerprint.places import Places  # noqa: TC001 - a NamedTuple's fields are read at run time
-from nbdurable.fingerprint.reads import BARE, Reads, Use, reads_of
+from nbdurable.fingerprint.reads import BARE, Imported, Reads, Use, reads_of
 from nbdurable.fingerprint.source import instructions, syntax_of
 from nbdurable.fingerprint.syntax import decorators, locals_of, normalised
+from nbdurable.fingerprint.texts import parts_of
 from nbdurable.fingerprint.values import text_of
 from nbdurable.fingerprint.writes import Write, writes_of
 
@@ -223,9 +224,14 @@ def module_unit(module: types.ModuleType, places: Places) -> Unit:
     """Describe a module by all that it holds: what part of it is used is not known."""
     following = Following(vars(module), places)
     bare: Iterable[tuple[str, frozenset[Use]]] = [
-        (name, frozenset({BARE})) for name in sorted(vars(module)) if name not in MACHINERY
+        (name, frozenset({BARE}))
+        for name, value in sorted(vars(module).items())
+        if name not in MACHINERY and not _is_part(module, name, value)
     ]
     following.names(bare)
+    # Parts of a package come and go as they are imported: they count by their texts.
+    parts = [Imported(name, 0, frozenset()) for name in parts_of(module)]
+    following.imports(parts, module.__name__)
     return Unit(
         weakref.ref(module),
         module.__name__,
@@ -234,6 +240,11 @@ def module_unit(module: types.ModuleType, places: Places) -> Unit:
         (),
         following.slots,
         tuple(sorted(following.external)),
-        sourced=True,
+        sourced=not following.stale,
         writes=frozenset(),
+        texts=tuple(sorted(following.texts.found().items())) if following.texts else (),
     )
+
+
+def _is_part(package: types.ModuleType, name: str, value: Any) -> bool:
+    return isinstance(value, types.ModuleType) and value.__name__ == f"{package.__name__}.{name}"
