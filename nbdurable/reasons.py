@@ -51,7 +51,11 @@ class Reasons:
             # Which argument changed can be told now only where one call stands for one.
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
-            return _argument_changed(before, arguments_text(handle.work))
+            arguments = arguments_text(handle.work)
+            if before is not None and before.arguments == arguments and handle.version is not None:
+                # The code of an inner function belongs to its call.
+                return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
+            return _argument_changed(before, arguments)
         assert handle.version is not None
         if older.code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
@@ -95,6 +99,8 @@ class Reasons:
                 left[group] = iter(self._unclaimed(group))
             call = next(left[group], None)
             before = None if call is None else self._index.checkpoints.newest(call)
+            if before is not None and before.arguments == handle.checkpoint.arguments:
+                continue
             text = _argument_changed(before, handle.checkpoint.arguments)
             if text != handle.why:
                 handle.why = text
