@@ -12,6 +12,7 @@ from .fingerprint import still_defined
 from .handles import digest_of
 
 if TYPE_CHECKING:
+    from .scope import Scope
     from .store import ReplayIndex
 
 NAME_MARK = "@"
@@ -21,6 +22,20 @@ NAME_MARK = "@"
 def call_id(namespace: bytes, called: str, inputs: bytes, occurrence: int) -> bytes:
     """Return the identity of a call: what is asked for, without the code."""
     return digest_of(namespace, called.encode(), inputs, b"%d" % occurrence)
+
+
+def received_as(where: Scope, called: str, inputs: bytes, identity: bytes) -> bytes:
+    """Return what stands for a call among another's arguments: without an inner function's code.
+
+    What received an equal value of it does not run again because its code changed.
+    """
+    name, own, captured = (*called.split("#"), "", "")[:3]
+    if not own:
+        return identity
+    name = f"{name}#{captured}"
+    count, _ = where.occurrences.get((name, inputs), (0, None))
+    where.occurrences[name, inputs] = (count + 1, where.strand())
+    return call_id(where.namespace, name, inputs, count)
 
 
 def digest_of_version(version: str | None) -> bytes:

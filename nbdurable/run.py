@@ -29,7 +29,7 @@ from .errors import (
 )
 from .executors import Limit, running_loop
 from .fingerprint import Fingerprinter
-from .former import call_id, digest_of_version, former_call
+from .former import call_id, digest_of_version, former_call, received_as
 from .handles import TIMER_VERSION, Handle, StepHandle, digest_of, handles_in, with_values
 from .interrupts import uninterrupted
 from .label import label_of
@@ -330,10 +330,7 @@ class Run:
     def _claim_call(  # noqa: PLR0917 - what a call is made of
         self, where: Scope, name: str, inputs: bytes, kind: str, called: str = "", code: bytes = b""
     ) -> tuple[StepHandle[Any], bool]:
-        """Return the handle of the next call, and whether it was there already.
-
-        `called` is the step's name in the call, where it is more than `name`.
-        """
+        """Return the handle of the next call, and whether it was there already."""
         with self._lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
             strand = where.strand()
@@ -357,6 +354,7 @@ class Run:
             handle: StepHandle[Any] = StepHandle(
                 self, len(self.handles), call, kind=kind, parent=where.parent
             )
+            handle.received_as = received_as(where, called, inputs, identity)
             self.handles.append(handle)
             self._live[identity] = handle
             if where.parent is not None:

@@ -134,7 +134,7 @@ class Fingerprinter:
                 raise
             return f"{where}.{name}"
         own = reach.own if options.version is None else reach.captured
-        return f"{where}.{name}#{own.hex()}"
+        return f"{where}.{name}#{own.hex()}#{reach.captured.hex()}"
 
     def _coded(self, fn: Any) -> Any:
         """Give what says which code a callable runs: without ``self``, that is an argument."""
