@@ -44,7 +44,9 @@ def test_nothing_in_the_table_is_left_out():
     assert [n for n, vs in TABLE.items() if fp.value(vs[0]).notes] == []
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if n not in CODE | {"proxy", "memoryview"}])
+@pytest.mark.parametrize(
+    "name", [n for n in TABLE if n not in CODE | {"proxy", "proxy reordered", "memoryview"}]
+)
 def test_a_copy_and_a_pickle_round_trip_change_nothing(found, name):
     """What comes back from a checkpoint is the same argument."""
     fp = Fingerprinter()

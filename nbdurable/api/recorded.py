@@ -71,5 +71,5 @@ def _recorded(kind: str, name: str | None, function: Callable[[], Any]) -> Any:
         raise UsageError(f"{kind}(name={name!r}): give a text that is not empty")
     where = scope.current.get()
     assert where is not None
-    options = StepOptions(name=name or kind, version="recorded")
+    options = StepOptions(name=name or kind, version="recorded", named=True)
     return where.run.call(where, function, (), {}, options)

@@ -17,6 +17,7 @@ from nbdurable.codec.outcomes import encode_error
 from nbdurable.codec.signing import sign
 from nbdurable.codec.versions import as_text, packages_of
 from nbdurable.errors import StepCancelledError
+from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
@@ -47,6 +48,12 @@ class Ledger:
         self.lost_more: Callable[[], object] = lambda: None
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
+        self._called = {
+            (code, part.removeprefix(NAME_MARK))
+            for code, parts in index.code_parts.items()
+            for part in parts
+            if part.startswith(NAME_MARK)
+        }
         self._decided: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
         self._superseded: dict[Identity, Checkpoint] = {}
         self._modules: set[str] = set()
@@ -246,12 +253,17 @@ class Ledger:
 
     def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
         """Save what a code digest is made of, once, so that `why` can name what changed."""
-        code = handle.work.code if handle.work is not None else None
-        if code is None or code.digest in self._codes:
+        work = handle.work
+        code = work.code if work is not None else None
+        if work is None or code is None:
             return
-        self._codes.add(code.digest)
-        for part, digest in code.parts:
-            batch.add("codes", (code.digest, part, digest))
+        if code.digest not in self._codes:
+            self._codes.add(code.digest)
+            for part, digest in code.parts:
+                batch.add("codes", (code.digest, part, digest))
+        if work.called and (code.digest, work.called) not in self._called:
+            self._called.add((code.digest, work.called))
+            batch.add("codes", (code.digest, NAME_MARK + work.called, b""))
 
     def supersede(self, checkpoint: Checkpoint) -> None:
         """Let a saved outcome stay until its step has another."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.handle import Handle, StepHandle
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import arguments_text
@@ -51,7 +52,11 @@ class Reasons:
             # Which argument changed can be told now only where one call stands for one.
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
-            return _argument_changed(before, arguments_text(handle.work))
+            arguments = arguments_text(handle.work)
+            if before is not None and before.arguments == arguments and handle.version is not None:
+                # The code of an inner function belongs to its call.
+                return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
+            return _argument_changed(before, arguments)
         assert handle.version is not None
         if older.code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
@@ -99,6 +104,8 @@ class Reasons:
                 left[group] = iter(self._unclaimed(group))
             call = next(left[group], None)
             before = None if call is None else self._index.checkpoints.newest(call)
+            if before is not None and before.arguments == handle.checkpoint.arguments:
+                continue
             text = _argument_changed(before, handle.checkpoint.arguments)
             if text != handle.why:
                 handle.why = text
@@ -180,7 +187,8 @@ class Reasons:
             if handle.work is None or handle.work.code is None:
                 changed = "version="
             else:
-                before = self._index.code_parts.get(older.code, {})
+                parts = self._index.code_parts.get(older.code, {})
+                before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
                 changed = _differing(before, dict(handle.work.code.parts))
             self._changed[key] = changed
         count = sum(found.code != handle.version.code for found in self._newest(group))

@@ -21,6 +21,7 @@ from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
+from nbdurable.handles.call_identity import call_id, digest_of_version, former_call, received_as
 from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
@@ -250,10 +251,13 @@ class Run:
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore)
         inputs = self._inputs(function, arguments, keywords, options, held)
-        handle, again = self._claim_call(where, options.name, inputs.digest, "step")
+        code_digest = code.digest if code is not None else digest_of_version(options.version)
+        called = self._prints.called(function, options)
+        handle, again = self._claim_call(
+            where, options.name, inputs.digest, "step", called, code_digest
+        )
         if again:
             return handle  # an earlier attempt of the parent has started it
-        code_digest = code.digest if code is not None else _digest_of_version(options.version)
         handle.code = code_digest
         handle.upstream = tuple(handles_in(arguments, keywords))
         handle.version = self._dataflow.version(code_digest, handle.upstream)
@@ -273,6 +277,7 @@ class Run:
             options=options,
             code=code,
             inputs=inputs,
+            called=called,
             context=contextvars.copy_context(),
             is_async=is_async(function),
             objects=self._store.objects,
@@ -308,28 +313,33 @@ class Run:
         with self._lock:
             return self._limits.setdefault(options, Limit(options.limit))
 
-    def _claim_call(
-        self, where: Scope, name: str, inputs: bytes, kind: str
+    def _claim_call(  # noqa: PLR0917 - what a call is made of
+        self, where: Scope, name: str, inputs: bytes, kind: str, called: str = "", code: bytes = b""
     ) -> tuple[StepHandle[Any], bool]:
-        """Give the handle of the next call, and whether it was there already."""
+        """Return the handle of the next call, and whether it was there already."""
         with self._lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
             strand = where.strand()
-            count, first = where.occurrences.get((name, inputs), (0, strand))
+            called = called or name
+            count, first = where.occurrences.get((called, inputs), (0, strand))
             if count and first != strand:
                 raise UsageError(
                     f"{name}: the same call with the same arguments comes from two tasks or "
                     f"threads, which have no order between them: give one of them another "
                     f"`name=`, or tell them apart with `key=`"
                 )
-            where.occurrences[name, inputs] = (count + 1, strand)
-            identity = digest_of(where.namespace, name.encode(), inputs, b"%d" % count)
+            where.occurrences[called, inputs] = (count + 1, strand)
+            identity = call_id(where.namespace, called, inputs, count)
+            if code in self._index.code_parts and not self._index.checkpoints.knows(identity):
+                former = former_call(self._index, where.namespace, called, inputs, count, code)
+                identity = identity if former is None or former in self._live else former
             found = self._live.get(identity)
             if found is not None and not found.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
             place = len(self.handles) if found is None else found.place
             handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
+            handle.received_as = received_as(where, called, inputs, identity)
             self.handles[place : place + 1] = [handle]  # in the place of what was taken out
             self._live[identity] = handle
             if where.parent is not None:
@@ -720,10 +730,6 @@ class Run:
                 found = handle.checkpoint
                 if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
-
-
-def _digest_of_version(version: str | None) -> bytes:
-    return digest_of(b"version", str(version).encode())
 
 
 def _status_of(error: BaseException | None) -> RunStatus:

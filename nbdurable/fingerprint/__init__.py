@@ -6,8 +6,9 @@ do. Nothing here is imported that the user did not import, and nothing is change
 
 from __future__ import annotations
 
-from .contain import contains
-from .fingerprinter import Fingerprinter
-from .prints import Held, Note, Print
+from nbdurable.fingerprint.contain import contains
+from nbdurable.fingerprint.fingerprinter import Fingerprinter
+from nbdurable.fingerprint.prints import Held, Note, Print
+from nbdurable.fingerprint.texts import still_defined
 
-__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains"]
+__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains", "still_defined"]

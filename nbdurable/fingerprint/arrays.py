@@ -11,7 +11,16 @@ from typing import Any
 
 from xxhash import xxh3_128
 
-from .values import BIG, Encoder, Walk, bytes_of, qualified, sequence, text_of
+from nbdurable.fingerprint.held import held_by
+from nbdurable.fingerprint.values import (
+    BIG,
+    Encoder,
+    Walk,
+    bytes_of,
+    qualified,
+    sequence,
+    text_of,
+)
 
 _STEP = 32 * 1024 * 1024  # bytes of a strided array that are copied at a time
 _BLOCKS = 256
@@ -30,7 +39,7 @@ def resolve(cls: type) -> Encoder | None:
         if issubclass(cls, numpy.dtype):
             return lambda walk, v: b"o" + text_of("numpy.dtype") + _dtype(walk, v)
         if issubclass(cls, numpy.ufunc):
-            return lambda _, v: b"x" + text_of(f"numpy.{v.__name__}")
+            return lambda walk, v: b"x" + text_of(f"numpy.{v.__name__}") + held_by(walk, v)
         random: Any = sys.modules.get("numpy.random")
         if random is not None:
             if issubclass(cls, random.Generator):
@@ -77,8 +86,9 @@ def _dtype(walk: Walk, dtype: Any) -> bytes:
     if dtype.names is not None:
         out = [b"{%x:" % dtype.itemsize]
         for name in dtype.names:
-            inner, offset, *_ = dtype.fields[name]
+            inner, offset, *title = dtype.fields[name]
             out.append(text_of(name) + b"%x:" % offset + _dtype(walk, inner))
+            out += [text_of(str(one)) for one in title]
         return b"".join(out) + b"}"
     usual = dtype.kind in "?biufcmMSUO"
     return text_of(dtype.str) + (b"" if usual else text_of(qualified(type(dtype)) + repr(dtype)))
@@ -148,9 +158,9 @@ def _subclass(walk: Walk, array: Any) -> bytes:
         base = v.view(numpy.ndarray)
         if isinstance(v, numpy.ma.MaskedArray):
             mask = elements(w, numpy.ma.getmaskarray(v))
-            return b"u" + w.encode(type(v)) + elements(w, base) + mask + w.encode(v.fill_value)
-        state = dict(getattr(v, "__dict__", {}))
-        return b"u" + w.encode(type(v)) + elements(w, base) + w.encode(state)
+            return b"u" + w.class_of(v) + elements(w, base) + mask + w.encode(v.fill_value)
+        state = dict(sorted(getattr(v, "__dict__", {}).items()))
+        return b"u" + w.class_of(v) + elements(w, base) + w.encode(state)
 
     return walk.within(lambda: walk.node(array, body))
 

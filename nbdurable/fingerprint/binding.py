@@ -11,7 +11,8 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .values import LEAVES
+from nbdurable.fingerprint.builtin import is_step
+from nbdurable.fingerprint.values import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +23,10 @@ _P = inspect.Parameter
 class Binder:
     """Parameters of one function. Keeps neither the function nor its defaults alive."""
 
-    __slots__ = ("_defaults", "_fixed", "_inner", "_places", "count", "names", "rest")
+    __slots__ = (
+        "_collected", "_defaults", "_fixed", "_inner", "_known", "_places", "count", "names",
+        "rest",
+    )  # fmt: skip
 
     def __init__(
         self, fn: Callable[..., Any], inner: Any = None, written: frozenset[str] = frozenset()
@@ -43,6 +47,10 @@ class Binder:
         )
         self.count = len(self.names)
         self.rest = next((p.name for p in found if p.kind is _P.VAR_POSITIONAL), None)
+        self._known = frozenset(
+            p.name for p in found if p.kind in {_P.POSITIONAL_OR_KEYWORD, _P.KEYWORD_ONLY}
+        )
+        self._collected = next((p.name for p in found if p.kind is _P.VAR_KEYWORD), "kwargs")
         defaults = {p.name: p.default for p in found if p.default is not _P.empty}
         for name in written:
             defaults.pop(name, None)
@@ -79,20 +87,36 @@ class Binder:
             given["*" + self.rest] = extra
         elif extra:
             given |= {f"argument {self.count + n + 1}": v for n, v in enumerate(extra)}
+        extra_names = [name for name in kwargs if name not in self._known] if kwargs else ()
         for name, value in kwargs.items():
             given["**" + name if name in given else name] = value
+        if len(extra_names) > 1:
+            given[f"order of **{self._collected}"] = tuple(extra_names)
         for name, value in self._given_by_default().items():
             given.setdefault(name, value)
         return [*given.items()]
 
 
-def target_of(fn: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Give the plain function behind a callable, and what it already holds as arguments."""
-    if isinstance(fn, types.MethodType):
-        return fn.__func__, (fn.__self__,)
-    if isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType, functools.partial)):
-        return fn, ()
-    call = getattr(type(fn), "__call__", None)  # noqa: B004
-    if isinstance(call, types.FunctionType):
-        return call, (fn,)
-    return fn, ()
+def unbound(
+    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
+    """Return the plain function behind a callable, and all that it is called with in the end.
+
+    What a partial, a method or a callable instance holds already belongs to the arguments.
+    """
+    while True:
+        if is_step(fn):
+            fn = fn.__wrapped__
+        elif isinstance(fn, functools.partial):
+            fn, args, kwargs = fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}
+        elif isinstance(fn, types.MethodType):
+            return fn.__func__, (fn.__self__, *args), kwargs
+        elif isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType)):
+            return fn, args, kwargs
+        else:
+            call = getattr(type(fn), "__call__", None)  # noqa: B004
+            return (
+                (call, (fn, *args), kwargs)
+                if isinstance(call, types.FunctionType)
+                else (fn, args, kwargs)
+            )

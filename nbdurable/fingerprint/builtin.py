@@ -22,9 +22,9 @@ import uuid
 from array import array
 from collections import OrderedDict, defaultdict, deque
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from .values import (
+from nbdurable.fingerprint.held import held_by
+from nbdurable.fingerprint.values import (
     EXACT,
     LEAVES,
     Encoder,
@@ -39,6 +39,11 @@ from .values import (
 
 STEP = "__nbdurable_step__"
 _GENERIC_ALIAS = type(typing.List[int])  # noqa: UP006
+_OURS = __name__.partition(".")[0]
+_CALLING = frozenset({"functools", "contextlib", "tenacity", "nbdurable", "joblib"})
+"""Packages whose wrappers only call what they wrap, and never look at its docstring."""
+_HEAP = 1 << 9
+_UNTOLD = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__"})
 _SHELLS = ("IPython.", "ipykernel.")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
 
@@ -159,30 +164,84 @@ def function(walk: Walk, v: types.FunctionType) -> bytes:
     return walk.within(lambda: walk.node(v, _installed))
 
 
+def public_name(value: Any, name: str) -> str:
+    """Return the name under which an installed package offers what it has by this name.
+
+    Of ours that is the name in the package, wherever in it the code stands.
+    """
+    top, _, rest = name.partition(".")
+    if top != _OURS:
+        return name
+    public = rest.rpartition(".")[2] if value is None else str(getattr(value, "__qualname__", rest))
+    return f"{top}.{public}"
+
+
 def _installed(walk: Walk, v: types.FunctionType) -> bytes:
-    """Encode an installed package's function, and the project's functions that it holds."""
+    """Encode an installed package's function, and what the project gave it to hold."""
     home = str(v.__globals__.get("__name__", ""))
-    parts: list[object] = [home, getattr(v.__code__, "co_qualname", v.__code__.co_name)]
-    if "__wrapped__" in v.__dict__:
-        parts.append(v.__dict__["__wrapped__"])
-    registry = v.__dict__.get("registry")
-    if isinstance(registry, types.MappingProxyType):
-        parts += sorted(registry.values(), key=qualified)
-    for cell in v.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:
-            continue
-        if isinstance(held, _FUNCTIONS) or type(held) in LEAVES:
-            parts.append(held)
-    return b"x" + sequence(walk, b"t", parts)
+    code = v.__code__
+    name = public_name(v, f"{home}.{getattr(code, 'co_qualname', code.co_name)}")
+    parts: list[object] = [name]
+    wrapped = v.__dict__.get("__wrapped__")
+    outer, walk.as_data = walk.as_data, walk.as_data or home.partition(".")[0] not in _CALLING
+    try:
+        if wrapped is not None:
+            parts.append(wrapped)
+        registry = v.__dict__.get("registry")
+        if isinstance(registry, types.MappingProxyType):
+            pairs = [(qualified(cls), cls, fn) for cls, fn in registry.items()]
+            parts += [(cls, fn) for _, cls, fn in sorted(pairs, key=lambda p: p[0])]
+        for cell in v.__closure__ or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:
+                continue
+            if isinstance(held, _FUNCTIONS) or type(held) in LEAVES:
+                parts.append(held)
+        return b"x" + sequence(walk, b"t", parts) + held_by(walk, v)
+    finally:
+        walk.as_data = outer
+
+
+def module(walk: Walk, v: types.ModuleType) -> bytes:
+    """Encode a module: the project's by all that it holds, others by name."""
+    if v.__name__ != "__main__" and walk.owner.is_project_module(v):
+        return walk.unit(v)
+    return b"m" + text_of(v.__name__)
 
 
 def klass(walk: Walk, v: type) -> bytes:
     """Encode a class: the project's by code, others by name."""
     if walk.owner.is_project_class(v):
         return walk.unit(v)
-    return b"x" + text_of(qualified(v))
+    return b"x" + text_of(public_name(v, qualified(v))) + made_late(walk, v)
+
+
+def made_late(walk: Walk, cls: type) -> bytes:
+    """Encode what tells a class apart that a library made at run time: its name does not."""
+    ours = cls.__module__.partition(".")[0] == _OURS
+    if ours or not cls.__flags__ & _HEAP or found_by_name(cls):
+        return b""
+    kept = [
+        (name, value)
+        for name, value in sorted(vars(cls).items())
+        if name not in _UNTOLD and (type(value) in LEAVES or _is_flat(value))
+    ]
+    return walk.within(lambda: b"l" + sequence(walk, b"t", kept)) + held_by(walk, dict(vars(cls)))
+
+
+def found_by_name(cls: type) -> bool:
+    """Tell whether a class is what its module and name lead to."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    return found is cls
+
+
+def _is_flat(value: object) -> bool:
+    if type(value) is dict:
+        return _is_flat(tuple(value)) and _is_flat(tuple(value.values()))
+    return type(value) is tuple and all(type(one) in LEAVES for one in value)
 
 
 def _alias(walk: Walk, v: Any) -> bytes:
@@ -216,7 +275,7 @@ def _path(walk: Walk, v: pathlib.PurePath) -> bytes:
 
 def _member(walk: Walk, v: enum.Enum) -> bytes:
     def body() -> bytes:
-        return b"E" + walk.encode(type(v)) + walk.encode(v._name_) + walk.encode(v._value_)
+        return b"E" + walk.class_of(v) + walk.encode(v._name_) + walk.encode(v._value_)
 
     return walk.within(body)
 
@@ -233,7 +292,6 @@ EXACT.update(
         dt.time: _fields("time", _clock),
         dt.timedelta: _fields("timedelta", lambda v: (v.days, v.seconds, v.microseconds)),
         dt.timezone: _fields("timezone", lambda v: (v.utcoffset(None), v.tzname(None))),
-        ZoneInfo: _fields("ZoneInfo", lambda v: (v.key,)),
         re.Pattern: _fields("Pattern", lambda v: (v.pattern, v.flags)),
         functools.partial: _partial,
         deque: _deque,
@@ -243,8 +301,7 @@ EXACT.update(
         memoryview: _memoryview,
         array: _array,
         random.Random: _random,
-        type(os.environ): lambda _, __: b"x" + text_of("os.environ"),
-        types.ModuleType: lambda _, v: b"m" + text_of(v.__name__),
+        types.ModuleType: module,
         types.MethodType: _method,
         types.BuiltinFunctionType: _builtin,
         types.FunctionType: function,
@@ -277,7 +334,12 @@ def _builtin_subclass(walk: Walk, v: Any) -> bytes:
     def body(w: Walk, v: Any) -> bytes:
         content = _CONTENT[base](w, v)
         state = getattr(v, "__dict__", None)
-        return b"u" + w.encode(type(v)) + content + (w.encode(dict(state)) if state else b"0")
+        return (
+            b"u"
+            + w.class_of(v)
+            + content
+            + (w.encode(dict(sorted(state.items()))) if state else b"0")
+        )
 
     text = walk.within(lambda: walk.node(v, body))
     walk.mutable = walk.mutable or base in _CHANGEABLE
@@ -331,5 +393,6 @@ def _reduces(cls: type) -> bool:
     return cls.__reduce_ex__ is not base.__reduce_ex__ or cls.__reduce__ is not base.__reduce__
 
 
-def _typing(_: Walk, v: object) -> bytes:
-    return b"x" + text_of(repr(v))
+def _typing(walk: Walk, v: object) -> bytes:
+    supertype = getattr(v, "__supertype__", None)
+    return b"x" + text_of(repr(v)) + (walk.encode(supertype) if supertype is not None else b"")

@@ -8,33 +8,45 @@ the set of all.
 
 from __future__ import annotations
 
+import functools
+import re
+import sys
 import types
 from collections import deque
 from hashlib import blake2b
 from itertools import repeat
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .builtin import is_step
-from .prints import NO_SOURCE, WRITTEN, Note, Print, digest16
-from .units import MISSING, Slot, Unit, label_of, reference, unit_of
-from .values import Owner, Walk, sealed, text_of
-from .writes import ALWAYS, Write
+from nbdurable.fingerprint.builtin import is_step
+from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
+from nbdurable.fingerprint.following import MISSING, Slot, reference
+from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Ignored, Note, Print, digest16
+from nbdurable.fingerprint.units import Unit, function_unit, label_of, module_unit
+from nbdurable.fingerprint.values import Owner, Walk, sealed, text_of
+from nbdurable.fingerprint.writes import ALWAYS, Write
 
 if TYPE_CHECKING:
-    from .places import Places
+    from nbdurable.fingerprint.places import Places
 
 _VERSION = b"nbdurable code 1"
 _HELD_BYTES = 65536  # strings and bytes up to this size are kept to be compared by identity
+_MOST_ITEMS = 1000
+_DEEPEST = 100
 _CONTAINERS = (list, dict, set, bytearray, deque)
+_WRAPPING = (
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+)
+_CALLABLES = (types.FunctionType, type, types.MethodType, functools.partial)
+_FOLLOWED = frozenset({"global", "item", "cell"})  # places behind which chains are followed
+_OF_FUNCTIONS = frozenset({"default", "kwdefault", "cell"})
+_WORD = re.compile(r"[^\W\d]\w*")
 
 Place = tuple[str, int, Any]
-
-
-class CodeOwner(Owner, Protocol):
-    """The fingerprinter as code sees it."""
-
-    places: Places
 
 
 class Read(NamedTuple):
@@ -45,16 +57,27 @@ class Read(NamedTuple):
     text: bytes
     value: Any  # kept only if it can't change; else MISSING
     sampled: bytes | None
+    loose: bool = False  # it may move while the step runs
+    settled: bytes | None = None  # without what changes by being used
+
+
+def unit_of(value: Any, places: Places) -> Unit:
+    """Describe a project function, class or module."""
+    if isinstance(value, type):
+        return class_unit(value, places)
+    if isinstance(value, types.ModuleType):
+        return module_unit(value, places)
+    return function_unit(value, places)
 
 
 class _Pass:
     """One try at reaching everything; repeated when a write was found too late."""
 
     def __init__(
-        self, owner: CodeOwner, root: Any, ignore: frozenset[str], written: dict[Place, Note]
+        self, owner: Owner, root: Any, ignore: Ignored, written: dict[Place, Note]
     ) -> None:
         self.owner = owner
-        self.root = _direct(root, owner)
+        self.root = direct(root, owner)
         self.ignore = ignore
         self.written = written
         self.used: set[Place] = set()
@@ -62,13 +85,21 @@ class _Pass:
         self.reads: list[Read] = []
         self.edges: dict[int, list[tuple[str, bytes, int]]] = {}
         self.walk = Walk(owner, "", own=self.own, ignore=ignore)
+        self.walk.as_data = False
         self.late = False
         self.root_text = b""
+        self.docs: dict[str, list[bytes]] = {}
+        self.runs: set[str] = set()
         self._seen: set[Place] = set()
+        self._documented: set[int] = set()
+        self._own_functions = set(map(id, _unwrapped(self.root)))
+        self._defining = False  # whether what is met now runs at definition only
 
-    def run(self, root: Any) -> _Pass:
+    def run(self, root: Any, *, documented: bool) -> _Pass:
         """Reach everything from ``root`` on."""
         self.walk.start(_name(root))
+        if documented and self.root is not None:
+            self.walk.documented[id(self.root)] = self.root
         self.root_text = self.walk.top(root)
         self._drain()
         return self
@@ -77,7 +108,7 @@ class _Pass:
         """Write out a unit's text and what it holds, without what it reads by name."""
         unit = self.unit(value)
         out = [b"u", sealed(text_of("") + unit.text, 64)]
-        depth = len(walk.path)
+        depth, outer = len(walk.path), walk.as_data
         for slot in unit.slots:
             if self._left_out(slot):
                 continue
@@ -86,8 +117,12 @@ class _Pass:
                 continue
             self.used.add(slot.identity())
             walk.path.append(slot.name)
-            out += (text_of(slot.kind), text_of(slot.name.rpartition(".")[2]), walk.encode(held))
+            walk.as_data = _is_data(slot, held, self.owner)
+            bare = isinstance(held, types.ModuleType) and self._target(slot, held) is None
+            text = b"m" if bare else walk.encode(held)
+            out += (text_of(slot.kind), text_of(slot.short), text)
             del walk.path[depth:]
+        walk.as_data = outer
         return b"".join([*out, b";"])
 
     def unit(self, value: Any) -> Unit:
@@ -95,18 +130,24 @@ class _Pass:
         unit = self.table.get(id(value))
         if unit is None:
             unit = self.table[id(value)] = unit_of(value, self.owner.places)
-            for write in unit.writes:
-                self._write(write, unit, value)
+            self.runs |= unit.runs
+            if not self._defining:
+                for write in unit.writes:
+                    self._write(write, unit, value)
             if not unit.sourced:
                 self.walk.notes[Note(NO_SOURCE, unit.label, "its instructions count")] = None
         return unit
 
     def _left_out(self, slot: Slot) -> bool:
-        return (
-            slot.name in self.ignore
-            or (slot.kind == "global" and slot.key in self.ignore)
-            or slot.identity() in self.written
-        )
+        names, space = self.ignore
+        if names:
+            if slot.kind in {"global", "item"}:
+                root = slot.key[0] if slot.kind == "item" else slot.key
+                if slot.holder is space and root in names:
+                    return True
+            elif slot.kind in _OF_FUNCTIONS and id(slot.holder()) in self._own_functions:
+                return slot.name in names or _root_place(slot) in self.written
+        return _root_place(slot) in self.written and not holds_code(slot.get())
 
     def _write(self, write: Write, unit: Unit, fn: Any) -> None:
         """Put a written place on the list, if what is there can be written at all."""
@@ -114,6 +155,8 @@ class _Pass:
             owner = next((c for c in fn.__mro__ if write.attribute in vars(c)), None)
             if owner is not None and isinstance(vars(owner)[write.attribute], (*_CONTAINERS, int)):
                 self._put(_member(owner, str(write.attribute)), unit)
+            return
+        if isinstance(fn, types.FunctionType) and creates(fn):
             return
         slot = _written_slot(write, fn, unit)
         if slot is None:
@@ -129,6 +172,9 @@ class _Pass:
             value = slot.get()
             if isinstance(value, types.FunctionType):
                 return
+        elif attribute and (is_step(value) or isinstance(value, types.FunctionType)):
+            slot = Slot("attribute", reference(value), attribute, f"{slot.name}.{attribute}")
+            value = slot.get()
         elif isinstance(value, (types.ModuleType, types.FunctionType, type)) and (
             write.method or attribute or write.root != slot.key
         ):
@@ -144,9 +190,13 @@ class _Pass:
             self.written[place] = Note(WRITTEN, slot.name, unit.label)
 
     def _drain(self) -> None:
-        """Follow names from unit to unit; data last, when most writes are known."""
+        """Follow names from unit to unit; data last, when most writes are known.
+
+        What only decorators read comes after all else: it ran when things were defined.
+        """
         data: deque[tuple[int, Slot, str]] = deque()
         done = 0
+        decorated = 0
         while True:
             waiting = list(self.walk.units.values())[done:]
             if waiting:
@@ -155,35 +205,62 @@ class _Pass:
                     self._follow(value, data)
             elif data:
                 self._read(*data.popleft())
-            else:
+            elif not self._document() and decorated == done:
                 return
+            elif len(self.walk.units) == done and not data:
+                self._defining = True
+                for value in list(self.walk.units.values())[decorated:done]:
+                    self._names(id(value), self.unit(value).decorated, data)
+                decorated = done
 
     def _follow(self, value: Any, data: deque[tuple[int, Slot, str]]) -> None:
         unit = self.unit(value)
         self.walk.start(unit.label)
         edges = self.edges[id(value)] = []
         edges += [("module", text_of(name), 0) for name in unit.external]
+        edges += [("import", text_of(name) + text, 0) for name, text in unit.texts]
         for slot in unit.slots:
-            target = _direct(slot.get(), self.owner)
+            held = slot.get()
+            target = self._target(slot, held)
             if target is not None and not self._left_out(slot):
-                edges.append((slot.name, b"", id(target)))
-                self.walk.encode(target)
-            if slot.kind != "base":
+                edges.append((slot.short, b"", id(target)))
+                self._met(slot, target)
+            if slot.kind != "base" and (target is not None or type(held) is not types.ModuleType):
                 mine = value is self.root or slot.kind == "member"
                 data.append((0, slot, slot.name if mine else f"{unit.label}.{slot.name}"))
-        for slot in unit.globals:
+        self._names(id(value), unit.globals, data)
+
+    def _names(
+        self, unit: int, slots: tuple[Slot, ...], data: deque[tuple[int, Slot, str]]
+    ) -> None:
+        """Follow what a unit reads by name."""
+        edges = self.edges[unit]
+        for slot in slots:
             if self._left_out(slot):
                 continue
             held = slot.get()
-            target = _direct(held, self.owner)
+            target = self._target(slot, held)
             if target is not None:
-                self.walk.encode(target)
-                self.reads.append(Read(slot, slot.name, b"", held, None))
-                edges.append((slot.name, b"", id(target)))
+                self._met(slot, target)
+                self.reads.append(Read(slot, slot.name, b"", held, None, slot.loose))
+                edges.append((slot.short, b"", id(target)))
             elif held is MISSING or isinstance(held, types.ModuleType):
-                self.reads.append(Read(slot, slot.name, b"", held, None))
+                self.reads.append(Read(slot, slot.name, b"", held, None, slot.loose))
             else:
-                data.append((id(value), slot, slot.name))
+                data.append((unit, slot, slot.name))
+
+    def _target(self, slot: Slot, held: Any) -> Any:
+        """Return the unit that a slot leads to, or None."""
+        if isinstance(held, types.ModuleType) and slot.kind in _FOLLOWED and not slot.whole:
+            return None
+        return direct(held, self.owner)
+
+    def _met(self, slot: Slot, target: Any) -> None:
+        self.walk.as_data = not slot.called
+        self.walk.encode(target)
+        if not slot.called:
+            self.walk.documented.setdefault(id(target), target)
+        self.walk.as_data = False
 
     def _read(self, unit: int, slot: Slot, name: str) -> None:
         """Encode one piece of data that a unit reads or holds."""
@@ -193,18 +270,47 @@ class _Pass:
         if value is MISSING:
             return
         self.walk.start(name)
+        self.walk.as_data = _is_data(slot, value, self.owner)
         text = self.walk.top(value)
+        self.walk.as_data = False
         place = slot.identity()
-        self.used.add(place)
+        self.used |= {place, _root_place(slot)}
         if unit:
-            self.edges[unit].append((slot.name, text, 0))
+            self.edges[unit].append((slot.short, text, 0))
         if place in self._seen:
             return
         self._seen.add(place)
-        moving = self.walk.mutable and _direct(value, self.owner) is None
+        moving = self.walk.mutable and direct(value, self.owner) is None
         sampled = sample_of(self.owner, self.own, name, value) if self.walk.big else None
+        settled = None
+        if self.walk.used:
+            settled = Walk(self.owner, name, own=self.own, settled=True).top(value)
         fixed = not moving and (type(value) not in {str, bytes} or len(value) < _HELD_BYTES)
-        self.reads.append(Read(slot, name, text, value if fixed else MISSING, sampled))
+        loose = slot.loose or _root_place(slot) in self.written
+        kept = value if fixed else MISSING
+        self.reads.append(Read(slot, name, text, kept, sampled, loose, settled))
+
+    def _document(self) -> bool:
+        """Encode the docstrings of units that are not only called; tell whether there were any."""
+        new = [one for key, one in self.walk.documented.items() if key not in self._documented]
+        for value in new:
+            self._documented.add(id(value))
+            label = label_of(value)
+            text, notes = documents(value, self.owner.places)
+            self.walk.start(f"{label}.__doc__")
+            self.walk.as_data = True
+            name = str(getattr(value, "__qualname__", value.__name__))
+            texts = [text_of(name), text_of(text), *map(self.walk.encode, notes)]
+            if isinstance(value, types.FunctionType):
+                kept = [s for s in attributes_of(value, label) if not self._left_out(s)]
+                texts += [text_of(s.short) + self.walk.encode(s.get()) for s in kept]
+            texts += [self.walk.encode(one) for one in _classes_named(value, notes, self.owner)]
+            for base in value.__mro__[1:] if isinstance(value, type) else ():
+                if self.owner.is_project_class(base):
+                    self.walk.encode(base)
+            self.walk.as_data = False
+            self.docs.setdefault(f"{label}.__doc__", []).append(b"".join(texts))
+        return bool(new)
 
 
 def sample_of(owner: Owner, own: Any, name: str, value: object) -> bytes:
@@ -213,11 +319,67 @@ def sample_of(owner: Owner, own: Any, name: str, value: object) -> bytes:
 
 
 def _name(root: Any) -> str:
-    unit = isinstance(root, (types.FunctionType, type))
+    unit = isinstance(root, (types.FunctionType, type, types.ModuleType))
     return label_of(root) if unit else str(getattr(root, "__name__", type(root).__name__))
 
 
-def _direct(value: Any, owner: Owner) -> Any:
+def _is_data(slot: Slot, held: Any, owner: Owner) -> bool:
+    """Tell whether what a slot holds is met as data, or as code that is only called."""
+    if slot.kind == "field":
+        return False
+    return not (slot.called and (direct(held, owner) is not None or isinstance(held, _WRAPPING)))
+
+
+def _root_place(slot: Slot) -> Place:
+    """Return the place whose writing counts for a slot: of a key, that of the dict."""
+    if slot.kind == "item":
+        return ("global", id(slot.holder), slot.key[0])
+    return slot.identity()
+
+
+def _unwrapped(root: Any) -> list[Any]:
+    """Return a function and what it wraps: the step's own parameters are theirs."""
+    found: list[Any] = []
+    while root is not None and len(found) < _DEEPEST:
+        found.append(root)
+        state = vars(root) if isinstance(root, types.FunctionType) else {}
+        root = state.get("__wrapped__")
+    return found
+
+
+def holds_code(value: Any, depth: int = 3) -> bool:
+    """Tell whether a container holds callables: a registry, whose content says what runs."""
+    items: list[Any]
+    if isinstance(value, dict):
+        items = [*dict.values(value), *dict.keys(value)]
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        items = list(value)
+    else:
+        return False
+    for one in items[:_MOST_ITEMS]:
+        if isinstance(one, _CALLABLES) or is_step(one):
+            return True
+        if depth and holds_code(one, depth - 1):
+            return True
+    return False
+
+
+def _classes_named(value: Any, notes: list[Any], owner: Owner) -> list[Any]:
+    """Return the project's classes that annotations name which are kept as text."""
+    module = sys.modules.get(value.__module__) if isinstance(value, type) else None
+    space = getattr(value, "__globals__", None) or getattr(module, "__dict__", {})
+    names = {
+        word
+        for one in notes
+        for note in one.values()
+        if isinstance(note, str)
+        for word in _WORD.findall(note)
+    }
+    found = [space.get(name) for name in sorted(names)]
+    return [one for one in found if isinstance(one, type) and owner.is_project_class(one)]
+
+
+def direct(value: Any, owner: Owner) -> Any:
     """Give the unit that a name stands for; None if it stands for data or installed code."""
     while is_step(value):
         value = value.__wrapped__
@@ -225,6 +387,8 @@ def _direct(value: Any, owner: Owner) -> Any:
         return value if owner.is_project_function(value) else None
     if isinstance(value, type) and not isinstance(value, types.GenericAlias):
         return value if owner.is_project_class(value) else None
+    if type(value) is types.ModuleType and value.__name__ != "__main__":
+        return value if owner.is_project_module(value) else None
     return None
 
 
@@ -259,19 +423,25 @@ def _changes(write: Write, value: Any) -> bool:
 class Reach:
     """A fingerprint of code, and the means to see whether it still holds."""
 
-    def __init__(self, owner: CodeOwner, root: Any, ignore: frozenset[str]) -> None:
+    def __init__(
+        self, owner: Owner, root: Any, ignore: Ignored, *, documented: bool = False
+    ) -> None:
         self._owner = owner
         self._ignore = ignore
+        self._documented = documented
         self._root = reference(root)
-        made = _Pass(owner, root, ignore, {}).run(root)
+        made = _Pass(owner, root, ignore, {}).run(root, documented=documented)
         while made.late:
-            made = _Pass(owner, root, ignore, made.written).run(root)
+            again = _Pass(owner, root, ignore, made.written)
+            made = again.run(root, documented=documented)
+        self.runs = frozenset(made.runs)
         self.notes = (*made.walk.notes, *sorted(made.written.values()))
         self._labels: dict[str, Any] = {}
         self._seeds: dict[int, bytes] = {}
         self.digest, self.parts = self._combine(made, root)
+        self.own, self.captured = _told_apart(made, root)
         self._watch(made)
-        self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved)
+        self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved, self.shifted)
 
     def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
         """Refine the units' digests by their neighbours', and take them together."""
@@ -297,11 +467,18 @@ class Reach:
         for read in made.reads:
             if read.text:
                 parts.setdefault(read.name, []).append(read.text)
-        target = _direct(root, self._owner)
+        for name, docs in made.docs.items():
+            parts.setdefault(name, []).extend(docs)
+        for key in units:
+            for name, text in made.table[key].texts:
+                parts.setdefault(name, []).append(text)
+        target = direct(root, self._owner)
         hasher = blake2b(_VERSION, digest_size=16)
         hasher.update(made.root_text)
         hasher.update(digests.get(id(target), b""))
         for digest in sorted(set(digests.values())):
+            hasher.update(digest)
+        for digest in sorted(digest16(doc) for docs in made.docs.values() for doc in docs):
             hasher.update(digest)
         named = tuple((name, b"".join(sorted(texts))) for name, texts in sorted(parts.items()))
         return hasher.digest(), named
@@ -334,6 +511,7 @@ class Reach:
             for key, value in made.walk.units.items()
             if isinstance(value, type) and (ref := made.table[key].ref)
         ]
+        self._loose = frozenset(read.name for read in made.reads if read.loose)
         self._units = frozenset(made.walk.units)
         self._written = made.written
 
@@ -357,28 +535,37 @@ class Reach:
 
     def holds(self) -> bool:
         """Whether the fingerprint is still the code's."""
-        return self.steady() and (not self._data or not self._changed(sample=False))
+        return self.steady() and (not self._data or not self._changed(sample=False, used=True))
 
-    def _changed(self, *, sample: bool) -> list[tuple[str, object]]:
-        """Digest the data that can change again; names and objects of what did."""
+    def _changed(self, *, sample: bool, used: bool = False) -> list[tuple[str, object]]:
+        """Digest the data that can change again; names and objects of what did.
+
+        Args:
+            sample: compare what is large by sampled blocks.
+            used: compare what changes by being used, too.
+        """
         again = _Pass(self._owner, None, self._ignore, dict(self._written))
         again.walk.seeds = self._seeds
         found: list[tuple[str, object]] = []
         for read in self._data:
             value = read.slot.get()
             small = sample and read.sampled is not None
+            before = read.sampled if small else read.text
             if value is MISSING:
                 found.append((read.name, None))
                 continue
             try:
-                if small:
+                if read.settled is not None and not used:
+                    walk = Walk(self._owner, read.name, own=again.own, settled=True)
+                    text, before = walk.top(value), read.settled
+                elif small:
                     text = sample_of(self._owner, again.own, read.name, value)
                 else:
                     again.walk.start(read.name)
                     text = again.walk.top(value)
             except Exception:  # noqa: BLE001 - it could be digested before: it is another now
                 text = b""
-            if text != (read.sampled if small else read.text):
+            if text != before:
                 found.append((read.name, value))
         if not found and not again.walk.units.keys() <= self._units:
             found.append((self._data[0].name, self._data[0].slot.get()))
@@ -386,12 +573,21 @@ class Reach:
 
     def moved(self, sample: bool = False) -> tuple[tuple[str, object], ...]:  # noqa: FBT001, FBT002
         """Names and objects of what the code reads that is no longer what it was."""
+        return tuple(one for one in self._differing(sample=sample) if one[0] not in self._loose)
+
+    def shifted(self) -> tuple[str, ...]:
+        """Names of inputs that may move, and are no longer what they were."""
+        if not self._loose:
+            return ()
+        return tuple(name for name, _ in self._differing(sample=False) if name in self._loose)
+
+    def _differing(self, *, sample: bool) -> tuple[tuple[str, object], ...]:
         if self.steady():
             return tuple(self._changed(sample=sample)) if self._data else ()
         root = self._root()
         if root is None:
             return ()
-        now = Reach(self._owner, root, self._ignore)
+        now = Reach(self._owner, root, self._ignore, documented=self._documented)
         if now.digest == self.digest:
             return ()
         before, after = dict(self.parts), dict(now.parts)
@@ -405,6 +601,15 @@ class Reach:
                 return value
         ref = now._labels.get(name) or self._labels.get(name)
         return ref() if ref else None
+
+
+def _told_apart(made: _Pass, root: Any) -> tuple[bytes, bytes]:
+    """Digest what a function holds, with its own text and without: global data it names too."""
+    edges = made.edges.get(id(direct(root, made.owner)), ())
+    named = sorted((n, t) for n, t, target in edges if not target and n not in {"module", "import"})
+    data = b"".join(text_of(name) + text for name, text in named)
+    cells = [r.text for r in made.reads if r.slot.kind == "cell" and r.slot.holder() is root]
+    return digest16(made.root_text + data), digest16(b"".join(sorted(cells)) + data)
 
 
 def _refined(key: int, digests: dict[int, bytes], edges: list[tuple[str, bytes, int]]) -> bytes:

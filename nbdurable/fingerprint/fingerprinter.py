@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import sys
 import types
 import weakref
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from nbdurable.errors import DurableError, FingerprintError
-
-from . import arrays, builtin, frames, instances, values
-from .binding import Binder, target_of
-from .code import Reach, sample_of
-from .places import Places
-from .prints import Digested, Held, Print, digest16, nothing_moved
-from .units import reference, written_parameters
-from .values import LEAVES, Walk, sealed, text_of
+from nbdurable.fingerprint import arrays, builtin, frames, instances, values
+from nbdurable.fingerprint.binding import Binder, unbound
+from nbdurable.fingerprint.code import Reach, sample_of
+from nbdurable.fingerprint.following import named_by, reference
+from nbdurable.fingerprint.places import Places
+from nbdurable.fingerprint.prints import (
+    NOTHING_IGNORED,
+    Digested,
+    Held,
+    Ignored,
+    Print,
+    digest16,
+    nothing_moved,
+)
+from nbdurable.fingerprint.units import written_parameters
+from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +46,22 @@ _NAMES: dict[str, bytes] = {}
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
+_INNER = re.compile("<(lambda|locals)>")
+
+
+class Options(Protocol):
+    """What is asked of a step's options."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def named(self) -> bool: ...  # noqa: D102
+    @property
+    def ignore(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def version(self) -> str | None: ...  # noqa: D102
+
+
 class Fingerprinter:
     """Digests code and values, and remembers code between calls. Thread-safe."""
 
@@ -43,8 +69,11 @@ class Fingerprinter:
         self.strict = strict
         self.places = Places(project_roots)
         self.is_project_function = self.places.function
+        self.is_project_module = self.places.module
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        self._reached: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._reached: dict[tuple[int, frozenset[str], int, bool], tuple[Any, Reach]] = {}
+        self._looked_at: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._called: dict[int, tuple[Callable[[], Any], str]] = {}
         self._binders: dict[int, tuple[Callable[[], Any], Any, Binder]] = {}
 
     def is_project_class(self, cls: type) -> bool:
@@ -65,38 +94,73 @@ class Fingerprinter:
             FingerprintError: it can't be done, or in strict mode, something was left out.
             UsageError: the code holds a handle.
         """
-        known = self._reached.get((id(fn), ignore))
         started = perf_counter()
+        known = self._looked_at.get((id(fn), ignore))
         if known is not None and known[0]() is fn and known[1].holds():
             found = known[1].print
         else:
-            found = self.reach(self._coded(fn), ignore).print
+            coded = self._coded(fn)
+            reach = self.reach(coded, _ignored(coded, ignore))
+            self._looked_at[id(coded), ignore] = (reference(coded), reach)
+            found = reach.print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
 
+    def called(self, fn: Callable[..., Any], options: Options) -> str:
+        """Return the name of a step in its calls: the given one, else the function's, qualified.
+
+        Of what is defined inside a function, or has no name, its own code belongs to it, with
+        what it captures and the global data that it names itself.
+        """
+        if options.named:
+            return options.name
+        known = self._called.get(id(fn))
+        if known is not None and known[0]() is fn:
+            return known[1]
+        coded = self._coded(fn)
+        name = str(getattr(coded, "__qualname__", None) or type(coded).__qualname__)
+        where = str(getattr(coded, "__module__", None) or "")
+        if not isinstance(coded, types.FunctionType) or not _INNER.search(name):
+            qualified = f"{where}.{name}"
+            if coded is fn:
+                if len(self._called) >= _MOST:
+                    self._called.clear()
+                self._called[id(fn)] = (reference(fn), qualified)
+            return qualified
+        try:
+            reach = self.reach(coded, _ignored(coded, options.ignore))
+        except DurableError:
+            if options.version is None:
+                raise
+            return f"{where}.{name}"
+        own = reach.own if options.version is None else reach.captured
+        return f"{where}.{name}#{own.hex()}#{reach.captured.hex()}"
+
     def _coded(self, fn: Any) -> Any:
         """Give what says which code a callable runs: without ``self``, that is an argument."""
-        while builtin.is_step(fn):
-            fn = fn.__wrapped__
+        while builtin.is_step(fn) or isinstance(fn, functools.partial):
+            # What a partial binds is compared as arguments.
+            fn = fn.func if isinstance(fn, functools.partial) else fn.__wrapped__
         if isinstance(fn, types.MethodType):
             return fn.__func__
-        plain = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
-        if not plain and self.is_project_class(type(fn)):
+        simple = isinstance(fn, (types.FunctionType, type, types.BuiltinFunctionType))
+        if not simple and self.is_project_class(type(fn)):
             return type(fn)
         return fn
 
-    def reach(self, root: Any, ignore: frozenset[str]) -> Reach:
+    def reach(self, root: Any, ignore: Ignored, *, documented: bool = False) -> Reach:
         """Give the fingerprint of a function or class, from memory if it still holds."""
-        key = (id(root), ignore)
+        key = (id(root), ignore.names, id(ignore.space), documented)
         known = self._reached.get(key)
         if known is not None and known[0]() is root and known[1].holds():
             return known[1]
         try:
-            made = Reach(self, root, ignore)
+            made = Reach(self, root, ignore, documented=documented)
         except Exception as error:  # noqa: BLE001 - user code runs in there
             self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
         if len(self._reached) >= _MOST:
             self._reached.clear()
+            self._looked_at.clear()
         self._reached[key] = (reference(root), made)
         return made
 
@@ -122,26 +186,25 @@ class Fingerprinter:
             FingerprintError: it can't be done, or in strict mode, something was left out.
             UsageError: a handle is inside an object that is no list, tuple or dict.
         """
-        while type(fn) is not types.FunctionType and builtin.is_step(fn):
-            fn = fn.__wrapped__  # type: ignore[attr-defined]
+        target: Any = fn
         if type(fn) is not types.FunctionType:
-            target, bound = target_of(fn)
-            args = bound + args
-        else:
-            target = fn
+            target, args, kwargs = unbound(fn, args, kwargs)
         binder = self._binder(target)
         pairs = binder.bind(args, kwargs)
+        left_out = NOTHING_IGNORED
         if ignore:
+            left_out = _ignored(target, ignore)
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
+        known = self._looked_at.get((id(target), ignore))
+        if known is not None and known[1].runs and known[0]() is target:
+            pairs += named_by(target, known[1].runs, [value for _, value in pairs])
         if held:
-            return self._print_slow(pairs, ignore, held)
-        return self._print(pairs, ignore)
+            return self._print_slow(pairs, left_out, held)
+        return self._print(pairs, left_out)
 
     def parameters(self, fn: Callable[..., Any]) -> tuple[str, ...]:
         """Give the names of the parameters that a call's positional arguments go to."""
-        while builtin.is_step(fn):
-            fn = fn.__wrapped__  # type: ignore[attr-defined]
-        target, bound = target_of(fn)
+        target, bound, _ = unbound(fn, (), {})
         return self._binder(target).names[len(bound) :]
 
     def _binder(self, fn: Any) -> Binder:
@@ -154,8 +217,6 @@ class Fingerprinter:
         if isinstance(inner, types.FunctionType) and self.places.function(inner):
             written = written_parameters(inner)
         made = Binder(fn, inner, written)
-        if isinstance(fn, functools.partial):
-            return made
         if len(self._binders) >= _MOST:
             self._binders.clear()
         self._binders[id(fn)] = (reference(fn), code, made)
@@ -163,9 +224,9 @@ class Fingerprinter:
 
     def value(self, value: object, name: str = "value") -> Print:
         """Fingerprint one value."""
-        return self._print([(name, value)], _NOTHING)
+        return self._print([(name, value)], NOTHING_IGNORED)
 
-    def _print(self, pairs: list[tuple[str, Any]], ignore: frozenset[str]) -> Print:
+    def _print(self, pairs: list[tuple[str, Any]], ignore: Ignored) -> Print:
         """Digest named values together."""
         named: list[tuple[str, bytes]] = []
         for name, value in pairs:
@@ -177,11 +238,11 @@ class Fingerprinter:
         return Print(_joined(named), named)
 
     def _print_slow(
-        self, pairs: list[tuple[str, Any]], ignore: frozenset[str], held: Held | None = None
+        self, pairs: list[tuple[str, Any]], ignore: Ignored, held: Held | None = None
     ) -> Print:
         started = perf_counter()
         named: list[tuple[str, bytes]] = []
-        inputs: list[tuple[str, object, bytes, bytes | None]] = []
+        inputs: list[tuple[str, Digested]] = []
         walk = Walk(self, "", ignore=ignore)
         for name, value in pairs:
             known = held.get(name) if held is not None else None
@@ -190,14 +251,15 @@ class Fingerprinter:
                 try:
                     text = walk.top(value)
                     sampled = sample_of(self, None, name, value) if walk.big else None
+                    settled = settled_of(self, name, value, ignore) if walk.used else None
                 except Exception as error:  # noqa: BLE001 - user code runs in there
                     self._refuse(name, value, error)
-                known = Digested(value, text, sampled, walk.mutable)
+                known = Digested(value, text, sampled, settled, walk.mutable)
                 if held is not None and name in held:
                     held[name] = known
             named.append((name, known.text))
             if known.mutable:
-                inputs.append((name, value, known.text, known.sampled))
+                inputs.append((name, known))
         seconds = perf_counter() - started
         return Print(
             _joined(named),
@@ -224,6 +286,19 @@ class Fingerprinter:
         raise FingerprintError(msg) from error
 
 
+def _ignored(coded: Any, names: frozenset[str]) -> Ignored:
+    """Return what a step leaves out: its module is that of the function that it is made of."""
+    if not names:
+        return NOTHING_IGNORED
+    inner = inspect.unwrap(coded) if isinstance(coded, types.FunctionType) else coded
+    if isinstance(inner, types.FunctionType):
+        return Ignored(names, inner.__globals__)
+    cls = inner if isinstance(inner, type) else type(inner)
+    return Ignored(
+        names, vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else None
+    )
+
+
 def _joined(named: list[tuple[str, bytes]]) -> bytes:
     texts: list[bytes] = []
     for name, text in sorted(named) if len(named) > 1 else named:
@@ -244,8 +319,8 @@ class _Inputs:
     def __init__(
         self,
         owner: Fingerprinter,
-        inputs: list[tuple[str, object, bytes, bytes | None]],
-        ignore: frozenset[str],
+        inputs: list[tuple[str, Digested]],
+        ignore: Ignored,
     ) -> None:
         self._owner = owner
         self._inputs = inputs
@@ -254,13 +329,19 @@ class _Inputs:
     def moved(self, sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001
         """Names and objects of those that have another digest now."""
         found: list[tuple[str, object]] = []
-        for name, value, text, sampled in self._inputs:
-            small = sample and sampled is not None
-            walk = Walk(self._owner, name, sample=small, ignore=self._ignore)
+        for name, known in self._inputs:
+            small = sample and known.sampled is not None
+            settled = known.settled is not None
+            walk = Walk(self._owner, name, sample=small, settled=settled, ignore=self._ignore)
             try:
-                now = walk.top(value)
+                now = walk.top(known.value)
             except Exception:  # noqa: BLE001 - it could be digested before: it is another now
                 now = b""
-            if now != (sampled if small else text):
-                found.append((name, value))
+            if now != (known.settled if settled else known.sampled if small else known.text):
+                found.append((name, known.value))
         return tuple(found)
+
+
+def settled_of(owner: Fingerprinter, name: str, value: object, ignore: Ignored) -> bytes:
+    """Encode a value without what changes by its use alone."""
+    return Walk(owner, name, settled=True, ignore=ignore).top(value)

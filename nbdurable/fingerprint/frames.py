@@ -6,33 +6,26 @@ slice equals its copy. The libraries are never imported here.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
 from xxhash import xxh3_128
 
-from .arrays import elements, sampled
-from .values import BIG, Encoder, Walk, qualified, sequence, text_of
+from nbdurable.fingerprint.arrays import elements, sampled
+from nbdurable.fingerprint.prints import state_of
+from nbdurable.fingerprint.values import BIG, Encoder, Walk, qualified, sequence, text_of
+
+_VERSIONS = re.compile(rb'"(pandas_version|creator)": ?(\{[^}]*\}|"[^"]*")')
 
 
 def resolve(cls: type) -> Encoder | None:
     """Find the encoder for a pandas, polars or pyarrow class."""
     pandas: Any = sys.modules.get("pandas")
     if pandas is not None and hasattr(pandas, "DataFrame"):
-        if issubclass(cls, pandas.DataFrame):
-            return _node(_frame)
-        if issubclass(cls, pandas.Series):
-            return _node(_series)
-        if issubclass(cls, pandas.Index):
-            return _node(_index)
-        if issubclass(cls, pandas.api.extensions.ExtensionArray):
-            return _node(_column)
-        if issubclass(cls, pandas.api.extensions.ExtensionDtype):
-            return lambda walk, v: b"o" + text_of("pandas.dtype") + _dtype(walk, v)
-        if issubclass(cls, (pandas.Timestamp, pandas.Timedelta)):
-            return _moment
-        if cls in {type(pandas.NA), type(pandas.NaT)}:
-            return lambda _, v: b"x" + text_of(qualified(type(v)))
+        found = _pandas(pandas, cls)
+        if found is not None:
+            return found
     polars: Any = sys.modules.get("polars")
     if polars is not None and hasattr(polars, "DataFrame"):
         if issubclass(cls, polars.DataFrame):
@@ -40,9 +33,32 @@ def resolve(cls: type) -> Encoder | None:
         if issubclass(cls, polars.Series):
             return _node(_polars_series)
         if issubclass(cls, polars.DataType) or cls.__name__ == "DataTypeClass":
-            return lambda _, v: b"x" + text_of(f"polars.{v!r}")
+            return lambda walk, v: b"x" + text_of("polars.") + _polars_dtype(walk, v)
     arrow: Any = sys.modules.get("pyarrow")
     return _arrow(arrow, cls) if arrow is not None and hasattr(arrow, "Table") else None
+
+
+def _pandas(pandas: Any, cls: Any) -> Encoder | None:
+    if issubclass(cls, pandas.DataFrame):
+        return _node(_frame)
+    if issubclass(cls, pandas.Series):
+        return _node(_series)
+    if issubclass(cls, pandas.Index):
+        return _node(_index)
+    if issubclass(cls, pandas.api.extensions.ExtensionArray):
+        return _node(_column)
+    if issubclass(cls, pandas.api.extensions.ExtensionDtype):
+        return lambda walk, v: b"o" + text_of("pandas.dtype") + _dtype(walk, v)
+    if issubclass(cls, (pandas.Timestamp, pandas.Timedelta)):
+        return _moment
+    if cls.__module__.startswith("pandas.core."):
+        if cls.__name__.endswith("GroupBy"):
+            return _lazily(_GROUPED)
+        if "_attributes" in vars(cls) and hasattr(cls, "agg"):
+            return _lazily(tuple(cls._attributes))
+    if cls in {type(pandas.NA), type(pandas.NaT)}:
+        return lambda _, v: b"x" + text_of(qualified(type(v)))
+    return None
 
 
 def _arrow(arrow: Any, cls: type) -> Encoder | None:
@@ -52,10 +68,17 @@ def _arrow(arrow: Any, cls: type) -> Encoder | None:
         return _node(lambda walk, v: b"o" + text_of(qualified(_kind(v))) + arrow_column(walk, v))
     if issubclass(cls, arrow.Scalar):
         return lambda walk, v: walk.within(
-            lambda: b"o" + text_of("pyarrow.Scalar") + text_of(str(v.type)) + walk.encode(v.as_py())
+            lambda: (
+                b"o"
+                + text_of("pyarrow.Scalar")
+                + _arrow_type(walk, v.type)
+                + walk.encode(v.as_py())
+            )
         )
-    if issubclass(cls, (arrow.DataType, arrow.Field)):
-        return lambda _, v: b"x" + text_of(f"pyarrow.{v!r}")
+    if issubclass(cls, arrow.DataType):
+        return lambda walk, v: b"o" + text_of("pyarrow.DataType") + _arrow_type(walk, v)
+    if issubclass(cls, arrow.Field):
+        return lambda walk, v: b"o" + text_of("pyarrow.Field") + _field(walk, v)
     if issubclass(cls, arrow.Schema):
         return lambda walk, v: b"o" + text_of("pyarrow.Schema") + _schema(walk, v)
     if issubclass(cls, arrow.Buffer):
@@ -82,11 +105,24 @@ def _node(body: Encoder) -> Encoder:
 
 # --- pandas
 
+_GROUPED = ("keys", "level", "as_index", "sort", "group_keys", "observed", "dropna")
+
+
+def _lazily(names: tuple[str, ...]) -> Encoder:
+    """Make an encoder for what computes when it is asked: by what it was made of."""
+
+    def body(walk: Walk, value: Any) -> bytes:
+        state = state_of(value)
+        fields = [state.get(name) for name in ("obj", *names, "_selection")]
+        return b"o" + text_of(qualified(type(value))) + sequence(walk, b"t", fields)
+
+    return _node(body)
+
 
 def _class_of(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     own = cls.__module__.partition(".")[0] == "pandas"
-    return text_of(qualified(cls)) if own else walk.encode(cls)
+    return text_of(qualified(cls)) if own else walk.class_of(value)
 
 
 def _moment(walk: Walk, value: Any) -> bytes:
@@ -98,7 +134,8 @@ def _moment(walk: Walk, value: Any) -> bytes:
 def _attrs(walk: Walk, value: Any) -> bytes:
     """Encode ``attrs`` and what a subclass adds to a frame."""
     extra = {n: getattr(value, n, None) for n in getattr(value, "_metadata", ()) if n != "name"}
-    return walk.encode(dict(value.attrs)) + (walk.encode(extra) if extra else b"")
+    flag = b"" if value.flags.allows_duplicate_labels else b"!"
+    return flag + walk.encode(dict(value.attrs)) + (walk.encode(extra) if extra else b"")
 
 
 def _frame(walk: Walk, df: Any) -> bytes:
@@ -176,9 +213,23 @@ def _polars_frame(walk: Walk, df: Any) -> bytes:
     )
 
 
+def _polars_dtype(walk: Walk, dtype: Any) -> bytes:
+    """Encode a dtype, all categories of it and of what it holds included."""
+    categories = getattr(dtype, "categories", None)
+    text = text_of(repr(dtype))
+    if categories is not None and hasattr(categories, "to_list"):
+        text += walk.encode(categories.to_list())
+    inner = getattr(dtype, "inner", None)
+    if inner is not None:
+        text += _polars_dtype(walk, inner)
+    for field in getattr(dtype, "fields", ()) or ():
+        text += _polars_dtype(walk, field.dtype)
+    return text
+
+
 def _polars_series(walk: Walk, s: Any) -> bytes:
     polars: Any = sys.modules["polars"]
-    head = b"o" + text_of("polars.Series") + text_of(s.name) + text_of(repr(s.dtype))
+    head = b"o" + text_of("polars.Series") + text_of(s.name) + _polars_dtype(walk, s.dtype)
     if s.dtype == polars.Object or "Object" in repr(s.dtype):
         return head + sequence(walk, b"l", s.to_list())
     if s.dtype in {polars.Categorical, polars.Enum}:
@@ -195,9 +246,35 @@ def _polars_series(walk: Walk, s: Any) -> bytes:
 # --- Arrow
 
 
+def _arrow_type(walk: Walk, kind: Any) -> bytes:
+    """Encode a type: its name, and of a nested or an extension type what the name leaves out."""
+    arrow: Any = sys.modules["pyarrow"]
+    if isinstance(kind, arrow.BaseExtensionType):
+        data = getattr(kind, "__arrow_ext_serialize__", bytes)()
+        head = text_of(kind.extension_name) + walk.encode(data)
+        return b"e" + head + text_of(str(kind)) + _arrow_type(walk, kind.storage_type)
+    if arrow.types.is_dictionary(kind):
+        return b"d" + text_of(str(kind)) + _arrow_type(walk, kind.value_type)
+    fields = [kind.field(at) for at in range(kind.num_fields)]
+    return b"k" + text_of(str(kind)) + b"".join([_field(walk, field) for field in fields]) + b";"
+
+
+def _field(walk: Walk, field: Any) -> bytes:
+    head = text_of(field.name) + (b"T" if field.nullable else b"F")
+    return head + _arrow_type(walk, field.type) + walk.encode(_metadata(field.metadata))
+
+
+def _metadata(metadata: Any) -> dict[bytes, bytes]:
+    """Return metadata without the versions that pandas and Arrow write into it."""
+    found = dict(metadata or {})
+    if b"pandas" in found:
+        found[b"pandas"] = _VERSIONS.sub(b"", found[b"pandas"])
+    return found
+
+
 def _schema(walk: Walk, schema: Any) -> bytes:
-    fields = [(f.name, str(f.type), f.nullable, dict(f.metadata or {})) for f in schema]
-    return walk.encode(fields) + walk.encode(dict(schema.metadata or {}))
+    fields = b"".join([_field(walk, field) for field in schema])
+    return b"%x:" % len(schema) + fields + walk.encode(_metadata(schema.metadata))
 
 
 def _table(walk: Walk, table: Any) -> bytes:
@@ -209,7 +286,7 @@ def _table(walk: Walk, table: Any) -> bytes:
 def arrow_column(walk: Walk, column: Any) -> bytes:
     """Encode an Arrow array, chunked or not: the same for the same content."""
     chunks = column.chunks if hasattr(column, "chunks") else [column]
-    head = text_of(str(column.type)) + b"%x:" % len(column)
+    head = _arrow_type(walk, column.type) + b"%x:" % len(column)
     if column.nbytes >= BIG:
         walk.big = True
         if walk.sample:
@@ -231,9 +308,12 @@ class _Streams:
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
         self._hashers: dict[str, Any] = {}
+        self._words: dict[str, dict[Any, None]] = {}  # dictionaries, all chunks' together
 
     def text(self) -> bytes:
         """Give all streams' digests."""
+        for path, words in self._words.items():
+            self._feed(path + ":words", self._walk.encode(list(words)))
         return (
             b"".join(
                 [b"%b%b" % (text_of(name), h.digest()) for name, h in sorted(self._hashers.items())]
@@ -258,6 +338,7 @@ class _Streams:
         if isinstance(array, arrow.ExtensionArray):
             self.add(path, array.storage)
         elif types.is_dictionary(kind):
+            self._words.setdefault(path, {}).update(dict.fromkeys(array.dictionary.to_pylist()))
             self.add(path, array.dictionary_decode())
         elif types.is_null(kind):
             self._feed(path, b"")

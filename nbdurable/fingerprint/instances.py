@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import struct
 import types
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from nbdurable.errors import DurableError
-
-from .values import EXACT, OpaqueError, Walk, encoder_for, mapping, qualified, sequence, text_of
+from nbdurable.fingerprint.held import held_by
+from nbdurable.fingerprint.plain import is_iterator, name_of, refuse_once
+from nbdurable.fingerprint.prints import state_of
+from nbdurable.fingerprint.values import (
+    EXACT,
+    OpaqueError,
+    Walk,
+    encoder_for,
+    mapping,
+    qualified,
+    sequence,
+    text_of,
+)
 
 _PROTOCOL = 4
 _NEWOBJ = (copyreg.__newobj__, copyreg.__newobj_ex__)  # type: ignore[attr-defined]
@@ -23,6 +36,9 @@ _LIVE = frozenset(  # what coordinates threads, tasks and processes: its state i
      "_queue", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "sched", "subprocess",
      "contextvars", "_contextvars", "weakref", "_weakref", "mmap", "_io", "io"}
 )  # fmt: skip
+_RANDOM = {"Styler": ("uuid", "cell_ids_")}
+_READING = ("__reduce_ex__", "__reduce__", "__getstate__")
+_BARE = object.__basicsize__ + 2 * struct.calcsize("P")
 _SET_BY_USE = frozenset({"__pydantic_fields_set__"})
 
 
@@ -31,8 +47,15 @@ def instance(walk: Walk, value: Any) -> bytes:
     cls = type(value)
     if not _frozen(cls):
         walk.mutable = True
+    if is_iterator(cls):
+        walk.used = True
+        if walk.settled:
+            return text_of(qualified(cls))
+    elif issubclass(cls, types.GeneratorType | types.AsyncGeneratorType):
+        refuse_once(walk, value)
     if cls.__module__.partition(".")[0] in _LIVE and not issubclass(cls, BaseException):
-        return walk.opaque(value)
+        held = b"" if cls.__module__.endswith("weakref") else held_by(walk, value)
+        return walk.opaque(value) + held
     if walk.owner.is_project_class(cls):
         walk.inside += 1
         try:
@@ -56,7 +79,8 @@ def instance(walk: Walk, value: Any) -> bytes:
         walk.library -= 1
         walk.inside -= 1
     del walk.path[depth:]
-    return walk.opaque(value)
+    refuse_once(walk, value)
+    return walk.opaque(value) + held_by(walk, value)
 
 
 def _frozen(cls: type) -> bool:
@@ -69,11 +93,22 @@ def _frozen(cls: type) -> bool:
 
 
 def _ours(walk: Walk, value: Any) -> bytes:
-    return b"I" + walk.encode(type(value)) + _state(walk, value)
+    text = b"I" + walk.class_of(value) + _state(walk, value)
+    if not state_of(value) and not isinstance(value, BaseException) and _is_bare(type(value)):
+        name = name_of(walk, value)
+        text += text_of(name) if name else b""
+    return text
+
+
+def _is_bare(cls: type) -> bool:
+    """Whether instances have no other state than a dictionary, and no say in how it is read."""
+    return cls.__basicsize__ <= _BARE and all(
+        getattr(cls, n, None) is getattr(object, n, None) for n in _READING
+    )
 
 
 def _library(walk: Walk, value: Any) -> bytes:
-    return b"J" + text_of(qualified(type(value))) + _state(walk, value)
+    return b"J" + walk.class_of(value) + _state(walk, value)
 
 
 def _state(walk: Walk, value: Any) -> bytes:
@@ -86,6 +121,21 @@ def _state(walk: Walk, value: Any) -> bytes:
         return walk.opaque(value, _reason(error))
     if isinstance(reduced, str):
         return b"g" + text_of(reduced)
+    if isinstance(value, BaseException):
+        return _reduced(walk, value, reduced) + _origin(walk, value)
+    return _reduced(walk, value, reduced)
+
+
+def _origin(walk: Walk, error: BaseException) -> bytes:
+    """Encode where an error came from: its cause and context, without tracebacks."""
+    cause, context = error.__cause__, error.__context__
+    if cause is None and context is None:
+        return b""
+    fields = (cause, None if error.__suppress_context__ else context, error.__suppress_context__)
+    return b"w" + sequence(walk, b"t", fields)
+
+
+def _reduced(walk: Walk, value: Any, reduced: tuple[Any, ...]) -> bytes:
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if make in _NEWOBJ:
         args = args[1:]
@@ -113,6 +163,25 @@ def _reason(error: Exception) -> str:
     return "" if usual else type(error).__name__
 
 
+def _unasked(cls: type) -> frozenset[str]:
+    """Names in a library's state that say nothing of the value: its version, a random id."""
+    top = cls.__module__.partition(".")[0]
+    return frozenset({f"_{top}_version", "__version__", *_RANDOM.get(cls.__name__, ())})
+
+
+_COMPUTED: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
+def _computed(cls: type) -> frozenset[str]:
+    """Names of a class's cached properties."""
+    found = _COMPUTED.get(cls)
+    if found is None:
+        members = [pair for base in cls.__mro__ for pair in vars(base).items()]
+        names = {name for name, one in members if isinstance(one, functools.cached_property)}
+        found = _COMPUTED[cls] = frozenset(names)
+    return found
+
+
 def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
     """Encode an instance's state, attribute by attribute where it is made of them."""
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004
@@ -128,8 +197,17 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
         rest = {k: v for k, v in state.items() if k not in _SET_BY_USE and k != "__dict__"}
         state = {**rest, **flat}
     texts = []
+    unasked = _unasked(cls)
+    computed = _computed(cls)
+    # What was computed is no state; what somebody assigned in its place is.
+    kept = {name for name in computed if walk.owner.places.assigned(name)} if computed else ()
+    if kept:
+        walk.used = True
+        kept = () if walk.settled else kept
     for name in sorted(state):
-        if isinstance(getattr(cls, name, None), functools.cached_property):
+        if name in unasked:
+            continue
+        if name in computed and name not in kept:
             continue
         walk.path.append(name)
         held = state[name]

@@ -6,13 +6,18 @@ code, unless a project root says so; code without a real file always is.
 
 from __future__ import annotations
 
+import linecache
 import os
+import re
 import site
 import sys
 import sysconfig
+import types
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
+
+from nbdurable.fingerprint.patched import Patched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +52,9 @@ class Places:
             for form in (os.path.abspath, os.path.realpath)
         )
         self._files: dict[str, bool] = {}
+        self._assigned: dict[str, tuple[int, bool]] = {}
+        self._loaded: tuple[int, list[ModuleType]] = (0, [])
+        self.patched = Patched(self)
 
     def file(self, path: str) -> bool:
         """Whether the file at ``path`` belongs to the project."""
@@ -64,6 +72,26 @@ class Places:
         if any(s.startswith(_LIBRARY_ROOTS) for s in spellings):
             return False
         return not any(_PACKAGE_FOLDERS.intersection(Path(s).parts) for s in spellings)
+
+    def modules(self) -> list[ModuleType]:
+        """Return the project's modules that are loaded, in the order of their names."""
+        if self._loaded[0] != len(sys.modules):
+            loaded = [one for one in [*sys.modules.values()] if type(one) is ModuleType]
+            found = sorted(filter(self.module, loaded), key=lambda one: one.__name__)
+            self._loaded = (len(sys.modules), found)
+        return self._loaded[1]
+
+    def assigned(self, attribute: str) -> bool:
+        """Whether some text of the project assigns to an attribute of this name."""
+        known = self._assigned.get(attribute)
+        if known is None or known[0] != len(linecache.cache):
+            paths = [path for path in linecache.cache if not os.path.isabs(path) or self.file(path)]  # noqa: PTH117
+            paths += filter(None, (vars(one).get("__file__") for one in self.modules()))
+            name = re.escape(attribute)
+            written = re.compile(rf"\.{name}\s*=[^=]|setattr\([^\n]*['\"]{name}['\"]")
+            found = any(written.search("".join(linecache.getlines(path))) for path in paths)
+            known = self._assigned[attribute] = (len(linecache.cache), found)
+        return known[1]
 
     def module(self, module: ModuleType) -> bool:
         """Whether ``module`` is one of the project's."""
@@ -86,7 +114,9 @@ class Places:
         if os.path.isabs(path) and not path.startswith("<"):  # noqa: PTH117
             return self.file(path) and not self._ours(fn.__globals__)
         spaces = fn.__globals__
-        return self.named(str(spaces.get("__name__", "")), spaces.get("__file__"))
+        name = str(spaces.get("__name__", ""))
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        return self.named(name, spaces.get("__file__") or loaded)
 
     def _ours(self, namespace: dict[str, object]) -> bool:
         return str(namespace.get("__name__", "")).partition(".")[0] == _OURS
@@ -96,6 +126,8 @@ class Places:
         name = cls.__module__ if isinstance(cls.__module__, str) else ""
         if not cls.__flags__ & (1 << 9):  # not a heap type: made in C
             return False
+        if name == "types":  # what `types.new_class` or `make_dataclass` made for somebody
+            return getattr(types, cls.__name__, None) is not cls
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is None and name != "__main__":
             methods = [m for m in vars(cls).values() if isinstance(m, FunctionType)]

@@ -6,7 +6,7 @@ Invariant: a `Print` never changes after it was made; `moved` only looks.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,12 +47,28 @@ def nothing_moved(_sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT
     return ()
 
 
+def nothing_shifted() -> tuple[str, ...]:
+    """Return the names of inputs that may move and did; there are none."""
+    return ()
+
+
+class Ignored(NamedTuple):
+    """What a step leaves out: names of its own parameters, and of globals of its own module."""
+
+    names: frozenset[str] = frozenset()
+    space: Any = None  # the namespace of the step's module
+
+
+NOTHING_IGNORED = Ignored()
+
+
 class Digested(NamedTuple):
     """One value's encoding, for calls that have the value in common."""
 
     value: object
     text: bytes
     sampled: bytes | None
+    settled: bytes | None  # without what changes by being used
     mutable: bool
 
 
@@ -61,23 +77,28 @@ Held = dict[str, "Digested | None"]
 
 
 class Print:
-    """Result of digesting code, arguments or one value."""
+    """Result of digesting code, arguments or one value.
 
-    __slots__ = ("_moved", "_named", "_parts", "digest", "notes", "seconds")
+    ``shifted`` returns the names of inputs that are told, and no fault, when they move.
+    """
+
+    __slots__ = ("_moved", "_named", "_parts", "digest", "notes", "seconds", "shifted")
 
     digest: bytes
     notes: tuple[Note, ...]
     seconds: float
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - most are made where time matters
         self,
         digest: bytes,
         named: Iterable[tuple[str, bytes]],
         notes: tuple[Note, ...] = (),
         seconds: float = 0.0,
         moved: Callable[[bool], tuple[tuple[str, object], ...]] = nothing_moved,
+        shifted: Callable[[], tuple[str, ...]] = nothing_shifted,
     ) -> None:
         self.digest = digest
+        self.shifted = shifted
         self._named = named
         self._parts: tuple[tuple[str, bytes], ...] | None = None
         self.notes = notes
@@ -101,8 +122,17 @@ class Print:
 
     def timed(self, seconds: float) -> Print:
         """Give the same print with another time spent."""
-        return Print(self.digest, self._named, self.notes, seconds, self._moved)
+        return Print(self.digest, self._named, self.notes, seconds, self._moved, self.shifted)
 
     def __repr__(self) -> str:
         """Show the digest, which is all that identity needs."""
         return f"Print({self.digest.hex()})"
+
+
+def state_of(value: object) -> dict[str, Any]:
+    """Return an object's own ``__dict__``, nobody's ``__getattr__`` asked; empty if it has none."""
+    try:
+        state = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return state if isinstance(state, dict) else {}

@@ -12,7 +12,7 @@ import linecache
 import os
 import sys
 import warnings
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from .syntax import Function, constant
@@ -55,6 +55,36 @@ def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
         key=lambda f: (f[0].co_firstlineno != code.co_firstlineno, _start(f[0]) != _start(code))
     )
     return same[0][1] if same else None
+
+
+def class_syntax(cls: type) -> list[ast.ClassDef]:
+    """Find the statements that may have defined a class: those of its name, where it was made."""
+    functions = [v for v in vars(cls).values() if isinstance(v, FunctionType)]
+    paths = {f.__code__.co_filename for f in functions if f.__module__ == cls.__module__}
+    paths = {path for path in paths if linecache.getlines(path)}
+    if not paths:
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        paths = (
+            {file}
+            if file
+            else {path for path in linecache.cache if "ipykernel" in path or path[:1] == "<"}
+        )
+    found = []
+    for path in paths:
+        try:
+            tree: ast.AST | None = ast.parse("".join(linecache.getlines(path)))
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+        for part in cls.__qualname__.replace(".<locals>", "").split("."):
+            inner = [
+                node
+                for node in (ast.walk(tree) if tree is not None else ())
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == part
+            ]
+            tree = inner[-1] if inner else None
+        if isinstance(tree, ast.ClassDef):
+            found.append(tree)
+    return found
 
 
 def _qualname(code: CodeType) -> str:

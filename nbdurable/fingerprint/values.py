@@ -11,18 +11,22 @@ number. Everything else is encoded by value, shared or not.
 
 from __future__ import annotations
 
+import itertools
 import struct
+import types
 from array import array
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from xxhash import xxh3_128
 
 from nbdurable.errors import FingerprintError, UsageError
+from nbdurable.fingerprint.prints import NOT_COMPARED, NOTHING_IGNORED, Ignored, Note, state_of
 
-from .prints import NOT_COMPARED, Note
+if TYPE_CHECKING:
+    from nbdurable.fingerprint.places import Places
 
 Encoder = Callable[["Walk", Any], bytes]
 T = TypeVar("T")
@@ -35,6 +39,7 @@ _SHARED = 16  # objects in a subtree from which on its encoding is remembered
 _SAMPLED = 2_000_000  # elements from which on a list of leaves is sampled
 _LARGE = 65536  # bytes from which on strings are hashed by the fast hash
 _NEVER = 1 << 60
+_SHAPED = 4  # steps from a set's member by which members are put in order
 _TEXT_ONLY = frozenset({str})
 _NAN = struct.pack("<d", float("nan"))
 _pack_double = struct.Struct("<d").pack
@@ -51,6 +56,7 @@ class Owner(Protocol):
     """What a walk asks of the fingerprinter that started it."""
 
     strict: bool
+    places: Places
 
     def is_project_function(self, fn: Any) -> bool:  # noqa: D102
         ...
@@ -58,7 +64,10 @@ class Owner(Protocol):
     def is_project_class(self, cls: type) -> bool:  # noqa: D102
         ...
 
-    def reach(self, root: object, ignore: frozenset[str]) -> Reached:  # noqa: D102
+    def is_project_module(self, module: Any) -> bool:  # noqa: D102
+        ...
+
+    def reach(self, root: object, ignore: Ignored, *, documented: bool) -> Reached:  # noqa: D102
         ...
 
 
@@ -76,7 +85,8 @@ class Walk:
         *,
         own: Encoder | None = None,
         sample: bool = False,
-        ignore: frozenset[str] = frozenset(),
+        settled: bool = False,
+        ignore: Ignored = NOTHING_IGNORED,
     ) -> None:
         self.owner = owner
         self.own = own  # in a walk over code: how a function or class is written out
@@ -84,13 +94,18 @@ class Walk:
         self.ignore = ignore
         self.path = [name]
         self.notes: dict[Note, None] = {}
+        self.settled = settled
         self.mutable = False
         self.big = False
+        self.used = False  # whether something was met that changes by being used
         self.inside = 0 if own is None else 1
         self.library = 0
         self.units: dict[int, Any] = {}
+        self.names: dict[int, str] | None = None  # of globals without state
         self.seeds: dict[int, bytes] = {}  # units that were encoded before and still hold
-        self._reached: dict[int, bytes] = {}
+        self.as_data = True  # whether what is met is found in data, or is only called
+        self.documented: dict[int, Any] = {}  # units met as data, whose docstrings count
+        self._reached: dict[tuple[int, bool], tuple[bytes, Any]] = {}
         self._memo: dict[int, tuple[bytes, object, bool]] = {}
         self._stack: dict[int, int] = {}
         self._done: dict[int, tuple[int, int, object]] = {}
@@ -100,7 +115,7 @@ class Walk:
     def start(self, name: str) -> None:
         """Turn to the next named input; it is encoded as if it were the only one."""
         self.path = [name]
-        self.mutable = self.big = False
+        self.mutable = self.big = self.used = False
         self._done.clear()
 
     def encode(self, value: object) -> bytes:
@@ -166,15 +181,25 @@ class Walk:
             if (seed := self.seeds.get(key)) is not None:
                 return seed
             self.units.setdefault(key, value)
+            if self.as_data:
+                self.documented.setdefault(key, value)
             return self.node(value, self.own)
-        text = self._reached.get(key)
+        text, _ = self._reached.get((key, self.as_data), (None, None))
         if text is None:
-            reached = self.owner.reach(value, self.ignore)
+            reached = self.owner.reach(value, self.ignore, documented=self.as_data)
             self.mutable = True  # a name that it reads may be bound anew
             self.notes.update(dict.fromkeys(reached.notes))
             text = b"U" + reached.digest
-            self._reached[key] = text
+            self._reached[key, self.as_data] = (text, value)  # kept, so that its id stays its own
         return text
+
+    def class_of(self, value: object) -> bytes:
+        """Encode the class of an instance: only made use of, whatever is done with the instance."""
+        outer, self.as_data = self.as_data, False
+        try:
+            return self.encode(type(value))
+        finally:
+            self.as_data = outer
 
     def opaque(self, value: object, reason: str = "") -> bytes:
         """Leave out what has no state that another process could compare, and note it.
@@ -277,27 +302,19 @@ def _digest(*buffers: array[Any] | bytes) -> bytes:
 
 
 def mapping(walk: Walk, tag: bytes, items: dict[Any, Any]) -> bytes:
-    """Encode pairs whose order means nothing."""
+    """Encode pairs in their order, which whoever gets a dict can see."""
     size = len(items)
     if set(map(type, items)) <= _TEXT_ONLY:
-        keys = sorted(items)
         if size < _UNIFORM:
             return b"%b%x:" % (tag, size) + b"".join(
-                [text_of(key) + walk.encode(items[key]) for key in keys]
+                [text_of(key) + walk.encode(value) for key, value in items.items()]
             )
-        head = sequence(walk, b"k", keys)
-        return b"%b=" % tag + head + sequence(walk, b"v", [items[key] for key in keys])
-    walk.inside += 1
-    try:
-        pairs = sorted([(walk.encode(k), v) for k, v in items.items()], key=_first)
-    finally:
-        walk.inside -= 1
-    head = sealed(b"".join([key for key, _ in pairs]), _LONG)
-    return b"%b*%x:" % (tag, size) + head + sequence(walk, b"v", [v for _, v in pairs])
-
-
-def _first(pair: tuple[bytes, Any]) -> bytes:
-    return pair[0]
+        head = sequence(walk, b"k", list(items))
+        return b"%b=" % tag + head + sequence(walk, b"v", list(items.values()))
+    head = walk.within(lambda: sequence(walk, b"k", list(items)))
+    return (
+        b"%b*%x:" % (tag, size) + sealed(head, _LONG) + sequence(walk, b"v", list(items.values()))
+    )
 
 
 def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
@@ -305,8 +322,43 @@ def unordered(walk: Walk, tag: bytes, items: Iterable[Any]) -> bytes:
     members = list(items)
     if members and all(type(x) is str for x in members):
         return sequence(walk, tag, sorted(members))
-    texts = walk.within(lambda: b"".join(sorted(walk.encode(x) for x in members)))
+    if not all(type(x) in LEAVES or _is_flat(x) for x in members):
+        # In a cycle, what an encoding says depends on which member came first.
+        members.sort(key=lambda x: shape(x, _SHAPED))
+    texts = walk.within(lambda: b"".join(sorted([walk.encode(x) for x in members])))
     return b"%b%x;" % (tag, len(members)) + texts
+
+
+def _is_flat(value: object) -> bool:
+    return type(value) is tuple and all(type(one) in LEAVES for one in value)
+
+
+def shape(value: Any, depth: int) -> bytes:
+    """Describe a value as far as some steps lead: an order for members that have none."""
+    cls = type(value)
+    encode = LEAVES.get(cls)
+    if encode is not None:
+        return encode(None, value)
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return text_of(qualified(value))
+    if not depth:
+        return text_of(qualified(cls))
+    if cls in {list, tuple}:
+        inner = [shape(one, depth - 1) for one in value[:_UNIFORM]]
+    elif cls in {set, frozenset}:
+        inner = sorted(shape(one, depth - 1) for one in value) if len(value) < _CHUNK else []
+    else:
+        state = value if cls is dict else state_of(value)
+        pairs = itertools.islice(state.items(), _UNIFORM)
+        inner = sorted(shape(k, depth - 1) + shape(v, depth - 1) for k, v in pairs)
+        for base in cls.__mro__:
+            for name, slot in sorted(vars(base).items()):
+                if isinstance(slot, types.MemberDescriptorType) and base.__module__ != "builtins":
+                    try:
+                        inner.append(text_of(name) + shape(slot.__get__(value), depth - 1))
+                    except (AttributeError, TypeError):
+                        inner.append(text_of(name))
+    return sealed(text_of(qualified(cls)) + b"".join(inner) + b";", _LONG)
 
 
 def _flat(tag: bytes, items: list[Any] | tuple[Any, ...]) -> bytes | None:

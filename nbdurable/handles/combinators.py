@@ -176,6 +176,7 @@ class Gather(Combinator[T_co]):
         mode = b"exceptions" if return_exceptions else b""
         identity = digest_of(b"gather", mode, *[branch.identity for branch in branches])
         super().__init__(order, place, identity, branches)
+        self.received_as = digest_of(b"gather", mode, *[one.received_as for one in branches])
         self._keys = keys
         self.return_exceptions = return_exceptions
         self._left = len({branch.place for branch in branches})

@@ -93,7 +93,7 @@ class Handle(Generic[T_co]):
     # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
     __slots__ = (
         "__weakref__", "_order", "asked", "broken", "digest", "durable", "ended", "identity",
-        "known", "name", "number", "observers", "place", "waiters",
+        "known", "name", "number", "observers", "place", "received_as", "waiters",
     )  # fmt: skip
 
     kind = "handle"
@@ -103,6 +103,7 @@ class Handle(Generic[T_co]):
         self.place = place
         self.name = name
         self.identity = identity
+        self.received_as = identity  # what stands for it among the arguments of another step
         self.number = 0
         self.ended: Kind | None = None
         self.durable = False
@@ -246,7 +247,7 @@ class Handle(Generic[T_co]):
 
     def __nbdurable_identity__(self) -> bytes:
         """Stand for this handle in fingerprints."""
-        return self.identity
+        return self.received_as
 
     # --- a handle is no value -----------------------------------------------------
 

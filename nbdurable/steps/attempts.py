@@ -61,8 +61,9 @@ _SIGN_OF_SETTINGS = "same database file with a different configuration"
 class Work:
     """What a step runs, and the inputs under whose identity it will be saved.
 
-    ``loop`` is that of the code that started an async step, None where that code does
-    not await: then it could not give its loop to the step while it waits for it.
+    ``called`` is the step's name in its call, qualified. ``loop`` is that of the code that
+    started an async step, None where that code does not await: then it could not give its
+    loop to the step while it waits for it.
     """
 
     label: str
@@ -74,6 +75,7 @@ class Work:
     inputs: Print | None
     context: contextvars.Context
     is_async: bool
+    called: str = ""
     objects: Objects | None = None
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
@@ -412,6 +414,12 @@ def _returned(work: Work, value: Any) -> Ending:
     moved = work.moved()
     if moved:
         _note_moved(work, ending, value, moved)
+    elif told := work.code.shifted() if work.code is not None else ():
+        names = ", ".join(f"`{name}`" for name in told)
+        ending.note = (
+            f"{work.label}: {names} changed while it waited or ran; its outcome is saved as that "
+            f"of the value before: pass it as an argument to be sure of what is used"
+        )
     return ending
 
 

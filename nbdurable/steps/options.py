@@ -52,7 +52,7 @@ def options_of(
         changes["retry_on"] = _retry_on(given["retry_on"])
     options = replace(base, policy=replace(policy, **changes))
     if given.get("name") is not None:
-        options = replace(options, name=_checked_name(given["name"]))
+        options = replace(options, name=_checked_name(given["name"]), named=True)
     if given.get("timeout") is not None:
         options = replace(options, timeout=float(checked_option("timeout", given["timeout"])))
     if given.get("limit") is not None:
@@ -160,3 +160,4 @@ class StepOptions:
     key: Callable[..., object] | None = None
     ignore: frozenset[str] = frozenset()
     version: str | None = None
+    named: bool = False  # whether `name` was given, and is not the function's

@@ -147,6 +147,10 @@ class Saved:
             return []
         return [self._unpacked(call, one) for one in (*self._older.get(call, ()), newest)]
 
+    def knows(self, call: bytes) -> bool:
+        """Tell whether a call has a checkpoint."""
+        return call in self._newest
+
     def newest(self, call: bytes) -> Checkpoint | None:
         """Give the last checkpoint of a call, or None."""
         packed = self._newest.get(call)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import (
     concurrently,
+    digest,
     linear,
     load,
     million,
@@ -25,7 +26,7 @@ from .measure import Settings
 
 BENCHMARKS = {
     module.NAME: module
-    for module in (sequential, concurrently, replay, linear, load, values, window, million)
+    for module in (sequential, concurrently, replay, linear, load, values, window, million, digest)
 }
 CORES = 2
 ROUNDS = 7
