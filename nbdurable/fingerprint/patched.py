@@ -7,14 +7,26 @@ to it.
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.fingerprint.prints import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nbdurable.fingerprint.places import Places
+
+class Ours(Protocol):
+    """Tells what is the project's own; `Places` does."""
+
+    def module(self, module: types.ModuleType) -> bool:
+        """Tell whether a module is."""
+
+    def function(self, function: types.FunctionType) -> bool:
+        """Tell whether a function is."""
+
+    def klass(self, cls: type) -> bool:
+        """Tell whether a class is."""
+
 
 _COMMON = frozenset(
     {types.BuiltinFunctionType, types.MemberDescriptorType, types.GetSetDescriptorType,
@@ -26,7 +38,7 @@ _COMMON = frozenset(
 class Patched:
     """What is patched in the installed classes that namespaces lead to; looked at once each."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Ours) -> None:
         self._places = places
         self._spaces: dict[int, tuple[int, dict[str, list[type]]]] = {}
         self._classes: dict[int, tuple[type, tuple[str, ...]]] = {}
