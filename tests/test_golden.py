@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb  # noqa: TID251 - makes the file of small blocks
 import pytest
 
-from nbdurable import after, gather, go, select, sleep, step, workflow
+from nbdurable import StoreVersionError, after, gather, go, select, sleep, step, workflow
 from nbdurable.api import open_stores
 from nbdurable.events import AttemptStarted
 from nbdurable.inspection import queries as questions
@@ -23,7 +23,8 @@ from nbdurable.store import Store, check, schema
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = GOLDEN / "signing.key"
-VERSIONS = range(1, schema.VERSION + 1)
+FIRST = 3  # those before were never released
+VERSIONS = range(FIRST, schema.VERSION + 1)
 VALUES = {
     "numbers": [0, 1, 4, 9],
     "text": "größer \ud800",
@@ -172,6 +173,19 @@ def test_a_golden_store_is_sound(golden):
 def test_every_version_has_its_golden_store():
     """A schema change comes with a golden file, and none is ever dropped."""
     assert {one.name for one in GOLDEN.glob("*.store")} == {f"v{n}.store" for n in VERSIONS}
+
+
+@pytest.mark.parametrize("version", range(1, FIRST))
+def test_what_was_never_released_is_refused(golden, version):
+    """A store of an earlier schema is refused by name, and left as it is."""
+    with duckdb.connect(str(golden)) as connection:
+        connection.execute(
+            "UPDATE nbdurable.meta SET value = ? WHERE key = 'version'", [b"%d" % version]
+        )
+    content = golden.read_bytes()
+    with pytest.raises(StoreVersionError, match=rf"before the first release .*\(schema {version},"):
+        Store.open(golden)
+    assert golden.read_bytes() == content
 
 
 def test_the_golden_store_can_be_made_again(tmp_path, monkeypatch):

@@ -57,7 +57,6 @@ from .structure import (
     database_of,
     has_user_tables,
     lay,
-    lay_views,
     own_functions,
     refuse_foreign,
 )
@@ -139,7 +138,6 @@ class Store:
         """Open a store that this process may not write, for questions.
 
         Raises:
-            StoreVersionError: It is of another version, and would have to be migrated.
             StoreError: As `open`; or there is no store in the file.
         """
         place = place_of(path)
@@ -150,12 +148,6 @@ class Store:
             store._believe()
             if store._version is None:
                 raise StoreError(f"{place} holds no store: it has no schema `nbdurable`")
-            if store._version != VERSION:
-                raise StoreVersionError(
-                    f"{place} was written by an older nbdurable (schema {store._version}) and "
-                    f"can't be written here: make it writable, so that it can be brought up to "
-                    f"date, or copy it to where it can be"
-                )
             store._use_own_functions()
         return store
 
@@ -258,12 +250,14 @@ class Store:
                 f"{self.path} was written by a newer nbdurable (schema {version}, this one knows "
                 f"{VERSION}); it was left as it is: upgrade nbdurable, or name another store"
             )
-        if version < 1:
-            raise StoreCorruptError(
-                f"{self.path}: its schema `nbdurable` has the version {version}"
+        if version != VERSION:
+            raise StoreVersionError(
+                f"{self.path} was written before the first release of nbdurable (schema {version}, "
+                f"this one knows {VERSION}): its outcomes can't be found again. It was left as it "
+                f"is: move it away, or name another store with configure(store=...) or "
+                f"NBDURABLE_STORE"
             )
-        # An older version's views are replaced, and not read before.
-        refuse_foreign(self.path, catalogue, views=version == VERSION)
+        refuse_foreign(self.path, catalogue)
         self._version = version
 
     def _use_own_functions(self) -> None:
@@ -297,19 +291,9 @@ class Store:
                 if self._version is None:
                     self.id = uuid.uuid4().hex
                     self._create_schema(cursor)
-                elif self._version < VERSION:
-                    self._migrate(cursor)
         except duckdb.Error as error:
             raise as_store_error(error) from error
         self._version = VERSION
-
-    def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
-        connection.begin()
-        lay_views(connection)
-        connection.execute(
-            "UPDATE nbdurable.meta SET value = ? WHERE key = 'version'", [b"%d" % VERSION]
-        )
-        connection.commit()
 
     def _create_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.begin()

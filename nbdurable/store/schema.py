@@ -34,7 +34,7 @@ names: a macro in a user's `main`, called `count`, would come before DuckDB's ow
 
 from __future__ import annotations
 
-VERSION = 2  # 2: the views call DuckDB's functions by their full names
+VERSION = 3  # the first that is kept; 1 and 2 were never released
 
 # Tables in the order of their columns: the appender fills them by position.
 TABLES: dict[str, str] = {

@@ -76,9 +76,7 @@ def lay(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def lay_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the views, in the place of those that an older version made."""
-    for view in reversed(VIEWS):
-        connection.execute(f"DROP VIEW IF EXISTS nbdurable.{view}")
+    """Make the views."""
     for view, query in VIEWS.items():
         connection.execute(f"CREATE VIEW nbdurable.{view} AS {query}")
 
@@ -99,14 +97,13 @@ def catalogue_of(connection: duckdb.DuckDBPyConnection, *, macros: bool) -> Cata
     return {(kind, name): sql for kind, name, sql in rows}
 
 
-def refuse_foreign(path: str, found: Catalogue, *, only: str = "", views: bool = True) -> None:
+def refuse_foreign(path: str, found: Catalogue, *, only: str = "") -> None:
     """Make sure that what stands in the schema is what this version would lay.
 
     Args:
         path: The store, for the message.
         found: What stands there.
         only: Look at this table alone.
-        views: Compare the SQL of views, too, not their names alone.
 
     Raises:
         StoreCorruptError: Something is foreign, changed or gone; says what.
@@ -129,9 +126,7 @@ def refuse_foreign(path: str, found: Catalogue, *, only: str = "", views: bool =
             f"configure(store=...) or NBDURABLE_STORE"
         )
     changed = [
-        f"{kind} {name}"
-        for (kind, name), sql in found.items()
-        if sql != expected[kind, name] and (views or kind != "view")
+        f"{kind} {name}" for (kind, name), sql in found.items() if sql != expected[kind, name]
     ]
     if changed:
         raise StoreCorruptError(

@@ -403,7 +403,7 @@ def values_handed_on(probe):
         probe.effect("downstream")
         return number + 1
 
-    return step(downstream)(go(upstream).result())
+    return step(downstream)(step(upstream, name="upstream").go().result())
 
 
 def test_a_value_handed_on_is_an_argument(bench):
@@ -439,7 +439,7 @@ def edited_parent(probe):
             probe.effect("parent")
             return sum([step(child)(number) for number in (1, 2)])
 
-    return go(parent).result()
+    return step(parent, name="parent").go().result()
 
 
 def test_children_of_an_edited_parent_keep_their_outcomes(bench):
@@ -476,7 +476,7 @@ def edited_child(probe):
         probe.effect("parent")
         return go(sibling).result(), go(child).result()
 
-    return go(parent).result()
+    return step(parent, name="parent").go().result()
 
 
 def test_an_edited_child_runs_its_parent(bench):
@@ -738,7 +738,8 @@ def many_edited(probe):
         def reply(number):
             return "old", number
 
-    return len(gather(go(reply, number) for number in range(30)).result())
+    reply = step(reply, name="reply")
+    return len(gather(reply.go(number) for number in range(30)).result())
 
 
 def test_what_will_run_again_is_said_before_it_starts(execute, probe):
@@ -1134,7 +1135,7 @@ def upstream_of_several(probe):
         probe.effect("join")
         return parts, extra
 
-    a, b = go(one, 1), go(given)
+    a, b = go(one, 1), step(given, name="given").go()
     parts = [b, a] if probe.parameters.get("turned") else [a, b]
     return go(join, parts, 0).result()
 
