@@ -38,8 +38,8 @@ PATIENCE = 60
 """Seconds after which a program counts as hung."""
 
 
-class HungError(Exception):
-    """A program did not end."""
+class HungError(BaseException):
+    """A program did not end; nothing in it takes that for an error of its own."""
 
 
 def named_without_addresses(value):
@@ -55,6 +55,8 @@ class Watcher:
         self.ran = []
         self.unsaved = []
         self.notes = []
+        self.lines = {}
+        self.functions = {}
         self._labels = {}
 
     def observe(self, event):
@@ -79,6 +81,8 @@ class Watcher:
             "ran": self.ran,
             "unsaved": self.unsaved,
             "notes": self.notes,
+            "lines": {name: sorted(at) for name, at in self.lines.items()},
+            "functions": {name: sorted(at) for name, at in self.functions.items()},
             "error": error,
         }
 
@@ -90,6 +94,40 @@ def stage_for(watcher, name, store):
     stage.show = watcher.show
     stage.workflow = lambda: nbdurable.workflow(name, store=store, observers=(watcher.observe,))
     return stage
+
+
+class Tracer:
+    """Which lines of a folder's files are executed below each function of its program."""
+
+    def __init__(self, folder, watcher):
+        self._folder = f"{folder}/"
+        self._program = f"{folder}/prog.py"
+        self._watcher = watcher
+        self._step = None
+
+    def __call__(self, frame, event, _):
+        """Take the beginning of a frame."""
+        code = frame.f_code
+        if code.co_filename == self._program and self._step is None and code.co_name[0] != "<":
+            self._step = code.co_name
+            return self._until_it_returns
+        if self._step is None or not code.co_filename.startswith(self._folder):
+            return None
+        file = code.co_filename.removeprefix(self._folder)
+        self._watcher.functions.setdefault(self._step, set()).add((file, code.co_firstlineno))
+        return self._line
+
+    def _until_it_returns(self, frame, event, _):
+        if event == "return":
+            self._step = None
+        return self._until_it_returns
+
+    def _line(self, frame, event, _):
+        if event == "line" and self._step is not None:
+            file = frame.f_code.co_filename.removeprefix(self._folder)
+            if file != "prog.py":
+                self._watcher.lines.setdefault(self._step, set()).add((file, frame.f_lineno))
+        return self._line
 
 
 def as_script(path, main):
@@ -138,9 +176,13 @@ def perform(row, store):
     sys.path.insert(0, str(folder))
     os.chdir(folder)
     configuration.configure(store=store)
-    signal.alarm(PATIENCE)
+    signal.alarm(row.get("patience", PATIENCE))
     try:
-        sys.modules["stage"] = stage_for(watcher, row["name"], store)
+        stage = stage_for(watcher, row.get("run", row["name"]), store)
+        sys.modules["stage"] = stage
+        if row.get("trace"):
+            stage.workflow = contextlib.nullcontext
+            sys.settrace(Tracer(folder, watcher))
         if row["notebook"]:
             as_notebook(folder / "prog.py", main, watcher, row["name"])
         else:
@@ -148,6 +190,7 @@ def perform(row, store):
     except BaseException as raised:
         error = f"{type(raised).__name__}: {raised}\n{traceback.format_exc()[-1500:]}"
     finally:
+        sys.settrace(None)
         signal.alarm(0)
         sys.path[:] = path
         for gone in set(sys.modules) - set(modules):
@@ -177,7 +220,7 @@ def execute(request):
 
 def hung(*_):
     """End a program that does not end by itself."""
-    raise HungError(f"no end after {PATIENCE} s")
+    raise HungError("the program does not end")
 
 
 if __name__ == "__main__":

@@ -195,10 +195,10 @@ def _global(setup, value, use):
     return f"{setup}\nv = {value}\n@step\ndef f(): return {use}  # COMMENT\n>>> f()"
 
 
-def _edits(table, way, how, each=1):
+def _edits(table, way, how):
     return [
-        Row(f"{name}, {how}", way(*parts).replace("  # COMMENT", ""), more=bool(at % each))
-        for at, (name, parts) in enumerate(table.items())
+        Row(f"{name}, {how}", way(*parts).replace("  # COMMENT", ""))
+        for name, parts in table.items()
     ]
 
 
@@ -249,7 +249,7 @@ SETS = {"a set of strings", "a cycle with sets", "a KDTree", "a Styler", "a cKDT
 
 NOTICED = [
     *_edits(VALUES, _argument, "an argument"),
-    *_edits(VALUES, _global, "a global", each=4),
+    *_edits(VALUES, _global, "a global"),
     *(Row(f"{name}, an argument", _argument(*parts).replace("  # COMMENT", ""), refused=True) for name, parts in ONCE.items()),
     *(Row(name, text, refused="iterator" in name) for name, text in TEXTS.items()),
     *(Row(name, text, told=True) for name, text in TOLD.items()),

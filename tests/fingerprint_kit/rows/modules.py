@@ -73,7 +73,6 @@ def _crossed(ways, uses, each):
                 Row(
                     f"{use} of a module: {way}",
                     f"{text.replace('USE', taken)}\n>>> f()\n--- pk/__init__.py\n\n--- pk/sub.py\n{module}\n",
-                    more=bool(turn % 2),
                 )
             )
     return rows

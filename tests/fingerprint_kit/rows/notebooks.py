@@ -70,10 +70,7 @@ HARMLESS_TEXTS = {
 def _in_cells(rows, each):
     """Take every so-manieth row that is one file, as cells."""
     plain = [row for row in rows if not row.alone and not row.told]
-    return [
-        replace(row, name=f"{row.name}, in cells", notebook=True, more=bool(at % 2))
-        for at, row in enumerate(plain[::each])
-    ]
+    return [replace(row, name=f"{row.name}, in cells", notebook=True) for row in plain[::each]]
 
 
 NOTICED = [
