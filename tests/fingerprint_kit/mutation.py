@@ -1,14 +1,14 @@
 """Single edits of real code: what they may be, and where in a file they are.
 
 An edit replaces a piece of one line: a constant, an operator, a comparison, a default,
-the name of what is called. It is made only where it leaves the file one that compiles,
-and never in a docstring, a bare string or an annotation, which a step that only calls
+the name of what is called. It is never made in a docstring, a bare string or an annotation, which a step that only calls
 the function doesn't depend on.
 """
 
 from __future__ import annotations
 
 import ast
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,7 +113,7 @@ def mutants_of(file: str, source: bytes, lines: set[int], functions: set[int]) -
                 ]
         if isinstance(node, ast.expr) and node.lineno in lines and id(node) not in left_out:
             found += [Mutant(file, node.lineno, *edit) for edit in _edits(node, places)]
-    return [one for one in dict.fromkeys(found) if _compiles(one.applied(source))]
+    return list(dict.fromkeys(found))
 
 
 def _unread(tree: ast.Module) -> set[int]:
@@ -129,6 +129,13 @@ def _unread(tree: ast.Module) -> set[int]:
             roots.append(node.returns)
             # Defaults are edits of a kind of their own.
             roots += [*node.args.defaults, *node.args.kw_defaults]
+        if isinstance(node, ast.Compare):
+            # `x is None` is no constant of the code's but a question.
+            roots += [
+                one
+                for one in node.comparators
+                if isinstance(one, ast.Constant) and one.value is None
+            ]
         if isinstance(node, ast.JoinedStr):
             roots.append(node)  # constants in it have no place of their own before 3.12
         left_out |= {id(one) for root in roots if root for one in ast.walk(root)}
@@ -185,9 +192,12 @@ def _callee(function: ast.expr, places: _Places) -> Iterator[tuple[str, int, int
         yield "callee", end - len(name), end, CALLEES[name]
 
 
-def _compiles(source: bytes) -> bool:
+def compiles(source: bytes) -> bool:
+    """Tell whether an edited file is still one of Python's."""
     try:
-        compile(source, "mutant", "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, "mutant", "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         return False
     return True

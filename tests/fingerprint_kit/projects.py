@@ -21,14 +21,18 @@ from typing import Any
 from support.always_replay import Zygote
 
 from fingerprint_kit.editing import STAGE
-from fingerprint_kit.mutation import Mutant, mutants_of
+from fingerprint_kit.mutation import Mutant, compiles, mutants_of
 
 RICH = """
 import io
 from copied.console import Console
 from copied.markup import render
-from copied.style import Style
+from copied.style import NULL_STYLE, Style
 from copied.table import Table
+from copied.theme import DEFAULT_STYLES
+
+for one in (NULL_STYLE, *DEFAULT_STYLES.values()):
+    hash(one)  # kept by the style when it is first asked for: not by a step's body
 
 @step
 def table(rows):
@@ -38,7 +42,7 @@ def table(rows):
     made.add_column("count", justify="right")
     for row in rows:
         made.add_row(*row)
-    Console(file=out, width=40, color_system="truecolor", force_terminal=True).print(made)
+    Console(file=out, width=40, color_system=None).print(made)
     return out.getvalue()
 
 @step
@@ -236,7 +240,7 @@ class Hunt:
         replayed = sorted(trace.steps_at(mutant) - ran) if report["error"] is None else []
         said = [note for note in report["notes"] if not _is_usual(note, unedited["notes"])]
         if replayed and not said:
-            line = (self._base / mutant.file).read_text().splitlines()[mutant.line - 1]
+            line = self._source(mutant).decode().splitlines()[mutant.line - 1]
             result.silent.append(Finding(self._project.package, mutant, line, replayed))
 
     def _drawn(self, trace: Trace, count: int, seed: int) -> list[Mutant]:
@@ -259,8 +263,12 @@ class Hunt:
             drawing.shuffle(kind)
         drawn: list[Mutant] = []
         while len(drawn) < count and any(found.values()):
-            drawn += [kind.pop() for kind in found.values() if kind]
+            turn = [kind.pop() for kind in found.values() if kind]
+            drawn += [one for one in turn if compiles(one.applied(self._source(one)))]
         return drawn[:count]
+
+    def _source(self, mutant: Mutant) -> bytes:
+        return (self._base / mutant.file).read_bytes()
 
     def _edited(self, name: str, mutant: Mutant) -> Path:
         """Make a folder like the base, but for one edit; what is equal is the same file."""
