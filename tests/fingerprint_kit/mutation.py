@@ -48,10 +48,15 @@ CALLEES = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One edit of one file: the bytes from `start` to `end` become `text`."""
+    """One edit of one file: the bytes from `start` to `end` become `text`.
+
+    `line` is where it is; `seen_at`, the line whose execution makes it count: that in
+    which the function begins, for a default.
+    """
 
     file: str
     line: int
+    seen_at: int
     kind: str
     start: int
     end: int
@@ -105,14 +110,16 @@ def mutants_of(file: str, source: bytes, lines: set[int], functions: set[int]) -
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
             defaults = [*node.args.defaults, *(one for one in node.args.kw_defaults if one)]
-            if first in functions or node.lineno in functions:
+            if first in functions:
                 found += [
-                    Mutant(file, default.lineno, "default", *edit)
+                    Mutant(file, default.lineno, first, "default", *edit)
                     for default in defaults
                     for edit in _constant(default, places)
                 ]
         if isinstance(node, ast.expr) and node.lineno in lines and id(node) not in left_out:
-            found += [Mutant(file, node.lineno, *edit) for edit in _edits(node, places)]
+            found += [
+                Mutant(file, node.lineno, node.lineno, *edit) for edit in _edits(node, places)
+            ]
     return list(dict.fromkeys(found))
 
 

@@ -24,40 +24,41 @@ from fingerprint_kit.editing import STAGE
 from fingerprint_kit.mutation import Mutant, compiles, mutants_of
 
 RICH = """
-import io
-from copied.console import Console
-from copied.markup import render
-from copied.style import NULL_STYLE, Style
-from copied.table import Table
-from copied.theme import DEFAULT_STYLES
-
-for one in (NULL_STYLE, *DEFAULT_STYLES.values()):
-    hash(one)  # kept by the style when it is first asked for: not by a step's body
+from copied._ratio import ratio_distribute, ratio_reduce
+from copied._wrap import divide_line
+from copied.cells import cell_len, chop_cells, set_cell_size
+from copied.filesize import decimal
 
 @step
-def table(rows):
-    out = io.StringIO()
-    made = Table(title="Stock", show_lines=True)
-    made.add_column("name", style="red")
-    made.add_column("count", justify="right")
-    for row in rows:
-        made.add_row(*row)
-    Console(file=out, width=40, color_system=None).print(made)
-    return out.getvalue()
+def wrapped(text, width):
+    return divide_line(text, width), chop_cells(text, width), set_cell_size(text, width)
 
 @step
-def wrapped(markup, width):
-    text = render(markup)
-    lines = text.wrap(Console(width=width, file=io.StringIO()), width)
-    return [line.plain for line in lines]
+def shared(total, ratios):
+    return ratio_distribute(total, ratios), ratio_reduce(total, ratios, [5, 5, 5], [9, 9, 9])
 
 @step
-def style(definition):
-    return str(Style.parse(definition) + Style.parse("bold"))
+def sizes(numbers):
+    return [decimal(one, precision=1) for one in numbers], cell_len("一二 words")
 ---
-table([["bolts", "12"], ["nuts and washers", "3"]])
-wrapped("a [bold]long[/bold] line of words that has to be broken", 12)
-style("italic red on blue")
+wrapped("a long line of words that has to be broken, and unbreakableness", 12)
+shared(17, [1, 2, 4])
+sizes([1, 1_000, 1_500_000])
+"""
+
+MARKDOWN = r"""
+from copied import MarkdownIt
+
+@step
+def plain(text):
+    return MarkdownIt("commonmark").render(text)
+
+@step
+def tables(text):
+    return MarkdownIt("commonmark").enable("table").render(text)
+---
+plain("# Title\n\nSome *text* with `code`, a [link](http://a.b 'c') & more.\n\n- one\n- two\n\n> said\n")
+tables("| a | b |\n|---|:-:|\n| 1 | 2 |\n\n    indented\n\n1. first\n\n<b>raw</b>\n")
 """
 
 CLICK = """
@@ -141,7 +142,12 @@ class Project:
         compileall.compile_dir(folder / "copied", quiet=1)
 
 
-PROJECTS = [Project("rich", RICH), Project("click", CLICK), Project("packaging", PACKAGING)]
+PROJECTS = [
+    Project("rich", RICH),
+    Project("click", CLICK),
+    Project("packaging", PACKAGING),
+    Project("markdown_it", MARKDOWN),
+]
 
 
 @dataclass
@@ -153,10 +159,8 @@ class Trace:
 
     def steps_at(self, mutant: Mutant) -> set[str]:
         """Return the steps whose bodies executed what the mutant edits."""
-        kind = self.functions if mutant.kind == "default" else self.lines
-        if mutant.kind == "default":
-            return {name for name, at in kind.items() if any(f == mutant.file for f, _ in at)}
-        return {name for name, at in kind.items() if (mutant.file, mutant.line) in at}
+        seen = self.functions if mutant.kind == "default" else self.lines
+        return {name for name, at in seen.items() if (mutant.file, mutant.seen_at) in at}
 
 
 @dataclass
@@ -255,8 +259,7 @@ class Hunt:
         for file in sorted(set(lines) | set(functions)):
             source = (self._base / file).read_bytes()
             for mutant in mutants_of(file, source, lines[file], functions[file]):
-                if mutant.kind == "default" or trace.steps_at(mutant):
-                    found[mutant.kind].append(mutant)
+                found[mutant.kind].append(mutant)
         # Each kind has its turn, so that the rare ones are not drowned by constants.
         drawing = random.Random(seed)
         for kind in found.values():
