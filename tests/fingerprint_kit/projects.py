@@ -20,7 +20,6 @@ from typing import Any
 
 from support.always_replay import Zygote
 
-from fingerprint_kit.editing import STAGE
 from fingerprint_kit.mutation import Mutant, compiles, mutants_of
 
 RICH = """
@@ -194,18 +193,13 @@ class Hunt:
     PATIENCE = 10
     """Seconds after which an edited program counts as hung: it ran, then."""
 
-    def __init__(self, project: Project, folder: Path) -> None:
+    def __init__(self, project: Project, folder: Path, pair: list[Zygote]) -> None:
         self._project = project
         self._folder = folder
         self._base = folder / "base"
         self._store = folder / "store.duckdb"
-        self._pair = [Zygote(seed, STAGE) for seed in (1, 2)]
+        self._pair = pair
         self._asked = 0
-
-    def close(self) -> None:
-        """End the processes."""
-        for zygote in self._pair:
-            zygote.close()
 
     def run(self, count: int, draw: int = 1) -> Result:
         """Run `count` mutants, drawn by `draw`, and return what was replayed in silence."""

@@ -1,25 +1,32 @@
 """No edit of code that a step's body executed is replayed in silence.
 
-Functions of three real projects, copied into a project's folder; single edits in lines
-that the bodies executed. ``NBDURABLE_MUTANTS=1000`` tries more of them.
+Functions of real projects, copied into a project's folder; single edits in lines that
+the bodies executed. ``NBDURABLE_MUTANTS=1000`` tries more of them.
 """
 
 import os
 
 import pytest
+from fingerprint_kit.editing import STAGE
 from fingerprint_kit.projects import PROJECTS, Hunt
+from support.always_replay import Zygote
 
 MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "60"))
 
 
-@pytest.mark.timeout(60 + 3 * MUTANTS)
+@pytest.fixture(scope="module")
+def stages(signing_key):
+    """Give two processes with different hash seeds, which fork for each pass."""
+    pair = [Zygote(seed, STAGE) for seed in (1, 2)]
+    yield pair
+    for zygote in pair:
+        zygote.close()
+
+
+@pytest.mark.timeout(240 + 5 * MUTANTS)
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.package)
-def test_no_mutant_is_replayed_in_silence(project, tmp_path, signing_key):
+def test_no_mutant_is_replayed_in_silence(stages, project, tmp_path):
     """Each step that executed an edited line runs again, or it is said that it did not."""
-    hunt = Hunt(project, tmp_path)
-    try:
-        result = hunt.run(-(-MUTANTS // len(PROJECTS)))
-    finally:
-        hunt.close()
+    result = Hunt(project, tmp_path, stages).run(-(-MUTANTS // len(PROJECTS)))
     print(dict(result.tried))
     assert [str(one) for one in result.silent] == []
