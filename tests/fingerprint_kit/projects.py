@@ -16,11 +16,12 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from support.always_replay import Zygote
+from typing import TYPE_CHECKING, Any
 
 from fingerprint_kit.mutation import Mutant, compiles, mutants_of
+
+if TYPE_CHECKING:
+    from support.always_replay import Zygote
 
 RICH = """
 from copied._ratio import ratio_distribute, ratio_reduce
