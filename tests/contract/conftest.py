@@ -1,4 +1,4 @@
-"""What the contract's tests share: the probe, for runs in the test's own process."""
+"""What the contract's tests share: the probe, for runs in the test's own process; edits."""
 
 import importlib
 
@@ -14,3 +14,14 @@ def probe(tmp_path):
     made = importlib.import_module("support.zygote").make_probe(str(effects), {})
     made.threads = []
     return made
+
+
+@pytest.fixture(scope="module")
+def edits(request, tmp_path_factory, signing_key):
+    """Give the stories of the rows that this run of tests has chosen from a module."""
+    editing = importlib.import_module("fingerprint_kit.editing")
+    items = [one for one in request.session.items if one.module is request.module]
+    rows = [item.callspec.params["row"] for item in items]
+    library = editing.Library(rows, lambda: tmp_path_factory.mktemp("edits"))
+    yield library
+    library.close()

@@ -1,0 +1,32 @@
+"""No edit of code that a step's body executed is replayed in silence.
+
+Functions of real projects, copied into a project's folder; single edits in lines that
+the bodies executed. ``NBDURABLE_MUTANTS=1000`` tries more of them.
+"""
+
+import os
+
+import pytest
+from fingerprint_kit.editing import STAGE
+from fingerprint_kit.projects import PROJECTS, Hunt
+from support.always_replay import Zygote
+
+MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "60"))
+
+
+@pytest.fixture(scope="module")
+def stages(signing_key):
+    """Give two processes with different hash seeds, which fork for each pass."""
+    pair = [Zygote(seed, STAGE) for seed in (1, 2)]
+    yield pair
+    for zygote in pair:
+        zygote.close()
+
+
+@pytest.mark.timeout(240 + 5 * MUTANTS)
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.package)
+def test_no_mutant_is_replayed_in_silence(stages, project, tmp_path):
+    """Each step that executed an edited line runs again, or it is said that it did not."""
+    result = Hunt(project, tmp_path, stages).run(-(-MUTANTS // len(PROJECTS)))
+    print(dict(result.tried))
+    assert [str(one) for one in result.silent] == []
