@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from nbdurable import gather, go, holding, step, workflow
+from nbdurable import gather, go, step, workflow
+from nbdurable.api import open_stores
 
 RAN = []
 
@@ -44,7 +45,7 @@ def test_what_is_inserted_or_reordered_disturbs_nothing(tmp_path, kind):
         RAN.clear()
         with workflow("w", store=tmp_path / "s.duckdb"):
             found = gather(STARTS[kind](models)).result()
-        holding.close_stores()
+        open_stores.close_stores()
         assert found == [f"{m}: hi" for m in models]
         ran.append(sorted(RAN))
     assert ran == [["a", "b", "c"], ["z"], [], []]
@@ -89,7 +90,7 @@ def test_equal_names_of_two_modules_are_two_steps(tmp_path, written, seen):
     for functions, wanted in (((one, two), [2, 3]), ((two, one), [3, 2])):
         with workflow("w", store=tmp_path / "s.duckdb"):
             assert [step(module.fetch)(1) for module in functions] == wanted
-        holding.close_stores()
+        open_stores.close_stores()
     assert len(seen.RAN) == 2
 
 
@@ -101,13 +102,13 @@ def test_a_function_that_moved_to_a_module_keeps_its_outcomes(tmp_path, written,
             written("apart_one", "from apart_two import fetch\n")
         with workflow("w", store=tmp_path / "s.duckdb"):
             assert step(module.fetch)(1) == 2
-        holding.close_stores()
+        open_stores.close_stores()
     assert len(seen.RAN) == 1
     copy = written("apart_one", FETCH.format(1))
     with workflow("w", store=tmp_path / "s.duckdb"):
         assert step(copy.fetch)(5) == 6
         assert step(sys.modules["apart_two"].fetch)(5) == 6
-    holding.close_stores()
+    open_stores.close_stores()
     assert len(seen.RAN) == 3
 
 
@@ -117,5 +118,5 @@ def test_a_given_name_stands_as_given(tmp_path):
     for function in (ask, functools.partial(ask)):
         with workflow("w", store=tmp_path / "s.duckdb"):
             assert step(function, name="asked", version=1)("a", "hi") == "a: hi"
-        holding.close_stores()
+        open_stores.close_stores()
     assert RAN == ["a"]
