@@ -557,6 +557,24 @@ def test_a_step_in_a_forked_child_of_the_run(path):
     assert len(questions.steps("w", path)) == 4
 
 
+def test_a_store_in_memory_in_a_forked_child():
+    """A child has a memory of its own: its store there is another one."""
+    assert cell(":memory:") == ([0, 2, 4, 6], [0, 1, 2, 3])
+    assert forked(cell, ":memory:") == "([0, 2, 4, 6], [0, 1, 2, 3])"
+
+
+def test_a_system_that_cant_be_asked(path, monkeypatch):
+    """Without Linux's question the lock is set at each commit all the same."""
+    monkeypatch.setattr(guard, "_answers", lambda _: False)
+
+    def act():
+        drop_lock(path)
+        double(9)
+        assert "Conflicting lock" in python(WRITER, path, "leaves").stderr
+
+    assert cell(path, act)[0] == [0, 2, 4, 6]
+
+
 def test_after_the_parent_has_let_go(path):
     """A child that is forked when the store is closed opens it as any process."""
     cell(path)

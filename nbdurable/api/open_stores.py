@@ -60,7 +60,7 @@ _state = _State()
 
 def _leave_to_parent() -> None:
     """Hold nothing in a forked child: what its parent has open is the parent's."""
-    parents = dict.fromkeys(_state.opens, os.getppid())
+    parents = {place: os.getppid() for place in _state.opens if place != MEMORY}
     inherited = {**parents, **_state.inherited}
     _state.__init__(inherited=inherited)  # type: ignore[misc] # every other field begins anew
 

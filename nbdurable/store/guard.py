@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _FLOCK: Final = "hhqqi4x"
 """``struct flock`` of 64-bit Linux: kind, whence, start, length, process id."""
 _ASKED: Final = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-_CAN_ASK: Final = sys.platform == "linux" and sys.maxsize > 2**32
 _HEADERS: Final = (4096, 8192)
 _READER_SECONDS: Final = 10.0
 """How long a commit waits for a program that only reads the file."""
@@ -60,6 +59,7 @@ class Guard:
         self._alone = alone
         self._log_path = log_path(place)
         self._descriptor = _descriptor_of(place)
+        self._can_ask = _answers(self._descriptor)
         self._log: int | None = None
         self._log_size = 0
         self._iteration = self._read_iteration()
@@ -116,7 +116,7 @@ class Guard:
 
         Where the system can't be asked it is set without a question, and False returned.
         """
-        if _CAN_ASK and _holder(self._descriptor) == os.getpid():
+        if self._can_ask and _holder(self._descriptor) == os.getpid():
             return False
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,19 +124,20 @@ class Guard:
             if error.errno not in {errno.EACCES, errno.EAGAIN}:
                 raise
             self._wait_for_readers()
-        return _CAN_ASK
+        return self._can_ask
 
     def _wait_for_readers(self) -> None:
+        reads = self._can_ask and _ask(self._descriptor)[0] == fcntl.F_RDLCK
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((BlockingIOError, PermissionError)),
             wait=tenacity.wait_fixed(0.02),
-            stop=tenacity.stop_after_delay(_READER_SECONDS if _is_read(self._descriptor) else 0.2),
+            stop=tenacity.stop_after_delay(_READER_SECONDS if reads else 0.2),
             reraise=True,
         )
         try:
             retrying(fcntl.lockf, self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            pid = _holder(self._descriptor) if _CAN_ASK else 0
+            pid = _holder(self._descriptor) if self._can_ask else 0
             name = f"process {pid} ({name_of(pid) or 'not seen from here'})" if pid else "a program"
             raise StoreLockedError(
                 f"the store {self._place} was opened by {name} while it was in use here: something "
@@ -210,5 +211,12 @@ def _holder(descriptor: int) -> int:
     return pid if kind != fcntl.F_UNLCK else 0
 
 
-def _is_read(descriptor: int) -> bool:
-    return _CAN_ASK and _ask(descriptor)[0] == fcntl.F_RDLCK
+def _answers(descriptor: int) -> bool:
+    """Tell whether the system can be asked who has a record lock: Linux can, since 3.15."""
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return False
+    try:
+        _ask(descriptor)
+    except OSError:
+        return False
+    return True
