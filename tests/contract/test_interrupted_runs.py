@@ -53,7 +53,9 @@ def stack_of_main():
     frame = sys._current_frames()[threading.main_thread().ident]
     found = []
     while frame is not None:
-        found.append((Path(frame.f_code.co_filename).parent.name, frame.f_code.co_name))
+        folders = Path(frame.f_code.co_filename).parts[:-1]
+        where = "nbdurable" if "nbdurable" in folders else folders[-1]
+        found.append((where, frame.f_code.co_name))
         frame = frame.f_back
     return found
 

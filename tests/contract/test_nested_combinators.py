@@ -35,7 +35,7 @@ def deep(probe):
     error, depth = group.outcome().error, 0
     while isinstance(error, ExceptionGroup):
         error, depth = error.exceptions[0], depth + 1
-    return [*found, str(error), depth, go(str, first).result(), repr(both)[:10]]
+    return [*found, str(error), depth, go(str, first).result(), repr(both)[:11]]
 
 
 def test_three_thousand_deep(always_replay):

@@ -226,7 +226,7 @@ def with_retries(probe):
     @step(version="1", retries=2, backoff=0.001)
     def outer():
         probe.effect("outer")
-        first = select(inner.go(), go(probe.event("never").wait, 60, name="waits"))
+        first = select(inner.go(), step(probe.event("never").wait, name="waits").go(60))
         return sibling(), first.result()
 
     return outer.go().result()

@@ -319,7 +319,7 @@ def edited_race(probe):
         return "other"
 
     loser = go(other)
-    first = race(loser, go(winner))
+    first = race(loser, step(winner, name="winner").go())
     return first.result(), loser.outcome().kind.value
 
 

@@ -23,12 +23,12 @@ if __name__ == "__main__":
 from support import zygote
 
 import nbdurable
-from nbdurable import configuration, holding
-from nbdurable.records import AttemptStarted, RunFinished, StepCreated, StepFinished
+from nbdurable.api import configuration, open_stores
+from nbdurable.events import AttemptStarted, RunFinished, StepCreated, StepFinished
 
 LIBRARIES = (
     "IPython.core.application", "IPython.core.completerlib", "IPython.core.interactiveshell",
-    "IPython.core.magics", "attrs", "nbdurable.commands", "nbdurable.magic", "numpy", "pandas", "polars", "pyarrow",
+    "IPython.core.magics", "attrs", "nbdurable.notebook.commands", "nbdurable.notebook.extension", "numpy", "pandas", "polars", "pyarrow",
     "pyarrow.pandas_compat",
     "pydantic", "scipy.spatial", "sklearn.linear_model", "sqlalchemy.orm", "sqlite3", "tenacity", "zoneinfo",
 )  # fmt: skip
@@ -214,7 +214,7 @@ def execute(request):
             for name, label, why, status in ran_in_cells():
                 reports[name]["ran"].append([label, why])
                 reports[name]["unsaved"] += [label] if status == "not saved" else []
-        holding.close_stores()
+        open_stores.close_stores()
     return reports
 
 
