@@ -71,7 +71,14 @@ class StoreLock:
         self.place = place
         self.users = 1
         self._made_here = not lock_path(place).exists()
-        self._descriptor, self._written = _take_file(place)
+        try:
+            self._descriptor, self._written = _take_file(place)
+        except HeldError:
+            raise
+        except StoreError:
+            if self._made_here:
+                lock_path(place).unlink(missing_ok=True)
+            raise
 
     def confirm(self) -> None:
         """Make sure, before a commit, that the store is still this process's own.
@@ -271,12 +278,9 @@ def _has_its_name(place: str, descriptor: int) -> bool:
 
 
 def _write(place: str, descriptor: int, written: bytes) -> None:
-    begun = os.fstat(descriptor).st_size == 0
     try:
         os.pwrite(descriptor, written, 0)
     except OSError as error:
-        if begun:
-            lock_path(place).unlink(missing_ok=True)
         raise _unwritable(place, error) from error
 
 
