@@ -301,7 +301,7 @@ def test_the_coroutine_of_a_step(tmp_path):
             closed.close()
             with pytest.raises(UsageError, match=r"fetch\(4\).*write `await`"):
                 go(lambda given: given, [step(fetch)(4)])
-            with pytest.raises(UsageError, match="returned a StepCoroutine"):
+            with pytest.raises(UsageError, match="returned a coroutine"):
                 await go(lambda: step(fetch)(5))
 
     asyncio.run(cell())

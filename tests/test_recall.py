@@ -166,7 +166,7 @@ def test_edited_code_shows_its_newest_outcome(path):
         def body():
             return number
 
-        executed(path, lambda: step(body, version=str(number)).go().result())
+        executed(path, lambda: step(body, name="body", version=str(number)).go().result())
 
     run(1)
     run(2)
