@@ -128,7 +128,7 @@ def test_a_decoded_figure_is_not_pyplots(run):
     assert run("""
         import pickle
         import matplotlib.pyplot as plt
-        from nbdurable.codec import outcomes
+        from nbdurable.codec import outcomes, values
         libraries.fit()
         figure = plt.figure()
         plt.plot([1, 2])
