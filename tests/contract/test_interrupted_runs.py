@@ -54,7 +54,7 @@ def stack_of_main():
     found = []
     while frame is not None:
         folders = Path(frame.f_code.co_filename).parts[:-1]
-        where = "nbdurable" if "nbdurable" in folders else folders[-1]
+        where = "nbdurable" if "nbdurable" in folders else "".join(folders[-1:])
         found.append((where, frame.f_code.co_name))
         frame = frame.f_back
     return found
