@@ -301,7 +301,7 @@ def fill_and_collect(disk, leaving, longest):
     said = refused(lambda: maintenance.collect(cell.store, remove=True))
     assert "free some space" in said
     open_stores.close_stores()
-    left = {"store.duckdb", "store.duckdb.wal"}
+    left = {"store.duckdb", "store.duckdb.wal", "store.duckdb.lock"}
     assert set(disk.files()) <= left, "a half-made copy was left"
     disk.free()
     assert resumed(disk, 10, 100) == (kept, [])

@@ -19,7 +19,7 @@ import pytest
 
 from nbdurable import DurableError, after, gather, go, select, step, workflow
 from nbdurable.api import configuration, open_stores
-from nbdurable.codec import values as codec
+from nbdurable.codec import outcomes, values
 from nbdurable.inspection import history as recall
 from nbdurable.inspection import queries as questions
 from nbdurable.store import MEMORY, check, schema
@@ -96,22 +96,27 @@ BOMB = pickle.dumps(Bomb())
 def armed(monkeypatch):
     """Give a list of what was unpickled that this process had not encoded itself, and signed."""
     believed, unsigned = set(), []
-    encode, loads = codec.encode, pickle.loads
+    loads = pickle.loads
 
-    def encoded(value, *objects):
-        payload = encode(value, *objects)
-        data = payload.data
-        if payload.pieces and not data:  # the pickle lies in an object file
-            data = bytes(objects[0].restore(payload.pieces)[0])
-        believed.add(data)
-        return payload
+    def noting(encode):
+        def encoded(value, objects=None, *shared):
+            payload = encode(value, objects, *shared)
+            data = payload.data
+            if payload.pieces and not data:  # the pickle lies in an object file
+                data = bytes(objects.restore(payload.pieces)[0])
+            believed.add(data)
+            return payload
+
+        return encoded
 
     def loaded(data, **options):
         if bytes(data) not in believed:
             unsigned.append(data)
         return loads(data, **options)
 
-    monkeypatch.setattr(codec, "encode", encoded)
+    monkeypatch.setattr(values, "encode", noting(values.encode))
+    for module in (values, outcomes):
+        monkeypatch.setattr(module, "pickled", noting(module.pickled))
     monkeypatch.setattr(pickle, "loads", loaded)
     EXPLODED.clear()
     return unsigned

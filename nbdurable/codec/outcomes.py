@@ -106,8 +106,8 @@ def decode_error(data: bytes, *, say: Callable[[str], object] | None = None) -> 
         DecodeError: Its class is gone, or can't be made without its ``__init__``.
     """
     fields = decode(data, say=say)
-    errors = _errors(fields) if "links" in fields else [_single(fields)]
-    for error, frames in zip(errors, fields.get("frames", ()), strict=False):
+    errors = _errors(fields)
+    for error, frames in zip(errors, fields["frames"], strict=True):
         BaseException.with_traceback(error, failures.traceback_of(frames))
     return errors[-1]
 
@@ -150,16 +150,3 @@ def _errors(fields: dict[str, Any]) -> list[BaseException]:
             suppress,
         )
     return errors
-
-
-def _single(fields: dict[str, Any]) -> BaseException:
-    """Return an error of a payload that was made before causes were stored."""
-    found: Any = fields.get("error")
-    if found is None:
-        members = [decode_error(one) for one in fields["errors"]] if "errors" in fields else None
-        found = failures.empty(fields["type"], fields.get("message", ""), members)
-        slots = list(fields["slots"].items())
-        extra = (fields["notes"], None)
-        failures.fill(found, (fields.get("args"), fields["state"], [], slots, extra))
-    error: BaseException = found
-    return error

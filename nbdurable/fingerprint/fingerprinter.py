@@ -32,6 +32,7 @@ from nbdurable.fingerprint.prints import (
 )
 from nbdurable.fingerprint.units import written_parameters
 from nbdurable.fingerprint.values import LEAVES, Walk, sealed, text_of
+from nbdurable.labels import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +119,8 @@ class Fingerprinter:
         if known is not None and known[0]() is fn:
             return known[1]
         coded = self._coded(fn)
-        name = str(getattr(coded, "__qualname__", None) or type(coded).__qualname__)
-        where = str(getattr(coded, "__module__", None) or "")
+        name = printable(str(getattr(coded, "__qualname__", None) or type(coded).__qualname__))
+        where = printable(str(getattr(coded, "__module__", None) or ""))
         if not isinstance(coded, types.FunctionType) or not _INNER.search(name):
             qualified = f"{where}.{name}"
             if coded is fn:

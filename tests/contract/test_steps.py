@@ -721,7 +721,7 @@ def many(probe):
         return text, number
 
     handles = [go(shifted, number + shift) for number in range(40)]
-    handles += [go(edited, number) for number in range(40)]
+    handles += [step(edited, name="edited").go(number) for number in range(40)]
     gather(handles).result()
 
 
