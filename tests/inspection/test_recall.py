@@ -19,7 +19,7 @@ from nbdurable.records import RunStatus
 from nbdurable.view import summary, words
 from nbdurable.view.progress import RunView, State
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from nbdurable.inspection import queries as questions
 from nbdurable.records import RunStatus
 from nbdurable.store import Store, check, schema
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 KEY = GOLDEN / "signing.key"
 FIRST = 3  # those before were never released
 VERSIONS = range(FIRST, schema.VERSION + 1)

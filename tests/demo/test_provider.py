@@ -84,7 +84,7 @@ def test_some_cheap_calls_stall_and_no_dear_one():
 
 def test_the_notebook_is_right_about_the_bill():
     """What 200 answers cost, and what they cost if the first 80 calls are made again."""
-    notebook = Path(__file__).parents[1] / "notebooks" / "demo" / "hedged.ipynb"
+    notebook = Path(__file__).parents[2] / "notebooks" / "demo" / "hedged.ipynb"
     said = " ".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][-1]["source"])
     stalls = [answer("cheap", f"Is {n} prime?")[1] > 2 for n in range(1, 201)]
     cost = 200 * MODELS["cheap"].price + sum(stalls) * MODELS["dear"].price

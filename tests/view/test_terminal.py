@@ -33,7 +33,7 @@ from nbdurable.view.terminal.drawing import Artist
 from nbdurable.view.terminal.region import Region
 from nbdurable.view.terminal.screen import PlainScreen, view_for
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 PRELUDE = """
 import sys, threading, time

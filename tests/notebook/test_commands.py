@@ -20,7 +20,7 @@ from nbdurable.inspection import settings
 from nbdurable.notebook.commands import listed
 from nbdurable.view.tables import Table
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [str(row["command"]).split()[1] for row in listed()]
 
 # The kernel's client closes its sockets when the garbage collector finds them.

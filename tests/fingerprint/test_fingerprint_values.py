@@ -15,7 +15,7 @@ from fingerprint_kit.table import TABLE, digests
 
 from nbdurable.fingerprint import Fingerprinter
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).parent.parent
 CODE = {"function", "function 3", "closure 1", "closure 2", "lambda set", "method", "module"}
 
 

@@ -14,7 +14,7 @@ from support.emulated import Terminal
 from nbdurable.records import RunStatus, RunSummary
 from nbdurable.view.notice import LISTED, Notice
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 NOW = 1_000_000.0
 
 
