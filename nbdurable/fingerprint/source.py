@@ -31,25 +31,41 @@ class _Compiled(NamedTuple):
     functions: dict[str, _Found]
 
 
-_COMPILED: dict[tuple[str, int], _Compiled] = {}
+_COMPILED: dict[tuple[str, int, bool], _Compiled] = {}
 
 
 def syntax_of(code: CodeType, namespace: dict[str, Any]) -> Function | None:
-    """Find the definition that compiles to ``code``; None if there is no such source now."""
-    path = code.co_filename
-    on_disk = os.path.isfile(path)  # noqa: PTH113
-    if on_disk:
-        linecache.checkcache(path)
-    lines = linecache.getlines(path, namespace)
-    if not lines:
-        return None
+    """Find the definition that compiles to ``code``; None if there is no such source now.
+
+    What a reloader has patched into a module names no file, or was compiled by itself: so
+    the file of the module that ``namespace`` belongs to is looked into as well.
+    """
+    paths = [code.co_filename]
+    file = namespace.get("__file__")
+    if isinstance(file, str) and file.endswith(".py") and file != code.co_filename:
+        paths.append(file)
+    for path in paths:
+        on_disk = os.path.isfile(path)  # noqa: PTH113
+        if on_disk:
+            linecache.checkcache(path)
+        lines = linecache.getlines(path, namespace)
+        # A cell's statements are always compiled one by one, a module's by a reloader only.
+        for alone in (False, True) if on_disk else (True,):
+            found = _matching(code, path, lines, alone=alone) if lines else None
+            if found is not None:
+                return found
+    return None
+
+
+def _matching(code: CodeType, path: str, lines: list[str], *, alone: bool) -> Function | None:
+    """Return the definition in a file's lines that compiles to ``code``."""
     flags = code.co_flags & _FUTURE
-    known = _COMPILED.get((path, flags))
+    known = _COMPILED.get((path, flags, alone))
     if known is None or (known.lines is not lines and known.lines != lines):
-        known = _Compiled(lines, _functions("".join(lines), path, flags, cell=not on_disk))
+        known = _Compiled(lines, _functions("".join(lines), path, flags, alone=alone))
         if len(_COMPILED) > 512:  # noqa: PLR2004
             _COMPILED.clear()
-        _COMPILED[path, flags] = known
+        _COMPILED[path, flags, alone] = known
     same = [f for f in known.functions.get(_qualname(code), ()) if same_code(f[0], code)]
     same.sort(
         key=lambda f: (f[0].co_firstlineno != code.co_firstlineno, _start(f[0]) != _start(code))
@@ -91,12 +107,12 @@ def _qualname(code: CodeType) -> str:
     return code.co_qualname
 
 
-def _functions(text: str, path: str, flags: int, *, cell: bool) -> dict[str, _Found]:
+def _functions(text: str, path: str, flags: int, *, alone: bool) -> dict[str, _Found]:
     """Compile ``text`` and pair each function's code with its definition.
 
     IPython compiles a cell's statements one by one. That can give other instructions:
     since Python 3.11 a module imported in the same unit is asked for its attributes
-    another way. So each statement of a cell is compiled by itself, too.
+    another way. With ``alone`` each statement is compiled by itself, too.
     """
     options: dict[str, Any] = {"dont_inherit": True}
     try:
@@ -104,7 +120,7 @@ def _functions(text: str, path: str, flags: int, *, cell: bool) -> dict[str, _Fo
             warnings.simplefilter("ignore")
             tree = compile(text, path, "exec", flags | _MODES | ast.PyCF_ONLY_AST, **options)
             units: list[ast.Module] = [tree]
-            if cell:
+            if alone:
                 units += [ast.Module([statement], []) for statement in tree.body]
             modules = [compile(unit, path, "exec", flags | _MODES, **options) for unit in units]
     except (SyntaxError, ValueError, RecursionError):

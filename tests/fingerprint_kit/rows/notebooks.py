@@ -50,6 +50,8 @@ def _reloaded(wanted):
 
 HARMLESS_TEXTS = {
     "autoreload, then a restart": _reloaded("def g(x):\n    return x + 1\n"),
+    "autoreload of a function with a helper, then a restart": _reloaded("def h(x): return x * 3\ndef g(x):\n    return h(x)\n"),
+    "autoreload of a class, then a restart": _reloaded("class C:\n    def m(self): return 5\ndef g(x):\n    return C().m()\n"),
     "a cell split in two": "def g(): return 1\n«|# %%\n»@step\ndef f(): return g()\n>>> f()",
     "cells in another order": "«def g(): return 1|def h(): return 2»\n# %%\n«def h(): return 2|def g(): return 1»\n# %%\n@step\ndef f(): return g()\n>>> f()",
     "a cell that is run twice": "def g(): return 1\n«|# %%\ndef g(): return 1\n»# %%\n@step\ndef f(): return g()\n>>> f()",
