@@ -4,7 +4,8 @@ Invariant: a cancellation that a race caused stands as long as that race does, w
 is as long as none of its branches is claimed with another version. The race may
 come later in program order than who asks, so its losers are settled when that
 becomes of interest: when one is asked for, or a combinator goes by its number
-(CONTRACT sections 4 and 5).
+(CONTRACT sections 4 and 5). A select that the store knows nothing of shows that the
+program was edited: then a race stands only if all its branches were claimed again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nbdurable.handles.combinators import leaves_of
 from nbdurable.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nbdurable.commit.ledger import Ledger
     from nbdurable.handles.handle import Handle, StepHandle
@@ -67,34 +68,47 @@ class Cancellation:
             handle.cancelled_by_race = found
             self._unsettled[handle.place] = handle
 
-    def settle_below(self, branches: Sequence[Handle[Any]]) -> None:
-        """Settle what lost a race in an earlier execution: a combinator goes by numbers."""
+    def settle_below(
+        self,
+        branches: Sequence[Handle[Any]],
+        is_decided: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Settle what lost a race in an earlier execution: a combinator goes by numbers.
+
+        ``is_decided`` tells whether the store holds a decision over these branches.
+        """
         if not self._unsettled:
             return
+        edited = not is_decided()
         with uninterrupted():
             for leaf in leaves_of(branches):
                 if leaf.cancelled_by_race is not None:
-                    self.settle(leaf)
+                    self.settle(leaf, edited=edited)
             self._ledger.journal.flush()
 
-    def settle(self, handle: StepHandle[Any]) -> bool:
-        """End a step that lost a race, if that race stands; else False: it is to run again."""
+    def settle(self, handle: StepHandle[Any], *, edited: bool = False) -> bool:
+        """End a step that lost a race, if that race stands; else False: it is to run again.
+
+        In an ``edited`` program a race doesn't stand while a branch of it is not claimed.
+        """
         with self._ledger.lock:
             found, handle.cancelled_by_race = handle.cancelled_by_race, None
             self._unsettled.pop(handle.place, None)
             if found is None:
                 return handle.started
-            if self._stands(found):
+            if self._stands(found, edited=edited):
                 take(self._ledger, handle, found)
                 return True
         self._ledger.journal.enqueue(Undone(self._run, found), kick=False)
         return False
 
-    def _stands(self, cancellation: Checkpoint) -> bool:
+    def _stands(self, cancellation: Checkpoint, *, edited: bool) -> bool:
         race = self._index.race_of(cancellation)
         for call, version, code in race.branches if race is not None else ():
             live = self._live.get(call)
             if live is None:
+                if edited:
+                    return False
                 continue
             known = live.version is not None and any(version)
             if live.code_digest != code or (known and live.pair[1] != version):

@@ -421,7 +421,12 @@ class Run:
             raise UsageError(f"{what}() needs at least one handle: there is nothing to wait for")
         refuse_twice(branches, what)
         self._refuse_foreign(branches, what)
-        self._cancellation.settle_below(branches)
+
+        def is_decided() -> bool:
+            like = kind(self, len(self.handles), branches, success=success)
+            return self._index.decision_for(like.identity, like.set_members()) is not None
+
+        self._cancellation.settle_below(branches, is_decided)
         with uninterrupted(), self._lock:
             select: Select[Any] = kind(self, len(self.handles), branches, success=success)
             self.handles.append(select)

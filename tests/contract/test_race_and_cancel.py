@@ -319,19 +319,25 @@ def edited_race(probe):
         return "other"
 
     loser = go(other)
-    first = race(loser, step(winner, name="winner").go())
+    named = probe.parameters.get("named", True)
+    first = race(loser, step(winner, name="winner").go() if named else go(winner))
     return first.result(), loser.outcome().kind.value
 
 
-def test_an_edit_reopens_a_race_and_undoes_its_cancellations(bench):
-    """The loser of a race that is another one now runs after all; it may win."""
-    assert bench.run(edited_race).value == ("old", "cancelled")
+@pytest.mark.parametrize("named", [True, False])
+def test_an_edit_reopens_a_race_and_undoes_its_cancellations(bench, named):
+    """The loser of a race that is another one now runs after all; it may win.
+
+    A step with a name has another version after the edit; an inner function is another call.
+    """
+    given = {"named": named}
+    assert bench.run(edited_race, parameters=given).value == ("old", "cancelled")
     for _ in range(2):
-        report = bench.run(edited_race, parameters={"text": "new"})
+        report = bench.run(edited_race, parameters={"text": "new", **given})
         assert report.value == ("other", "value"), report.traceback
         assert bench.check()[0] == []
     assert bench.effects() == {"winner old": 1, "winner new": 1, "other": 2}
-    assert bench.run(edited_race).value == ("old", "value")
+    assert bench.run(edited_race, parameters=given).value == ("old", "value")
 
 
 def asked_before_the_race(probe):
