@@ -19,7 +19,7 @@ Architecture
 A wing imports itself and the lines above it, for types too, in no circle; one list in
 ``tests/test_architecture.py`` holds it. Each wing's folder says its duty::
 
-    errors records events labels interrupts isolation   ground: words as data
+    errors records events labels interrupts isolation pickled   ground: words as data
     executors                                           threads, loops, limits, the clock
     output fingerprint            each step's prints kept apart; code and arguments to digests
     codec                         values and errors to bytes, and the signatures
@@ -109,6 +109,11 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Pickles name a public function or class by where it is imported from, not by its module.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name
 
 
 def load_ipython_extension(shell: Any) -> None:

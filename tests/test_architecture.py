@@ -14,7 +14,7 @@ ROOT = Path(nbdurable.__file__).parent
 
 # A wing imports its own modules and those of lines above it; imports for types count.
 LEVELS = (
-    ("errors", "records", "events", "labels", "interrupts", "isolation", "executors"),
+    ("errors", "records", "events", "labels", "interrupts", "isolation", "pickled", "executors"),
     ("output", "fingerprint"),
     ("codec",),
     ("store", "steps", "view"),

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overl
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
 from nbdurable.handles.scope import scope_of
+from nbdurable.pickled import frozen
 from nbdurable.steps.attempts import is_async
 from nbdurable.steps.options import (
     StepOptions,
     checked_option,
+    fields_of,
     name_of,
+    options_from,
     options_of,
     plain_options,
     refuse_generator,
@@ -185,6 +188,16 @@ class Step(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<step {self._options.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a step is pickled: as its function and what it was given."""
+        return restored_step, (self.__wrapped__, fields_of(self._options))
+
+
+@frozen("step")
+def restored_step(function: Callable[..., Any], fields: dict[str, Any]) -> Step[..., Any]:
+    """Make a step that was pickled again."""
+    return Step(function, options_from(fields))
 
 
 @overload

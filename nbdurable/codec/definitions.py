@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 from nbdurable.errors import DecodeError
 from nbdurable.fingerprint.prints import digest16
 from nbdurable.fingerprint.source import instructions
+from nbdurable.pickled import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -171,11 +172,13 @@ class Decoding:
 _decoding: contextvars.ContextVar[Decoding] = contextvars.ContextVar("nbdurable_decoding")
 
 
+@frozen("class_of")
 def class_of(token: bytes, pickled: bytes, definitions: dict[bytes, Definition]) -> type:
     """Restore a class that was stored by value: what its pickle calls."""
     return _decoding.get().restored(token, pickled, definitions)
 
 
+@frozen("function_of")
 def function_of(
     code: types.CodeType, module: str, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
@@ -190,6 +193,7 @@ def contents(closure: tuple[types.CellType, ...] | None) -> dict[int, Any]:
     return {at: cell.cell_contents for at, cell in full}
 
 
+@frozen("fill_function")
 def fill_function(
     function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any], dict[int, Any]]
 ) -> None:
@@ -236,6 +240,7 @@ def _makes_no_noise(kind: type) -> bool:
     return all(one.__module__.partition(".")[0] in _QUIET for one in heard)
 
 
+@frozen("parametrised")
 def parametrised(origin: Any, arguments: tuple[Any, ...]) -> Any:
     """Restore a parametrised generic class: what its pickle calls."""
     return origin[arguments]

@@ -18,6 +18,8 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.pickled import frozen
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -98,6 +100,7 @@ def own_reduction(error: BaseException, protocol: int, *, linked: bool) -> Any:
     return make, arguments, (state, setter, extra), items, pairs, fill_own
 
 
+@frozen("error")
 def empty(
     kind: type[BaseException], message: str = "", members: Sequence[BaseException] | None = None
 ) -> BaseException:
@@ -108,6 +111,7 @@ def empty(
     return made
 
 
+@frozen("fill_error")
 def fill(error: BaseException, state: tuple[Any, ...]) -> None:
     """Give a restored error all that it holds."""
     args, attributes, slots, fields, extra = state
@@ -121,6 +125,7 @@ def fill(error: BaseException, state: tuple[Any, ...]) -> None:
     _fill_extra(error, extra)
 
 
+@frozen("fill_own_error")
 def fill_own(error: BaseException, state: tuple[Any, ...]) -> None:
     """Give an error that its own reduction has made its state, its notes and its links."""
     own, setter, extra = state

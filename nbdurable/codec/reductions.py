@@ -11,6 +11,8 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
+from nbdurable.pickled import frozen
+
 _PADDED = 1.1  # how much larger than its content a buffer may be
 
 
@@ -50,6 +52,7 @@ def _of_future(future: Future[Any]) -> Any:
     return future_of, (type(future),), state
 
 
+@frozen("future")
 def future_of(kind: type[Future[Any]]) -> Future[Any]:
     """Make a future whose state is set next, without the ``__init__`` of its class."""
     made = kind.__new__(kind)
@@ -111,6 +114,7 @@ def _is_dense(moves: list[tuple[int, int]]) -> bool:
     return True
 
 
+@frozen("tensor")
 def tensor_of(
     data: Any,
     dtype: Any,

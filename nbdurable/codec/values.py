@@ -26,6 +26,7 @@ import cloudpickle
 
 from nbdurable.errors import CodecError, DecodeError, EncodeError, StoreError
 from nbdurable.isolation import Apart
+from nbdurable.pickled import frozen
 from nbdurable.records import Payload
 
 from . import definitions, failures
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 # Immutable, without references, pickled the same by C: what an ordinary step returns.
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PROTOCOL = 5
-_DEFINITIONS = definitions.__name__.encode()  # in each pickle that calls what is there
+_CLASS_OF = definitions.class_of.__qualname__.encode()  # in each pickle that defines a class
 _dumps = pickle.dumps
 
 
@@ -125,7 +126,7 @@ def decode(
             pickled = buffers.pop(0)
     try:
         with Apart():  # a restored figure is not pyplot's: it would pop up at the cell's end
-            if not pieces and _DEFINITIONS not in data:
+            if not pieces and _CLASS_OF not in data:
                 return pickle.loads(pickled)
             with Decoding(pickle.loads, known or {}, say):
                 return pickle.loads(pickled, buffers=buffers)
@@ -445,6 +446,7 @@ def pickled(value: object, objects: Objects | None, shared: Shared) -> Payload:
     return Payload(data, pieces, frozenset(shared.modules))
 
 
+@frozen("view")
 def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     """Make a saved memoryview again; one that is empty has one dimension."""
     flat: Any = memoryview(content).cast("B")
@@ -459,6 +461,7 @@ def _lookup_main(qualname: str) -> object:
     return found
 
 
+@frozen("notebook_class")
 def _notebook_class(qualname: str) -> object:
     """Look a notebook class up when a saved instance is restored."""
     found = _lookup_main(qualname)

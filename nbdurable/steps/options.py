@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import UsageError
@@ -161,3 +161,24 @@ class StepOptions:
     ignore: frozenset[str] = frozenset()
     version: str | None = None
     named: bool = False  # whether `name` was given, and is not the function's
+
+
+def fields_of(options: StepOptions) -> dict[str, Any]:
+    """Return what options hold, as plain data, for a pickle."""
+    policy = options.policy
+    held: tuple[Any, ...] = (policy, options)
+    return {
+        one.name: getattr(whole, one.name)
+        for whole in held
+        for one in fields(whole)
+        if one.name != "policy"
+    }
+
+
+def options_from(held: Mapping[str, Any]) -> StepOptions:
+    """Return the options that `fields_of` took apart, without what is no option any more."""
+
+    def given(kind: type[Any]) -> dict[str, Any]:
+        return {one.name: held[one.name] for one in fields(kind) if one.name in held}
+
+    return StepOptions(policy=RetryPolicy(**given(RetryPolicy)), **given(StepOptions))
