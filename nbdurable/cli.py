@@ -32,6 +32,7 @@ from .errors import DurableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from nbdurable.demo.story import Story
     from nbdurable.inspection.reports import Row
@@ -195,7 +196,8 @@ def gc_command(store: str | None, older_than: str | None, yes: bool, as_json: bo
     """
     place = reports.store_at(store)
     age = None if older_than is None else parse_age(older_than, "--older-than")
-    found = maintenance.collect(place, older_than=age, remove=yes)
+    with _working("collecting" if yes else "looking for what is no longer needed"):
+        found = maintenance.collect(place, older_than=age, remove=yes)
     _print_rows(reports.collected(found), as_json=as_json)
     console = Console(highlight=False, stderr=as_json)
     _teller(console)(reports.collected_told(found, "nbdurable gc --yes"))
@@ -212,7 +214,8 @@ def trust_command(path: str, yes: bool) -> None:  # noqa: FBT001
     run any code: sign what comes from people whom you would let do that.
     """
     store = reports.store_at(path)
-    found = maintenance.trust(store) if yes else maintenance.survey(store)
+    with _working("signing" if yes else "reading the store"):
+        found = maintenance.trust(store) if yes else maintenance.survey(store)
     _print_rows(reports.surveyed(found), as_json=False, empty="no saved steps")
     _teller(Console(highlight=False))(reports.told(found))
     _teller(Console(highlight=False))(
@@ -228,7 +231,9 @@ def doctor_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001
 
     Ends with 1 when something is wrong.
     """
-    findings = doctor.diagnose(reports.store_at(store))
+    place = reports.store_at(store)
+    with _working("examining the store"):
+        findings = doctor.diagnose(place)
     words = {True: "ok", False: "wrong", None: ""}
     _print_rows(
         [
@@ -259,8 +264,15 @@ def export_command(run: str, target: Path, values: bool, store: str | None) -> N
 
     RUN is a name, whose newest run is meant, or a run's id, or 8 letters of it.
     """
-    count = export.export(reports.store_at(store), run, target, values=values)
+    place = reports.store_at(store)
+    with _working(f"writing {target.name}"):
+        count = export.export(place, run, target, values=values)
     click.echo(f"{count} steps are in {target}", err=True)
+
+
+def _working(what: str) -> AbstractContextManager[object]:
+    """Return a context in which a terminal shows that `what` is still going on."""
+    return Console(stderr=True, highlight=False).status(f"{what} ...")
 
 
 def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:

@@ -7,6 +7,7 @@ target is a word in the table.
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def main():
         settings = Settings(Path(folder), asked.rounds)
         os.environ["NBDURABLE_KEY_FILE"] = str(settings.folder / "signing.key")
         described = report.machine(settings.folder)
-        figures = [figure for module in chosen.values() for figure in module.run(settings)]
+        figures = []
+        for at, (name, module) in enumerate(chosen.items(), 1):
+            print(f"[{at}/{len(chosen)}] {name}", file=sys.stderr, flush=True)
+            figures += module.run(settings)
     report.show(described, figures)
     if asked.json is not None:
         report.write(asked.json, described, figures)

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from nbdurable.fingerprint import Fingerprinter
 
-from .measure import Figure, expect
+from .measure import Figure, expect, turns
 
 NAME = "digest"
 FUNCTIONS = 200
@@ -18,7 +18,7 @@ AGAIN = 20
 
 def run(settings):
     """Measure, and give the figures."""
-    rounds = [one_round(number) for number in range(settings.rounds + 1)][1:]
+    rounds = [one_round(number) for number in turns(settings.rounds + 1, "digests")][1:]
     named = f"a step that reaches {FUNCTIONS} functions"
     return [
         Figure(NAME, f"{named}: new code", "s", tuple(one["new"] for one in rounds)),

@@ -78,6 +78,14 @@ def at_least(bound):
     return Target(bound, most=False)
 
 
+def turns(rounds, what):
+    """Yield the number of each round, and say on standard error which one begins."""
+    ends = "\r" if sys.stderr.isatty() else "\n"
+    for turn in range(rounds):
+        print(f"  {what}: round {turn + 1} of {rounds} ", end=ends, file=sys.stderr, flush=True)
+        yield turn
+
+
 def interleaved(rounds, contenders):
     """Call every contender once in every round, and give what each returned, by name.
 
@@ -86,7 +94,7 @@ def interleaved(rounds, contenders):
     """
     names = list(contenders)
     found = {name: [] for name in names}
-    for turn in range(rounds):
+    for turn in turns(rounds, ", ".join(map(str, names))):
         at = turn % len(names)
         for name in names[at:] + names[:at]:
             found[name].append(contenders[name]())

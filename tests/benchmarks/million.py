@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from statistics import median, quantiles
 
-from .measure import ROOT, Figure, at_most, expect, in_new_process, ratios
+from .measure import ROOT, Figure, at_most, expect, in_new_process, ratios, turns
 
 NAME = "million"
 CHECKPOINTS = int(os.environ.get("NBDURABLE_CHECKPOINTS", "1000000"))
@@ -41,7 +41,7 @@ def run(settings):
     )
     size = sum(one.stat().st_size for one in many.parent.rglob("*") if one.is_file())
     opened, resumed, empty, costs = [], [], [], []
-    for turn in range(settings.rounds):
+    for turn in turns(settings.rounds, f"{CHECKPOINTS:,} checkpoints, {FEW:,}, none"):
         with copied(settings, many) as store:
             empty.append(in_new_process("many", "open", none))
             opened.append(in_new_process("many", "open", store))

@@ -18,7 +18,7 @@ from nbdurable import step, workflow
 from nbdurable.api import open_stores
 from nbdurable.store.schema import TABLES
 
-from .measure import Figure, at_most, expect, ratios
+from .measure import Figure, at_most, expect, ratios, turns
 
 NAME = "sequential"
 STEPS = 300
@@ -40,7 +40,7 @@ def run(settings):
             call(number)
     rows, tiny = saved(store), saved(store, "number, payload")
     one_round(settings, rows, tiny)  # what is done once in a process is no step's cost
-    rounds = [one_round(settings, rows, tiny) for _ in range(settings.rounds)]
+    rounds = [one_round(settings, rows, tiny) for _ in turns(settings.rounds, "steps, rows")]
 
     def each(average, name):
         return tuple(average(one[name]) for one in rounds)

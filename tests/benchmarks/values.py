@@ -11,7 +11,7 @@ import importlib.util
 import shutil
 import sys
 
-from .measure import Figure, at_least, at_most, in_new_process
+from .measure import Figure, at_least, at_most, in_new_process, turns
 
 NAME = "values"
 KINDS = ("array", "frame", "arrays")
@@ -31,9 +31,8 @@ def missing():
 def run(settings):
     """Measure, and give the figures."""
     for kind in KINDS:
-        rounds = [
-            one_round(settings, kind, turn) for turn in range(min(settings.rounds, MOST_ROUNDS))
-        ]
+        count = min(settings.rounds, MOST_ROUNDS)
+        rounds = [one_round(settings, kind, turn) for turn in turns(count, kind)]
         yield from figures(kind, [one for one, _ in rounds], [other for _, other in rounds])
 
 
