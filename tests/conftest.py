@@ -12,6 +12,16 @@ from support.always_replay import Bench, Zygote
 
 from nbdurable.api import configuration
 
+LONG = ("crash", "property", "browser", "notebooks", "contract", "notebook", "store")
+"""The folders whose files take long: they begin first, so that no core waits for one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of long files first; the order within a folder stays."""
+    order = {folder: at for at, folder in enumerate(LONG)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(order)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def signing_key(tmp_path_factory):

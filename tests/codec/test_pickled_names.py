@@ -81,7 +81,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_name_what_never_moves(named, value):
     """A name of ours in a pickle is public or frozen."""
     values.decode(values.encode(value).data)
@@ -96,7 +96,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_errors_name_what_never_moves(named, error):
     """So it is in an error's pickle; our own errors go by their public names."""
     outcomes.decode_error(outcomes.encode_error(error).data)

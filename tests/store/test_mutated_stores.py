@@ -30,7 +30,7 @@ MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
 SEED = int(os.environ.get("NBDURABLE_MUTATIONS_SEED", "1"))
 STORES_OF = 100  # mutations of one store: what is put back makes its tables longer
 
-pytestmark = pytest.mark.timeout(max(60, MUTATIONS // 5))
+pytestmark = pytest.mark.timeout(max(300, MUTATIONS))
 
 # --- the program -----------------------------------------------------------------------
 

@@ -158,5 +158,5 @@ def _call(function, folder, mounted, arguments):
 
 
 def _environment():
-    paths = [str(TESTS), str(TESTS.parent)]
+    paths = [str(TESTS), str(TESTS / "store"), str(TESTS.parent)]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
