@@ -108,7 +108,7 @@ def refuse_foreign(path: str, found: Catalogue, *, only: str = "") -> None:
     Raises:
         StoreCorruptError: Something is foreign, changed or gone; says what.
     """
-    expected = _expected()
+    expected = expected_catalogue()
     if only:
         found = {key: sql for key, sql in found.items() if key[1] == only}
         expected = {key: sql for key, sql in expected.items() if key[1] == only}
@@ -138,8 +138,8 @@ def refuse_foreign(path: str, found: Catalogue, *, only: str = "") -> None:
 
 
 @functools.cache
-def _expected() -> Catalogue:
-    """Give what DuckDB calls the schema that this version lays, in the words of this DuckDB."""
+def expected_catalogue() -> Catalogue:
+    """Return the schema that this version lays, in the words of this DuckDB; remembered."""
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         lay(connection)
         return catalogue_of(connection, macros=False)

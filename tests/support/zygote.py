@@ -27,6 +27,7 @@ from nbdurable.api import open_stores
 from nbdurable.store import (
     check,  # noqa: F401 - loaded before forking
     database,  # noqa: F401 - loaded before forking
+    structure,
 )
 
 
@@ -139,6 +140,7 @@ async def inside(workflow, program, probe):
 
 def serve(execute):
     """Serve requests until standard input closes: `execute` gives the report of one."""
+    structure.expected_catalogue()  # remembered by every child: it takes a third of a small run
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
