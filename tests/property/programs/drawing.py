@@ -34,13 +34,15 @@ class Kill:
 class Case:
     """A program, its schedule, and what befalls it.
 
-    ``kills``: one `Kill` for each execution that is to be killed.
+    ``kills``: one `Kill` for each execution that is to be killed. ``live``: whoever waits is
+    shown at once what it waits for, not only after a while.
     """
 
     program: tuple
     asynchronous: bool
     schedule: Schedule
     kills: tuple
+    live: bool = False
 
 
 @st.composite
@@ -62,7 +64,8 @@ def cases(draw):
     )
     most = draw(st.sampled_from([1, 1, 2, 0]))
     kills = draw(st.lists(kill, min_size=most, max_size=most))
-    return Case(tuple(program), asynchronous, schedule, tuple(kills))
+    live = draw(st.booleans())
+    return Case(tuple(program), asynchronous, schedule, tuple(kills), live)
 
 
 class _Drawing:

@@ -74,11 +74,16 @@ class Saved:
 
 @dataclass(frozen=True)
 class Stumble:
-    """An attempt that failed; ``taken`` is set where it was an outcome, taken out at once."""
+    """An attempt that failed, the ``count``-th since an outcome of its step was taken out.
+
+    ``taken`` counts how often that had been; ``concludes`` is set where it was an outcome
+    itself, taken out at once.
+    """
 
     count: int
     unseen: frozenset = frozenset()
     taken: int = 0
+    concludes: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ class Memory:
         elif fact.what == "stumble":
             self.seen -= fact.value.unseen
             self.stumbles[fact.key] = fact.value.count
-            self.taken[fact.key] += fact.value.taken
+            self.taken[fact.key] += fact.value.concludes
         elif fact.what == "gone":
             self.take_out(fact.value.keys(), fact.key)
         elif fact.what == "armed":
@@ -1127,7 +1132,8 @@ class World:
             if error is None or (stumbled >= step["retries"] and not before):
                 break
             self.play.redone = self.play.redone or before
-            stumble = Stumble(0 if before else stumbled + 1, unseen, int(before))
+            count, taken = 0 if before else stumbled + 1, self.memory.taken[leaf.key]
+            stumble = Stumble(count, unseen, taken, before)
             self.fact("stumble", leaf.key, stumble)
             self._unsee(unseen)
             self._firing = self._together = False
@@ -1143,7 +1149,7 @@ class World:
         last = self.play.facts[-1]
         for fact in self.play.facts[:-1]:
             stumbled = fact.what == "stumble" and fact.key == last.key and last.what == "stumble"
-            if (fact.what == "seen" and fact.key in keys) or (stumbled and last.value.taken):
+            if (fact.what == "seen" and fact.key in keys) or (stumbled and last.value.concludes):
                 self.play.undone.setdefault(id(fact), last)
 
     def _outcome(

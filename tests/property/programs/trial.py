@@ -163,6 +163,7 @@ class Trial:
                 "log": str(self._log),
                 "report": str(report),
                 "kill": kill,
+                "live": self.case.live,
                 "mutant": self.mutant,
                 "patience": self._patience,
             }
@@ -344,7 +345,8 @@ class Trial:
 
     def _told(self):
         program = text_of(self.case.program, asynchronous=self.case.asynchronous)
-        return f"{self._story}\n{self.schedule}\n{program}"
+        live = ", live at once" * self.case.live
+        return f"{self._story}{live}\n{self.schedule}\n{program}"
 
     def _wrong(self, what, lines, report, play=None):
         events = [event.timer or event.node for event in play.events] if play else ""
@@ -377,9 +379,9 @@ class _Held:
         if fact.what == "seen":
             return key in found.seen and found.taken[key] == fact.value
         if fact.what == "stumble":
-            if fact.value.taken:
-                return found.taken[key] > self._before.taken[key]
-            return found.stumbles[key] >= fact.value.count
+            if fact.value.concludes:
+                return found.taken[key] > fact.value.taken
+            return found.taken[key] == fact.value.taken and found.stumbles[key] >= fact.value.count
         if fact.what == "gone":
             return all(found.taken[one] >= taken for one, taken in fact.value.items())
         if fact.what == "armed":
