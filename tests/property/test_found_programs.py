@@ -18,7 +18,7 @@ def case(*program, order=(), lazy=True, asynchronous=False, live=False, kills=()
     ranks = [9] * 20
     for rank, node in enumerate(order):
         ranks[node] = rank
-    return Case(program, asynchronous, Schedule(tuple(ranks), lazy=lazy), kills, live)
+    return Case(program, asynchronous, Schedule(tuple(ranks), lazy=lazy, live=live), kills)
 
 
 FOUND = {

@@ -34,15 +34,13 @@ class Kill:
 class Case:
     """A program, its schedule, and what befalls it.
 
-    ``kills``: one `Kill` for each execution that is to be killed. ``live``: whoever waits is
-    shown at once what it waits for, not only after a while.
+    ``kills``: one `Kill` for each execution that is to be killed.
     """
 
     program: tuple
     asynchronous: bool
     schedule: Schedule
     kills: tuple
-    live: bool = False
 
 
 @st.composite
@@ -54,6 +52,7 @@ def cases(draw):
         ranks=tuple(draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))),
         lazy=draw(st.sampled_from([True, True, False])),
         calm=draw(st.sampled_from([True, True, False])),
+        live=draw(st.booleans()),
     )
     kill = st.builds(
         Kill,
@@ -64,8 +63,7 @@ def cases(draw):
     )
     most = draw(st.sampled_from([1, 1, 2, 0]))
     kills = draw(st.lists(kill, min_size=most, max_size=most))
-    live = draw(st.booleans())
-    return Case(tuple(program), asynchronous, schedule, tuple(kills), live)
+    return Case(tuple(program), asynchronous, schedule, tuple(kills))
 
 
 class _Drawing:

@@ -42,12 +42,14 @@ class Schedule:
 
     ``ranks``: the lower an event's, the earlier its gate is opened. ``lazy``: a loser's
     is opened only when it is asked for. ``calm``: a gate is opened only when everything
-    has come to rest; otherwise as soon as somebody stands at it.
+    has come to rest; otherwise as soon as somebody stands at it. ``live``: who waits is
+    shown at once what is waited for, not only when it has ended.
     """
 
     ranks: tuple[int, ...] = ()
     lazy: bool = True
     calm: bool = True
+    live: bool = False
 
     def rank(self, identity):
         """Give the rank of a step's or timer's event."""
@@ -279,6 +281,7 @@ class Play:
     rearmed: bool = False
     redone: bool = False
     unsure: bool = False
+    early: bool = False
     keys: dict = field(default_factory=dict)
     undone: dict = field(default_factory=dict)
 
@@ -443,6 +446,7 @@ class Gather(Handle):
         if self.failed is not None:
             for leaf in _leading(self):
                 if leaf.end is None or leaf.end[0] >= self.end[0]:
+                    self.world.shown_early(leaf, fiber)
                     break
                 leaf.deliver(fiber)
             self.failed.receive(fiber)
@@ -1262,6 +1266,13 @@ class World:
             self._outcome(leaf, CANCELLED, error=StepCancelledError(), cause=cause)
             self._halt(leaf)
             leaf.started = True
+
+    def shown_early(self, leaf, fiber):
+        """Note that what was shown live when a gather failed has come before its place."""
+        under_way = leaf.fiber is not None and bool(leaf.fiber.out)
+        if self.schedule.live and (under_way or leaf.output) and leaf not in fiber.delivered:
+            self.play.early = True
+            self.play.unsure = self.play.unsure or fiber is not self.cell
 
     def _halt(self, leaf):
         self.play.halted.add(leaf.node)

@@ -163,7 +163,7 @@ class Trial:
                 "log": str(self._log),
                 "report": str(report),
                 "kill": kill,
-                "live": self.case.live,
+                "live": self.schedule.live,
                 "mutant": self.mutant,
                 "patience": self._patience,
             }
@@ -337,7 +337,7 @@ class Trial:
             _demand(
                 seen == known[: max(least, len(seen))], f"fiber {fiber} saw {seen}, not {known}"
             )
-        if play.ended == "finished" and not self._unsure:
+        if play.ended == "finished" and not self._unsure and not play.early:
             output = report["stdout"]
             _demand(output == play.output, f"output {output!r}, not {play.output!r}")
 
@@ -345,8 +345,7 @@ class Trial:
 
     def _told(self):
         program = text_of(self.case.program, asynchronous=self.case.asynchronous)
-        live = ", live at once" * self.case.live
-        return f"{self._story}{live}\n{self.schedule}\n{program}"
+        return f"{self._story}\n{self.schedule}\n{program}"
 
     def _wrong(self, what, lines, report, play=None):
         events = [event.timer or event.node for event in play.events] if play else ""
