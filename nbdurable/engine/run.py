@@ -573,8 +573,8 @@ class Run:
         self._refuse_ended(where, f"{handle.label}.cancel()")
         self._cancellation.cancel(handle)
 
-    def wait(self, handle: Handle[Any]) -> None:
-        """Block until `handle` is durable.
+    def wait(self, handle: Handle[Any], *, show: bool = True) -> None:
+        """Block until `handle` is durable; with `show`, show live what it will deliver.
 
         Raises:
             UsageError: It would block the loop that the handle needs.
@@ -582,7 +582,7 @@ class Run:
         """
         self._store.refuse_fork()
         self._waiting.refuse_blocking(handle)
-        self._waiting.wait(handle)
+        self._waiting.wait(handle, show=show)
 
     async def wait_async(self, handle: Handle[Any]) -> None:
         """Wait on the running loop until `handle` is durable."""

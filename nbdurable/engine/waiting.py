@@ -36,8 +36,10 @@ class Waiting:
         self._bodies = bodies
         self._delivery = delivery
 
-    def wait(self, handle: Handle[Any], rest: Watch | None = None) -> None:
+    def wait(self, handle: Handle[Any], rest: Watch | None = None, *, show: bool = True) -> None:
         """Block the calling thread until `handle` is durable; at the end with the `rest`.
+
+        With `show`, what `handle` will deliver is shown live meanwhile.
 
         Raises:
             NotInRunError: The run ended without it.
@@ -45,7 +47,10 @@ class Waiting:
         gate = Gate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self.slots_given():
-                self._delivery.wait(handle, gate, rest)
+                if show:
+                    self._delivery.wait(handle, gate, rest)
+                else:
+                    gate.wait()
         _awoken(handle)
 
     async def wait_async(self, handle: Handle[Any], rest: Watch | None = None) -> None:

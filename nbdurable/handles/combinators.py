@@ -365,7 +365,8 @@ class Select(Combinator[T_co]):
 
     def _decided(self) -> None:
         if self.chosen is None or not self.replayed:
-            self._order.wait(self)
+            # Who asks for the winner receives no output, so this wait shows none either.
+            self._order.wait(self, show=False)
         if self.number:
             self.see()
 

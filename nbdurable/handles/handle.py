@@ -47,8 +47,8 @@ class Order(Protocol):
 
     strict: bool
 
-    def wait(self, handle: Handle[Any]) -> None:
-        """Block until `handle` is durable."""
+    def wait(self, handle: Handle[Any], *, show: bool = True) -> None:
+        """Block until `handle` is durable; with `show`, show live what it will deliver."""
 
     def wait_async(self, handle: Handle[Any]) -> Coroutine[Any, Any, None]:
         """Await until `handle` is durable."""

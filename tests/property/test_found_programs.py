@@ -7,18 +7,18 @@ ones are.
 import pytest
 from programs import trial
 from programs.build import after, ask, cancel, each, gather, go, race, select
-from programs.drawing import Case
+from programs.drawing import Case, Kill
 from programs.oracle import Schedule
 
 PATIENCE_SECONDS = 5
 
 
-def case(*program, order=(), lazy=True, asynchronous=False):
+def case(*program, order=(), lazy=True, asynchronous=False, live=False, kills=()):
     """Give a case whose events come in `order`, as far as the program lets them."""
     ranks = [9] * 20
     for rank, node in enumerate(order):
         ranks[node] = rank
-    return Case(program, asynchronous, Schedule(tuple(ranks), lazy=lazy), ())
+    return Case(program, asynchronous, Schedule(tuple(ranks), lazy=lazy, live=live), kills)
 
 
 FOUND = {
@@ -152,6 +152,28 @@ FOUND = {
         go(4, 3),
         ask(4),
         order=(1, 4),
+    ),
+    "who asks for a winner is not shown its output, however long that takes": case(
+        go(1, prints=True),
+        go(2, prints=True),
+        each(3, 1),
+        select(4, 1),
+        ask(4, "winner"),
+        select(5, 1, 2),
+        ask(5, "winner"),
+        order=(2, 1),
+        live=True,
+    ),
+    "an attempt of a child is told from those before its error was taken out": case(
+        go(
+            1,
+            stumbles=1,
+            retries=1,
+            body=[go(2, fails=True, stumbles=1, retries=1), ask(2, catch="wrap")],
+        ),
+        ask(1, "outcome"),
+        order=(2, 1),
+        kills=(Kill("after", twentieths=9, commit=1, pause=0),),
     ),
 }
 

@@ -52,6 +52,7 @@ def cases(draw):
         ranks=tuple(draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))),
         lazy=draw(st.sampled_from([True, True, False])),
         calm=draw(st.sampled_from([True, True, False])),
+        live=draw(st.booleans()),
     )
     kill = st.builds(
         Kill,

@@ -42,12 +42,14 @@ class Schedule:
 
     ``ranks``: the lower an event's, the earlier its gate is opened. ``lazy``: a loser's
     is opened only when it is asked for. ``calm``: a gate is opened only when everything
-    has come to rest; otherwise as soon as somebody stands at it.
+    has come to rest; otherwise as soon as somebody stands at it. ``live``: who waits is
+    shown at once what is waited for, not only when it has ended.
     """
 
     ranks: tuple[int, ...] = ()
     lazy: bool = True
     calm: bool = True
+    live: bool = False
 
     def rank(self, identity):
         """Give the rank of a step's or timer's event."""
@@ -74,11 +76,16 @@ class Saved:
 
 @dataclass(frozen=True)
 class Stumble:
-    """An attempt that failed; ``taken`` is set where it was an outcome, taken out at once."""
+    """An attempt that failed, the ``count``-th since an outcome of its step was taken out.
+
+    ``taken`` counts how often that had been; ``concludes`` is set where it was an outcome
+    itself, taken out at once.
+    """
 
     count: int
     unseen: frozenset = frozenset()
     taken: int = 0
+    concludes: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ class Memory:
         elif fact.what == "stumble":
             self.seen -= fact.value.unseen
             self.stumbles[fact.key] = fact.value.count
-            self.taken[fact.key] += fact.value.taken
+            self.taken[fact.key] += fact.value.concludes
         elif fact.what == "gone":
             self.take_out(fact.value.keys(), fact.key)
         elif fact.what == "armed":
@@ -274,6 +281,7 @@ class Play:
     rearmed: bool = False
     redone: bool = False
     unsure: bool = False
+    early: bool = False
     keys: dict = field(default_factory=dict)
     undone: dict = field(default_factory=dict)
 
@@ -438,6 +446,7 @@ class Gather(Handle):
         if self.failed is not None:
             for leaf in _leading(self):
                 if leaf.end is None or leaf.end[0] >= self.end[0]:
+                    self.world.shown_early(leaf, fiber)
                     break
                 leaf.deliver(fiber)
             self.failed.receive(fiber)
@@ -1127,7 +1136,8 @@ class World:
             if error is None or (stumbled >= step["retries"] and not before):
                 break
             self.play.redone = self.play.redone or before
-            stumble = Stumble(0 if before else stumbled + 1, unseen, int(before))
+            count, taken = 0 if before else stumbled + 1, self.memory.taken[leaf.key]
+            stumble = Stumble(count, unseen, taken, before)
             self.fact("stumble", leaf.key, stumble)
             self._unsee(unseen)
             self._firing = self._together = False
@@ -1143,7 +1153,7 @@ class World:
         last = self.play.facts[-1]
         for fact in self.play.facts[:-1]:
             stumbled = fact.what == "stumble" and fact.key == last.key and last.what == "stumble"
-            if (fact.what == "seen" and fact.key in keys) or (stumbled and last.value.taken):
+            if (fact.what == "seen" and fact.key in keys) or (stumbled and last.value.concludes):
                 self.play.undone.setdefault(id(fact), last)
 
     def _outcome(
@@ -1256,6 +1266,13 @@ class World:
             self._outcome(leaf, CANCELLED, error=StepCancelledError(), cause=cause)
             self._halt(leaf)
             leaf.started = True
+
+    def shown_early(self, leaf, fiber):
+        """Note that what was shown live when a gather failed has come before its place."""
+        under_way = leaf.fiber is not None and bool(leaf.fiber.out)
+        if self.schedule.live and (under_way or leaf.output) and leaf not in fiber.delivered:
+            self.play.early = True
+            self.play.unsure = self.play.unsure or fiber is not self.cell
 
     def _halt(self, leaf):
         self.play.halted.add(leaf.node)

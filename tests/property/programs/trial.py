@@ -163,6 +163,7 @@ class Trial:
                 "log": str(self._log),
                 "report": str(report),
                 "kill": kill,
+                "live": self.schedule.live,
                 "mutant": self.mutant,
                 "patience": self._patience,
             }
@@ -336,7 +337,7 @@ class Trial:
             _demand(
                 seen == known[: max(least, len(seen))], f"fiber {fiber} saw {seen}, not {known}"
             )
-        if play.ended == "finished" and not self._unsure:
+        if play.ended == "finished" and not self._unsure and not play.early:
             output = report["stdout"]
             _demand(output == play.output, f"output {output!r}, not {play.output!r}")
 
@@ -377,9 +378,9 @@ class _Held:
         if fact.what == "seen":
             return key in found.seen and found.taken[key] == fact.value
         if fact.what == "stumble":
-            if fact.value.taken:
-                return found.taken[key] > self._before.taken[key]
-            return found.stumbles[key] >= fact.value.count
+            if fact.value.concludes:
+                return found.taken[key] > fact.value.taken
+            return found.taken[key] == fact.value.taken and found.stumbles[key] >= fact.value.count
         if fact.what == "gone":
             return all(found.taken[one] >= taken for one, taken in fact.value.items())
         if fact.what == "armed":
