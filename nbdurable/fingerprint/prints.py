@@ -200,6 +200,11 @@ class Pieces:
                     todo.append((inner, holder))
         return found
 
+    def roots_of(self, instances: set[int]) -> set[str]:
+        """Return the names of the inputs that lead to some instances."""
+        met = instances & self.instances.keys()
+        return {root for one in met for root, _ in self._holders[one]}
+
     def join(self, other: Pieces) -> None:
         """Take in the pieces of another input."""
         self._sums.update(other._sums)

@@ -149,9 +149,10 @@ class Use:
         """The body has ended."""
         self._in_use.leave(self, self._instances)
 
-    def on_purpose(self) -> frozenset[str]:
-        """Return the names of the inputs that this body changes on purpose."""
-        return purposes_of(self._function, ..., frozenset())
+    def changes_on_purpose(self, instances: set[int]) -> bool:
+        """Tell whether this body changes one of some objects on purpose."""
+        purposes = purposes_of(self._function, ..., frozenset())
+        return not purposes.isdisjoint(self._before.roots_of(instances))
 
     def not_explained(self, moved: Moved, value: object) -> Moved:
         """Return what the body moved otherwise than by using it; learn of the rest."""
@@ -165,7 +166,7 @@ class Use:
         draws = frozenset(one for one in mine if one.name == DRAWS)
         new = frozenset(one for one in mine - known if _may_be_left(one))
         refused = {one for one in mine if one.root in purposes} - draws
-        if new and any(other.on_purpose() for other in self.beside):
+        if new and any(one.changes_on_purpose(self._instances) for one in self.beside):
             refused |= new
         refused |= {one for one in new if self._is_stored_by_callers(one)}
         self._learn(new - refused, now)
