@@ -73,7 +73,7 @@ class Fingerprinter:
         self.places = Places(project_roots)
         self.is_project_function = self.places.function
         self.is_project_module = self.places.module
-        self._keys: dict[int, tuple[Callable[[], Any], Any, bytes]] = {}
+        self._keys: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
         self._reached: dict[tuple[int, frozenset[str], int, bool, int], tuple[Any, Reach]] = {}
         self._looked_at: dict[
@@ -121,19 +121,18 @@ class Fingerprinter:
 
     def key(self, fn: Callable[..., Any], options: Options) -> bytes:
         """Return what stands for a step's code alone, whatever the objects that it uses hold."""
+        if options.version is not None:
+            return digest16(text_of(options.name) + str(options.version).encode())
         coded = self._coded(fn)
-        state = getattr(coded, "__code__", None)
-        known = self._keys.get(id(coded))
-        if known is not None and known[0]() is coded and known[1] is state and state is not None:
-            return known[2]
-        texts = b"" if options.version is None else str(options.version).encode()
-        if options.version is None:
-            texts = self.reach(coded, _ignored(coded, options.ignore)).texts
-        found = digest16(text_of(options.name) + texts)
-        if len(self._keys) >= _MOST:
-            self._keys.clear()
-        self._keys[id(coded)] = (reference(coded), state, found)
-        return found
+        known = self._keys.get((id(coded), options.ignore))
+        if known is not None and known[0]() is coded and known[1].steady():
+            reach = known[1]
+        else:
+            reach = self.reach(coded, _ignored(coded, options.ignore))
+            if len(self._keys) >= _MOST:
+                self._keys.clear()
+            self._keys[id(coded), options.ignore] = (reference(coded), reach)
+        return digest16(text_of(options.name) + reach.texts)
 
     def text_key(self, cls: type) -> bytes:
         """Return what stands for the text of a class; nothing for one that is installed."""

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from .index import ReplayIndex
     from .journal import Batch
 
-_COLUMNS = {
-    "used_attributes": "code, generation, root, holder, class, attribute, text",
-    "former_calls": "call, code, saved_call, saved_code, execution",
-    "draws": "call, version, execution, states",
-    "contents": "name, content, base, execution",
+REMEMBERED = {
+    "used_attributes": ("code", "generation", "root", "holder", "class", "attribute", "text"),
+    "former_calls": ("call", "code", "saved_call", "saved_code", "execution"),
+    "draws": ("call", "version", "execution", "states"),
+    "contents": ("name", "content", "base", "execution"),
 }
+"""The columns of each table that its signatures cover, in their order."""
 
 
 def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) -> None:
     """Sign a row and add it to the transaction."""
-    batch.add(table, (*row, sign(store.key, _message(store.id, table, row))))
+    batch.add(table, (*row, sign(store.key, remembered_message(store.id, table, row))))
 
 
 def load_remembered(store: Store, run: str, index: ReplayIndex) -> None:
@@ -49,15 +50,15 @@ def load_remembered(store: Store, run: str, index: ReplayIndex) -> None:
 
 def _rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
     """Yield the rows whose signature holds, without it."""
-    query = f"SELECT {_COLUMNS[table]}, signature FROM nbdurable.{table}"  # noqa: S608 - constants
+    query = f"SELECT {', '.join(REMEMBERED[table])}, signature FROM nbdurable.{table}"  # noqa: S608 - constants
     of_run = " WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
     found = store.rows(f"{query}{of_run if run else ''} ORDER BY rowid", [run] if run else [])
     for *row, signature in found:
-        if signature_holds(store.key, signature, _message(store.id, table, tuple(row))):
+        if signature_holds(store.key, signature, remembered_message(store.id, table, tuple(row))):
             yield tuple(row)
 
 
-def _message(store: str, table: str, row: tuple[object, ...]) -> bytes:
+def remembered_message(store: str, table: str, row: tuple[object, ...]) -> bytes:
     """Return what a row's signature covers: the table, and each field with its length."""
     fields = [table.encode(), store.encode("ascii"), *map(_bytes, row)]
     return struct.pack(f">{len(fields)}Q", *map(len, fields)) + b"".join(fields)

@@ -75,7 +75,9 @@ def test_a_cell_run_again_in_one_kernel_finds_what_it_saved(execute):
     assert (first.ran, again.ran) == (7, 0)
     assert again.value == first.value
     assert client.calls == 7
-    assert len([note for note in first.notes if "`client.calls` changes by being used" in note]) == 1
+    assert (
+        len([note for note in first.notes if "`client.calls` changes by being used" in note]) == 1
+    )
     assert not unsaved(first)
 
 
@@ -425,18 +427,21 @@ log = []
 
 @step
 def enrich():
+    """Write a column of a global frame, from another."""
     df["b"] = df["a"] * 2
     return df["b"].tolist()
 
 
 @step
 def only_writes():
+    """Write a column, and read none."""
     df["z"] = 1
     return "written"
 
 
 @step
 def collects(n):
+    """Append to a global list."""
     log.append(n)
     return n
 
