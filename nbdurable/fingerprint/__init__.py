@@ -9,7 +9,7 @@ from __future__ import annotations
 from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.generators import draws_of, set_draws
-from nbdurable.fingerprint.given import is_plain, root_of
+from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
 from nbdurable.fingerprint.prints import (
     DRAWS,
     NOTHING_USED,
@@ -36,6 +36,7 @@ __all__ = [
     "contains",
     "draws_of",
     "is_plain",
+    "joined_pieces",
     "purposes_of",
     "root_of",
     "set_draws",

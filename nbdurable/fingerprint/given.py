@@ -76,18 +76,17 @@ class GivenInputs:
 
     def pieces(self, *, before: bool) -> Pieces:
         """Return the arguments taken apart: as they were when they were digested, or as now."""
-        found = Pieces()
+        found = []
         for name, known in self._inputs:
             if not known.changing:
-                text = known.text if before else Walk(self._owner, name).top(known.value)
-                found.plain(root_of(name), text)
-            elif not before:
-                found.join(pieces_of(self._owner, name, known.value, self._ignore))
-            else:
-                if not known.pieces:
-                    known.pieces.append(pieces_of(self._owner, name, known.value, self._ignore))
-                found.join(known.pieces[0])
-        return found
+                continue
+            if not before:
+                found.append(pieces_of(self._owner, name, known.value, self._ignore))
+                continue
+            if not known.pieces:
+                known.pieces.append(pieces_of(self._owner, name, known.value, self._ignore))
+            found.append(known.pieces[0])
+        return joined_pieces(found)
 
     def generators(self) -> tuple[Any, ...]:
         """Return the random generators among the arguments, in the order of the walk."""
@@ -101,6 +100,16 @@ class GivenInputs:
                 walk = Walk(self._owner, name, ignore=self._ignore, used=used)
                 texts[name] = walk.top(known.value)
         return joined([(name, texts[name]) for name, _ in self._named])
+
+
+def joined_pieces(found: list[Pieces]) -> Pieces:
+    """Return the pieces of several inputs as one."""
+    if len(found) == 1:
+        return found[0]
+    whole = Pieces()
+    for one in found:
+        whole.join(one)
+    return whole
 
 
 def pieces_of(owner: Owner, name: str, value: object, ignore: Ignored, own: Any = None) -> Pieces:

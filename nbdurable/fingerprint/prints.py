@@ -123,6 +123,10 @@ class Pieces:
     of those met; ``complete`` says whether all was kept.
     """
 
+    __slots__ = (
+        "_edges", "_holders", "_kinds", "_sums", "_texts", "classes", "complete", "instances",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.classes: dict[str, type] = {}
         self.instances: dict[int, object] = {}

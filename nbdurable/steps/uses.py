@@ -12,13 +12,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbdurable.fingerprint import DRAWS, Pieces, purposes_of, root_of
+from nbdurable.fingerprint import DRAWS, joined_pieces, purposes_of, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-    from nbdurable.fingerprint import Attribute, Print
+    from nbdurable.fingerprint import Attribute, Pieces, Print
 
 _LOADING = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _MOST_CALLERS = 20
@@ -114,11 +114,8 @@ class Use:
 
     def pieces(self, *, before: bool) -> Pieces:
         """Return the inputs taken apart: as they were at `go`, or as now."""
-        found = Pieces()
-        for one in self.prints:
-            assert one.inputs is not None
-            found.join(one.inputs.pieces(before=before))
-        return found
+        inputs = [one.inputs for one in self.prints if one.inputs is not None]
+        return joined_pieces([one.pieces(before=before) for one in inputs])
 
     def begin(self, moved: Moved) -> Moved:
         """Begin to use the objects; return those that somebody moved who only may use them."""
