@@ -21,7 +21,7 @@ from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
-from nbdurable.handles.call_identity import call_id, digest_of_version, former_call, received_as
+from nbdurable.handles.call_identity import call_id, former_call, received_as
 from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
@@ -34,6 +34,7 @@ from nbdurable.steps.draws import draw_again
 from nbdurable.store import correct_whys, pack, pack_used
 
 from .cancellation import Cancellation
+from .claims import Claims
 from .completions import Completions
 from .contents import Contents
 from .control import Control, Execution
@@ -42,7 +43,7 @@ from .delivery import Delivery
 from .escaped import Escaped
 from .results import Received
 from .scheduler import Bodies
-from .usage import Claim, Usage
+from .usage import Usage
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from nbdurable.store import Batch, Identity, Opened, Store
 
     from .completions import AsCompleted
+    from .usage import Claim
 
 
 class Run:
@@ -127,6 +129,7 @@ class Run:
         self._usage = Usage(
             self._ledger, opened.index, self._prints, self._live, self._dataflow.version
         )
+        self._claims = Claims(self._prints, self._usage, self._contents)
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
         )
@@ -254,7 +257,7 @@ class Run:
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
         self._refuse_ended(where, options.name)
-        claim = self._claim_of(where, function, arguments, keywords, options, held)
+        claim = self._claims.claim(where, function, arguments, keywords, options, held)
         upstream = tuple(handles_in(arguments, keywords))
         handle, again = self._claim_call(
             where, options.name, claim.inputs.digest, "step", claim=claim, upstream=upstream
@@ -301,36 +304,6 @@ class Run:
         elif handle.upstream:
             handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
         return handle
-
-    def _claim_of(  # noqa: PLR0917 - what a call is made of
-        self,
-        where: Scope,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: StepOptions,
-        held: Held | None,
-    ) -> Claim:
-        """Digest what is asked for."""
-        used = self._usage.used_by(function, options)
-        code, digest = None, b""
-        if options.version is None:
-            code = self._prints.code(function, ignore=options.ignore, used=used)
-            digest = code.digest
-        else:
-            digest = digest_of_version(options.version)
-        if options.key is not None:
-            inputs = self._prints.value(options.key(*arguments, **keywords), "key")
-        else:
-            inputs = self._prints.arguments(
-                function, arguments, keywords, ignore=options.ignore, held=held, used=used
-            )
-        called = self._prints.called(function, options, used)
-        claim = Claim(where, function, options, called, code, digest, inputs)
-        if code is None or not code.contents:
-            return claim
-        claim = claim._replace(bases=self._contents.bases(options.name, code))
-        return claim._replace(code_digest=claim.coded(digest))
 
     def _limit_of(self, options: StepOptions) -> Limit:
         assert options.limit is not None

@@ -6,13 +6,27 @@ else had a chance to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.fingerprint import contains, is_plain, purposes_of, root_of
 
 if TYPE_CHECKING:
-    from .attempts import Work
+    from collections.abc import Callable
+
+    from nbdurable.fingerprint import Print
+
     from .uses import Moved
+
+
+class Work(Protocol):
+    """What is asked of a step's work."""
+
+    @property
+    def function(self) -> Callable[..., Any]: ...  # noqa: D102
+    @property
+    def code(self) -> Print | None: ...  # noqa: D102
+    @property
+    def here(self) -> bool: ...  # noqa: D102
 
 
 def named(moved: Moved) -> str:
