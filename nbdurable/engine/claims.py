@@ -40,6 +40,7 @@ class Claims:
         held: Held | None,
     ) -> Claim:
         """Digest what is asked for."""
+        moment = self._usage.moment
         used = self._usage.used_by(function, options)
         code, digest = None, b""
         if options.version is None:
@@ -54,7 +55,7 @@ class Claims:
                 function, arguments, keywords, ignore=options.ignore, held=held, used=used
             )
         called = self._prints.called(function, options, used)
-        claim = Claim(where, function, options, called, code, digest, inputs)
+        claim = Claim(where, function, options, called, code, digest, inputs, used, moment)
         if code is None or not code.contents:
             return claim
         claim = claim._replace(bases=self._contents.bases(options.name, code))

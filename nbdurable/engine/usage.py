@@ -44,6 +44,8 @@ class Claim(NamedTuple):
     code: Print | None
     code_digest: bytes
     inputs: Print
+    used: Used = NOTHING_USED
+    moment: int = 0
     bases: Bases = ()
 
     def coded(self, digest: bytes) -> bytes:
@@ -112,6 +114,11 @@ class Usage:
         """Whether any code is known to move something by using it."""
         return bool(self._generations)
 
+    @property
+    def moment(self) -> int:
+        """A moment that no body which ends from now on has ended before."""
+        return self._in_use.moment
+
     def used_by(self, function: Callable[..., Any], options: StepOptions) -> Used:
         """Return the attributes that a step's code moves by using their objects."""
         if not self._generations:
@@ -134,9 +141,14 @@ class Usage:
             claims = self._claimed.setdefault(key, [])
             claims.append(claimed)
             self._scopes[handle.call.id] = claim.where
+            generations = self._generations.get(key)
+            if generations and generations[-1] is not claim.used:
+                # It was learned while this call was being claimed.
+                rows = self._renamed(claimed, generations[-1])
+                self._ledger.journal.enqueue(Remembered(rows, self._ledger), kick=False)
             if len(claims) > _MOST_CLAIMED:
                 claims[:] = [one for one in claims if not _is_let_go(one)][-_MOST_CLAIMED:]
-        return Use(self, self._in_use, key, prints, claim.function)
+        return Use(self, self._in_use, key, prints, claim.function, claim.moment)
 
     def known(self, key: bytes, classes: dict[str, type]) -> frozenset[Attribute]:
         """Return the attributes of these classes that this code was seen to move by use."""

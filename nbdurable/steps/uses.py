@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbdurable.fingerprint import DRAWS, joined_pieces, purposes_of, root_of
+from nbdurable.fingerprint import DRAWS, is_plain, joined_pieces, purposes_of, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +47,10 @@ class InUse:
         self._left: dict[int, int] = {}
         self._moments = 0
 
+    @property
     def moment(self) -> int:
-        """Return a moment that is later than what has ended."""
-        with self._lock:
-            self._moments += 1
-            return self._moments
+        """A moment that nothing which ends from now on comes before."""
+        return self._moments
 
     def enter(self, use: Use, instances: set[int]) -> None:
         """A body begins to run; it and those that run beside it know of each other."""
@@ -91,13 +90,14 @@ class Use:
     ``reasons`` says of the inputs that are not explained who changed them, where that is known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a use is made of
         self,
         memory: Memory,
         in_use: InUse,
         key: bytes,
         prints: tuple[Print, ...],
         function: Callable[..., Any],
+        moment: int,
     ) -> None:
         self.beside: set[Use] = set()
         self.prints = prints
@@ -108,7 +108,7 @@ class Use:
         self._thread = threading.get_ident()
         self._callers = _callers()
         self._before = self.pieces(before=True)
-        self._moment = in_use.moment()
+        self._moment = moment
         self._start: Pieces | None = None
         self._instances: set[int] = set()
 
@@ -130,7 +130,8 @@ class Use:
         if differing is None:
             return moved
         left = differing - known
-        if self._in_use.used_since(self._moment, self, self._instances):
+        others = self._in_use.used_since(self._moment, self, self._instances)
+        if others:
             # It may be by their use: that is looked at when this body has ended.
             left = frozenset(one for one in left if not _may_be_left(one))
         else:
@@ -140,7 +141,7 @@ class Use:
                 looked = now.differing(self.pieces(before=False), known) or frozenset()
                 self._learn(frozenset(one for one in looked if _may_be_left(one)), now)
                 left -= self._known(now)
-        return _not_explained(moved, differing, left)
+        return _not_explained(moved, differing, left, others=others)
 
     def leave(self) -> None:
         """The body has ended."""
@@ -168,7 +169,8 @@ class Use:
         refused |= {one for one in new if self._is_stored_by_callers(one)}
         self._learn(new - refused, now)
         open_ends = (all_since - draws - self._known(now)) | refused
-        return _not_explained(moved, all_since, frozenset(open_ends))
+        others = self._in_use.used_since(self._moment, self, self._instances)
+        return _not_explained(moved, all_since, frozenset(open_ends), others=others)
 
     def _is_stored_by_callers(self, attribute: Attribute) -> bool:
         """Tell whether the code that started this step may have moved an attribute meanwhile."""
@@ -192,12 +194,24 @@ def _may_be_left(attribute: Attribute) -> bool:
 
 
 def _not_explained(
-    moved: Moved, differing: frozenset[Attribute], open_ends: frozenset[Attribute]
+    moved: Moved,
+    differing: frozenset[Attribute],
+    open_ends: frozenset[Attribute],
+    *,
+    others: bool,
 ) -> Moved:
-    """Return the inputs that moved otherwise than by attributes that are left out."""
+    """Return the inputs that moved otherwise than by attributes that are left out.
+
+    Where others use an object, it may have moved between its digest and its taking apart.
+    """
     roots = {one.root for one in differing}
     left = {one.root for one in open_ends}
-    return tuple(one for one in moved if root_of(one[0]) in left or root_of(one[0]) not in roots)
+    return tuple(
+        (name, thing)
+        for name, thing in moved
+        if root_of(name) in left
+        or (root_of(name) not in roots and (not others or thing is None or is_plain(thing)))
+    )
 
 
 def _callers() -> tuple[tuple[CodeType, int], ...]:
