@@ -67,16 +67,23 @@ class StepCancelledError(StepError):
 class InputMovedError(StepError):
     """An input changed between ``go`` and the start of the body."""
 
-    def __init__(self, step: str, inputs: tuple[str, ...]) -> None:
-        super().__init__(step, inputs)
+    def __init__(
+        self,
+        step: str,
+        inputs: tuple[str, ...],
+        how: str = "changed",
+        ignorable: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(step, inputs, how, ignorable)
 
     def __str__(self) -> str:
         """Name the objects and the cure."""
-        step, inputs = self.args
+        step, inputs, how, ignorable = self.args
+        ignore = f", or leave it out with ignore=({ignorable[0]!r},)" if ignorable else ""
         return (
-            f"{step}: {', '.join(inputs)} changed after the step was started and before its "
+            f"{step}: {', '.join(inputs)} {how} after the step was started and before its "
             f"body ran, so its outcome would be saved under inputs that it did not have; "
-            f"pass a copy, or wait for the step before changing it"
+            f"pass a copy, or wait for the step before changing it{ignore}"
         )
 
 

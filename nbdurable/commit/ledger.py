@@ -23,7 +23,14 @@ from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
 from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 from nbdurable.steps.attempts import Ending, Running, arguments_text
-from nbdurable.store import checkpoint_message, conclude, decision_message, pack, record_packages
+from nbdurable.store import (
+    checkpoint_message,
+    conclude,
+    decision_message,
+    pack,
+    record_packages,
+    remember,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -248,6 +255,9 @@ class Ledger:
         handle.checkpoint = unsigned
         if (old := self._superseded.pop(handle.pair, None)) is not None:
             conclude(batch, [old])
+        if ending.draws:
+            row = (call, version, self.execution, ending.draws)
+            remember(batch, self.store, "draws", row)
         self._write_code(handle, batch)
         self._write_packages(ending.payload.modules, batch)
 
@@ -257,13 +267,14 @@ class Ledger:
         code = work.code if work is not None else None
         if work is None or code is None:
             return
-        if code.digest not in self._codes:
-            self._codes.add(code.digest)
-            for part, digest in code.parts:
-                batch.add("codes", (code.digest, part, digest))
-        if work.called and (code.digest, work.called) not in self._called:
-            self._called.add((code.digest, work.called))
-            batch.add("codes", (code.digest, NAME_MARK + work.called, b""))
+        saved_as = handle.code_digest
+        if saved_as not in self._codes:
+            self._codes.add(saved_as)
+            for part, digest in work.code_parts().items():
+                batch.add("codes", (saved_as, part, digest))
+        if work.called and (saved_as, work.called) not in self._called:
+            self._called.add((saved_as, work.called))
+            batch.add("codes", (saved_as, NAME_MARK + work.called, b""))
 
     def supersede(self, checkpoint: Checkpoint) -> None:
         """Let a saved outcome stay until its step has another."""

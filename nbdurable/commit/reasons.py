@@ -189,7 +189,7 @@ class Reasons:
             else:
                 parts = self._index.code_parts.get(older.code, {})
                 before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
-                changed = _differing(before, dict(handle.work.code.parts))
+                changed = _differing(before, handle.work.code_parts())
             self._changed[key] = changed
         count = sum(found.code != handle.version.code for found in self._newest(group))
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")

@@ -16,6 +16,7 @@ from nbdurable.executors.threads import Threads
 from nbdurable.handles.handle import with_values
 from nbdurable.interrupts import uninterrupted
 from nbdurable.records import Kind, Version, digest_of
+from nbdurable.steps.draws import draw_again
 
 if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
@@ -122,6 +123,8 @@ class Dataflow:
                 if found.cause:
                     self._cancellation.lost_before(handle, found)
                 elif self._received.restorable(handle, found):
+                    if (states := self._index.draws.get(handle.pair)) is not None:
+                        draw_again(states, (work.inputs, work.code))
                     take(self._ledger, handle, found)
                     return
             work.arguments, work.keywords = with_values(work.arguments, work.keywords)

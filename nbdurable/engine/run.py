@@ -21,7 +21,7 @@ from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
-from nbdurable.handles.call_identity import call_id, digest_of_version, former_call, received_as
+from nbdurable.handles.call_identity import call_id, former_call, received_as
 from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
@@ -30,28 +30,33 @@ from nbdurable.interrupts import uninterrupted
 from nbdurable.labels import ago, label_of
 from nbdurable.records import TIMER_VERSION, Call, Checkpoint, Kind, RunStatus, digest_of
 from nbdurable.steps.attempts import Work, explain, is_async, note_settings
+from nbdurable.steps.draws import draw_again
 from nbdurable.store import correct_whys, pack, pack_used
 
 from .cancellation import Cancellation
+from .claims import Claims
 from .completions import Completions
+from .contents import Contents
 from .control import Control, Execution
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .escaped import Escaped
 from .results import Received
 from .scheduler import Bodies
+from .usage import Usage
 from .waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from nbdurable.executors.clock import Clock
-    from nbdurable.fingerprint import Held, Print
+    from nbdurable.fingerprint import Held
     from nbdurable.steps.attempts import Running
     from nbdurable.steps.options import RunSettings, StepOptions
     from nbdurable.store import Batch, Identity, Opened, Store
 
     from .completions import AsCompleted
+    from .usage import Claim
 
 
 class Run:
@@ -120,6 +125,11 @@ class Run:
             received=self._received,
             cancellation=self._cancellation,
         )
+        self._contents = Contents(self._ledger, opened.index, self._prints)
+        self._usage = Usage(
+            self._ledger, opened.index, self._prints, self._live, self._dataflow.version
+        )
+        self._claims = Claims(self._prints, self._usage, self._contents)
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
         )
@@ -247,25 +257,22 @@ class Run:
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
         self._refuse_ended(where, options.name)
-        code = None
-        if options.version is None:
-            code = self._prints.code(function, ignore=options.ignore)
-        inputs = self._inputs(function, arguments, keywords, options, held)
-        code_digest = code.digest if code is not None else digest_of_version(options.version)
-        called = self._prints.called(function, options)
+        claim = self._claims.claim(where, function, arguments, keywords, options, held)
+        upstream = tuple(handles_in(arguments, keywords))
         handle, again = self._claim_call(
-            where, options.name, inputs.digest, "step", called, code_digest
+            where, options.name, claim.inputs.digest, "step", claim=claim, upstream=upstream
         )
         if again:
             return handle  # an earlier attempt of the parent has started it
-        handle.code = code_digest
-        handle.upstream = tuple(handles_in(arguments, keywords))
-        handle.version = self._dataflow.version(code_digest, handle.upstream)
+        handle.upstream = upstream
+        handle.version = self._dataflow.version(handle.code, upstream)
         found = self._index.checkpoints.get(handle.pair)
         if found is None:
             # It may have been cancelled before its version was known.
             found = self._index.checkpoints.get((handle.call.id, bytes(16)))
         if found is not None and self._replay_found(handle, found):
+            if (states := self._index.draws.get(handle.pair)) is not None:
+                draw_again(states, (claim.inputs, claim.code))
             return handle
         parameters = self._prints.parameters(function) if arguments else ()
         handle.label_text = label_of(options.name, arguments, keywords, parameters)
@@ -275,9 +282,11 @@ class Run:
             arguments=arguments,
             keywords=keywords,
             options=options,
-            code=code,
-            inputs=inputs,
-            called=called,
+            code=claim.code,
+            inputs=claim.inputs,
+            called=claim.called,
+            use=self._usage.use_of(handle, claim),
+            bases=claim.bases,
             context=contextvars.copy_context(),
             is_async=is_async(function),
             objects=self._store.objects,
@@ -285,42 +294,38 @@ class Run:
             strict=self.strict,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
         )
+        if claim.code is not None and claim.code.contents:
+            self._contents.written_by(handle, claim.code)
         handle.work.limits += self._bodies.room_of(handle)
         self._news.created(handle)
-        self._news.say_prints(options.name, code, inputs)
+        self._news.say_prints(options.name, claim.code, claim.inputs)
         if handle.version is None:
             self._dataflow.await_upstream(handle)
         elif handle.upstream:
             handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
         return handle
 
-    def _inputs(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: StepOptions,
-        held: Held | None,
-    ) -> Print:
-        if options.key is not None:
-            return self._prints.value(options.key(*arguments, **keywords), "key")
-        return self._prints.arguments(
-            function, arguments, keywords, ignore=options.ignore, held=held
-        )
-
     def _limit_of(self, options: StepOptions) -> Limit:
         assert options.limit is not None
         with self._lock:
             return self._limits.setdefault(options, Limit(options.limit))
 
-    def _claim_call(  # noqa: PLR0917 - what a call is made of
-        self, where: Scope, name: str, inputs: bytes, kind: str, called: str = "", code: bytes = b""
+    def _claim_call(
+        self,
+        where: Scope,
+        name: str,
+        inputs: bytes,
+        kind: str,
+        *,
+        claim: Claim | None = None,
+        upstream: tuple[Handle[Any], ...] = (),
     ) -> tuple[StepHandle[Any], bool]:
         """Return the handle of the next call, and whether it was there already."""
+        code = claim.code_digest if claim is not None else b""
         with self._lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
             strand = where.strand()
-            called = called or name
+            called = claim.called if claim is not None else name
             count, first = where.occurrences.get((called, inputs), (0, strand))
             if count and first != strand:
                 raise UsageError(
@@ -333,12 +338,15 @@ class Run:
             if code in self._index.code_parts and not self._index.checkpoints.knows(identity):
                 former = former_call(self._index, where.namespace, called, inputs, count, code)
                 identity = identity if former is None or former in self._live else former
+            if claim is not None and self._usage.knows_any:
+                identity, code = self._usage.resolve(identity, claim, upstream)
             found = self._live.get(identity)
             if found is not None and not found.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
             place = len(self.handles) if found is None else found.place
             handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
+            handle.code = code
             handle.received_as = received_as(where, called, inputs, identity)
             self.handles[place : place + 1] = [handle]  # in the place of what was taken out
             self._live[identity] = handle
@@ -722,6 +730,7 @@ class Run:
         def write(batch: Batch) -> None:
             if corrected:
                 correct_whys(batch, corrected)
+            self._contents.write(batch)
             text = "" if error is None else explain(error)
             row = (self.execution, status.value, now, text, listed, reused)
             batch.add("execution_ends", row)

@@ -189,6 +189,7 @@ class Bodies:
     def _attempt_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
         work = handle.work
         assert work is not None
+        work.here = True
         handle.started = True
         self._recall(handle)
         if self.given_up(handle):

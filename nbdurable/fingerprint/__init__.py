@@ -8,7 +8,37 @@ from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
-from nbdurable.fingerprint.prints import Held, Note, Print
+from nbdurable.fingerprint.generators import draws_of, set_draws
+from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
+from nbdurable.fingerprint.prints import (
+    DRAWS,
+    NOTHING_USED,
+    Attribute,
+    Held,
+    Note,
+    Pieces,
+    Print,
+    Used,
+)
+from nbdurable.fingerprint.purposes import purposes_of
 from nbdurable.fingerprint.texts import still_defined
 
-__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains", "still_defined"]
+__all__ = [
+    "DRAWS",
+    "NOTHING_USED",
+    "Attribute",
+    "Fingerprinter",
+    "Held",
+    "Note",
+    "Pieces",
+    "Print",
+    "Used",
+    "contains",
+    "draws_of",
+    "is_plain",
+    "joined_pieces",
+    "purposes_of",
+    "root_of",
+    "set_draws",
+    "still_defined",
+]

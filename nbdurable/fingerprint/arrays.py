@@ -55,8 +55,8 @@ def resolve(cls: type) -> Encoder | None:
 
 
 def _state(walk: Walk, value: Any, state: Any) -> bytes:
-    walk.mutable = True
-    return walk.within(lambda: b"o" + text_of(qualified(type(value))) + walk.encode(state))
+    name = text_of(qualified(type(value)))
+    return walk.generator(value, lambda w: w.within(lambda: b"o" + name + w.encode(state)))
 
 
 def buffer(walk: Walk, data: Any, size: int) -> bytes:

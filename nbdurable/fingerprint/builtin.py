@@ -20,7 +20,7 @@ import types
 import typing
 import uuid
 from array import array
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
 from nbdurable.fingerprint.held import held_by
@@ -43,6 +43,9 @@ _OURS = __name__.partition(".")[0]
 _CALLING = frozenset({"functools", "contextlib", "tenacity", "nbdurable", "joblib"})
 """Packages whose wrappers only call what they wrap, and never look at its docstring."""
 _HEAP = 1 << 9
+_LABELLED = re.compile(r"%\(-?\d+ ")  # the address in a name that SQLAlchemy makes up
+LOOKED_UP = "keys without a value of their own"
+_EMPTIES = frozenset({int, float, str, list, dict, set, tuple, defaultdict, deque, Counter})
 _UNTOLD = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__"})
 _SHELLS = ("IPython.", "ipykernel.")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, type)
@@ -94,13 +97,33 @@ def _ordered(walk: Walk, v: OrderedDict[Any, Any]) -> bytes:
 
 
 def _default(walk: Walk, v: defaultdict[Any, Any]) -> bytes:
-    walk.mutable = True
-    return walk.within(
-        lambda: walk.node(
-            v,
-            lambda w, d: b"D" + w.encode(d.default_factory) + mapping(w, b"d", dict(d)),
-        )
-    )
+    walk.mutable = walk.changing = True
+    if walk.pieces is None:
+        return walk.within(lambda: walk.node(v, _default_body))
+    kept = {key: one for key, one in v.items() if not _is_default(one)}
+    text = walk.within(lambda: walk.encode(v.default_factory) + mapping(walk, b"d", kept))
+    return text + walk.apart(v, _looked_up)
+
+
+def _looked_up(walk: Walk, v: defaultdict[Any, Any]) -> bytes:
+    """Keep apart what looking up a missing key alone has put in."""
+    keys = [key for key, one in v.items() if _is_default(one)]
+    outer, walk.held_as = walk.held_as, LOOKED_UP
+    walk.keep(LOOKED_UP, walk.within(lambda: unordered(walk, b"S", keys)))
+    walk.held_as = outer
+    return b""
+
+
+def _default_body(walk: Walk, v: defaultdict[Any, Any]) -> bytes:
+    head = b"D" + walk.encode(v.default_factory)
+    if walk.left and walk.leaves_out(defaultdict, LOOKED_UP):
+        return head + mapping(walk, b"d", {k: one for k, one in v.items() if not _is_default(one)})
+    return head + mapping(walk, b"d", dict(v))
+
+
+def _is_default(value: Any) -> bool:
+    """Tell whether a value is what looking up a missing key puts in: it is empty."""
+    return type(value) in _EMPTIES and not value
 
 
 def _proxy(walk: Walk, v: types.MappingProxyType[Any, Any]) -> bytes:
@@ -119,7 +142,14 @@ def _array(walk: Walk, v: array[Any]) -> bytes:
 
 
 def _random(walk: Walk, v: random.Random) -> bytes:
-    walk.mutable = True
+    return walk.generator(v, lambda w: _random_state(w, v))
+
+
+def _own_random(walk: Walk, v: random.Random) -> bytes:
+    return walk.generator(v, lambda w: b"u" + w.class_of(v) + _random_state(w, v))
+
+
+def _random_state(walk: Walk, v: random.Random) -> bytes:
     return tagged(walk, "random.Random", v.getstate())
 
 
@@ -374,8 +404,12 @@ def resolve(cls: type) -> Encoder | None:
         return lambda walk, v: walk.encode(v.__wrapped__)
     if issubclass(cls, enum.Enum):
         return _member
+    if issubclass(cls, random.Random) and not issubclass(cls, random.SystemRandom):
+        return _own_random
     if issubclass(cls, pathlib.PurePath):
         return _path if cls.__module__.startswith("pathlib") else None
+    if cls.__name__ == "_anonymous_label" and cls.__module__.startswith("sqlalchemy."):
+        return lambda _, v: b"o" + text_of(_LABELLED.sub("%(", str.__str__(v)))
     if issubclass(cls, _BASES) and not _reduces(cls):
         return _builtin_subclass
     if issubclass(cls, (types.ModuleType, types.FunctionType)):

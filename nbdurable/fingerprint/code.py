@@ -12,7 +12,7 @@ import functools
 import re
 import sys
 import types
-from collections import deque
+from collections import Counter, defaultdict, deque
 from hashlib import blake2b
 from itertools import repeat
 from operator import is_
@@ -21,18 +21,36 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
 from nbdurable.fingerprint.following import MISSING, Slot, reference
-from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Ignored, Note, Print, digest16
+from nbdurable.fingerprint.given import pieces_of
+from nbdurable.fingerprint.prints import (
+    NO_SOURCE,
+    NOTHING_USED,
+    WRITTEN,
+    Content,
+    Ignored,
+    Note,
+    Pieces,
+    Print,
+    Used,
+    digest16,
+)
 from nbdurable.fingerprint.units import Unit, function_unit, label_of, module_unit
 from nbdurable.fingerprint.values import Owner, Walk, sealed, text_of
 from nbdurable.fingerprint.writes import ALWAYS, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nbdurable.fingerprint.places import Places
 
 _VERSION = b"nbdurable code 1"
 _HELD_BYTES = 65536  # strings and bytes up to this size are kept to be compared by identity
 _MOST_ITEMS = 1000
 _DEEPEST = 100
+_COUNTED = frozenset(
+    {int, float, str, bytes, bool, type(None), list, dict, set, tuple, deque, defaultdict, Counter}
+)
+"""Kinds of data that are counted in, appended to, or remember results; all others are tables."""
 _CONTAINERS = (list, dict, set, bytearray, deque)
 _WRAPPING = (
     classmethod,
@@ -59,6 +77,8 @@ class Read(NamedTuple):
     sampled: bytes | None
     loose: bool = False  # it may move while the step runs
     settled: bytes | None = None  # without what changes by being used
+    changing: bool = False  # there are instances in it, or it draws
+    address: int = 0
 
 
 def unit_of(value: Any, places: Places) -> Unit:
@@ -74,18 +94,25 @@ class _Pass:
     """One try at reaching everything; repeated when a write was found too late."""
 
     def __init__(
-        self, owner: Owner, root: Any, ignore: Ignored, written: dict[Place, Note]
+        self,
+        owner: Owner,
+        root: Any,
+        ignore: Ignored,
+        written: dict[Place, Note],
+        used: Used = NOTHING_USED,
     ) -> None:
         self.owner = owner
         self.root = direct(root, owner)
         self.ignore = ignore
         self.written = written
         self.used: set[Place] = set()
+        self.places: dict[Place, Slot] = {}  # of written globals
         self.table: dict[int, Unit] = {}
         self.reads: list[Read] = []
         self.edges: dict[int, list[tuple[str, bytes, int]]] = {}
-        self.walk = Walk(owner, "", own=self.own, ignore=ignore)
+        self.walk = Walk(owner, "", own=self.own, ignore=ignore, used=used)
         self.walk.as_data = False
+        self.named_units: list[Any] = []  # those that are reached by names alone
         self.late = False
         self.root_text = b""
         self.docs: dict[str, list[bytes]] = {}
@@ -108,7 +135,8 @@ class _Pass:
         """Write out a unit's text and what it holds, without what it reads by name."""
         unit = self.unit(value)
         out = [b"u", sealed(text_of("") + unit.text, 64)]
-        depth, outer = len(walk.path), walk.as_data
+        depth, outer, root_at = len(walk.path), walk.as_data, walk.root_at
+        walk.root_at = depth
         for slot in unit.slots:
             if self._left_out(slot):
                 continue
@@ -122,7 +150,7 @@ class _Pass:
             text = b"m" if bare else walk.encode(held)
             out += (text_of(slot.kind), text_of(slot.short), text)
             del walk.path[depth:]
-        walk.as_data = outer
+        walk.as_data, walk.root_at = outer, root_at
         return b"".join([*out, b";"])
 
     def unit(self, value: Any) -> Unit:
@@ -188,6 +216,27 @@ class _Pass:
         if place not in self.written:
             self.late |= place in self.used
             self.written[place] = Note(WRITTEN, slot.name, unit.label)
+        if slot.kind == "global":
+            self.places[place] = slot
+
+    def contents(self) -> Iterator[Content]:
+        """Yield the globals whose content is compared with what this code left there."""
+        names, space = self.ignore
+        for slot in self.places.values():
+            if slot.holder is space and slot.key in names:
+                continue
+            touched = [
+                unit.touched
+                for unit in self.table.values()
+                if unit.touched is not None and unit.space is slot.holder
+            ]
+            value = slot.get()
+            table = type(value) not in _COUNTED and not holds_code(value)
+            read = any(
+                slot.key in one.read or (table and slot.key in one.counted) for one in touched
+            )
+            if read or any(slot.key in one.stored for one in touched):
+                yield Content(slot.name, slot.get, read)
 
     def _drain(self) -> None:
         """Follow names from unit to unit; data last, when most writes are known.
@@ -204,6 +253,8 @@ class _Pass:
                 for value in waiting:
                     self._follow(value, data)
             elif data:
+                if not self.named_units:
+                    self.named_units = list(self.walk.units.values())
                 self._read(*data.popleft())
             elif not self._document() and decorated == done:
                 return
@@ -283,12 +334,16 @@ class _Pass:
         moving = self.walk.mutable and direct(value, self.owner) is None
         sampled = sample_of(self.owner, self.own, name, value) if self.walk.big else None
         settled = None
+        changing = self.walk.changing and not self.walk.big
         if self.walk.used:
-            settled = Walk(self.owner, name, own=self.own, settled=True).top(value)
+            left = self.walk.left
+            settled = Walk(self.owner, name, own=self.own, settled=True, used=left).top(value)
         fixed = not moving and (type(value) not in {str, bytes} or len(value) < _HELD_BYTES)
         loose = slot.loose or _root_place(slot) in self.written
         kept = value if fixed else MISSING
-        self.reads.append(Read(slot, name, text, kept, sampled, loose, settled))
+        self.reads.append(
+            Read(slot, name, text, kept, sampled, loose, settled, changing, id(value))
+        )
 
     def _document(self) -> bool:
         """Encode the docstrings of units that are not only called; tell whether there were any."""
@@ -424,15 +479,22 @@ class Reach:
     """A fingerprint of code, and the means to see whether it still holds."""
 
     def __init__(
-        self, owner: Owner, root: Any, ignore: Ignored, *, documented: bool = False
+        self,
+        owner: Owner,
+        root: Any,
+        ignore: Ignored,
+        *,
+        documented: bool = False,
+        used: Used = NOTHING_USED,
     ) -> None:
         self._owner = owner
+        self._used = used
         self._ignore = ignore
         self._documented = documented
         self._root = reference(root)
-        made = _Pass(owner, root, ignore, {}).run(root, documented=documented)
+        made = _Pass(owner, root, ignore, {}, used).run(root, documented=documented)
         while made.late:
-            again = _Pass(owner, root, ignore, made.written)
+            again = _Pass(owner, root, ignore, made.written, used)
             made = again.run(root, documented=documented)
         self.runs = frozenset(made.runs)
         self.notes = (*made.walk.notes, *sorted(made.written.values()))
@@ -440,8 +502,24 @@ class Reach:
         self._seeds: dict[int, bytes] = {}
         self.digest, self.parts = self._combine(made, root)
         self.own, self.captured = _told_apart(made, root)
+        units = made.named_units or list(made.walk.units.values())
+        self.texts = digest16(b"".join(sorted({digest16(made.unit(one).text) for one in units})))
         self._watch(made)
-        self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved, self.shifted)
+        contents = tuple(made.contents())
+        changing = any(read.changing for read in self._data)
+        self._pieces: Pieces | None = None
+        self._generators = tuple(made.walk.generators.values())
+        self.print = Print(
+            self.digest,
+            self.parts,
+            self.notes,
+            0.0,
+            self.moved,
+            self.shifted,
+            self if changing else None,
+            contents,
+            self.rebound,
+        )
 
     def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
         """Refine the units' digests by their neighbours', and take them together."""
@@ -500,6 +578,7 @@ class Reach:
                 space[2].append(read.value)
             elif read.value is not self._root():
                 self._held.append((slot, read.value))
+        self._labelled = {read.slot.key: read.name for read in made.reads}
         self._spaces = [(s.get, tuple(n), tuple(v)) for s, n, v in spaces.values()]
         self._codes = [
             (made.table[key].ref, made.table[key].code)
@@ -544,8 +623,7 @@ class Reach:
             sample: compare what is large by sampled blocks.
             used: compare what changes by being used, too.
         """
-        again = _Pass(self._owner, None, self._ignore, dict(self._written))
-        again.walk.seeds = self._seeds
+        again = self._again()
         found: list[tuple[str, object]] = []
         for read in self._data:
             value = read.slot.get()
@@ -556,7 +634,9 @@ class Reach:
                 continue
             try:
                 if read.settled is not None and not used:
-                    walk = Walk(self._owner, read.name, own=again.own, settled=True)
+                    walk = Walk(
+                        self._owner, read.name, own=again.own, settled=True, used=self._used
+                    )
                     text, before = walk.top(value), read.settled
                 elif small:
                     text = sample_of(self._owner, again.own, read.name, value)
@@ -571,9 +651,53 @@ class Reach:
             found.append((self._data[0].name, self._data[0].slot.get()))
         return found
 
+    def _again(self) -> _Pass:
+        """Make a pass that encodes what the code reads once more."""
+        again = _Pass(self._owner, None, self._ignore, dict(self._written), self._used)
+        again.walk.seeds = self._seeds
+        return again
+
+    def pieces(self, *, before: bool) -> Pieces:
+        """Return what the code reads taken apart: as it was first of all, or as now."""
+        if before and self._pieces is not None:
+            return self._pieces
+        found = Pieces()
+        for read in self._data:
+            own = self._again().own
+            value = read.slot.get()
+            if read.changing:
+                found.join(pieces_of(self._owner, read.name, value, self._ignore, own))
+        if before:
+            self._pieces = found
+        return found
+
+    def generators(self) -> tuple[Any, ...]:
+        """Return the random generators that the code reads, in the order of the walk."""
+        return self._generators
+
+    def digest_without(self, used: Used) -> bytes:
+        """Return the digest as it is now, some attributes left out."""
+        root = self._root()
+        if root is None:
+            return self.digest
+        documented = self._documented
+        return Reach(self._owner, root, self._ignore, documented=documented, used=used).digest
+
     def moved(self, sample: bool = False) -> tuple[tuple[str, object], ...]:  # noqa: FBT001, FBT002
         """Names and objects of what the code reads that is no longer what it was."""
         return tuple(one for one in self._differing(sample=sample) if one[0] not in self._loose)
+
+    def rebound(self) -> frozenset[str]:
+        """Names that stand for other objects now than they did."""
+        found = {read.name for read in self._data if id(read.slot.get()) != read.address}
+        for get, names, values in self._spaces:
+            labels = self._labelled
+            found |= {
+                labels.get(name, name)
+                for name, value in zip(names, values, strict=True)
+                if get(name, MISSING) is not value
+            }
+        return frozenset(found)
 
     def shifted(self) -> tuple[str, ...]:
         """Names of inputs that may move, and are no longer what they were."""
@@ -587,7 +711,7 @@ class Reach:
         root = self._root()
         if root is None:
             return ()
-        now = Reach(self._owner, root, self._ignore, documented=self._documented)
+        now = Reach(self._owner, root, self._ignore, documented=self._documented, used=self._used)
         if now.digest == self.digest:
             return ()
         before, after = dict(self.parts), dict(now.parts)

@@ -20,13 +20,16 @@ from nbdurable.fingerprint import arrays, builtin, frames, instances, values
 from nbdurable.fingerprint.binding import Binder, unbound
 from nbdurable.fingerprint.code import Reach, sample_of
 from nbdurable.fingerprint.following import named_by, reference
+from nbdurable.fingerprint.given import GivenInputs, joined, settled_of
 from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.prints import (
     NOTHING_IGNORED,
+    NOTHING_USED,
     Digested,
     Held,
     Ignored,
     Print,
+    Used,
     digest16,
     nothing_moved,
 )
@@ -43,7 +46,6 @@ _NOTHING: frozenset[str] = frozenset()
 _SLOW = 0.001
 _SHORT = 64  # bytes of an encoding that are kept as they are
 _MOST = 4096
-_NAMES: dict[str, bytes] = {}
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
@@ -71,9 +73,12 @@ class Fingerprinter:
         self.places = Places(project_roots)
         self.is_project_function = self.places.function
         self.is_project_module = self.places.module
+        self._keys: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
         self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-        self._reached: dict[tuple[int, frozenset[str], int, bool], tuple[Any, Reach]] = {}
-        self._looked_at: dict[tuple[int, frozenset[str]], tuple[Callable[[], Any], Reach]] = {}
+        self._reached: dict[tuple[int, frozenset[str], int, bool, int], tuple[Any, Reach]] = {}
+        self._looked_at: dict[
+            tuple[int, frozenset[str], int], tuple[Callable[[], Any], Reach, Used]
+        ] = {}
         self._called: dict[int, tuple[Callable[[], Any], str]] = {}
         self._binders: dict[int, tuple[Callable[[], Any], Any, Binder]] = {}
 
@@ -84,30 +89,58 @@ class Fingerprinter:
             known = self._classes[cls] = self.places.klass(cls)
         return known
 
-    def code(self, fn: Callable[..., Any], *, ignore: frozenset[str] = _NOTHING) -> Print:
+    def code(
+        self,
+        fn: Callable[..., Any],
+        *,
+        ignore: frozenset[str] = _NOTHING,
+        used: Used = NOTHING_USED,
+    ) -> Print:
         """Fingerprint a callable's code and everything in the project that it reaches.
 
         Args:
             fn: a function, method, partial, class, callable instance or step.
             ignore: names of parameters and globals to leave out.
+            used: attributes of the objects that it reads to leave out.
 
         Raises:
             FingerprintError: it can't be done, or in strict mode, something was left out.
             UsageError: the code holds a handle.
         """
         started = perf_counter()
-        known = self._looked_at.get((id(fn), ignore))
+        known = self._looked_at.get((id(fn), ignore, id(used)))
         if known is not None and known[0]() is fn and known[1].holds():
             found = known[1].print
         else:
             coded = self._coded(fn)
-            reach = self.reach(coded, _ignored(coded, ignore))
-            self._looked_at[id(coded), ignore] = (reference(coded), reach)
+            reach = self.reach(coded, _ignored(coded, ignore), used=used)
+            self._looked_at[id(coded), ignore, id(used)] = (reference(coded), reach, used)
             found = reach.print
         seconds = perf_counter() - started
         return found if seconds < _SLOW else found.timed(seconds)
 
-    def called(self, fn: Callable[..., Any], options: Options) -> str:
+    def key(self, fn: Callable[..., Any], options: Options) -> bytes:
+        """Return what stands for a step's code alone, whatever the objects that it uses hold."""
+        if options.version is not None:
+            return digest16(text_of(options.name) + str(options.version).encode())
+        coded = self._coded(fn)
+        known = self._keys.get((id(coded), options.ignore))
+        if known is not None and known[0]() is coded and known[1].steady():
+            reach = known[1]
+        else:
+            reach = self.reach(coded, _ignored(coded, options.ignore))
+            if len(self._keys) >= _MOST:
+                self._keys.clear()
+            self._keys[id(coded), options.ignore] = (reference(coded), reach)
+        return digest16(text_of(options.name) + reach.texts)
+
+    def text_key(self, cls: type) -> bytes:
+        """Return what stands for the text of a class; nothing for one that is installed."""
+        if not self.is_project_class(cls):
+            return b""
+        return self.reach(cls, NOTHING_IGNORED).texts
+
+    def called(self, fn: Callable[..., Any], options: Options, used: Used = NOTHING_USED) -> str:
         """Return the name of a step in its calls: the given one, else the function's, qualified.
 
         Of what is defined inside a function, or has no name, its own code belongs to it, with
@@ -129,7 +162,7 @@ class Fingerprinter:
                 self._called[id(fn)] = (reference(fn), qualified)
             return qualified
         try:
-            reach = self.reach(coded, _ignored(coded, options.ignore))
+            reach = self.reach(coded, _ignored(coded, options.ignore), used=used)
         except DurableError:
             if options.version is None:
                 raise
@@ -149,14 +182,21 @@ class Fingerprinter:
             return type(fn)
         return fn
 
-    def reach(self, root: Any, ignore: Ignored, *, documented: bool = False) -> Reach:
+    def reach(
+        self,
+        root: Any,
+        ignore: Ignored,
+        *,
+        documented: bool = False,
+        used: Used = NOTHING_USED,
+    ) -> Reach:
         """Give the fingerprint of a function or class, from memory if it still holds."""
-        key = (id(root), ignore.names, id(ignore.space), documented)
+        key = (id(root), ignore.names, id(ignore.space), documented, id(used))
         known = self._reached.get(key)
         if known is not None and known[0]() is root and known[1].holds():
             return known[1]
         try:
-            made = Reach(self, root, ignore, documented=documented)
+            made = Reach(self, root, ignore, documented=documented, used=used)
         except Exception as error:  # noqa: BLE001 - user code runs in there
             self._refuse(getattr(root, "__qualname__", repr(type(root))), root, error)
         if len(self._reached) >= _MOST:
@@ -173,6 +213,7 @@ class Fingerprinter:
         *,
         ignore: frozenset[str] = _NOTHING,
         held: Held | None = None,
+        used: Used = NOTHING_USED,
     ) -> Print:
         """Fingerprint the arguments of a call, by parameter.
 
@@ -182,6 +223,7 @@ class Fingerprinter:
             kwargs: named arguments.
             ignore: names of parameters to leave out.
             held: what many calls have in common, each value digested once for all.
+            used: attributes of the objects among them to leave out.
 
         Raises:
             FingerprintError: it can't be done, or in strict mode, something was left out.
@@ -196,11 +238,11 @@ class Fingerprinter:
         if ignore:
             left_out = _ignored(target, ignore)
             pairs = [p for p in pairs if p[0].lstrip("*") not in ignore]
-        known = self._looked_at.get((id(target), ignore))
+        known = self._looked_at.get((id(target), ignore, id(used)))
         if known is not None and known[1].runs and known[0]() is target:
             pairs += named_by(target, known[1].runs, [value for _, value in pairs])
-        if held:
-            return self._print_slow(pairs, left_out, held)
+        if held or used:
+            return self._print_slow(pairs, left_out, held, used)
         return self._print(pairs, left_out)
 
     def parameters(self, fn: Callable[..., Any]) -> tuple[str, ...]:
@@ -236,38 +278,58 @@ class Fingerprinter:
                 return self._print_slow(pairs, ignore)
             text = encode(None, value)
             named.append((name, text if len(text) <= _SHORT else sealed(text, _SHORT)))
-        return Print(_joined(named), named)
+        return Print(joined(named), named)
 
     def _print_slow(
-        self, pairs: list[tuple[str, Any]], ignore: Ignored, held: Held | None = None
+        self,
+        pairs: list[tuple[str, Any]],
+        ignore: Ignored,
+        held: Held | None = None,
+        used: Used = NOTHING_USED,
     ) -> Print:
         started = perf_counter()
         named: list[tuple[str, bytes]] = []
         inputs: list[tuple[str, Digested]] = []
-        walk = Walk(self, "", ignore=ignore)
+        walk = Walk(self, "", ignore=ignore, used=used)
         for name, value in pairs:
             known = held.get(name) if held is not None else None
-            if known is None or known.value is not value:
-                walk.start(name)
-                try:
-                    text = walk.top(value)
-                    sampled = sample_of(self, None, name, value) if walk.big else None
-                    settled = settled_of(self, name, value, ignore) if walk.used else None
-                except Exception as error:  # noqa: BLE001 - user code runs in there
-                    self._refuse(name, value, error)
-                known = Digested(value, text, sampled, settled, walk.mutable)
+            if known is None or known.value is not value or known.used is not used:
+                known = self._digested(walk, name, value)
                 if held is not None and name in held:
                     held[name] = known
             named.append((name, known.text))
             if known.mutable:
                 inputs.append((name, known))
         seconds = perf_counter() - started
+        kept = GivenInputs(self, named, inputs, ignore, used) if inputs else None
         return Print(
-            _joined(named),
+            joined(named),
             named,
             tuple(walk.notes),
             seconds if seconds >= _SLOW else 0.0,
-            _Inputs(self, inputs, ignore).moved if inputs else nothing_moved,
+            kept.moved if kept is not None else nothing_moved,
+            inputs=kept if any(one.changing for _, one in inputs) else None,
+        )
+
+    def _digested(self, walk: Walk, name: str, value: object) -> Digested:
+        walk.start(name)
+        before = len(walk.generators)
+        try:
+            text = walk.top(value)
+            sampled = sample_of(self, None, name, value) if walk.big else None
+            settled = settled_of(self, name, value, walk.ignore, walk.left) if walk.used else None
+        except Exception as error:  # noqa: BLE001 - user code runs in there
+            self._refuse(name, value, error)
+        return Digested(
+            value,
+            text,
+            sampled,
+            settled,
+            walk.mutable,
+            changing=walk.changing and not walk.big,
+            generators=tuple(walk.generators.values())[before:],
+            pieces=[],
+            used=walk.left,
         )
 
     def _refuse(self, name: str, value: object, error: Exception) -> NoReturn:
@@ -298,51 +360,3 @@ def _ignored(coded: Any, names: frozenset[str]) -> Ignored:
     return Ignored(
         names, vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else None
     )
-
-
-def _joined(named: list[tuple[str, bytes]]) -> bytes:
-    texts: list[bytes] = []
-    for name, text in sorted(named) if len(named) > 1 else named:
-        head = _NAMES.get(name)
-        if head is None:
-            head = text_of(name)
-            if len(_NAMES) < _MOST:
-                _NAMES[name] = head
-        texts += (head, text)
-    return digest16(b"".join(texts))
-
-
-class _Inputs:
-    """Arguments that can change, with the digests they had."""
-
-    __slots__ = ("_ignore", "_inputs", "_owner")
-
-    def __init__(
-        self,
-        owner: Fingerprinter,
-        inputs: list[tuple[str, Digested]],
-        ignore: Ignored,
-    ) -> None:
-        self._owner = owner
-        self._inputs = inputs
-        self._ignore = ignore
-
-    def moved(self, sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001
-        """Names and objects of those that have another digest now."""
-        found: list[tuple[str, object]] = []
-        for name, known in self._inputs:
-            small = sample and known.sampled is not None
-            settled = known.settled is not None
-            walk = Walk(self._owner, name, sample=small, settled=settled, ignore=self._ignore)
-            try:
-                now = walk.top(known.value)
-            except Exception:  # noqa: BLE001 - it could be digested before: it is another now
-                now = b""
-            if now != (known.settled if settled else known.sampled if small else known.text):
-                found.append((name, known.value))
-        return tuple(found)
-
-
-def settled_of(owner: Fingerprinter, name: str, value: object, ignore: Ignored) -> bytes:
-    """Encode a value without what changes by its use alone."""
-    return Walk(owner, name, settled=True, ignore=ignore).top(value)

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from nbdurable.errors import DurableError
 from nbdurable.fingerprint.held import held_by
 from nbdurable.fingerprint.plain import is_iterator, name_of, refuse_once
-from nbdurable.fingerprint.prints import state_of
+from nbdurable.fingerprint.prints import OTHER, STATE, state_of
 from nbdurable.fingerprint.values import (
     EXACT,
     OpaqueError,
@@ -37,6 +37,11 @@ _LIVE = frozenset(  # what coordinates threads, tasks and processes: its state i
      "contextvars", "_contextvars", "weakref", "_weakref", "mmap", "_io", "io"}
 )  # fmt: skip
 _RANDOM = {"Styler": ("uuid", "cell_ids_")}
+_ADDRESSES = {
+    "matplotlib": ("_parents", "_cid_gen"),
+    "sqlalchemy": ("_anon_map_key", "_orig", "_identifying_key"),
+}
+"""What a package's instances hold that says nothing of them: by address, or how often looked at."""
 _READING = ("__reduce_ex__", "__reduce__", "__getstate__")
 _BARE = object.__basicsize__ + 2 * struct.calcsize("P")
 _SET_BY_USE = frozenset({"__pydantic_fields_set__"})
@@ -56,10 +61,11 @@ def instance(walk: Walk, value: Any) -> bytes:
     if cls.__module__.partition(".")[0] in _LIVE and not issubclass(cls, BaseException):
         held = b"" if cls.__module__.endswith("weakref") else held_by(walk, value)
         return walk.opaque(value) + held
+    walk.changing = True
     if walk.owner.is_project_class(cls):
         walk.inside += 1
         try:
-            return walk.node(value, _ours)
+            return walk.apart(value, _ours) if walk.pieces else walk.node(value, _ours)
         finally:
             walk.inside -= 1
     wrapped = (
@@ -71,7 +77,7 @@ def instance(walk: Walk, value: Any) -> bytes:
     walk.library += 1
     walk.inside += 1
     try:
-        return walk.node(value, _library)
+        return walk.apart(value, _library) if walk.pieces else walk.node(value, _library)
     except OpaqueError:
         if walk.library > 1:
             raise
@@ -142,14 +148,17 @@ def _reduced(walk: Walk, value: Any, reduced: tuple[Any, ...]) -> bytes:
         head = b""
     else:
         head = walk.encode(make)
-    return (
-        b"r"
-        + head
-        + sequence(walk, b"t", tuple(args))
-        + _attributes(walk, type(value), state)
-        + (b"0" if items is None else sequence(walk, b"l", list(items)))
-        + (b"0" if pairs is None else mapping(walk, b"d", dict(pairs)))
-    )
+    cls = type(value)
+    if walk.left and walk.leaves_out(cls, OTHER):
+        return b"r~" + _attributes(walk, cls, state)
+    head = b"r" + head + _elements(walk, cls, tuple(args), "argument")
+    attributes = _attributes(walk, cls, state)
+    outer, walk.held_as = walk.held_as, OTHER
+    items_text = b"0" if items is None else sequence(walk, b"l", list(items))
+    pairs_text = b"0" if pairs is None else mapping(walk, b"d", dict(pairs))
+    walk.held_as = outer
+    walk.keep(OTHER, head + items_text + pairs_text)
+    return head + attributes + items_text + pairs_text
 
 
 def _reduce(value: Any) -> Any:
@@ -166,7 +175,9 @@ def _reason(error: Exception) -> str:
 def _unasked(cls: type) -> frozenset[str]:
     """Names in a library's state that say nothing of the value: its version, a random id."""
     top = cls.__module__.partition(".")[0]
-    return frozenset({f"_{top}_version", "__version__", *_RANDOM.get(cls.__name__, ())})
+    return frozenset(
+        {f"_{top}_version", "__version__", *_RANDOM.get(cls.__name__, ()), *_ADDRESSES.get(top, ())}
+    )
 
 
 _COMPUTED: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
@@ -191,7 +202,7 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
     if state is None:
         state = {}
     if type(state) is not dict or not all(type(k) is str for k in state):
-        return walk.encode(state)
+        return _whole(walk, cls, state)
     if not _SET_BY_USE.isdisjoint(state):
         flat = dict(state.get("__dict__") or {})
         rest = {k: v for k, v in state.items() if k not in _SET_BY_USE and k != "__dict__"}
@@ -209,12 +220,50 @@ def _attributes(walk: Walk, cls: type, state: Any) -> bytes:
             continue
         if name in computed and name not in kept:
             continue
+        if walk.left and walk.leaves_out(cls, name):
+            continue
         walk.path.append(name)
         held = state[name]
+        outer, walk.held_as = walk.held_as, name
         encode = EXACT.get(type(held)) or encoder_for(type(held))
-        texts.append(text_of(name) + encode(walk, held))
+        text = encode(walk, held)
+        texts.append(text_of(name) + text)
+        walk.held_as = outer
         walk.path.pop()
+        if walk.pieces is not None:
+            walk.keep(name, text)
     return b"a%x:" % len(texts) + b"".join(texts)
+
+
+def _elements(walk: Walk, cls: type, items: tuple[Any, ...], kind: str) -> bytes:
+    """Encode what an instance is made of by places, each as if it were an attribute."""
+    if walk.pieces is None and not walk.left:
+        return sequence(walk, b"t", items)
+    kept = []
+    for at, item in enumerate(items):
+        name = f"{kind} {at}"
+        if walk.left and walk.leaves_out(cls, name):
+            kept.append(b"~")
+        elif walk.pieces is not None:
+            outer, walk.held_as = walk.held_as, name
+            walk.keep(name, walk.encode(item))
+            walk.held_as = outer
+        else:
+            kept.append(item)
+    return sequence(walk, b"t", tuple(kept))
+
+
+def _whole(walk: Walk, cls: type, state: Any) -> bytes:
+    """Encode a state that is not made of attributes."""
+    if type(state) is tuple:
+        return _elements(walk, cls, state, "element")
+    if walk.left and walk.leaves_out(cls, STATE):
+        return b"~"
+    outer, walk.held_as = walk.held_as, STATE
+    text = walk.encode(state)
+    walk.held_as = outer
+    walk.keep(STATE, text)
+    return text
 
 
 def resolve(_: type) -> Any:

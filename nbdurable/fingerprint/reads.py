@@ -73,6 +73,7 @@ def reads_of(node: Function | None, code: CodeType) -> Reads:
     finder = _Finder()
     for part in node.body if isinstance(node.body, list) else [node.body]:
         finder.visit(part)
+    names -= finder.imported_globally()
     return Reads(
         tuple((name, frozenset(finder.uses.get(_plain(name), {BARE}))) for name in sorted(names)),
         finder.imports(),
@@ -177,6 +178,11 @@ class _Finder(ast.NodeVisitor):
         self._strings: set[Named] = set()
         self._defined: set[str] = set()
         self._wrapped: set[str] = set()
+        self._declared: set[str] = set()
+
+    def imported_globally(self) -> set[str]:
+        """Return global names that the code itself binds by imports: these are followed."""
+        return self._declared & {bound for _, _, bound, _ in self._imports}
 
     def documented(self) -> set[str]:
         """Return what is defined inside and not only called: its docstring may be a prompt."""
@@ -338,6 +344,9 @@ class _Finder(ast.NodeVisitor):
             self._kinds(node.annotation)
         if node.value is not None:
             self.visit(node.value)
+
+    def visit_Global(self, node: ast.Global) -> None:
+        self._declared.update(node.names)
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:

@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
+from nbdurable.fingerprint.contents import Touched, touched_by
 from nbdurable.fingerprint.following import HELD, MACHINERY, MISSING, Following, Slot, in_module
 from nbdurable.fingerprint.places import Places  # noqa: TC001 - a NamedTuple's fields are read at run time
 from nbdurable.fingerprint.reads import BARE, Imported, Reads, Use, reads_of
@@ -40,6 +41,8 @@ class Unit(NamedTuple):
     texts: tuple[tuple[str, bytes], ...] = ()  # what its own imports lead to, by label
     decorated: tuple[Slot, ...] = ()  # what its decorators read
     runs: frozenset[str] = frozenset()  # kinds of strings that it runs
+    touched: Touched | None = None  # what it does with names, where it writes any
+    space: Any = None  # its module's namespace
 
 
 class _Text(NamedTuple):
@@ -50,6 +53,7 @@ class _Text(NamedTuple):
     reads: Reads
     writes: frozenset[Write]
     digests: dict[frozenset[str], bytes]
+    touched: Touched | None
 
 
 _TEXTS: dict[int, tuple[weakref.ref[types.CodeType], _Text]] = {}
@@ -64,7 +68,11 @@ def text_of_code(fn: types.FunctionType) -> _Text:
         return known[1]
     node = syntax_of(code, fn.__globals__)
     names = frozenset(decorators(node)) if node is not None else frozenset()
-    found = _Text(node, names, reads_of(node, code), writes_of(node, code), {})
+    reads, writes = reads_of(node, code), writes_of(node, code)
+    touched = None
+    if node is not None and any(write.scope == "global" for write in writes):
+        touched = touched_by(node)
+    found = _Text(node, names, reads, writes, {}, touched)
     _TEXTS[key] = (weakref.ref(code, lambda _: _TEXTS.pop(key, None)), found)
     return found
 
@@ -134,6 +142,8 @@ def function_unit(fn: types.FunctionType, places: Places) -> Unit:
         tuple(sorted(following.texts.found().items())) if following.texts is not None else (),
         _decorated(fn, text, places),
         reads.runs,
+        text.touched,
+        fn.__globals__,
     )
 
 

@@ -23,7 +23,18 @@ from weakref import WeakKeyDictionary
 from xxhash import xxh3_128
 
 from nbdurable.errors import FingerprintError, UsageError
-from nbdurable.fingerprint.prints import NOT_COMPARED, NOTHING_IGNORED, Ignored, Note, state_of
+from nbdurable.fingerprint.prints import (
+    DRAWS,
+    NOT_COMPARED,
+    NOTHING_IGNORED,
+    NOTHING_USED,
+    Attribute,
+    Ignored,
+    Note,
+    Pieces,
+    Used,
+    state_of,
+)
 
 if TYPE_CHECKING:
     from nbdurable.fingerprint.places import Places
@@ -70,6 +81,9 @@ class Owner(Protocol):
     def reach(self, root: object, ignore: Ignored, *, documented: bool) -> Reached:  # noqa: D102
         ...
 
+    def text_key(self, cls: type) -> bytes:  # noqa: D102
+        ...
+
 
 class OpaqueError(Exception):
     """Inside a library's instance there is something that can't be compared."""
@@ -87,9 +101,17 @@ class Walk:
         sample: bool = False,
         settled: bool = False,
         ignore: Ignored = NOTHING_IGNORED,
+        used: Used = NOTHING_USED,
     ) -> None:
         self.owner = owner
         self.own = own  # in a walk over code: how a function or class is written out
+        self.left = used  # attributes that are left out, for they change by being used
+        self.pieces: Pieces | None = None  # where each attribute's encoding is kept apart
+        self.subject: int | None = None  # the instance that is taken apart
+        self.held_as = ""  # which of its attributes is being encoded
+        self.changing = False  # whether something was met that has attributes, or draws
+        self.generators: dict[int, Any] = {}  # random generators, in the order of the walk
+        self.root_at = 0  # where in the path the name of what is encoded stands
         self.sample = sample
         self.ignore = ignore
         self.path = [name]
@@ -106,7 +128,7 @@ class Walk:
         self.as_data = True  # whether what is met is found in data, or is only called
         self.documented: dict[int, Any] = {}  # units met as data, whose docstrings count
         self._reached: dict[tuple[int, bool], tuple[bytes, Any]] = {}
-        self._memo: dict[int, tuple[bytes, object, bool]] = {}
+        self._memo: dict[int, tuple[bytes, object, bool, bool]] = {}
         self._stack: dict[int, int] = {}
         self._done: dict[int, tuple[int, int, object]] = {}
         self._low = _NEVER
@@ -115,7 +137,7 @@ class Walk:
     def start(self, name: str) -> None:
         """Turn to the next named input; it is encoded as if it were the only one."""
         self.path = [name]
-        self.mutable = self.big = self.used = False
+        self.mutable = self.big = self.used = self.changing = False
         self._done.clear()
 
     def encode(self, value: object) -> bytes:
@@ -134,6 +156,7 @@ class Walk:
         key = id(value)
         if (hit := self._memo.get(key)) is not None:
             self.mutable |= hit[2]
+            self.changing |= hit[3]
             return hit[0]
         if (at := self._stack.get(key)) is not None:
             self._low = min(self._low, at)
@@ -158,13 +181,54 @@ class Walk:
         elif len(self._done) > cyclic:
             self._done[key] = (len(self._done), _NEVER, value)
         elif self._count - count >= _SHARED:
-            self._memo[key] = (text, value, changeable)
+            self._memo[key] = (text, value, changeable, self.changing)
         return text
 
     @property
     def plain(self) -> bool:
         """Whether no cycle was met since the start."""
         return not self._done
+
+    def _where(self) -> tuple[str, str]:
+        """Return the input's name, and the attribute that leads to what is met here."""
+        at = self.root_at
+        holder = self.path[-1] if len(self.path) > at + 1 else ""
+        return self.path[at].rpartition(".")[2].lstrip("*"), holder
+
+    def leaves_out(self, cls: type, name: str) -> bool:
+        """Tell whether an attribute is left out here: it was seen to change by being used."""
+        texts = self.left.get(Attribute(*self._where(), qualified(cls), name))
+        return texts is not None and self.owner.text_key(cls) in texts
+
+    def apart(self, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
+        """Take an instance apart into its attributes, the first time that it is met."""
+        assert self.pieces is not None
+        owner = (self.subject, self.held_as) if self.subject is not None else None
+        if self.pieces.meet(value, self._where(), owner):
+            outer, self.subject = self.subject, id(value)
+            try:
+                body(self, value)
+            finally:
+                self.subject = outer
+        return b"@" + text_of(qualified(type(value)))
+
+    def keep(self, name: str, text: bytes) -> None:
+        """Keep the encoding of one attribute apart."""
+        if self.pieces is not None and self.subject is not None:
+            self.pieces.add(self.subject, name, text)
+
+    def generator(self, value: object, state: Callable[[Walk], bytes]) -> bytes:
+        """Encode a random generator's state: it is data that is set again on replay."""
+        self.mutable = self.changing = True
+        self.generators.setdefault(id(value), value)
+        if self.pieces is None:
+            return state(self)
+        return self.apart(value, lambda walk, _: walk.drawn(state(walk)))
+
+    def drawn(self, text: bytes) -> bytes:
+        """Keep the encoding of a generator's state apart."""
+        self.keep(DRAWS, text)
+        return text
 
     def within(self, body: Callable[[], bytes]) -> bytes:
         """Encode what is inside something other than a list, tuple or dict."""
@@ -208,6 +272,8 @@ class Walk:
             FingerprintError: in strict mode.
         """
         cls = type(value)
+        if self.pieces is not None:
+            return b"N" + text_of(qualified(cls))
         if self.library:
             raise OpaqueError(reason)
         where, what = ".".join(self.path), f"{cls.__name__}: {reason}" if reason else cls.__name__

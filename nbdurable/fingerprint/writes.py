@@ -29,6 +29,7 @@ _FIRST = frozenset(
     {"setattr", "delattr", "setitem", "delitem", "heappush", "heappop", "heapify", "heapreplace",
      "heappushpop", "insort", "insort_left", "insort_right", "shuffle", "copyto", "put"}
 )  # fmt: skip
+_LONGEST = 10  # names for names
 _THROUGH = frozenset({"get", "setdefault"})
 
 
@@ -61,6 +62,7 @@ class _Scope:
         self.params: set[str] = set()
         self.outer: set[str] = set()  # declared global
         self.enclosing: set[str] = set()  # declared nonlocal
+        self.aliases: dict[str, ast.expr | None] = {}  # other names for what they are bound to
 
 
 class _Finder(ast.NodeVisitor):
@@ -120,6 +122,15 @@ class _Finder(ast.NodeVisitor):
         if node.id in declared:
             self._add(node.id, None, None, certain=True)
 
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        declared = self._scopes[-1].outer | self._scopes[-1].enclosing
+        for alias in node.names:
+            name = (alias.asname or alias.name).partition(".")[0]
+            if name in declared:
+                self._add(name, None, None, certain=True)
+
+    visit_ImportFrom = visit_Import  # noqa: N815
+
     def _store(self, node: ast.Attribute | ast.Subscript) -> None:
         if not isinstance(node.ctx, ast.Load):
             chain = _chain(node)
@@ -163,9 +174,26 @@ class _Finder(ast.NodeVisitor):
         certain: bool,
         plain: bool = False,
     ) -> None:
+        alias = self._alias(root)
+        if alias is not None and (method or not plain):
+            root, attribute = alias[0], alias[1] or attribute
+            plain = False
         scope = self._scope_of(root)
         if scope is not None:
             self.found.add(Write(scope, root, attribute, method, certain, plain))
+
+    def _alias(self, name: str) -> tuple[str, str | None] | None:
+        """Return what a local is another name for; None if it is a name of its own."""
+        found: tuple[str, str | None] | None = None
+        for _ in range(_LONGEST):
+            scope = next((one for one in reversed(self._scopes) if name in one.bound), None)
+            node = scope.aliases.get(name) if scope is not None else None
+            chain = _chain(node) if node is not None else None
+            if chain is None or chain[0] == name:
+                return found
+            found = chain[0], chain[1] or (found[1] if found else None)
+            name = chain[0]
+        return found
 
     def _scope_of(self, name: str) -> str | None:
         """Say where ``name`` lives as seen from here; None for a local."""
@@ -185,7 +213,7 @@ def _chain(node: ast.expr) -> tuple[str, str | None] | None:
     attribute: str | None = None
     while True:
         if isinstance(node, ast.Attribute):
-            attribute, node = node.attr, node.value
+            attribute, node = attribute if node.attr == "__class__" else node.attr, node.value
         elif isinstance(node, ast.Subscript):
             attribute, node = None, node.value
         elif (
@@ -194,9 +222,17 @@ def _chain(node: ast.expr) -> tuple[str, str | None] | None:
             and node.func.attr in _THROUGH
         ):
             attribute, node = None, node.func.value
+        elif _is_type_of(node):
+            node = node.args[0]  # type: ignore[attr-defined]
         else:
             break
     return (node.id, attribute) if isinstance(node, ast.Name) else None
+
+
+def _is_type_of(node: ast.expr) -> bool:
+    """Tell whether an expression asks for the class of something."""
+    called = node.func if isinstance(node, ast.Call) and len(node.args) == 1 else None
+    return isinstance(called, ast.Name) and called.id == "type"
 
 
 def _bind(scope: _Scope, body: list[ast.stmt] | list[ast.expr] | list[ast.stmt | ast.expr]) -> None:
@@ -217,9 +253,24 @@ def _bind(scope: _Scope, body: list[ast.stmt] | list[ast.expr] | list[ast.stmt |
             scope.outer.update(node.names)
         elif isinstance(node, ast.Nonlocal):
             scope.enclosing.update(node.names)
+        _take_alias(scope, node)
         _names(scope, node, deep=False)
         todo += ast.iter_child_nodes(node)
     scope.bound -= scope.outer | scope.enclosing
+
+
+def _take_alias(scope: _Scope, node: ast.AST) -> None:
+    """Take in that a local is bound to what another name leads to; twice bound, it is its own."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        targets, value = node.targets, node.value
+    elif isinstance(node, ast.NamedExpr | ast.AnnAssign) and node.value is not None:
+        targets, value = [node.target], node.value
+    else:
+        return
+    for target in targets:
+        if isinstance(target, ast.Name):
+            plain = isinstance(value, ast.Name | ast.Attribute) or _is_type_of(value)
+            scope.aliases[target.id] = value if plain and target.id not in scope.aliases else None
 
 
 def _names(scope: _Scope, node: ast.AST, *, deep: bool = True) -> None:

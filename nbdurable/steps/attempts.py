@@ -32,17 +32,24 @@ from nbdurable.errors import (
     UsageError,
 )
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
-from nbdurable.fingerprint import Print, contains
+from nbdurable.fingerprint import Print  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
 from nbdurable.records import Kind, Message, Payload, RetryPolicy
 
+from .draws import draws
+from .movers import is_part_of, moved_before, moved_meanwhile, named
+from .uses import Use  # noqa: TC001 - dataclass fields are read at run time
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nbdurable.codec.values import Objects
 
     from .options import StepOptions
+    from .uses import Moved
 
 _SIGNS_OF_ANOTHER_LOOP = (
     "bound to a different event loop",  # asyncio's and anyio's locks, events, queues
@@ -80,10 +87,19 @@ class Work:
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
     limits: tuple[Room, ...] = ()
+    use: Use | None = None
+    bases: tuple[tuple[str, bytes], ...] = ()
+    here: bool = False
+    """Whether the body runs in the thread of the code that started it, which waits meanwhile."""
 
-    def moved(self) -> tuple[tuple[str, object], ...]:
+    def code_parts(self) -> dict[str, bytes]:
+        """Return what the code is made of, by name, with the globals that it writes and reads."""
+        parts = dict(self.code.parts) if self.code is not None else {}
+        return {**parts, **{f"{name} (written)": base for name, base in self.bases}}
+
+    def moved(self) -> Moved:
         """Give the inputs, by name, that are no longer what was digested at `go`."""
-        found: tuple[tuple[str, object], ...] = ()
+        found: Moved = ()
         if self.inputs is not None:
             found = self.inputs.moved()
         if self.code is not None:
@@ -113,6 +129,7 @@ class Ending:
     note: str = ""
     interrupt: bool = False
     final: bool = False
+    draws: bytes = b""
 
     def keep(self, capture: Capture) -> None:
         """Take what an attempt has written, and what of it was not shown live, and where."""
@@ -178,9 +195,14 @@ def _nothing() -> None:
 
 def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
     """Run a sync body once, in this thread and `context`."""
-    refused = _refuse_moved(work)
-    if refused is not None:
-        return refused
+    if work.use is None:
+        moved = work.moved()
+        return _refuse(work, moved) if moved else _attempt(work, capture, context)
+    with using(work, work.use) as moved:
+        return _refuse(work, moved) if moved else _attempt(work, capture, context)
+
+
+def _attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
     process = os.getpid()
     try:
         value = context.run(_call, work, capture)
@@ -197,11 +219,13 @@ def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endin
 
 async def attempt_async(work: Work, capture: Capture) -> Ending:
     """Run an async body once, in this task; the task runs in `work`'s context."""
-    refused = _refuse_moved(work)
-    if refused is not None:
-        return refused
-    with Capturing(capture):
-        return await _await(work)
+    with (
+        contextlib.nullcontext(work.moved()) if work.use is None else using(work, work.use) as moved
+    ):
+        if moved:
+            return _refuse(work, moved)
+        with Capturing(capture):
+            return await _await(work)
 
 
 async def _await(work: Work) -> Ending:
@@ -372,22 +396,29 @@ def _call(work: Work, capture: Capture) -> Any:
         return work.function(*work.arguments, **work.keywords)
 
 
-def _refuse_moved(work: Work) -> Ending | None:
-    moved = work.moved()
-    if not moved:
-        return None
-    error = InputMovedError(work.label, tuple(f"`{name}`" for name, _ in moved))
+@contextlib.contextmanager
+def using(work: Work, use: Use) -> Iterator[Moved]:
+    """Have a step's objects in use meanwhile; give the inputs that somebody else has moved."""
+    try:
+        yield use.begin(work.moved())
+    finally:
+        use.leave()
+
+
+def _refuse(work: Work, moved: Moved) -> Ending:
+    error = InputMovedError(work.label, *moved_before(work, moved))
     return unsaved_failure(error, "an input moved before the body ran")
 
 
 def _failed(work: Work, error: BaseException) -> Ending:
     note_settings(error)
     moved = work.moved()
+    if moved and work.use is not None:
+        moved = work.use.not_explained(moved, error)
     ending = failure(error, final=bool(moved))
     notes = [ending.note] if ending.note else []
     if moved and work.options.policy.retries:
-        names = ", ".join(f"`{name}`" for name, _ in moved)
-        notes.append(f"not retried, since its body had changed {names}")
+        notes.append(f"not retried, since its body had changed {named(moved)}")
     if notes:
         ending.note = f"{work.label}: {'; '.join(notes)}"
     if ending.payload is None and work.strict:
@@ -412,8 +443,8 @@ def _returned(work: Work, value: Any) -> Ending:
         return Ending(Kind.ERROR, error=error, interrupt=True, unsaved=str(error))
     ending = Ending(Kind.VALUE, value=decoded, payload=payload)
     moved = work.moved()
-    if moved:
-        _note_moved(work, ending, value, moved)
+    if moved and (rest := _not_by_use(work, ending, value, moved)):
+        _note_moved(work, ending, value, rest)
     elif told := work.code.shifted() if work.code is not None else ():
         names = ", ".join(f"`{name}`" for name in told)
         ending.note = (
@@ -423,12 +454,20 @@ def _returned(work: Work, value: Any) -> Ending:
     return ending
 
 
-def _note_moved(
-    work: Work, ending: Ending, value: Any, moved: tuple[tuple[str, object], ...]
-) -> None:
+def _not_by_use(work: Work, ending: Ending, value: Any, moved: Moved) -> Moved:
+    """Return what its body changed otherwise than by using it; keep what it drew."""
+    if work.use is None or is_part_of(work, value, moved):
+        return moved
+    rest = work.use.not_explained(moved, value)
+    if not rest:
+        ending.draws = draws((work.inputs, work.code))
+    return rest
+
+
+def _note_moved(work: Work, ending: Ending, value: Any, moved: Moved) -> None:
     """Save what moved its inputs only where the moved object is part of the result."""
-    names = ", ".join(f"`{name}`" for name, _ in moved)
-    if all(contains(value, thing) for _, thing in moved):
+    names = named(moved)
+    if is_part_of(work, value, moved):
         ending.note = (
             f"{work.label} changed {names} in place: use what it returned, for on replay the "
             f"object outside keeps its old state"
@@ -436,8 +475,8 @@ def _note_moved(
         return
     ending.payload = None
     ending.value = value
-    ending.unsaved = f"its body changed {names}, which is no part of its result"
-    ending.note = f"{work.label}: not saved: {ending.unsaved}; return what it changed"
+    ending.unsaved, cure = moved_meanwhile(work, value, moved)
+    ending.note = f"{work.label}: not saved: {ending.unsaved}; {cure}"
 
 
 def _refuse_value(work: Work, value: Any) -> UsageError | None:

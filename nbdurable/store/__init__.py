@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
+    from .remembered import remember
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
@@ -80,6 +81,7 @@ __all__ = [
     "past_of",
     "place_of",
     "record_packages",
+    "remember",
     "remove",
     "remove_files",
     "restart",
@@ -101,7 +103,7 @@ _LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remo
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
-         "write_parquet": "parquet", "Past": "history",
+         "write_parquet": "parquet", "remember": "remembered", "Past": "history",
          "outcome_of": "history", "past_of": "history"}  # fmt: skip
 
 

@@ -207,7 +207,7 @@ def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
 def _remove_runs(batch: Batch, runs: list[str]) -> None:
     these = "(SELECT unnest(?::VARCHAR[]))"
     tables = ("checkpoints", "starts", "attempt_ends", "decision_log", "seen_errors")
-    for table in (*tables, "execution_ends"):
+    for table in (*tables, "former_calls", "draws", "contents", "execution_ends"):
         batch.execute(
             f"DELETE FROM nbdurable.{table} WHERE execution IN "  # noqa: S608 - constants
             f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
@@ -219,7 +219,7 @@ def _remove_runs(batch: Batch, runs: list[str]) -> None:
 
 def _remove_outcomes(batch: Batch, identities: list[Identity]) -> None:
     parameters = [[call for call, _ in identities], [version for _, version in identities]]
-    for table in ("checkpoints", "starts", "attempt_ends", "seen_errors"):
+    for table in ("checkpoints", "starts", "attempt_ends", "seen_errors", "draws"):
         batch.execute(
             f"DELETE FROM nbdurable.{table} c USING "  # noqa: S608 - constants
             "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version) t "

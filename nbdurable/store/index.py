@@ -137,6 +137,15 @@ class ReplayIndex:
     """Errors that nobody has seen and that were kept: they are tried again if they are asked for"""
     environments: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Each execution's Python and packages, as the store has them: signed by nobody"""
+    used_attributes: dict[bytes, list[dict[tuple[str, str, str, str], set[bytes]]]] = field(
+        default_factory=dict
+    )
+    """By code: generations of attributes that it moves by using their objects, the newest last"""
+    former_calls: dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    """By call and code without such attributes: the calls and codes under which steps are saved"""
+    draws: dict[Identity, bytes] = field(default_factory=dict)
+    contents: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    """By name: contents of globals that steps write, each with what it was before any wrote it"""
 
     def load_checkpoints(
         self, rows: Iterable[tuple[Any, ...]], with_pieces: Callable[[bytes], object]

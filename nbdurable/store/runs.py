@@ -19,6 +19,7 @@ from nbdurable.records import NOBODY, NOT_SAVED, Decision, RunStatus, RunSummary
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, unpack, unpack_members
 from .packed import COLUMNS
+from .remembered import load_remembered
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
@@ -301,6 +302,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         index.environments[execution] = python, packages
     for code, part, digest in store.rows("SELECT code, part, digest FROM nbdurable.codes"):
         index.code_parts.setdefault(code, {})[part] = digest
+    load_remembered(store, run, index)
     return index
 
 

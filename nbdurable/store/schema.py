@@ -68,6 +68,19 @@ TABLES: dict[str, str] = {
         number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
         winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL""",
     "seen_errors": "call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL",
+    "used_attributes": """
+        code BLOB NOT NULL, generation BIGINT NOT NULL, root VARCHAR NOT NULL,
+        holder VARCHAR NOT NULL, class VARCHAR NOT NULL, attribute VARCHAR NOT NULL,
+        text BLOB NOT NULL, signature BLOB NOT NULL""",
+    "former_calls": """
+        call BLOB NOT NULL, code BLOB NOT NULL, saved_call BLOB NOT NULL,
+        saved_code BLOB NOT NULL, execution BIGINT NOT NULL, signature BLOB NOT NULL""",
+    "draws": """
+        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
+        states BLOB NOT NULL, signature BLOB NOT NULL""",
+    "contents": """
+        name VARCHAR NOT NULL, content BLOB NOT NULL, base BLOB NOT NULL,
+        execution BIGINT NOT NULL, signature BLOB NOT NULL""",
     "codes": "code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL",
 }
 

@@ -20,6 +20,7 @@ from nbdurable.records import Checkpoint, Decision, RunSummary
 from .database import Store
 from .index import checkpoint_message, decision_message, store_message, unpack, unpack_members
 from .paths import LOCK_WAIT_SECONDS
+from .remembered import REMEMBERED, remembered_message
 from .runs import summaries
 from .schema import BYTES
 from .verify import check_content
@@ -155,7 +156,17 @@ _Signed = tuple[int, bytes, bytes]
 
 
 def _signed_rows(store: Store) -> dict[str, Iterator[_Signed]]:
-    return {"checkpoints": _checkpoints(store), "decision_log": _decisions(store)}
+    return {
+        "checkpoints": _checkpoints(store),
+        "decision_log": _decisions(store),
+        **{table: _remembered(store, table) for table in REMEMBERED},
+    }
+
+
+def _remembered(store: Store, table: str) -> Iterator[_Signed]:
+    names = [*REMEMBERED[table], "signature"]
+    for row, *fields, signature in _rows(store, table, names):
+        yield row, remembered_message(store.id, table, tuple(fields)), signature
 
 
 def _checkpoints(store: Store) -> Iterator[_Signed]:

@@ -28,9 +28,9 @@ from nbdurable.events import AttemptStarted, RunFinished, StepCreated, StepFinis
 
 LIBRARIES = (
     "IPython.core.application", "IPython.core.completerlib", "IPython.core.interactiveshell",
-    "IPython.core.magics", "attrs", "nbdurable.notebook.commands", "nbdurable.notebook.extension", "numpy", "pandas", "polars", "pyarrow",
+    "IPython.core.magics", "attrs", "httpx", "jinja2", "matplotlib.pyplot", "nbdurable.notebook.commands", "nbdurable.notebook.extension", "numpy", "pandas", "polars", "pyarrow",
     "pyarrow.pandas_compat",
-    "pydantic", "scipy.spatial", "sklearn.linear_model", "sqlalchemy.orm", "sqlite3", "tenacity", "zoneinfo",
+    "pydantic", "requests", "scipy.spatial", "sklearn.linear_model", "sklearn.neighbors", "sqlalchemy.orm", "sqlite3", "tenacity", "zoneinfo",
 )  # fmt: skip
 """What programs import: loaded before the fork, so that no pass waits for it."""
 
