@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.outcomes import encode_error
@@ -23,12 +24,20 @@ from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
 from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 from nbdurable.steps.attempts import Ending, Running, arguments_text
-from nbdurable.store import checkpoint_message, conclude, decision_message, pack, record_packages
+from nbdurable.store import (
+    amendment_message,
+    checkpoint_message,
+    conclude,
+    decision_message,
+    pack,
+    record_packages,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from nbdurable.handles.handle import Handle
+    from nbdurable.records import Save
     from nbdurable.store import Batch, Identity, ReplayIndex, Store
 
     from .observers import News
@@ -58,6 +67,11 @@ class Ledger:
         self._superseded: dict[Identity, Checkpoint] = {}
         self._modules: set[str] = set()
         self._packages: dict[str, str] = {}
+
+    def signed(self, save: Save) -> Save:
+        """Return what a step has saved, as the store has it."""
+        message = amendment_message(self.store.id, save)
+        return replace(save, signature=sign(self.store.key, message))
 
     def close(self) -> None:
         """Give no more numbers: the next execution may have them."""

@@ -35,6 +35,7 @@ from nbdurable.store import correct_whys, pack, pack_used
 from .cancellation import Cancellation
 from .completions import Completions
 from .control import Control, Execution
+from .current import Current
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .escaped import Escaped
@@ -84,6 +85,7 @@ class Run:
         self._reasons = Reasons(opened, self._live, self._news)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
+        self.current = Current(self._ledger, opened.index, self.handles, self._refuse_ended)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -94,6 +96,7 @@ class Run:
             scope_of=self._body_scope,
             delivery=self._delivery,
             escaped=self._escaped,
+            current=self.current,
         )
         self._received = Received(
             self._ledger,

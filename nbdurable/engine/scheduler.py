@@ -37,6 +37,7 @@ from nbdurable.steps.attempts import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from nbdurable.commit.entries import Passed
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
     from nbdurable.executors.limits import Room
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from nbdurable.steps.attempts import Work
     from nbdurable.store import Identity, ReplayIndex
 
+    from .current import Current
     from .delivery import Delivery
     from .escaped import Escaped
 
@@ -79,6 +81,7 @@ class Bodies:
         scope_of: Callable[[StepHandle[Any], bool], Scope],
         delivery: Delivery,
         escaped: Escaped,
+        current: Current,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -93,6 +96,7 @@ class Bodies:
         self._scope_of = scope_of
         self._delivery = delivery
         self._escaped = escaped
+        self._current = current
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -198,6 +202,7 @@ class Bodies:
                 running = self._open(handle)
                 running.fence()  # nobody but this thread wants its ending
             body = self._scope_of(handle, False)
+            body.attempt = running
             body.limits += self._room_for(work)
             context = work.context.copy()
             context.run(scope.current.set, body)
@@ -298,7 +303,7 @@ class Bodies:
             body.give_limits()
             return
         running = self._open(handle)
-        running.body = body
+        running.body, body.attempt = body, running
         running.stop = functools.partial(self._let_go, body)
         # A context of its own: an attempt that timed out may still be in its.
         context = work.context.copy()
@@ -352,7 +357,7 @@ class Bodies:
         if self.ended or handle.number:
             body.give_limits()
             return
-        running = self._open(handle)
+        running = body.attempt = self._open(handle)
         task = asyncio.current_task()
         assert task is not None
         running.stop = functools.partial(self._stop_task, body, task)
@@ -514,10 +519,12 @@ class Bodies:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
-        unsee = functools.partial(self._escaped.unsee, handles=passed)
+        beside: Passed = functools.partial(self._escaped.unsee, handles=passed)
+        if ending.kind is Kind.VALUE and ending.payload is not None:
+            beside = self._current.drops(handle) or beside  # what has a value has passed on none
         now = self._clock.time()
         return Settled(
-            self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
+            self._ledger, handle, running, ending, ended=now, escaped=beside, in_cell=in_cell
         )
 
     # --- timers -------------------------------------------------------------------

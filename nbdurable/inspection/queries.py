@@ -49,13 +49,18 @@ def unfinished(
 
 
 def status(store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give, for the newest run of each name, how far it is."""
-    return _rows(
+    """Give, for the newest run of each name, how far it is; and its step that was under way."""
+    rows = _rows(
         store,
         "SELECT workflow, status, saved, executions, created FROM nbdurable.runs "
         "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
         "ORDER BY created DESC",
     )
+    reached = {one.name: one.progress for one in reversed(runs(store))} if rows else {}
+    for row in rows:
+        if (progress := reached.get(str(row["workflow"]))) and row["status"] != "finished":
+            row["status"] = f"{row['status']} at {progress}"
+    return rows
 
 
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:

@@ -129,8 +129,8 @@ class Running:
     """
 
     __slots__ = (
-        "_lock", "_target", "body", "capture", "ending", "number", "over", "started", "stop",
-        "stop_timer",
+        "_lock", "_target", "body", "capture", "ending", "number", "over", "progress", "started",
+        "stop", "stop_timer",
     )  # fmt: skip
 
     def __init__(self, number: int, started: float) -> None:
@@ -142,6 +142,7 @@ class Running:
         self.number = number
         self.started = started
         self.body: Any = None  # a scope, which is a floor above
+        self.progress: Any = None  # how far it said that it is, likewise
         self.stop: Callable[[], object] = _nothing
         self.stop_timer: Callable[[], object] = _nothing
 

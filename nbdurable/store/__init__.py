@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.records import NOT_SAVED
 
+from .amendments import (
+    add_amendment,
+    amendment_message,
+    drop_saves,
+    replace_progress,
+    replace_save,
+    settle_acceptances,
+    verify_amendment,
+)
 from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
 from .index import (
     Member,
@@ -59,6 +68,8 @@ __all__ = [
     "SavedStep",
     "Store",
     "Survey",
+    "add_amendment",
+    "amendment_message",
     "begin_execution",
     "check",
     "checkpoint_message",
@@ -66,6 +77,7 @@ __all__ = [
     "conclude",
     "correct_whys",
     "decision_message",
+    "drop_saves",
     "file_stem",
     "folder_for",
     "forked_sentence",
@@ -82,8 +94,11 @@ __all__ = [
     "record_packages",
     "remove",
     "remove_files",
+    "replace_progress",
+    "replace_save",
     "restart",
     "same_set",
+    "settle_acceptances",
     "spare_files",
     "summaries",
     "survey",
@@ -91,6 +106,7 @@ __all__ = [
     "trust_store",
     "undo",
     "unsee",
+    "verify_amendment",
     "write_parquet",
 ]
 

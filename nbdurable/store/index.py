@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
-from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
+from nbdurable.records import (
+    NOBODY,
+    Accepted,
+    Checkpoint,
+    Decision,
+    Kind,
+    Redone,
+    Renamed,
+    Save,
+)
 
 from .packed import Identity, Saved
 
@@ -137,6 +146,14 @@ class ReplayIndex:
     """Errors that nobody has seen and that were kept: they are tried again if they are asked for"""
     environments: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Each execution's Python and packages, as the store has them: signed by nobody"""
+    saves: dict[bytes, Save] = field(default_factory=dict)
+    """By call, what its step has saved of its work"""
+    progressed: set[bytes] = field(default_factory=set)
+    """The calls whose progress the store holds"""
+    redone: dict[bytes, Redone] = field(default_factory=dict)
+    """By call, that its outcome was last taken out to be made again"""
+    accepted: list[Accepted] = field(default_factory=list)
+    renamed: list[Renamed] = field(default_factory=list)
 
     def load_checkpoints(
         self, rows: Iterable[tuple[Any, ...]], with_pieces: Callable[[bytes], object]

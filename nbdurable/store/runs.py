@@ -14,8 +14,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
+from nbdurable.labels import share
 from nbdurable.records import NOBODY, NOT_SAVED, Decision, RunStatus, RunSummary
 
+from .amendments import load_amendments
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, unpack, unpack_members
 from .packed import COLUMNS
@@ -135,6 +137,7 @@ def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
         GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
         """
     )
+    reached = progress_of_runs(store)
     found = [
         RunSummary(
             id=run,
@@ -146,10 +149,30 @@ def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
             last_ended=ended,
             saved=saved,
             in_flight=in_flight,
+            progress=reached.get(run, ""),
         )
         for run, called, created, executions, started, ended, status, saved, in_flight in rows
     ]
     return [summary for summary in found if name is None or summary.name == name]
+
+
+def progress_of_runs(store: Store) -> dict[str, str]:
+    """Return, by run, how far its steps without an outcome said that they were."""
+    found: dict[str, list[str]] = {}
+    for run, done, total in store.rows(
+        """
+        SELECT e.run, p.done, p.total FROM nbdurable.progress p
+        JOIN nbdurable.execution_log e ON e.id = p.execution
+        WHERE NOT EXISTS (FROM nbdurable.checkpoints c
+                          WHERE c.call = p.call AND c.version = p.version)
+        ORDER BY p.told DESC
+        """
+    ):
+        found.setdefault(run, []).append(share(done, total))
+    return {
+        run: newest + (f", and {len(older)} more under way" if older else "")
+        for run, (newest, *older) in found.items()
+    }
 
 
 def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
@@ -294,6 +317,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
                 signature,
             )
         )
+    load_amendments(store, run, index)
     _load_attempts(store, run, of_run, index)
     for execution, python, packages in store.rows(
         "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
@@ -348,5 +372,7 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         past.last = max(past.last, attempt)
         past.started, past.execution = started, execution
         in_flight = (call, version, attempt, execution) not in ended
+        if (save := index.saves.get(call)) is not None and save.execution >= execution:
+            continue  # it had got on with its work: it is not what kills the kernel
         if died and in_flight and execution > settled.get((call, version), 0):
             past.deaths += (call, version) not in index.checkpoints
