@@ -304,11 +304,15 @@ class WorkSaved:
                 write_progress(ledger, index, handle, self._running, self._progress, batch)
 
     def committed(self) -> None:
-        """Let the next `saved` find it."""
-        if not self.refused:
-            signed = self._ledger.signed(self._save)
-            with self._ledger.lock:
-                self._index.saves[self._save.call] = signed
+        """Let the next `saved` find it; the files of the one before it can go."""
+        if self.refused:
+            return
+        signed = self._ledger.signed(self._save)
+        with self._ledger.lock:
+            before = self._index.saves.get(self._save.call)
+            self._index.saves[self._save.call] = signed
+        if before is not None and before.pieces:
+            self._ledger.store.objects.give_up(before.pieces)
 
     def failed(self, error: DurableError) -> None:
         """Keep the store's error for who saves."""
