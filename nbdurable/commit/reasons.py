@@ -44,6 +44,8 @@ class Reasons:
             return Why.ERROR_RETRIED.value
         if handle.pair in self._lost:
             return self._lost[handle.pair]
+        if index.is_redone(handle.pair):
+            return Why.REDO.value
         past = index.attempts.get(handle.pair)
         if past is not None:
             return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value

@@ -518,7 +518,8 @@ class Run:
         if handle.cancelled_by_race is not None:
             return handle
         past = self._index.attempts.get(handle.pair)
-        if past is None:
+        if past is None or self._index.is_redone(handle.pair):
+            handle.last_attempt = 0 if past is None else past.last
             with uninterrupted():
                 self._bodies.arm(handle, rearm=True)
         else:

@@ -549,6 +549,8 @@ class Bodies:
         handle.running = running
         handle.ran = True
         handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
+        if self._index.is_redone(handle.pair):
+            handle.why = Why.REDO.value
         self._journal.enqueue(Started(handle, running, self._ledger.execution))
         self._news.attempt_started(handle, running.number, now)
         handle.cancel_timer = self._clock.call_later(

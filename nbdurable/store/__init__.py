@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
+    from .retaken import Redo, plan_redo, redo
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
@@ -64,6 +65,7 @@ __all__ = [
     "Opened",
     "Past",
     "PastAttempts",
+    "Redo",
     "ReplayIndex",
     "SavedStep",
     "Store",
@@ -91,7 +93,9 @@ __all__ = [
     "pack_used",
     "past_of",
     "place_of",
+    "plan_redo",
     "record_packages",
+    "redo",
     "remove",
     "remove_files",
     "replace_progress",
@@ -110,7 +114,8 @@ __all__ = [
     "write_parquet",
 ]
 
-_LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+_LAZY = {"Redo": "retaken", "plan_redo": "retaken", "redo": "retaken",
+         "Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect", "forked_sentence": "database",
          "spare_files": "collect", "hand_over": "adopt", "Store": "database",
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",

@@ -265,6 +265,11 @@ class ReplayIndex:
         self.losers, self.loser_codes = fresh.losers, fresh.loser_codes
         self.waiting_losers = fresh.waiting_losers
 
+    def is_redone(self, identity: Identity) -> bool:
+        """Tell whether an outcome was taken out to be made again, and has not begun since."""
+        redone, past = self.redone.get(identity[0]), self.attempts.get(identity)
+        return redone is not None and (past is None or past.execution <= redone.execution)
+
     def calls_in(self, namespace: bytes) -> frozenset[bytes]:
         """Return the calls of one body, or of the cell, that have an outcome."""
         groups = [group for group in self.checkpoints.groups() if group[0] == namespace]

@@ -63,10 +63,13 @@ def begin_execution(
 
 
 def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
-    run = _newest_run(store, name)
+    run = newest_run(store, name)
     previous = None if run is None else _last_status(store, run[0])
     index = load_index(store, run[0]) if run else ReplayIndex(store.id, store.key)
     stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+    redone = run is not None and _is_redone(store, run[0], index)
+    if redone and previous is RunStatus.FINISHED:
+        previous = RunStatus.INTERRUPTED  # what was taken out of it is still to come
     if run is None or stale or (new and previous is RunStatus.FINISHED):
         run, previous, index = (uuid.uuid4().hex, now), None, ReplayIndex(store.id, store.key)
         fresh = True
@@ -111,7 +114,7 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
 
 def restart(store: Store, name: str, now: float) -> bool:
     """Make the next execution of `name` begin a new run; False if there is none to leave."""
-    if _newest_run(store, name) is None:
+    if newest_run(store, name) is None:
         return False
     row = (uuid.uuid4().hex, name, now)
     store.commit(lambda batch: batch.add("run_log", row))
@@ -175,7 +178,12 @@ def progress_of_runs(store: Store) -> dict[str, str]:
     }
 
 
-def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
+def newest_run(store: Store, name: str) -> tuple[str, float] | None:
+    """Return the id of the newest run called `name`, and when it was made; None if there is none.
+
+    Raises:
+        StoreCorruptError: Its id is none that nbdurable gives.
+    """
     rows = store.rows(
         "SELECT id, created FROM nbdurable.run_log WHERE name = ? ORDER BY created DESC, "
         "rowid DESC LIMIT 1",
@@ -187,6 +195,12 @@ def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
             f"it was left as it is: restore it from a copy, or move it away"
         )
     return rows[0] if rows else None
+
+
+def last_execution(store: Store, run: str) -> int:
+    """Return the number of a run's last execution, 0 if it has none."""
+    found = store.rows("SELECT max(id) FROM nbdurable.execution_log WHERE run = ?", [run])
+    return int(found[0][0] or 0)
 
 
 def _last_status(store: Store, run: str) -> RunStatus | None:
@@ -212,6 +226,12 @@ def known_word(words: Any, text: str, store: Store) -> Any:
             f"{store.path} says {text!r:.60} where one of {', '.join(words)} stands, which no "
             f"nbdurable writes; it was left as it is: restore it from a copy, or move it away"
         ) from error
+
+
+def _is_redone(store: Store, run: str, index: ReplayIndex) -> bool:
+    """Tell whether an outcome of a run was taken out after its last execution."""
+    last = last_execution(store, run) if index.redone else 0
+    return any(one.execution >= last for one in index.redone.values())
 
 
 def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
@@ -352,7 +372,7 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         if has_value((call, version)):
             continue
         past = index.attempts.setdefault((call, version), PastAttempts())
-        past.last = max(past.last, attempt)
+        past.last, past.execution = max(past.last, attempt), max(past.execution, execution)
         past.concluded = concluded
         past.unsaved = ending == NOT_SAVED
         past.failed = 0 if concluded else past.failed + (ending == "error")
@@ -370,7 +390,7 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
             continue
         past = index.attempts.setdefault((call, version), PastAttempts())
         past.last = max(past.last, attempt)
-        past.started, past.execution = started, execution
+        past.started, past.execution = started, max(past.execution, execution)
         in_flight = (call, version, attempt, execution) not in ended
         if (save := index.saves.get(call)) is not None and save.execution >= execution:
             continue  # it had got on with its work: it is not what kills the kernel
