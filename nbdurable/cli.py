@@ -198,6 +198,19 @@ def redo_command(name: str, labels: tuple[str, ...], errors: bool, store: str | 
     tell(amending.redo(name, labels, errors=errors, store=place, say=tell))
 
 
+@_command("rename", "Give a run, or a step, another name.")
+@click.argument("old")
+@click.argument("new")
+@_store_option
+def rename_command(old: str, new: str, store: str | None) -> None:
+    """Give the run, or the step, called OLD the name NEW: its outcomes are found under that.
+
+    For a cell or a function that was renamed. Nothing is renamed onto a name that is
+    taken.
+    """
+    _teller(Console(highlight=False))(amending.rename(old, new, reports.store_at(store)))
+
+
 @_command("gc", "Take out what a store no longer needs.")
 @_store_option
 @click.option("--older-than", metavar="AGE", help="Only what is older: 90, 30m, 12h, 7d.")

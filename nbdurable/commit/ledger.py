@@ -18,7 +18,7 @@ from nbdurable.codec.outcomes import encode_error
 from nbdurable.codec.signing import sign
 from nbdurable.codec.versions import as_text, packages_of
 from nbdurable.errors import StepCancelledError
-from nbdurable.handles.call_identity import NAME_MARK
+from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, body_of
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
@@ -275,6 +275,7 @@ class Ledger:
             self._codes.add(code.digest)
             for part, digest in code.parts:
                 batch.add("codes", (code.digest, part, digest))
+            batch.add("codes", (code.digest, BODY_PART, body_of(work.function)))
         if work.called and (code.digest, work.called) not in self._called:
             self._called.add((code.digest, work.called))
             batch.add("codes", (code.digest, NAME_MARK + work.called, b""))

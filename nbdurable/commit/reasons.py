@@ -17,6 +17,7 @@ from nbdurable.steps.attempts import arguments_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from nbdurable.fingerprint import Print
     from nbdurable.records import Checkpoint
     from nbdurable.store import Group, Identity, Opened
 
@@ -177,6 +178,22 @@ class Reasons:
             self._left[group] = found, rest
             return found
 
+    def newest_of(self, handle: StepHandle[Any]) -> Iterator[Checkpoint]:
+        """Yield the last outcome of each call of this step's name, one at a time."""
+        return self._newest(_group(handle))
+
+    def count_of(self, handle: StepHandle[Any], code: bytes) -> int:
+        """Return how many calls of this step's name have an outcome of that code last."""
+        return sum(found.code == code for found in self.newest_of(handle))
+
+    def code_difference(self, now: Print | None, code: bytes) -> str:
+        """Name what differs between an earlier code and that of a step; None is a `version=`."""
+        if now is None:
+            return "version="
+        parts = self._index.code_parts.get(code, {})
+        before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
+        return _differing(before, dict(now.parts))
+
     def _code_changed(self, handle: StepHandle[Any], older: Checkpoint) -> str:
         """Name what changed in the code; once for each name, say how many outcomes that touches."""
         assert handle.version is not None
@@ -186,13 +203,9 @@ class Reasons:
             changed = self._changed.get(key)
             if changed is not None:
                 return changed
-            if handle.work is None or handle.work.code is None:
-                changed = "version="
-            else:
-                parts = self._index.code_parts.get(older.code, {})
-                before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
-                changed = _differing(before, dict(handle.work.code.parts))
-            self._changed[key] = changed
+            changed = self._changed[key] = self.code_difference(
+                None if handle.work is None else handle.work.code, older.code
+            )
         count = sum(found.code != handle.version.code for found in self._newest(group))
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
         self._news.say(

@@ -18,6 +18,7 @@ from nbdurable.interrupts import uninterrupted
 from nbdurable.records import Kind, Version, digest_of
 
 if TYPE_CHECKING:
+    from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
     from nbdurable.fingerprint import Fingerprinter
     from nbdurable.handles.handle import Handle, StepHandle
@@ -40,6 +41,7 @@ class Dataflow:
         *,
         received: Received,
         cancellation: Cancellation,
+        acceptance: Acceptance,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -47,6 +49,7 @@ class Dataflow:
         self._bodies = bodies
         self._received = received
         self._cancellation = cancellation
+        self._acceptance = acceptance
         self._versions: dict[bytes, Version] = {}
         self._receiving = Threads(1, "nbdurable-receive")
 
@@ -117,6 +120,7 @@ class Dataflow:
         try:
             handle.version = self.version(handle.code, handle.upstream)
             found = self._index.checkpoints.get(handle.pair)
+            found = found or self._acceptance.of(handle, work.function, work.code)
             if found is not None:
                 self._index.verify(found)
                 if found.cause:

@@ -21,7 +21,7 @@ from nbdurable.executors.loops import Coroutines, LoopThread, call_in
 from nbdurable.executors.threads import Threads
 from nbdurable.handles import scope
 from nbdurable.handles.handle import StepHandle
-from nbdurable.interrupts import uninterrupted
+from nbdurable.interrupts import SuspendedError, uninterrupted
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import (
     Ending,
@@ -37,6 +37,7 @@ from nbdurable.steps.attempts import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.entries import Passed
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
@@ -82,6 +83,7 @@ class Bodies:
         delivery: Delivery,
         escaped: Escaped,
         current: Current,
+        acceptance: Acceptance,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -97,6 +99,7 @@ class Bodies:
         self._delivery = delivery
         self._escaped = escaped
         self._current = current
+        self._acceptance = acceptance
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -150,8 +153,13 @@ class Bodies:
                 return
             handle.started = True
             handle.deferred = False
+            handle.stand_for_itself()
             leftover = self._usable(self._leftovers.pop(handle.pair, None))
-        self._recall(handle)
+        try:
+            self._recall(handle)
+        except SuspendedError as error:
+            self._ledger.break_off(handle, error)
+            return
         if leftover is None:
             if not self.given_up(handle):
                 self._dispatch(handle)
@@ -194,6 +202,7 @@ class Bodies:
         work = handle.work
         assert work is not None
         handle.started = True
+        handle.stand_for_itself()
         self._recall(handle)
         if self.given_up(handle):
             return
@@ -269,6 +278,7 @@ class Bodies:
             handle.last_attempt = past.last
             handle.failed_attempts = past.failed
         handle.why = self._reasons.why(handle)
+        self._acceptance.confirm(handle)
 
     def _open(self, handle: StepHandle[Any]) -> Running:
         self._escaped.take_out_below(handle)

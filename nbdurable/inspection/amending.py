@@ -13,6 +13,7 @@ from nbdurable import store as stores
 from nbdurable.api.configuration import clock, default_store
 from nbdurable.api.open_stores import executed_at, leftovers_of, reading, undisturbed
 from nbdurable.errors import StoreError, UsageError
+from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, is_called
 from nbdurable.labels import duration
 from nbdurable.store import LOCK_WAIT_SECONDS
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from nbdurable.store import Redo
+    from nbdurable.store import Redo, Store
 
 
 def redo(
@@ -83,6 +84,65 @@ def redo(
         say(redo_told(name, found))
         stores.redo(opened, found, clock().time())
     return f"{name}: run its cell again to make them anew"
+
+
+def rename(old: str, new: str, store: str | Path | None = None) -> str:
+    """Give a run, or a step, another name; its outcomes are found under that from then on.
+
+    Where a run is called `old`, the run is meant; else the step, in every run that has
+    outcomes of it.
+
+    Raises:
+        UsageError: Nothing is called `old`, or something is called `new`; or a run that it
+            concerns is being executed.
+        StoreError: There is no store, or it can't be written; then nothing has changed.
+    """
+    place = stores.place_of(store or default_store())
+    if new != new.strip() or not new or not new.isprintable() or old == new:
+        raise UsageError(f"rename {old} {new!r}: give another name, one that prints in one line")
+    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
+        if opened is None:
+            raise StoreError(f"there is no store at {place} yet")
+        running = executed_at(place)
+        names = {one.name for one in stores.summaries(opened)}
+        if old in names:
+            if new in names:
+                raise UsageError(f"rename {old} {new}: another run is called {new}")
+            if old in running:
+                raise UsageError(f"rename {old} {new}: {old} is running: wait until it has ended")
+            stores.rename_run(opened, old, new)
+            return f"the run {old} is called {new} now: name its cell so, `%%durable {new}`"
+        return _rename_step(opened, old, new, names, running)
+
+
+def _rename_step(opened: Store, old: str, new: str, names: set[str], running: Sequence[str]) -> str:
+    found = stores.runs_of_step(opened, old)
+    if not found:
+        raise UsageError(f"rename {old} {new}: no run or step is called {old}{instead(old, names)}")
+    if busy := [name for name in found.values() if name in running]:
+        raise UsageError(f"rename {old} {new}: {busy[0]} is running: wait until it has ended")
+    runs: dict[str, list[str]] = {}
+    for run, name in found.items():
+        parts = stores.parts_of_codes(opened, stores.codes_of_step(opened, run, old))
+        called = {part.removeprefix(NAME_MARK) for one in parts.values() for part in one}
+        qualified = [one for one in sorted(called) if is_called(one, old)]
+        runs[run] = list(dict.fromkeys([*qualified, *stores.renamed_to(opened, run, old)]))
+        if not runs[run]:
+            raise UsageError(
+                f"rename {old} {new}: {old} was defined inside a function, or has no code of its "
+                f"own: its calls can't be found under another name"
+            )
+        other = stores.parts_of_codes(opened, stores.codes_of_step(opened, run, new))
+        mine = {one.get(BODY_PART) for one in parts.values()}
+        taken = any(one.get(BODY_PART) not in mine for one in other.values())
+        if taken or (not other and stores.codes_of_step(opened, run, new)):
+            raise UsageError(
+                f"rename {old} {new}: {name} has outcomes of another step called {new}; nothing "
+                f"was changed"
+            )
+    count = stores.rename_step(opened, runs, old, new, now=clock().time())
+    where = ", ".join(dict.fromkeys(found.values()))
+    return f"{where}: {new} has the {counted(count, 'outcome')} of {old} now"
 
 
 class Wanted:

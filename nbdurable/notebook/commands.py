@@ -209,6 +209,23 @@ def _redo(
     return None
 
 
+@_command(
+    "rename",
+    click.argument("old", required=False, metavar="OLD"),
+    click.argument("new", required=False, metavar="NEW"),
+)
+def _rename(_shell: InteractiveShell, old: str | None, new: str | None) -> object:
+    """Give a run, or a step, another name: its outcomes are found under NEW.
+
+    For a cell or a function that was renamed. Nothing is renamed onto a name that is
+    taken.
+    """
+    if not old or not new:
+        raise UsageError("%durable rename OLD NEW: the name of a run or a step, and its new one")
+    print(amending.rename(old, new))  # noqa: T201 - the answer
+    return None
+
+
 @_command("adopt", click.argument("notebook", required=False, metavar="NOTEBOOK"))
 def _adopt(_shell: InteractiveShell, notebook: str | None) -> object:
     """Take the checkpoints that this notebook had as NOTEBOOK.
@@ -371,7 +388,7 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
     match command.name:
         case "steps" | "why" | "redo" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
             return dict.fromkeys(_called(row) for row in questions.steps(words[0]))
-        case "steps" | "why" | "restart" | "redo" if not words:
+        case "steps" | "why" | "restart" | "redo" | "rename" if not words:
             return _names(_LOOK_SECONDS)
         case "adopt" if not words:
             return maintenance.earlier_names()

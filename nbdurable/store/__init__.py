@@ -20,6 +20,7 @@ from .amendments import (
     replace_progress,
     replace_save,
     settle_acceptances,
+    unasked_of,
     verify_amendment,
 )
 from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
@@ -45,6 +46,14 @@ if TYPE_CHECKING:
     from .keys import key_path
     from .named import mentions
     from .parquet import write_parquet
+    from .renaming import (
+        codes_of_step,
+        parts_of_codes,
+        rename_run,
+        rename_step,
+        renamed_to,
+        runs_of_step,
+    )
     from .retaken import Redo, plan_redo, redo
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
@@ -75,6 +84,7 @@ __all__ = [
     "begin_execution",
     "check",
     "checkpoint_message",
+    "codes_of_step",
     "compact",
     "conclude",
     "correct_whys",
@@ -91,6 +101,7 @@ __all__ = [
     "outcome_of",
     "pack",
     "pack_used",
+    "parts_of_codes",
     "past_of",
     "place_of",
     "plan_redo",
@@ -98,9 +109,13 @@ __all__ = [
     "redo",
     "remove",
     "remove_files",
+    "rename_run",
+    "rename_step",
+    "renamed_to",
     "replace_progress",
     "replace_save",
     "restart",
+    "runs_of_step",
     "same_set",
     "settle_acceptances",
     "spare_files",
@@ -108,13 +123,16 @@ __all__ = [
     "survey",
     "take_out",
     "trust_store",
+    "unasked_of",
     "undo",
     "unsee",
     "verify_amendment",
     "write_parquet",
 ]
 
-_LAZY = {"Redo": "retaken", "plan_redo": "retaken", "redo": "retaken",
+_LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run": "renaming",
+         "rename_step": "renaming", "renamed_to": "renaming", "runs_of_step": "renaming",
+         "Redo": "retaken", "plan_redo": "retaken", "redo": "retaken",
          "Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect", "forked_sentence": "database",
          "spare_files": "collect", "hand_over": "adopt", "Store": "database",

@@ -13,12 +13,15 @@ from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import Accepted, Redone, Renamed, Save
 
+from .index import unpack_used
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .database import Store
     from .index import ReplayIndex
     from .journal import Batch
+    from .packed import Identity
 
 Amendment = Save | Redone | Accepted | Renamed
 A = TypeVar("A", Save, Redone, Accepted, Renamed)
@@ -106,6 +109,17 @@ def settle_acceptances(batch: Batch, run: str, before: int, execution: int) -> N
         "WHERE run = ? AND settled = 0 AND execution < ?",
         [execution, run, before],
     )
+
+
+def unasked_of(store: Store, run: str) -> frozenset[Identity]:
+    """Return the outcomes that the last finished execution of a run did not ask for."""
+    found = store.rows(
+        "SELECT x.reused FROM nbdurable.execution_log e "
+        "JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? AND x.status = 'finished' ORDER BY e.id DESC LIMIT 1",
+        [run],
+    )
+    return unpack_used(found[0][0])[1] if found else frozenset()
 
 
 def load_amendments(store: Store, run: str, index: ReplayIndex) -> None:
