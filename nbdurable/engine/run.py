@@ -46,6 +46,7 @@ from .current import Current
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .escaped import Escaped
+from .pinned import Pinned
 from .results import Received
 from .scheduler import Bodies
 from .timers import Timers
@@ -85,6 +86,7 @@ class Run:
         self._store = store
         self._index = opened.index
         self._prints = Fingerprinter(strict=settings.strict)
+        self._pinned = Pinned(self._prints.places)
         self._live: dict[bytes, StepHandle[Any]] = {}
         self._limits: dict[StepOptions, Limit] = {}
         self._news = News(observers, clock)
@@ -273,6 +275,8 @@ class Run:
         code = None
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore)
+            if self.settings.pin_packages:
+                code = self._pinned.code(function, code)
         inputs = self._inputs(function, arguments, keywords, options, held)
         code_digest = code.digest if code is not None else digest_of_version(options.version)
         called = self._prints.called(function, options)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
+from nbdurable.fingerprint.packages import packages_used
+from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.prints import Held, Note, Print
 from nbdurable.fingerprint.texts import still_defined
 
-__all__ = ["Fingerprinter", "Held", "Note", "Print", "contains", "still_defined"]
+__all__ = [
+    "Fingerprinter",
+    "Held",
+    "Note",
+    "Places",
+    "Print",
+    "contains",
+    "packages_used",
+    "still_defined",
+]
