@@ -16,7 +16,16 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from nbdurable.fingerprint import still_defined
-from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, body_of, is_called, short_name
+from nbdurable.handles.call_identity import (
+    BODY_PART,
+    NAME_MARK,
+    body_of,
+    call_id,
+    call_renamed,
+    former_call,
+    is_called,
+    short_name,
+)
 from nbdurable.interrupts import SuspendedError
 from nbdurable.labels import duration
 from nbdurable.records import Accepted, Kind, Version, Why, digest_of
@@ -164,6 +173,37 @@ class Acceptance:
         return self._lost_codes
 
     # --- names --------------------------------------------------------------------
+
+    def former(  # noqa: PLR0917 - what a call is made of
+        self, namespace: bytes, name: str, called: str, inputs: bytes, count: int, code: bytes
+    ) -> bytes | None:
+        """Return the identity that an unknown call has in the store under an earlier name."""
+        index, found = self._index, None
+        if code in index.code_parts:
+            found = former_call(index, namespace, called, inputs, count, code)
+        if found is None and index.renamed:
+            found = call_renamed(index, namespace, called, inputs, count)
+        if found is None and "#" in called and (self._keep or self._known):
+            found = self._inner_call(namespace, name, called, inputs, count, code)
+        return found
+
+    def _inner_call(  # noqa: PLR0917 - likewise
+        self, namespace: bytes, name: str, called: str, inputs: bytes, count: int, code: bytes
+    ) -> bytes | None:
+        """Return the call of an inner function, whose own code belongs to it, with other code."""
+        where, _, captured = called.split("#")
+        for before in self._index.code_parts:
+            if not self._keep and (CODE, name, before, code) not in self._known:
+                continue
+            for other in self._names_of(before):
+                parts = other.split("#")
+                if other == called or (parts[0], parts[-1]) != (where, captured):
+                    continue
+                identity = call_id(namespace, other, inputs, count)
+                newest = self._index.checkpoints.newest(identity)
+                if newest is not None and newest.kind is not Kind.ERROR:
+                    return identity
+        return None
 
     def _is_renamed(
         self, handle: StepHandle[Any], function: Any, now: Print | None, code: bytes

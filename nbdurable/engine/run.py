@@ -22,13 +22,7 @@ from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
-from nbdurable.handles.call_identity import (
-    call_id,
-    call_renamed,
-    digest_of_version,
-    former_call,
-    received_as,
-)
+from nbdurable.handles.call_identity import call_id, digest_of_version, received_as
 from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
@@ -359,11 +353,7 @@ class Run:
             where.occurrences[called, inputs] = (count + 1, strand)
             identity = call_id(where.namespace, called, inputs, count)
             if not self._index.checkpoints.knows(identity):
-                former = None
-                if code in self._index.code_parts:
-                    former = former_call(self._index, where.namespace, called, inputs, count, code)
-                if former is None and self._index.renamed:
-                    former = call_renamed(self._index, where.namespace, called, inputs, count)
+                former = self._acceptance.former(where.namespace, name, called, inputs, count, code)
                 identity = identity if former is None or former in self._live else former
             found = self._live.get(identity)
             if found is not None and not found.retracted:
