@@ -70,6 +70,7 @@ class Acceptance:
         self._counted: dict[object, tuple[int, float, str]] = {}
         self._lost_codes: dict[bytes, list[bytes]] | None = None
         self._looked: set[tuple[Group, bytes]] = set()
+        self._names: dict[bytes, list[str]] | None = None
 
     # --- what counts as made by other code ------------------------------------------
 
@@ -240,19 +241,26 @@ class Acceptance:
             return None
         self._looked.add(key)
         work = handle.work
-        for namespace, old in tuple(self._index.checkpoints.groups()):
-            if namespace != handle.call.namespace or work is None:
-                continue
+        for old in self._names_in().get(handle.call.namespace, ()):
+            namespace = handle.call.namespace
             newest = self._index.checkpoints.calls((namespace, old))
             found = [*filter(None, map(self._index.checkpoints.newest, newest))]
             for code in dict.fromkeys(one.code for one in found):
                 names = [name for name in self._names_of(code) if is_called(name, old)]
                 if not names or any(map(still_defined, names)):
                     continue
-                if self._same_body(handle, work.function, work.code, code):
+                if work is not None and self._same_body(handle, work.function, work.code, code):
                     seconds = [one.seconds for one in found if one.code == code]
                     return old, len(seconds), sum(seconds)
         return None
+
+    def _names_in(self) -> dict[bytes, list[str]]:
+        """Return the names of the steps with outcomes, by the namespace of their calls."""
+        if self._names is None:
+            self._names = {}
+            for namespace, name in tuple(self._index.checkpoints.groups()):
+                self._names.setdefault(namespace, []).append(name)
+        return self._names
 
     # --- what would run again -----------------------------------------------------
 
