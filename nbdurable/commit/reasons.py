@@ -206,7 +206,7 @@ class Reasons:
             changed = self._changed[key] = self.code_difference(
                 None if handle.work is None else handle.work.code, older.code
             )
-        count = sum(found.code != handle.version.code for found in self._newest(group))
+        count = self.count_of(handle, older.code)
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
         self._news.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "

@@ -21,6 +21,7 @@ from nbdurable import (
 )
 from nbdurable.events import StepProgressed
 from nbdurable.inspection import history, queries
+from nbdurable.labels import share
 from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
 from nbdurable.view.notice import Notice
@@ -325,6 +326,8 @@ def test_progress_is_throttled_shown_and_reset(tmp_path):
     def observe(event):
         view.apply(event)
         if isinstance(event, StepProgressed):
+            facts = active.control.detail(0)["facts"]
+            assert ("Progress", share(event.done, event.total), False) in facts
             events.append((event.done, event.total))
             shown.append(reached(view.steps[0]))
 
@@ -340,7 +343,8 @@ def test_progress_is_throttled_shown_and_reset(tmp_path):
             looped.set()
             raise OSError("again")
 
-    with clock_of_runs(clock), workflow("w", store=tmp_path / "s.duckdb", observers=(observe,)):
+    active = workflow("w", store=tmp_path / "s.duckdb", observers=(observe,))
+    with clock_of_runs(clock), active:
         handle = count.go()
         assert looped.wait(10)
         clock.wait_for_timers(3)  # of the start, of the progress, and before the next attempt

@@ -77,6 +77,7 @@ def test_header_gives_name(line, name):
         ("quotes --nwe", "did you mean --new?"),
         ("quotes --maxage 3", "did you mean --max-age?"),
         ("quotes --zzz", "it has --keep --limit"),
+        ("quotes --executor dask", "has no option --executor"),
         ("quotes --new=1", "--new takes no value"),
         ("quotes --limit", "--limit needs a value"),
         ("quotes --limit --new", "--limit needs a value"),
