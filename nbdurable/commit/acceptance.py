@@ -53,6 +53,8 @@ class Acceptance:
         keep: bool, confirm: int | None,
     ) -> None:  # fmt: skip
         self.suspended: SuspendedError | None = None
+        self.stopped: set[int] = set()
+        """The steps whose bodies were refused something because of it, by their places"""
         self._store = store
         self._index = opened.index
         self._run = opened.run
@@ -263,6 +265,17 @@ class Acceptance:
         return self._names
 
     # --- what would run again -----------------------------------------------------
+
+    def refuse_suspended(self, parent: int | None) -> None:
+        """Raise the suspension, if there is one, in the cell's code or in a step's body.
+
+        Raises:
+            SuspendedError: The execution is suspended.
+        """
+        if self.suspended is not None:
+            if parent is not None:
+                self.stopped.add(parent)
+            raise self.suspended
 
     def confirm(self, handle: StepHandle[Any]) -> None:
         """Count a step that is about to run among the saved outcomes that run again.

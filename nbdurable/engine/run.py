@@ -190,7 +190,7 @@ class Run:
         if not handle.durable:
             with uninterrupted():
                 self._bodies.launch(handle)
-            self._refuse_suspended()
+            self._acceptance.refuse_suspended(handle.parent)
 
     def map(
         self,
@@ -379,13 +379,9 @@ class Run:
         """Tell whether this is a forked child, and the run its parent's."""
         return self._store.is_of_parent()
 
-    def _refuse_suspended(self) -> None:
-        if self._acceptance.suspended is not None:
-            raise self._acceptance.suspended
-
     def _refuse_ended(self, where: Scope, what: str) -> None:
         self._store.refuse_fork()
-        self._refuse_suspended()
+        self._acceptance.refuse_suspended(where.parent)
         if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
         if not where.live or self._is_cancelled(where):
@@ -618,7 +614,7 @@ class Run:
                 rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     self._waiting.wait(handle, rest)
-                self._refuse_suspended()
+                self._acceptance.refuse_suspended(None)
             except BaseException as late:
                 self._end(late)
                 raise
@@ -632,7 +628,7 @@ class Run:
                 rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     await self._waiting.wait_async(handle, rest)
-                self._refuse_suspended()
+                self._acceptance.refuse_suspended(None)
             except BaseException as late:
                 self._end(late)
                 raise

@@ -243,9 +243,8 @@ class Bodies:
         """
         ending = running.ending
         assert ending is not None
-        if ending.interrupt:
-            assert ending.error is not None
-            raise ending.error
+        if (error := self._stopped_by(handle, ending)) is not None:
+            raise error
         passed = self._escaped.passed_on(handle, ending.raised or ending.error)
         wait = self._retry_wait(handle, ending, passed)
         if wait is None:
@@ -438,9 +437,8 @@ class Bodies:
             self._ledger.break_off(handle, error)
 
     def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
-        if ending.interrupt:
-            assert ending.error is not None
-            self._ledger.break_off(handle, ending.error)
+        if (error := self._stopped_by(handle, ending)) is not None:
+            self._ledger.break_off(handle, error)
             return
         passed = self._escaped.passed_on(handle, ending.raised or ending.error)
         wait = self._retry_wait(handle, ending, passed)
@@ -449,6 +447,19 @@ class Bodies:
             return
         then = functools.partial(self._go_on_after, handle, wait)
         self._attempt_failed(handle, running, ending, wait, passed=passed, then=then)
+
+    def _stopped_by(self, handle: StepHandle[Any], ending: Ending) -> BaseException | None:
+        """Return what keeps an ending from being an outcome; None if nothing does.
+
+        That is an interrupt, or the suspension of the run, which a body may have caught that
+        asked for steps of its own.
+        """
+        if ending.interrupt:
+            return ending.error
+        stopped = self._acceptance.stopped
+        if handle.place in stopped or handle.place in self._escaped.children:
+            return self._acceptance.suspended
+        return None
 
     def _retry_wait(
         self, handle: StepHandle[Any], ending: Ending, passed: list[StepHandle[Any]]

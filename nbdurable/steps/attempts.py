@@ -33,7 +33,7 @@ from nbdurable.errors import (
 )
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.fingerprint import Print, contains
-from nbdurable.interrupts import SuspendedError, arrived, may_be_from_outside
+from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
@@ -240,7 +240,7 @@ def _raised(work: Work, error: BaseException, *, interrupt: bool) -> Ending:
 
     The engine's own cancellation needs no mention: such an attempt has been fenced.
     """
-    if interrupt or isinstance(error, StoreError | SuspendedError):
+    if interrupt or isinstance(error, StoreError):
         return Ending(Kind.ERROR, error=error, interrupt=True, unsaved="interrupted")
     if isinstance(error, asyncio.CancelledError):
         # As itself it would cancel the task of whoever asks for this outcome.

@@ -274,17 +274,30 @@ def test_what_outside_a_step_and_what_cannot_be_pickled_get(tmp_path):
     assert said == [(EncodeError, 0), (UsageError, 0)]
 
 
-@pytest.mark.parametrize("how", ["timeout", "race", "async timeout"])
+_MAY_BE_PICKLED = threading.Event()
+
+
+class _Slow:
+    """Is pickled once it may be."""
+
+    def __reduce__(self):
+        _MAY_BE_PICKLED.wait(10)
+        return int, ()
+
+
+@pytest.mark.parametrize("how", ["timeout", "race", "async timeout", "while it is pickled"])
 def test_an_attempt_that_was_let_go_saves_nothing(tmp_path, how):
     """After its end it belongs to nobody: `save` raises, and the store holds no save of it."""
     place, over, said = tmp_path / "s.duckdb", threading.Event(), []
     tried = threading.Event()
+    _MAY_BE_PICKLED.clear()
 
     def late():
         me = current_step()
-        over.wait(10)
+        if how != "while it is pickled":
+            over.wait(10)
         try:
-            me.save("late")
+            me.save("late" if how != "while it is pickled" else _Slow())
         except NotInRunError as error:
             said.append(str(error))
         tried.set()
@@ -304,13 +317,14 @@ def test_an_attempt_that_was_let_go_saves_nothing(tmp_path, how):
         if how == "race":
             slow = step(late, name="late", version=1).go()
             race(slow, go(lambda: 1)).result()
-        elif how == "timeout":
+        elif how != "async timeout":
             with pytest.raises(StepTimeoutError):
                 step(late, name="late", version=1, timeout=0.05).go().result()
         else:
             slow = step(late_async, name="late", version=1).go()
             race(slow, go(lambda: 1)).result()
         over.set()
+        _MAY_BE_PICKLED.set()
         assert tried.wait(10)
     assert len(said) == 1
     store = Store.open(place)

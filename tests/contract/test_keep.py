@@ -224,26 +224,27 @@ def test_confirm_and_keep_go_together(cell):
     assert cell.bodies() == 4
 
 
-def test_a_body_does_not_keep_the_suspension_as_its_outcome(cell):
-    """It passes through a sub-workflow, and through code that catches everything."""
+@pytest.mark.parametrize("call", ["outer()", "outer.go().result()"])
+@pytest.mark.parametrize("caught", ["BaseException", "KeyError"])
+def test_a_body_does_not_keep_the_suspension_as_its_outcome(cell, call, caught):
+    """It ends no sub-workflow, whether that lets it escape or catches everything."""
     outer = (
-        "\n@nbdurable.step\ndef outer():\n"
-        "    try:\n        return work(1)\n    except Exception:\n        return 'caught'\n"
+        "@nbdurable.step(version=1)\ndef outer():\n"
+        f"    try:\n        return work(1)\n    except {caught}:\n        return 'caught'\n"
+        f"def use():\n    return {call}\n"
     )
 
-    def use(text):
-        notebook = Notebook(probe=cell.probe)
-        notebook.run(text + outer)
-        with nbdurable.workflow("w", store=cell.place):
-            return notebook["outer"]()
+    def use(work):
+        return work.__wrapped__.__globals__["use"]()
 
-    assert use(WORK) == 10
+    assert cell.run(WORK + outer, use) == 10
+    amending.redo("w", ["outer"], store=cell.place)
     configure(confirm=0)
     with pytest.raises(UsageError, match="is suspended before"):
-        use(MENDED)
-    assert cell.rows("SELECT count(*) FROM nbdurable.checkpoints WHERE kind = 'error'") == [(0,)]
+        cell.run(MENDED + outer, use)
+    assert cell.rows("SELECT count(*) FROM nbdurable.checkpoints WHERE name = 'outer'") == [(0,)]
     configure(confirm=None)
-    assert use(MENDED) == 10
+    assert cell.run(MENDED + outer, use) == 10
 
 
 def test_bad_values_get_one_line():
