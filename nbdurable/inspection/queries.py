@@ -56,10 +56,11 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
         "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
         "ORDER BY created DESC",
     )
-    reached = {one.name: one.progress for one in reversed(runs(store))} if rows else {}
+    newest = {one.name: one for one in reversed(runs(store))} if rows else {}
     for row in rows:
-        if (progress := reached.get(str(row["workflow"]))) and row["status"] != "finished":
-            row["status"] = f"{row['status']} at {progress}"
+        if (one := newest.get(str(row["workflow"]))) is not None and one.executions:
+            unfinished = one.progress and one.status is not RunStatus.FINISHED
+            row["status"] = f"{one.status} at {one.progress}" if unfinished else str(one.status)
     return rows
 
 

@@ -140,12 +140,16 @@ def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
         GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
         """
     )
-    reached = progress_of_runs(store)
+    reached, redone = progress_of_runs(store), _redone_runs(store)
     found = [
         RunSummary(
             id=run,
             name=called,
-            status=known_word(RunStatus, status, store) if executions else RunStatus.INTERRUPTED,
+            status=(
+                _status(status, store, redone=run in redone)
+                if executions
+                else RunStatus.INTERRUPTED
+            ),
             created=created,
             executions=executions,
             last_started=started or created,
@@ -157,6 +161,21 @@ def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
         for run, called, created, executions, started, ended, status, saved, in_flight in rows
     ]
     return [summary for summary in found if name is None or summary.name == name]
+
+
+def _status(text: str, store: Store, *, redone: bool) -> RunStatus:
+    """Return what became of a run; one that lacks what was taken out of it is not finished."""
+    status: RunStatus = known_word(RunStatus, text, store)
+    return RunStatus.INTERRUPTED if redone and status is not RunStatus.DIED else status
+
+
+def _redone_runs(store: Store) -> set[str]:
+    """Return the runs of which something was taken out after their last execution."""
+    rows = store.rows(
+        "SELECT r.run FROM nbdurable.redos r JOIN nbdurable.execution_log e ON e.run = r.run "
+        "GROUP BY r.run HAVING max(r.execution) >= max(e.id)"
+    )
+    return {run for (run,) in rows}
 
 
 def progress_of_runs(store: Store) -> dict[str, str]:

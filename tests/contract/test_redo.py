@@ -288,11 +288,15 @@ def test_a_redone_sleep_is_slept_again(tmp_path):
 
 
 def test_a_redone_run_is_not_finished(bench):
-    """`--new` in the cell resumes it; it does not begin another run."""
+    """It is told as unfinished; `--new` in the cell resumes it, and begins no other run."""
     bench.run(squares)
+    assert queries.unfinished(bench.store) == []
     redo(bench, "square(1)")
+    assert [one.name for one in queries.unfinished(bench.store)] == ["program"]
+    assert queries.status(bench.store)[0]["status"] == "interrupted"
     bench.run(squares, new=True)
     assert sum(bench.effects().values()) == 5
+    assert queries.unfinished(bench.store) == []
 
 
 def test_what_cannot_be_redone_gets_one_line(bench, tmp_path):
