@@ -46,6 +46,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbdurable.api.configuration import configure
+from nbdurable.api.current import current_step
 from nbdurable.api.operations import after, as_completed, gather, race, select, sleep
 from nbdurable.api.recorded import now, rng, uuid4
 from nbdurable.api.step import go, step
@@ -96,6 +97,7 @@ __all__ = [
     "after",
     "as_completed",
     "configure",
+    "current_step",
     "gather",
     "go",
     "now",

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from nbdurable import __version__
 from nbdurable.api import open_stores
-from nbdurable.inspection import doctor, export, maintenance, reports
+from nbdurable.inspection import amending, doctor, export, maintenance, reports
 from nbdurable.inspection import queries as questions
 from nbdurable.notebook.header import parse_age
 from nbdurable.view import tables
@@ -180,6 +180,36 @@ def sql_command(query: str, store: str | None, as_json: bool) -> None:  # noqa: 
         query = sys.stdin.read()
     rows = questions.answer(query, reports.store_at(store))
     _print_rows(rows, as_json=as_json, empty="no rows")
+
+
+@_command("redo", "Take saved outcomes out, to be made again.")
+@click.argument("name")
+@click.argument("labels", nargs=-1, metavar="[LABEL]...")
+@click.option("--errors", is_flag=True, help="Only outcomes that are errors.")
+@_store_option
+def redo_command(name: str, labels: tuple[str, ...], errors: bool, store: str | None) -> None:  # noqa: FBT001
+    """Take saved outcomes of the run NAME out: its next pass makes them again.
+
+    LABEL is a step's name or label; without one all are meant. What hung on them goes
+    with them: decisions that they won or lost, cancellations, the bodies that started
+    them. The steps that a body started replay, unless they are named too.
+    """
+    tell = _teller(Console(highlight=False))
+    place = reports.store_at(store)
+    tell(amending.redo(name, labels, errors=errors, store=place, say=tell))
+
+
+@_command("rename", "Give a run, or a step, another name.")
+@click.argument("old")
+@click.argument("new")
+@_store_option
+def rename_command(old: str, new: str, store: str | None) -> None:
+    """Give the run, or the step, called OLD the name NEW: its outcomes are found under that.
+
+    For a cell or a function that was renamed. Nothing is renamed onto a name that is
+    taken.
+    """
+    _teller(Console(highlight=False))(amending.rename(old, new, reports.store_at(store)))
 
 
 @_command("gc", "Take out what a store no longer needs.")

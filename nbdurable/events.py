@@ -82,6 +82,16 @@ class AttemptStarted:
 
 
 @dataclass(slots=True)
+class StepProgressed:
+    """A body said how far it is: ``done`` of ``total``, which is 0 where it said none."""
+
+    step: int
+    done: float
+    total: float
+    at: float
+
+
+@dataclass(slots=True)
 class AttemptFailed:
     """An attempt raised and the policy grants another after ``wait`` seconds."""
 
@@ -152,6 +162,7 @@ Event = (
     | StepReplayed
     | StepDeferred
     | AttemptStarted
+    | StepProgressed
     | AttemptFailed
     | StepFinished
     | Decided

@@ -12,12 +12,18 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from .errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
 STEP_TASK: Final = "nbdurable.step"
 """Begins the name of an async step's task, whose coroutine keeps KeyboardInterrupt to itself."""
+
+
+class SuspendedError(UsageError):
+    """An execution stops here until its user has decided; no outcome, whoever's code it ends."""
 
 
 class _Guard:

@@ -176,6 +176,16 @@ def duration(seconds: float) -> str:
 _UNITS: Final = ((86_400 * 2, 86_400, "days"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
 
 
+def share(done: float, total: float) -> str:
+    """Write how far something is, as ``37 of 90``; a total of 0 is not known."""
+    said = _number(done)
+    return f"{said} of {_number(total)}" if total else said
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}".rstrip("0")
+
+
 def ago(seconds: float) -> str:
     """Say how long ago something was, in one unit: ``26 h ago``."""
     for least, unit, word in _UNITS:

@@ -134,6 +134,77 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Save:
+    """What a step has saved of its work so far, for its next attempt.
+
+    ``state`` stands for the values that the call received and its ``version=``: with others
+    the save is not given back. ``code`` is that of the attempt that saved.
+    """
+
+    call: bytes
+    state: bytes
+    code: bytes
+    execution: int
+    attempt: int
+    name: str
+    label: str
+    saved: float
+    payload: bytes
+    pieces: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """That a call's outcome was taken out to be made again.
+
+    ``ordinal`` counts how often; ``execution`` is the run's last before that.
+    """
+
+    run: str
+    call: bytes
+    ordinal: int
+    execution: int
+    asked: float
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """That outcomes made with ``before`` count as made with ``after``: ``--keep`` said so.
+
+    ``kind`` says what the two are digests of; ``name`` is the step's; ``what`` names for a
+    person what differs between them. ``execution`` is the one that accepted it, ``settled``
+    the one that ended the telling of it, or 0.
+    """
+
+    run: str
+    kind: str
+    name: str
+    before: bytes
+    after: bytes
+    what: str
+    outcomes: int
+    execution: int
+    settled: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """That a step called ``new`` is the one that was called ``old``, by their qualified names.
+
+    ``new`` is short, for nobody knows the module of a step that has not run yet.
+    """
+
+    run: str
+    old: str
+    new: str
+    renamed: float
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The stored result of a select: the lowest number among its branches.
 
@@ -183,6 +254,8 @@ class RunSummary:
     last_ended: float | None
     saved: int
     in_flight: int
+    progress: str = ""
+    """How far the steps in flight said that they were, as ``37 of 90``"""
 
 
 # --- Events: what the run tells the view, in the order it happened -------------

@@ -21,6 +21,7 @@ from support.environments import ROOT, sealed
 
 import nbdurable
 from nbdurable import cli
+from nbdurable.api import open_stores
 from nbdurable.demo import story
 
 
@@ -281,3 +282,30 @@ def test_open_without_jupyterlab(place, found):
         "  python -m pip install 'nbdurable[lab]'",
         "  jupyter lab quickstart.ipynb",
     ]
+
+
+# --- What is made again, and other names ------------------------------------------------
+
+
+def test_redo_and_rename(place):
+    """The same as `%durable redo` and `rename`: lines on stdout, a mistake on stderr."""
+    store = str(place / "s.duckdb")
+
+    def double(number):
+        return 2 * number
+
+    with nbdurable.workflow("numbers", store=store):
+        nbdurable.step(double, version=1)(3)
+    open_stores.close_stores()
+    assert call("redo", "numbers", "dubble", "--store", store).stderr.splitlines() == [
+        "Error: redo numbers: it has no saved outcome of dubble: did you mean double?"
+    ]
+    done = call("redo", "numbers", "double(3)", "--store", store)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("redo numbers takes out 1 outcome of double, which took ")
+    assert second == "numbers: run its cell again to make them anew"
+    again = call("redo", "numbers", "--store", store)
+    assert (again.exit_code, again.stdout) == (1, "")
+    renamed = call("rename", "numbers", "doubles", "--store", store)
+    assert "the run numbers is called doubles now" in renamed.stdout
+    assert call("rename", "numbers", "x", "--store", store).exit_code == 1

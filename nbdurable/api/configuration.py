@@ -28,6 +28,8 @@ class Settings:
     limit: int | None = None
     verify: bool = False
     progress: bool | None = None
+    confirm: int | None = None
+    pin_packages: bool = False
 
 
 @dataclass(slots=True)
@@ -53,12 +55,16 @@ def configure(**settings: Any) -> None:
             run; ``verify``, read each large value and compare it with its checksum
             before it is replayed; ``progress``, True, show how each run stands
             wherever stderr goes, False, nowhere (by default, in notebooks and on
-            terminals; NBDURABLE_PROGRESS says 1 or 0). None sets a default back.
+            terminals; NBDURABLE_PROGRESS says 1 or 0); ``confirm``, a number: when more
+            saved outcomes than that would run again, the run is suspended before the
+            first of them starts, and says how to go on; ``pin_packages``, another
+            version of a package that a step's code uses makes it run again. None sets a
+            default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit", "verify", "progress")
+    known = ("store", "strict", "limit", "verify", "progress", "confirm", "pin_packages")
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -69,7 +75,9 @@ def configure(**settings: Any) -> None:
         if name == "store":
             check_store(value)
             settings[name] = None if value is None else stores.place_of(value)
-        if name in {"strict", "verify"}:
+        if name == "confirm":
+            check_confirm(value)
+        if name in {"strict", "verify", "pin_packages"}:
             if value not in {None, True, False}:
                 raise UsageError(f"configure({name}={value!r}): give True or False")
             settings[name] = bool(value)
@@ -172,6 +180,12 @@ def check_limit(value: Any) -> None:
     """Refuse what is no number of threads."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"limit={value!r}: give a whole number, 1 or more")
+
+
+def check_confirm(value: Any) -> None:
+    """Refuse what is no number of outcomes; None asks for nothing."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise UsageError(f"confirm={value!r}: give a whole number, 0 or more, or None")
 
 
 def check_progress(value: Any) -> None:

@@ -61,6 +61,7 @@ def workflow(
     strict: bool | None = None,
     limit: int | None = None,
     tee: bool = False,
+    keep: bool = False,
     progress: bool | None = None,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
@@ -75,6 +76,7 @@ def workflow(
         strict: Refuse what can't be compared or saved, instead of saying so.
         limit: How many sync steps run at once.
         tee: Show every step's output while it runs, in no order, instead of in program order.
+        keep: Accept saved outcomes whose code changed, as they are; what is accepted is said.
         progress: Show how the run stands, on stderr, wherever that goes; False, don't. By
             default a terminal shows it once the run lasts; see `configure`.
         observers: Called with each event, in any thread; must be quick and not raise.
@@ -102,6 +104,7 @@ def workflow(
         strict=strict,
         limit=limit,
         tee=tee,
+        keep=keep,
         progress=progress,
         observers=tuple(observers),
     )
@@ -126,6 +129,7 @@ class Workflow:
         strict: bool | None,
         limit: int | None,
         tee: bool,
+        keep: bool,
         progress: bool | None,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
@@ -141,6 +145,7 @@ class Workflow:
         self._strict = strict
         self._limit = limit
         self._tee = tee
+        self._keep = keep
         self._progress = progress
         self._observers = observers
         self._run: Run | None = None
@@ -220,6 +225,9 @@ class Workflow:
                     asynchronous,
                     self._tee,
                     settings().verify,
+                    self._keep,
+                    settings().confirm,
+                    settings().pin_packages,
                 ),
                 clock=clock(),
                 observers=observers,
@@ -301,6 +309,7 @@ class Workflow:
             strict=self._strict,
             limit=self._limit,
             tee=self._tee,
+            keep=self._keep,
             progress=self._progress,
             observers=self._observers,
         )

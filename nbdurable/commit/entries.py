@@ -7,27 +7,35 @@ lock; what it makes durable is shown in `committed`, never before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.handles.combinators import Combinator
 from nbdurable.labels import printable
 from nbdurable.records import Kind
-from nbdurable.store import NOT_SAVED, take_out
+from nbdurable.store import NOT_SAVED, replace_progress, replace_save, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nbdurable.errors import DurableError
     from nbdurable.handles.handle import Handle, StepHandle
-    from nbdurable.records import Checkpoint
+    from nbdurable.handles.scope import Scope
+    from nbdurable.records import Checkpoint, Save
     from nbdurable.steps.attempts import Ending, Running
-    from nbdurable.store import Batch
+    from nbdurable.store import Batch, ReplayIndex
 
     from .ledger import Ledger
 
 
 Passed = Callable[["Batch"], None]
 """Adds to a transaction that a body has not seen the errors that it let escape."""
+
+
+class Told(Protocol):
+    """How far an attempt has said that it is."""
+
+    done: float
+    total: float
 
 
 class _Outcomes:
@@ -255,6 +263,110 @@ class AttemptEnded:
     def failed(self, error: DurableError) -> None:
         """Raise the store's error where the step is waited for."""
         self._ledger.break_off(self._handle, error)
+
+
+class WorkSaved:
+    """What a body saves of its work, and with it how far it said that it is.
+
+    ``refused`` once its attempt belongs to nobody any more; ``error`` where it could not be
+    written.
+    """
+
+    def __init__(  # noqa: PLR0917 - what a save is made of
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        handle: StepHandle[Any],
+        running: Running,
+        save: Save,
+        where: Scope,
+        progress: tuple[float, float] | None,
+    ) -> None:
+        self.refused = False
+        self.error: DurableError | None = None
+        self._ledger = ledger
+        self._index = index
+        self._handle = handle
+        self._running = running
+        self._save = save
+        self._where = where
+        self._progress = progress
+
+    def write(self, batch: Batch) -> None:
+        """Put it in the place of the last one, unless the attempt has ended."""
+        ledger, handle, index = self._ledger, self._handle, self._index
+        with ledger.lock:
+            if handle.number or ledger.closed or not self._where.live or self._running.over:
+                self.refused = True
+                return
+            replace_save(batch, index, self._save, before=self._save.call in index.saves)
+            if self._progress is not None:
+                write_progress(ledger, index, handle, self._running, self._progress, batch)
+
+    def committed(self) -> None:
+        """Let the next `saved` find it; the files of the one before it can go."""
+        if self.refused:
+            return
+        signed = self._ledger.signed(self._save)
+        with self._ledger.lock:
+            before = self._index.saves.get(self._save.call)
+            self._index.saves[self._save.call] = signed
+        if before is not None and before.pieces:
+            self._ledger.store.objects.give_up(before.pieces)
+
+    def failed(self, error: DurableError) -> None:
+        """Keep the store's error for who saves."""
+        self.error = error
+
+
+class Progressed:
+    """How far an attempt said that it is; not written when it has ended before its turn."""
+
+    def __init__(  # noqa: PLR0917 - what progress is made of
+        self,
+        ledger: Ledger,
+        index: ReplayIndex,
+        handle: StepHandle[Any],
+        running: Running,
+        where: Scope,
+        told: Told,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._handle = handle
+        self._running = running
+        self._where = where
+        self._told = told
+
+    def write(self, batch: Batch) -> None:
+        """Add the latest, in the place of what was told before."""
+        ledger, handle = self._ledger, self._handle
+        with ledger.lock:
+            if handle.number or ledger.closed or not self._where.live or self._running.over:
+                return
+            now = self._told.done, self._told.total
+            write_progress(ledger, self._index, handle, self._running, now, batch)
+
+    def committed(self) -> None:
+        """Nobody waits for it."""
+
+    def failed(self, error: DurableError) -> None:
+        """Nobody waits for it: the step's own outcome fails too."""
+
+
+def write_progress(  # noqa: PLR0917 - what progress is made of
+    ledger: Ledger,
+    index: ReplayIndex,
+    handle: StepHandle[Any],
+    running: Running,
+    progress: tuple[float, float],
+    batch: Batch,
+) -> None:
+    """Add how far an attempt is to a transaction. The run's lock is held."""
+    row = (*handle.pair, ledger.execution, running.number, handle.label, *progress)
+    known = handle.call.id in index.progressed
+    replace_progress(batch, (*row, ledger.news.clock.time()), before=known)
+    index.progressed.add(handle.call.id)
 
 
 class Left:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.outcomes import encode_error
 from nbdurable.codec.signing import sign
 from nbdurable.codec.versions import as_text, packages_of
 from nbdurable.errors import StepCancelledError
-from nbdurable.handles.call_identity import NAME_MARK
+from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, body_of
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
 from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 from nbdurable.steps.attempts import Ending, Running, arguments_text
 from nbdurable.store import (
+    amendment_message,
     checkpoint_message,
     conclude,
     decision_message,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from nbdurable.handles.handle import Handle
+    from nbdurable.records import Save
     from nbdurable.store import Batch, Identity, ReplayIndex, Store
 
     from .observers import News
@@ -65,6 +68,11 @@ class Ledger:
         self._superseded: dict[Identity, Checkpoint] = {}
         self._modules: set[str] = set()
         self._packages: dict[str, str] = {}
+
+    def signed(self, save: Save) -> Save:
+        """Return what a step has saved, as the store has it."""
+        message = amendment_message(self.store.id, save)
+        return replace(save, signature=sign(self.store.key, message))
 
     def close(self) -> None:
         """Give no more numbers: the next execution may have them."""
@@ -270,8 +278,9 @@ class Ledger:
         saved_as = handle.code_digest
         if saved_as not in self._codes:
             self._codes.add(saved_as)
-            for part, digest in work.code_parts().items():
+            for part, digest in (work.code_parts() or {}).items():
                 batch.add("codes", (saved_as, part, digest))
+            batch.add("codes", (saved_as, BODY_PART, body_of(work.function)))
         if work.called and (saved_as, work.called) not in self._called:
             self._called.add((saved_as, work.called))
             batch.add("codes", (saved_as, NAME_MARK + work.called, b""))

@@ -44,6 +44,8 @@ class Reasons:
             return Why.ERROR_RETRIED.value
         if handle.pair in self._lost:
             return self._lost[handle.pair]
+        if index.is_redone(handle.pair):
+            return Why.REDO.value
         past = index.attempts.get(handle.pair)
         if past is not None:
             return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
@@ -175,6 +177,22 @@ class Reasons:
             self._left[group] = found, rest
             return found
 
+    def newest_of(self, handle: StepHandle[Any]) -> Iterator[Checkpoint]:
+        """Yield the last outcome of each call of this step's name, one at a time."""
+        return self._newest(_group(handle))
+
+    def count_of(self, handle: StepHandle[Any], code: bytes) -> int:
+        """Return how many calls of this step's name have an outcome of that code last."""
+        return sum(found.code == code for found in self.newest_of(handle))
+
+    def code_difference(self, now: Mapping[str, bytes] | None, code: bytes) -> str:
+        """Name what differs between an earlier code and a step's parts; None is a `version=`."""
+        if now is None:
+            return "version="
+        parts = self._index.code_parts.get(code, {})
+        before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
+        return _differing(before, now)
+
     def _code_changed(self, handle: StepHandle[Any], older: Checkpoint) -> str:
         """Name what changed in the code; once for each name, say how many outcomes that touches."""
         assert handle.version is not None
@@ -184,14 +202,10 @@ class Reasons:
             changed = self._changed.get(key)
             if changed is not None:
                 return changed
-            if handle.work is None or handle.work.code is None:
-                changed = "version="
-            else:
-                parts = self._index.code_parts.get(older.code, {})
-                before = {name: one for name, one in parts.items() if name[:1] != NAME_MARK}
-                changed = _differing(before, handle.work.code_parts())
-            self._changed[key] = changed
-        count = sum(found.code != handle.version.code for found in self._newest(group))
+            work = handle.work
+            now = None if work is None else work.code_parts()
+            changed = self._changed[key] = self.code_difference(now, older.code)
+        count = self.count_of(handle, older.code)
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
         self._news.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "

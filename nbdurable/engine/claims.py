@@ -19,16 +19,21 @@ if TYPE_CHECKING:
     from nbdurable.steps.options import StepOptions
 
     from .contents import Contents
+    from .pinned import Pinned
     from .usage import Usage
 
 
 class Claims:
     """Makes the claims of one execution."""
 
-    def __init__(self, prints: Fingerprinter, usage: Usage, contents: Contents) -> None:
+    def __init__(
+        self, prints: Fingerprinter, usage: Usage, contents: Contents, pinned: Pinned | None
+    ) -> None:
+        """Make claims; with ``pinned``, versions of packages belong to a step's code."""
         self._prints = prints
         self._usage = usage
         self._contents = contents
+        self._pinned = pinned
 
     def claim(  # noqa: PLR0917 - what a call is made of
         self,
@@ -42,10 +47,12 @@ class Claims:
         """Digest what is asked for."""
         moment = self._usage.moment
         used = self._usage.used_by(function, options)
-        code, digest = None, b""
+        code, digest, pins = None, b"", b""
         if options.version is None:
             code = self._prints.code(function, ignore=options.ignore, used=used)
             digest = code.digest
+            if self._pinned is not None:
+                pins, code = self._pinned.code(function, code)
         else:
             digest = digest_of_version(options.version)
         if options.key is not None:
@@ -55,8 +62,8 @@ class Claims:
                 function, arguments, keywords, ignore=options.ignore, held=held, used=used
             )
         called = self._prints.called(function, options, used)
-        claim = Claim(where, function, options, called, code, digest, inputs, used, moment)
-        if code is None or not code.contents:
-            return claim
-        claim = claim._replace(bases=self._contents.bases(options.name, code))
-        return claim._replace(code_digest=claim.coded(digest))
+        bases = self._contents.bases(options.name, code) if code and code.contents else ()
+        claim = Claim(
+            where, function, options, called, code, digest, inputs, used, moment, bases, pins
+        )
+        return claim._replace(code_digest=claim.coded(digest)) if bases or pins else claim

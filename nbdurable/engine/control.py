@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nbdurable.errors import DurableError
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.labels import described
+from nbdurable.labels import described, share
 from nbdurable.output import warned
 from nbdurable.output.capture import loads
 from nbdurable.records import Kind
@@ -183,6 +183,8 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         yield "Hashing", f"{hashing:.3f} s" * (hashing >= 0.001), False  # noqa: PLR2004
     if running is not None and not handle.durable:
         yield "Attempt", f"{running.number}", False
+        if (told := running.progress) is not None:
+            yield "Progress", share(told.done, told.total), False
     yield "In", " > ".join(reversed([one.label for one in execution.parents(handle)])), False
     yield "Call", f"{handle.call.id.hex()} (occurrence {handle.call.occurrence})", False
 

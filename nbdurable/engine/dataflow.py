@@ -19,6 +19,7 @@ from nbdurable.records import Kind, Version, digest_of
 from nbdurable.steps.draws import draw_again
 
 if TYPE_CHECKING:
+    from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
     from nbdurable.fingerprint import Fingerprinter
     from nbdurable.handles.handle import Handle, StepHandle
@@ -41,6 +42,7 @@ class Dataflow:
         *,
         received: Received,
         cancellation: Cancellation,
+        acceptance: Acceptance,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -48,6 +50,7 @@ class Dataflow:
         self._bodies = bodies
         self._received = received
         self._cancellation = cancellation
+        self._acceptance = acceptance
         self._versions: dict[bytes, Version] = {}
         self._receiving = Threads(1, "nbdurable-receive")
 
@@ -118,6 +121,7 @@ class Dataflow:
         try:
             handle.version = self.version(handle.code, handle.upstream)
             found = self._index.checkpoints.get(handle.pair)
+            found = found or self._acceptance.of(handle, work.function, work.code_parts())
             if found is not None:
                 self._index.verify(found)
                 if found.cause:

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.commit.acceptance import Acceptance
 from nbdurable.commit.entries import Closed
 from nbdurable.commit.ledger import Ledger
 from nbdurable.commit.observers import News
@@ -21,14 +22,14 @@ from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
-from nbdurable.handles.call_identity import call_id, former_call, received_as
+from nbdurable.handles.call_identity import call_id, received_as
 from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, refuse_twice
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
 from nbdurable.handles.scope import Scope
-from nbdurable.interrupts import uninterrupted
+from nbdurable.interrupts import SuspendedError, uninterrupted
 from nbdurable.labels import ago, label_of
-from nbdurable.records import TIMER_VERSION, Call, Checkpoint, Kind, RunStatus, digest_of
+from nbdurable.records import Call, Checkpoint, Kind, RunStatus
 from nbdurable.steps.attempts import Work, explain, is_async, note_settings
 from nbdurable.steps.draws import draw_again
 from nbdurable.store import correct_whys, pack, pack_used
@@ -38,11 +39,14 @@ from .claims import Claims
 from .completions import Completions
 from .contents import Contents
 from .control import Control, Execution
+from .current import Current
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .escaped import Escaped
+from .pinned import Pinned
 from .results import Received
 from .scheduler import Bodies
+from .timers import Timers
 from .usage import Usage
 from .waiting import Waiting
 
@@ -87,8 +91,13 @@ class Run:
         self._ledger = Ledger(store, opened.index, opened.execution, self._news)
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)
+        self._acceptance = Acceptance(
+            store, opened, self._reasons, self._news, settings.name,
+            keep=settings.keep, confirm=settings.confirm,
+        )  # fmt: skip
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
+        self.current = Current(self._ledger, opened.index, self.handles, self._refuse_ended)
         self._bodies = Bodies(
             self._ledger,
             opened.index,
@@ -99,6 +108,8 @@ class Run:
             scope_of=self._body_scope,
             delivery=self._delivery,
             escaped=self._escaped,
+            current=self.current,
+            acceptance=self._acceptance,
         )
         self._received = Received(
             self._ledger,
@@ -124,15 +135,21 @@ class Run:
             self._bodies,
             received=self._received,
             cancellation=self._cancellation,
+            acceptance=self._acceptance,
         )
         self._contents = Contents(self._ledger, opened.index, self._prints)
         self._usage = Usage(
             self._ledger, opened.index, self._prints, self._live, self._dataflow.version
         )
-        self._claims = Claims(self._prints, self._usage, self._contents)
+        pinned = Pinned(self._prints.places) if settings.pin_packages else None
+        self._claims = Claims(self._prints, self._usage, self._contents, pinned)
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
         )
+        self._timers = Timers(
+            opened.index, self._bodies, self._news, claim=self._claim_timer,
+            replay=self._replay_found,
+        )  # fmt: skip
         self._controlled = Execution(
             self.handles, self._ledger, opened.index, self._bodies, self._cancellation
         )
@@ -146,6 +163,7 @@ class Run:
     def said(self) -> tuple[str, ...]:
         """Give the notes, and before them that all came from a finished run, and how old it is."""
         replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
+        replayed = replayed and self._acceptance.suspended is None
         if not replayed or not self._index.last_saved:
             return tuple(self.notes)
         age = ago(self._news.clock.time() - self._index.last_saved)
@@ -175,10 +193,14 @@ class Run:
     ) -> StepHandle[Any]:
         """Claim the next call of `function` and start it, unless it is replayed."""
         handle = self._claim(where, function, arguments, keywords, options)
+        self._launch(handle)
+        return handle
+
+    def _launch(self, handle: StepHandle[Any]) -> None:
         if not handle.durable:
             with uninterrupted():
                 self._bodies.launch(handle)
-        return handle
+            self._acceptance.refuse_suspended(handle.parent)
 
     def map(
         self,
@@ -198,9 +220,7 @@ class Run:
         for row in rows:
             handle = self._claim(where, function, row, same, options, held=held, limits=shared)
             handles.append(handle)
-            if not handle.durable:
-                with uninterrupted():
-                    self._bodies.launch(handle)
+            self._launch(handle)
         return self.gather(where, (handles,), return_exceptions=return_exceptions)
 
     def call(
@@ -224,8 +244,7 @@ class Run:
             if options.timeout is None and not self._bodies.left_over(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
-                with uninterrupted():
-                    self._bodies.launch(handle)
+                self._launch(handle)
         if not handle.durable:
             self._waiting.refuse_needed(handle)
             self._waiting.wait(handle)
@@ -270,6 +289,7 @@ class Run:
         if found is None:
             # It may have been cancelled before its version was known.
             found = self._index.checkpoints.get((handle.call.id, bytes(16)))
+        found = found or self._acceptance.of(handle, function, claim.parts())
         if found is not None and self._replay_found(handle, found):
             if (states := self._index.draws.get(handle.pair)) is not None:
                 draw_again(states, (claim.inputs, claim.code))
@@ -335,8 +355,8 @@ class Run:
                 )
             where.occurrences[called, inputs] = (count + 1, strand)
             identity = call_id(where.namespace, called, inputs, count)
-            if code in self._index.code_parts and not self._index.checkpoints.knows(identity):
-                former = former_call(self._index, where.namespace, called, inputs, count, code)
+            if not self._index.checkpoints.knows(identity):
+                former = self._acceptance.former(where.namespace, name, called, inputs, count, code)
                 identity = identity if former is None or former in self._live else former
             if claim is not None and self._usage.knows_any:
                 identity, code = self._usage.resolve(identity, claim, upstream)
@@ -354,6 +374,10 @@ class Run:
                 self._escaped.started_by(where.parent, handle)
             return handle, False
 
+    def _claim_timer(self, where: Scope, name: str, inputs: bytes) -> tuple[StepHandle[Any], bool]:
+        self._refuse_ended(where, name)
+        return self._claim_call(where, name, inputs, "timer")
+
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
         return Scope(self, handle.call.id, handle.place, asynchronous)
 
@@ -363,6 +387,7 @@ class Run:
 
     def _refuse_ended(self, where: Scope, what: str) -> None:
         self._store.refuse_fork()
+        self._acceptance.refuse_suspended(where.parent)
         if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
         if not where.live or self._is_cancelled(where):
@@ -494,47 +519,11 @@ class Run:
 
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
         """Make a timer handle: done `seconds` after it was first made."""
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-            raise UsageError(f"{name}({seconds!r}): give a number of seconds, 0 or more")
-        return self._timer(where, name, f"{seconds:g}", seconds=float(seconds))
+        return self._timers.after(where, seconds, name)
 
     def at(self, where: Scope, until: float, shown: str) -> StepHandle[Any]:
         """Make a timer handle that is done at a time (seconds since the epoch), never re-armed."""
-        return self._timer(where, "sleep", f"until={shown}", until=until)
-
-    def _timer(
-        self,
-        where: Scope,
-        name: str,
-        shown: str,
-        *,
-        seconds: float = 0.0,
-        until: float | None = None,
-    ) -> StepHandle[Any]:
-        self._refuse_ended(where, name)
-        kind, due = (b"seconds", seconds) if until is None else (b"until", until)
-        inputs = digest_of(kind, repr(due).encode())
-        handle, again = self._claim_call(where, name, inputs, "timer")
-        if again:
-            return handle
-        handle.version = TIMER_VERSION
-        handle.timer_seconds = seconds
-        handle.until = until
-        handle.label_text = f"{name}({shown})"
-        found = self._index.checkpoints.get(handle.pair)
-        if found is not None and self._replay_found(handle, found):
-            return handle
-        self._news.created(handle)
-        if handle.cancelled_by_race is not None:
-            return handle
-        past = self._index.attempts.get(handle.pair)
-        if past is None:
-            with uninterrupted():
-                self._bodies.arm(handle, rearm=True)
-        else:
-            handle.last_attempt = past.last
-            handle.wake_time = past.started + handle.timer_seconds
-        return handle
+        return self._timers.at(where, until, shown)
 
     def as_completed(self, where: Scope, handles: Sequence[Any]) -> AsCompleted:
         """Make an iterator over `handles` in the order in which they end."""
@@ -636,6 +625,7 @@ class Run:
                 rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     self._waiting.wait(handle, rest)
+                self._acceptance.refuse_suspended(None)
             except BaseException as late:
                 self._end(late)
                 raise
@@ -649,6 +639,7 @@ class Run:
                 rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
                 for handle in self._rest():
                     await self._waiting.wait_async(handle, rest)
+                self._acceptance.refuse_suspended(None)
             except BaseException as late:
                 self._end(late)
                 raise
@@ -732,6 +723,7 @@ class Run:
                 correct_whys(batch, corrected)
             self._contents.write(batch)
             text = "" if error is None else explain(error)
+            self._acceptance.settle(batch)
             row = (self.execution, status.value, now, text, listed, reused)
             batch.add("execution_ends", row)
 
@@ -749,6 +741,6 @@ class Run:
 def _status_of(error: BaseException | None) -> RunStatus:
     if error is None:
         return RunStatus.FINISHED
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError | SuspendedError):
         return RunStatus.INTERRUPTED
     return RunStatus.FAILED

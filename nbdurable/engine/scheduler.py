@@ -21,7 +21,7 @@ from nbdurable.executors.loops import Coroutines, LoopThread, call_in
 from nbdurable.executors.threads import Threads
 from nbdurable.handles import scope
 from nbdurable.handles.handle import StepHandle
-from nbdurable.interrupts import uninterrupted
+from nbdurable.interrupts import SuspendedError, uninterrupted
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import (
     Ending,
@@ -37,6 +37,8 @@ from nbdurable.steps.attempts import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from nbdurable.commit.acceptance import Acceptance
+    from nbdurable.commit.entries import Passed
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
     from nbdurable.executors.limits import Room
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from nbdurable.steps.attempts import Work
     from nbdurable.store import Identity, ReplayIndex
 
+    from .current import Current
     from .delivery import Delivery
     from .escaped import Escaped
 
@@ -79,6 +82,8 @@ class Bodies:
         scope_of: Callable[[StepHandle[Any], bool], Scope],
         delivery: Delivery,
         escaped: Escaped,
+        current: Current,
+        acceptance: Acceptance,
     ) -> None:
         self.threads = Threads(limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
@@ -93,6 +98,8 @@ class Bodies:
         self._scope_of = scope_of
         self._delivery = delivery
         self._escaped = escaped
+        self._current = current
+        self._acceptance = acceptance
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -146,8 +153,13 @@ class Bodies:
                 return
             handle.started = True
             handle.deferred = False
+            handle.stand_for_itself()
             leftover = self._usable(self._leftovers.pop(handle.pair, None))
-        self._recall(handle)
+        try:
+            self._recall(handle)
+        except SuspendedError as error:
+            self._ledger.break_off(handle, error)
+            return
         if leftover is None:
             if not self.given_up(handle):
                 self._dispatch(handle)
@@ -191,6 +203,7 @@ class Bodies:
         assert work is not None
         work.here = True
         handle.started = True
+        handle.stand_for_itself()
         self._recall(handle)
         if self.given_up(handle):
             return
@@ -199,6 +212,7 @@ class Bodies:
                 running = self._open(handle)
                 running.fence()  # nobody but this thread wants its ending
             body = self._scope_of(handle, False)
+            body.attempt = running
             body.limits += self._room_for(work)
             context = work.context.copy()
             context.run(scope.current.set, body)
@@ -230,9 +244,8 @@ class Bodies:
         """
         ending = running.ending
         assert ending is not None
-        if ending.interrupt:
-            assert ending.error is not None
-            raise ending.error
+        if (error := self._stopped_by(handle, ending)) is not None:
+            raise error
         passed = self._escaped.passed_on(handle, ending.raised or ending.error)
         wait = self._retry_wait(handle, ending, passed)
         if wait is None:
@@ -265,6 +278,7 @@ class Bodies:
             handle.last_attempt = past.last
             handle.failed_attempts = past.failed
         handle.why = self._reasons.why(handle)
+        self._acceptance.confirm(handle)
 
     def _open(self, handle: StepHandle[Any]) -> Running:
         self._escaped.take_out_below(handle)
@@ -299,7 +313,7 @@ class Bodies:
             body.give_limits()
             return
         running = self._open(handle)
-        running.body = body
+        running.body, body.attempt = body, running
         running.stop = functools.partial(self._let_go, body)
         # A context of its own: an attempt that timed out may still be in its.
         context = work.context.copy()
@@ -353,7 +367,7 @@ class Bodies:
         if self.ended or handle.number:
             body.give_limits()
             return
-        running = self._open(handle)
+        running = body.attempt = self._open(handle)
         task = asyncio.current_task()
         assert task is not None
         running.stop = functools.partial(self._stop_task, body, task)
@@ -424,9 +438,8 @@ class Bodies:
             self._ledger.break_off(handle, error)
 
     def _retry_or_settle(self, handle: StepHandle[Any], running: Running, ending: Ending) -> None:
-        if ending.interrupt:
-            assert ending.error is not None
-            self._ledger.break_off(handle, ending.error)
+        if (error := self._stopped_by(handle, ending)) is not None:
+            self._ledger.break_off(handle, error)
             return
         passed = self._escaped.passed_on(handle, ending.raised or ending.error)
         wait = self._retry_wait(handle, ending, passed)
@@ -435,6 +448,19 @@ class Bodies:
             return
         then = functools.partial(self._go_on_after, handle, wait)
         self._attempt_failed(handle, running, ending, wait, passed=passed, then=then)
+
+    def _stopped_by(self, handle: StepHandle[Any], ending: Ending) -> BaseException | None:
+        """Return what keeps an ending from being an outcome; None if nothing does.
+
+        That is an interrupt, or the suspension of the run, which a body may have caught that
+        asked for steps of its own.
+        """
+        if ending.interrupt:
+            return ending.error
+        stopped = self._acceptance.stopped
+        if handle.place in stopped or handle.place in self._escaped.children:
+            return self._acceptance.suspended
+        return None
 
     def _retry_wait(
         self, handle: StepHandle[Any], ending: Ending, passed: list[StepHandle[Any]]
@@ -515,10 +541,12 @@ class Bodies:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
-        unsee = functools.partial(self._escaped.unsee, handles=passed)
+        beside: Passed = functools.partial(self._escaped.unsee, handles=passed)
+        if ending.kind is Kind.VALUE and ending.payload is not None:
+            beside = self._current.drops(handle) or beside  # what has a value has passed on none
         now = self._clock.time()
         return Settled(
-            self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
+            self._ledger, handle, running, ending, ended=now, escaped=beside, in_cell=in_cell
         )
 
     # --- timers -------------------------------------------------------------------
@@ -543,6 +571,8 @@ class Bodies:
         handle.running = running
         handle.ran = True
         handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
+        if self._index.is_redone(handle.pair):
+            handle.why = Why.REDO.value
         self._journal.enqueue(Started(handle, running, self._ledger.execution))
         self._news.attempt_started(handle, running.number, now)
         handle.cancel_timer = self._clock.call_later(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nbdurable.fingerprint import NOTHING_USED, Attribute
 from nbdurable.handles.call_identity import call_id
 from nbdurable.records import digest_of
+from nbdurable.steps.attempts import parts_of
 from nbdurable.steps.uses import InUse, Use
 from nbdurable.store import remember
 
@@ -47,9 +48,19 @@ class Claim(NamedTuple):
     used: Used = NOTHING_USED
     moment: int = 0
     bases: Bases = ()
+    pins: bytes = b""
+
+    def parts(self) -> dict[str, bytes] | None:
+        """Return what the code is made of, by name; None for a step with `version=`."""
+        return parts_of(self.code, self.bases)
 
     def coded(self, digest: bytes) -> bytes:
-        """Return a code's digest together with what the globals were that it writes and reads."""
+        """Return a code's digest together with what else belongs to it.
+
+        That is what the globals were that it writes and reads, and pinned packages.
+        """
+        if self.pins:
+            digest = digest_of(digest, self.pins)
         if not self.bases:
             return digest
         return digest_of(

@@ -10,6 +10,8 @@ from nbdurable.fingerprint.contain import contains
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.generators import draws_of, set_draws
 from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
+from nbdurable.fingerprint.packages import packages_used
+from nbdurable.fingerprint.places import Places
 from nbdurable.fingerprint.prints import (
     DRAWS,
     NOTHING_USED,
@@ -31,12 +33,14 @@ __all__ = [
     "Held",
     "Note",
     "Pieces",
+    "Places",
     "Print",
     "Used",
     "contains",
     "draws_of",
     "is_plain",
     "joined_pieces",
+    "packages_used",
     "purposes_of",
     "root_of",
     "set_draws",

@@ -325,6 +325,11 @@ class Print:
             self.rebound,
         )
 
+    def pinned(self, digest: bytes, versions: Iterable[tuple[str, bytes]]) -> Print:
+        """Return the same print with versions of packages among its parts, and that digest."""
+        named = [*self._named, *versions]
+        return Print(digest, named, self.notes, self.seconds, self._moved, self.shifted)
+
     def __repr__(self) -> str:
         """Show the digest, which is all that identity needs."""
         return f"Print({self.digest.hex()})"

@@ -6,10 +6,14 @@ former name stands for nothing any more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import types
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint import still_defined
 from nbdurable.records import digest_of
+from nbdurable.store import verify_amendment
 
 if TYPE_CHECKING:
     from nbdurable.store import ReplayIndex
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 NAME_MARK = "@"
 """Before the qualified names that stand among the parts of a code."""
+BODY_PART = f"{NAME_MARK}="
+"""The part of a code by which a function is known again under another name."""
 
 
 def call_id(namespace: bytes, called: str, inputs: bytes, occurrence: int) -> bytes:
@@ -50,7 +56,7 @@ def former_call(  # noqa: PLR0917 - what a call is made of
     """Return the identity under which an outcome of equal code was saved before it moved."""
     for part in index.code_parts.get(code, ()):
         name = part.removeprefix(NAME_MARK)
-        if name in {part, called} or _short(name) != _short(called):
+        if name in {part, called} or short_name(name) != short_name(called):
             continue
         if still_defined(name):
             continue
@@ -60,5 +66,59 @@ def former_call(  # noqa: PLR0917 - what a call is made of
     return None
 
 
-def _short(called: str) -> str:
+def call_renamed(
+    index: ReplayIndex, namespace: bytes, called: str, inputs: bytes, occurrence: int
+) -> bytes | None:
+    """Return the identity that a call had before its step was given another name."""
+    for one in reversed(index.renamed):
+        if is_called(called, one.new) and one.old != called:
+            cure = "`%durable restart NAME` starts a run without it"
+            verify_amendment(index, one, f"that {one.old} was renamed", cure)
+            identity = call_id(namespace, one.old, inputs, occurrence)
+            if index.checkpoints.knows(identity) or identity in index.saves:
+                return identity
+    return None
+
+
+def is_called(called: str, name: str) -> bool:
+    """Tell whether a qualified name is that of a step shown as `name`."""
+    return called == name or called.endswith(f".{name}")
+
+
+def short_name(called: str) -> str:
+    """Return a step's name as it is shown: without its module."""
     return called.rpartition(".")[2]
+
+
+def body_of(function: Any) -> bytes:
+    """Return the digest of a function's instructions without any name of its own; or nothing.
+
+    By it a function that has another name now is known again.
+    """
+    while not isinstance(function, types.FunctionType):
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, types.MethodType):
+            function = function.__func__
+        elif (wrapped := getattr(function, "__wrapped__", None)) is not None:
+            function = wrapped
+        else:
+            return b""
+    while isinstance(wrapped := vars(function).get("__wrapped__"), types.FunctionType):
+        function = wrapped
+    return blake2b(_laid(function.__code__), digest_size=8).digest()
+
+
+def _laid(code: types.CodeType) -> bytes:
+    consts = [
+        _laid(one) if isinstance(one, types.CodeType) else _text(one).encode("utf-8", "replace")
+        for one in code.co_consts
+    ]
+    names = repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags)).encode()
+    parts = (code.co_code, names, *consts)
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
+
+
+def _text(constant: object) -> str:
+    # A set has no order that another process would give it.
+    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)

@@ -322,8 +322,8 @@ class StepHandle(Handle[T_co]):
     __slots__ = (
         "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
         "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
-        "kind", "label_text", "last_attempt", "lost", "parent", "pause", "pending", "ran",
-        "replayed", "retracted", "running", "seconds", "seen", "source", "started",
+        "kind", "label_text", "last_attempt", "lost", "own_version", "parent", "pause", "pending",
+        "ran", "replayed", "retracted", "running", "seconds", "seen", "source", "started",
         "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
     )  # fmt: skip
 
@@ -335,6 +335,7 @@ class StepHandle(Handle[T_co]):
         self.call = call
         self.parent = parent
         self.version: Version | None = None
+        self.own_version: Version | None = None
         self.work: Work | None = None
         self.label_text = ""
         self.checkpoint: Checkpoint | None = None
@@ -418,6 +419,17 @@ class StepHandle(Handle[T_co]):
             return []
         self.demanded = True
         return [(upstream, True, False) for upstream in self.upstream]
+
+    def stand_for(self, version: Version) -> None:
+        """Stand for the version that made an outcome which is accepted for this call."""
+        self.own_version = self.own_version or self.version
+        self.version, self.code = version, version.code
+
+    def stand_for_itself(self) -> None:
+        """Stand for its own version again: its body is about to run."""
+        if self.own_version is not None:
+            self.version, self.code = self.own_version, self.own_version.code
+            self.own_version = None
 
     def take_checkpoint(self, found: Checkpoint) -> None:
         """End as a checkpoint says. The run's lock is held."""

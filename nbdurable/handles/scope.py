@@ -35,6 +35,10 @@ class Run(Protocol):
 
     settings: RunSettings
 
+    @property
+    def current(self) -> Current:
+        """What bodies ask about themselves."""
+
     def is_of_parent(self) -> bool:
         """Tell whether this is a forked child, and the run its parent's."""
 
@@ -109,13 +113,32 @@ class Run(Protocol):
         """Make a timer handle that is done at a time, in seconds since the epoch."""
 
 
+class Current(Protocol):
+    """What a body asks about itself; `nbdurable.engine.current.Current` is one."""
+
+    def attempt(self, where: Scope) -> int:
+        """Return which attempt of its call this is, from 1."""
+
+    def idempotency_key(self, where: Scope) -> str:
+        """Return what every attempt of the call has in common, until it is redone."""
+
+    def progress(self, where: Scope, done: float, total: float | None) -> None:
+        """Tell how far the attempt is."""
+
+    def save(self, where: Scope, value: object) -> None:
+        """Make `value` durable for the next attempt."""
+
+    def saved(self, where: Scope, default: object) -> Any:
+        """Return what an attempt of this call has saved last, or `default`."""
+
+
 @dataclass(slots=True)
 class Scope:
     """One namespace of calls: a run's cell, or one attempt of a step's body.
 
     ``occurrences`` counts identical calls in program order; each count keeps the
     strand (task or thread) that the first of them came from, for two strands
-    have no order between them.
+    have no order between them. ``attempt`` is a body's own.
     """
 
     run: Run
@@ -126,6 +149,7 @@ class Scope:
     limits: list[Room] = field(default_factory=list)
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
     stage: Stage | None = None
+    attempt: Any = None
 
     def end(self) -> None:
         """Let what is left of this body start and decide nothing more, and hold up nobody."""

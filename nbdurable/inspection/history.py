@@ -33,7 +33,7 @@ from nbdurable.events import (
     StepLetGo,
     StepReplayed,
 )
-from nbdurable.labels import ago
+from nbdurable.labels import ago, share
 from nbdurable.output.capture import loads
 from nbdurable.records import NOBODY, TIMER_VERSION, Kind, RunStatus, Why
 from nbdurable.steps.attempts import explain
@@ -252,8 +252,10 @@ def _of_row(
     elif last.ending == stores.NOT_SAVED:
         yield StepFinished(at, Kind.VALUE, 0, seconds, saved=False, error=last.error, at=ended)
     elif status is not RunStatus.RUNNING:
-        died = status is RunStatus.DIED
-        yield StepLetGo(at, "in flight when the kernel died" if died else "unfinished", over)
+        reason = "in flight when the kernel died" if status is RunStatus.DIED else "unfinished"
+        if (reached := past.reached.get(last.call)) is not None:
+            reason = f"{status} at {share(*reached)}"
+        yield StepLetGo(at, reason, over)
 
 
 def _reason(why: str) -> tuple[Why, str]:

@@ -49,13 +49,19 @@ def unfinished(
 
 
 def status(store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give, for the newest run of each name, how far it is."""
-    return _rows(
+    """Give, for the newest run of each name, how far it is; and its step that was under way."""
+    rows = _rows(
         store,
         "SELECT workflow, status, saved, executions, created FROM nbdurable.runs "
         "QUALIFY row_number() OVER (PARTITION BY workflow ORDER BY created DESC) = 1 "
         "ORDER BY created DESC",
     )
+    newest = {one.name: one for one in reversed(runs(store))} if rows else {}
+    for row in rows:
+        if (one := newest.get(str(row["workflow"]))) is not None and one.executions:
+            unfinished = one.progress and one.status is not RunStatus.FINISHED
+            row["status"] = f"{one.status} at {one.progress}" if unfinished else str(one.status)
+    return rows
 
 
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:

@@ -24,6 +24,8 @@ MEANINGS: Final = {
     "limit": "sync steps of a run at once",
     "verify": "compare large values with their checksums before they are replayed",
     "progress": "show how runs stand",
+    "confirm": "so many saved outcomes may run again unasked",
+    "pin_packages": "another version of a package that a step uses makes it run again",
 }
 """What `configure` knows, and what it is for."""
 
@@ -42,6 +44,8 @@ def shown() -> list[Row]:
         "limit": configuration.default_limit(),
         "verify": _switch(set_here.verify),
         "progress": _switch(configuration.default_progress()),
+        "confirm": "any number" if set_here.confirm is None else set_here.confirm,
+        "pin_packages": _switch(set_here.pin_packages),
     }
     rows: list[Row] = [
         {"setting": name, "value": value, "from": _origin(name), "": MEANINGS[name]}
@@ -80,7 +84,8 @@ def read(words: Iterable[str]) -> dict[str, object]:
 
 def choices(name: str) -> list[str]:
     """Give the words that a setting may be set to, where they can be listed."""
-    return ["on", "off", _DEFAULT] if name in {"strict", "verify", "progress"} else [_DEFAULT]
+    switches = {"strict", "verify", "progress", "pin_packages"}
+    return ["on", "off", _DEFAULT] if name in switches else [_DEFAULT]
 
 
 def _value(name: str, text: str) -> object:
@@ -88,9 +93,10 @@ def _value(name: str, text: str) -> object:
         return None
     if name == "store":
         return text
-    if name == "limit":
+    if name in {"limit", "confirm"}:
         if not text.isdecimal():
-            raise UsageError(f"%durable config limit={text}: give a whole number, 1 or more")
+            least = 1 if name == "limit" else 0
+            raise UsageError(f"%durable config {name}={text}: give a whole number, {least} or more")
         return int(text)
     if text.lower() not in _SWITCHES:
         raise UsageError(f"%durable config {name}={text}: give on, off, or default")
@@ -98,7 +104,7 @@ def _value(name: str, text: str) -> object:
 
 
 def _example(name: str) -> str:
-    return {"store": "warehouse.duckdb", "limit": "8"}.get(name, "on")
+    return {"store": "warehouse.duckdb", "limit": "8", "confirm": "10"}.get(name, "on")
 
 
 def _switch(value: bool | None) -> str:  # noqa: FBT001 - what it says

@@ -19,8 +19,8 @@ import click
 from nbdurable import labels
 from nbdurable.api import configuration
 from nbdurable.errors import DurableError, UsageError
+from nbdurable.inspection import amending, maintenance, reports, settings
 from nbdurable.inspection import history as recall
-from nbdurable.inspection import maintenance, reports, settings
 from nbdurable.inspection import queries as questions
 from nbdurable.view import summary
 from nbdurable.view.notebook import widget
@@ -180,6 +180,49 @@ def _restart(shell: InteractiveShell, name: str | None) -> object:
         there = f" There is {', '.join(known[:8])}" if known else ""
         raise UsageError(f"%durable restart NAME: which run?{there}")
     print(maintenance.restart(_known(shell, name)))  # noqa: T201 - the answer
+    return None
+
+
+@_command(
+    "redo",
+    click.argument("name", required=False, metavar="NAME"),
+    click.argument("labels", nargs=-1, metavar="[LABEL]..."),
+    click.option("--errors", is_flag=True, help="Only outcomes that are errors."),
+)
+def _redo(
+    shell: InteractiveShell,
+    name: str | None,
+    labels: tuple[str, ...],
+    errors: bool,  # noqa: FBT001 - click's way
+) -> object:
+    """Take saved outcomes of NAME out: its next pass makes them again.
+
+    LABEL is a step's name or label; without one all are meant. What hung on them goes
+    with them: decisions that they won or lost, cancellations, the bodies that started
+    them. The steps that a body started replay, unless they are named too.
+    """
+    if name is None:
+        known = _names()
+        there = f" There is {', '.join(known[:8])}" if known else ""
+        raise UsageError(f"%durable redo NAME [LABEL]...: which run?{there}")
+    print(amending.redo(_known(shell, name), labels, errors=errors, say=print))  # noqa: T201 - the answer
+    return None
+
+
+@_command(
+    "rename",
+    click.argument("old", required=False, metavar="OLD"),
+    click.argument("new", required=False, metavar="NEW"),
+)
+def _rename(_shell: InteractiveShell, old: str | None, new: str | None) -> object:
+    """Give a run, or a step, another name: its outcomes are found under NEW.
+
+    For a cell or a function that was renamed. Nothing is renamed onto a name that is
+    taken.
+    """
+    if not old or not new:
+        raise UsageError("%durable rename OLD NEW: the name of a run or a step, and its new one")
+    print(amending.rename(old, new))  # noqa: T201 - the answer
     return None
 
 
@@ -343,9 +386,9 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
     """Give what the next argument can be."""
     words = [word for word in before if not word.startswith("-")]
     match command.name:
-        case "steps" | "why" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
+        case "steps" | "why" | "redo" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
             return dict.fromkeys(_called(row) for row in questions.steps(words[0]))
-        case "steps" | "why" | "restart" if not words:
+        case "steps" | "why" | "restart" | "redo" | "rename" if not words:
             return _names(_LOOK_SECONDS)
         case "adopt" if not words:
             return maintenance.earlier_names()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import linecache
 import sys
 from contextvars import ContextVar
@@ -23,7 +22,6 @@ from . import shell as kernel
 from .tracebacks import interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -100,7 +98,7 @@ class DurableCell:
             name,
             observers=() if self._view is None else (self._view,),
             progress=self._told,
-            **_asked(options, shell.user_ns),
+            **_asked(options),
         )
 
     def __enter__(self) -> Self:
@@ -198,21 +196,12 @@ class DurableCell:
         _say_store(self._shell)
 
 
-def _asked(options: header_.CellOptions, names: Mapping[str, object]) -> dict[str, Any]:
-    """Give the options that the header names, as the session takes them.
-
-    Raises:
-        UsageError: The session has no such option.
-    """
-    words = ("new", "max_age", "keep", "strict", "limit", "executor", "tee")
+def _asked(options: header_.CellOptions) -> dict[str, Any]:
+    """Give the options that the header names, as the session takes them."""
+    words = ("new", "max_age", "keep", "strict", "limit", "tee")
     asked = {word: getattr(options, word) for word in words if getattr(options, word)}
     if options.max_age is not None:
         asked["max_age"] = options.max_age  # 0 is an age, too
-    for word in asked:
-        if word not in inspect.signature(session.workflow).parameters:
-            raise UsageError(f"%%durable --{word.replace('_', '-')} is not in this version yet")
-    if options.executor is not None:
-        asked["executor"] = names.get(options.executor, options.executor)
     return asked
 
 

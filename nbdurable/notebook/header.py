@@ -26,7 +26,7 @@ _FLAGS: Final = {
 }
 
 
-_VALUED: Final = {"--max-age": "AGE", "--executor": "NAME", "--limit": "N"}
+_VALUED: Final = {"--max-age": "AGE", "--limit": "N"}
 
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -45,15 +45,13 @@ _NAME_LENGTH: Final = 120
 class CellOptions:
     """What line 1 asks for.
 
-    ``name`` may still hold ``{expressions}``; ``max_age`` is in seconds;
-    ``executor`` is a word, its meaning the session's.
+    ``name`` may still hold ``{expressions}``; ``max_age`` is in seconds.
     """
 
     name: str
     new: bool = False
     max_age: float | None = None
     keep: bool = False
-    executor: str | None = None
     limit: int | None = None
     tee: bool = False
     quiet: bool = False

@@ -44,7 +44,7 @@ from .movers import is_part_of, moved_before, moved_meanwhile, named
 from .uses import Use  # noqa: TC001 - dataclass fields are read at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nbdurable.codec.values import Objects
 
@@ -92,10 +92,9 @@ class Work:
     here: bool = False
     """Whether the body runs in the thread of the code that started it, which waits meanwhile."""
 
-    def code_parts(self) -> dict[str, bytes]:
-        """Return what the code is made of, by name, with the globals that it writes and reads."""
-        parts = dict(self.code.parts) if self.code is not None else {}
-        return {**parts, **{f"{name} (written)": base for name, base in self.bases}}
+    def code_parts(self) -> dict[str, bytes] | None:
+        """Return what the code is made of, by name; None for a step with `version=`."""
+        return parts_of(self.code, self.bases)
 
     def moved(self) -> Moved:
         """Give the inputs, by name, that are no longer what was digested at `go`."""
@@ -146,8 +145,8 @@ class Running:
     """
 
     __slots__ = (
-        "_lock", "_target", "body", "capture", "ending", "number", "over", "started", "stop",
-        "stop_timer",
+        "_lock", "_target", "body", "capture", "ending", "number", "over", "progress", "started",
+        "stop", "stop_timer",
     )  # fmt: skip
 
     def __init__(self, number: int, started: float) -> None:
@@ -159,6 +158,7 @@ class Running:
         self.number = number
         self.started = started
         self.body: Any = None  # a scope, which is a floor above
+        self.progress: Any = None  # how far it said that it is, likewise
         self.stop: Callable[[], object] = _nothing
         self.stop_timer: Callable[[], object] = _nothing
 
@@ -187,6 +187,13 @@ class Running:
                 return
             ending = self.ending
         target(ending)
+
+
+def parts_of(code: Print | None, bases: Iterable[tuple[str, bytes]]) -> dict[str, bytes] | None:
+    """Return what a code is made of, by name, with the globals that it writes and reads."""
+    if code is None:
+        return None
+    return dict(code.parts) | {f"{name} (written)": base for name, base in bases}
 
 
 def _nothing() -> None:

@@ -147,6 +147,9 @@ class RunSettings:
     asynchronous: bool = False
     tee: bool = False
     verify: bool = False
+    keep: bool = False
+    confirm: int | None = None
+    pin_packages: bool = False
 
 
 @dataclass(frozen=True, slots=True)

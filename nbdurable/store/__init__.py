@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.records import NOT_SAVED
 
+from .amendments import (
+    add_amendment,
+    amendment_message,
+    drop_saves,
+    replace_progress,
+    replace_save,
+    settle_acceptances,
+    unasked_of,
+    verify_amendment,
+)
 from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
 from .index import (
     Member,
@@ -37,6 +47,15 @@ if TYPE_CHECKING:
     from .named import mentions
     from .parquet import write_parquet
     from .remembered import remember
+    from .renaming import (
+        codes_of_step,
+        parts_of_codes,
+        rename_run,
+        rename_step,
+        renamed_to,
+        runs_of_step,
+    )
+    from .retaken import Redo, plan_redo, redo
     from .runs import Opened, begin_execution, load_index, restart, summaries
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
@@ -56,17 +75,22 @@ __all__ = [
     "Opened",
     "Past",
     "PastAttempts",
+    "Redo",
     "ReplayIndex",
     "SavedStep",
     "Store",
     "Survey",
+    "add_amendment",
+    "amendment_message",
     "begin_execution",
     "check",
     "checkpoint_message",
+    "codes_of_step",
     "compact",
     "conclude",
     "correct_whys",
     "decision_message",
+    "drop_saves",
     "file_stem",
     "folder_for",
     "forked_sentence",
@@ -78,25 +102,40 @@ __all__ = [
     "outcome_of",
     "pack",
     "pack_used",
+    "parts_of_codes",
     "past_of",
     "place_of",
+    "plan_redo",
     "record_packages",
+    "redo",
     "remember",
     "remove",
     "remove_files",
+    "rename_run",
+    "rename_step",
+    "renamed_to",
+    "replace_progress",
+    "replace_save",
     "restart",
+    "runs_of_step",
     "same_set",
+    "settle_acceptances",
     "spare_files",
     "summaries",
     "survey",
     "take_out",
     "trust_store",
+    "unasked_of",
     "undo",
     "unsee",
+    "verify_amendment",
     "write_parquet",
 ]
 
-_LAZY = {"Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
+_LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run": "renaming",
+         "rename_step": "renaming", "renamed_to": "renaming", "runs_of_step": "renaming",
+         "Redo": "retaken", "plan_redo": "retaken", "redo": "retaken",
+         "Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect", "forked_sentence": "database",
          "spare_files": "collect", "hand_over": "adopt", "Store": "database",
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",

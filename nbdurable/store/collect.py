@@ -165,6 +165,11 @@ def spare_files(store: Store, found: Sequence[Garbage] = ()) -> list[Path]:
         "SELECT call, version, run, pieces FROM nbdurable.checkpoints c "
         "JOIN nbdurable.execution_log e ON e.id = c.execution WHERE octet_length(pieces) > 0"
     )
+    # What a step has saved of its work is no outcome that could be superseded.
+    rows += store.rows(
+        "SELECT call, NULL, run, pieces FROM nbdurable.saves s "
+        "JOIN nbdurable.execution_log e ON e.id = s.execution WHERE octet_length(pieces) > 0"
+    )
     return store.objects.spare(
         pieces
         for call, version, run, pieces in rows
@@ -207,13 +212,15 @@ def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
 def _remove_runs(batch: Batch, runs: list[str]) -> None:
     these = "(SELECT unnest(?::VARCHAR[]))"
     tables = ("checkpoints", "starts", "attempt_ends", "decision_log", "seen_errors")
-    for table in (*tables, "former_calls", "draws", "contents", "execution_ends"):
+    of_steps = ("former_calls", "draws", "contents", "saves", "progress")
+    for table in (*tables, *of_steps, "execution_ends"):
         batch.execute(
             f"DELETE FROM nbdurable.{table} WHERE execution IN "  # noqa: S608 - constants
             f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
             [runs],
         )
-    batch.execute(f"DELETE FROM nbdurable.execution_log WHERE run IN {these}", [runs])  # noqa: S608 - constants
+    for table in ("redos", "acceptances", "renames", "execution_log"):
+        batch.execute(f"DELETE FROM nbdurable.{table} WHERE run IN {these}", [runs])  # noqa: S608 - constants
     batch.execute(f"DELETE FROM nbdurable.run_log WHERE id IN {these}", [runs])  # noqa: S608 - constants
 
 

@@ -79,7 +79,8 @@ class Past(NamedTuple):
     ``outcomes`` are the newest of each call, in commit order, those of earlier executions
     included; ``unasked`` the calls of those that it did not ask for, if it came to its end;
     ``tries`` are the last execution's. ``saved`` counts what was at hand when it
-    began. ``ended`` is None where it has no end yet.
+    began. ``ended`` is None where it has no end yet. ``reached`` is how far a call said that
+    it was, and of how much.
     """
 
     run: str
@@ -92,6 +93,7 @@ class Past(NamedTuple):
     unasked: frozenset[bytes]
     tries: tuple[Try, ...]
     choices: tuple[Choice, ...]
+    reached: dict[bytes, tuple[float, float]]
 
 
 _OF_RUN = "execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
@@ -139,6 +141,13 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
         frozenset(call for call, _ in unasked),
         (*tries, *_not_started(store, run, lost)),
         choices,
+        {
+            call: (_time(done), _time(total))
+            for call, done, total in store.rows(
+                f"SELECT call, done, total FROM nbdurable.progress WHERE {_OF_RUN}",  # noqa: S608 - a constant
+                [run],
+            )
+        },
     )
 
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
-from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
+from nbdurable.records import (
+    NOBODY,
+    Accepted,
+    Checkpoint,
+    Decision,
+    Kind,
+    Redone,
+    Renamed,
+    Save,
+)
 
 from .packed import Identity, Saved
 
@@ -146,6 +155,14 @@ class ReplayIndex:
     draws: dict[Identity, bytes] = field(default_factory=dict)
     contents: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     """By name: contents of globals that steps write, each with what it was before any wrote it"""
+    saves: dict[bytes, Save] = field(default_factory=dict)
+    """By call, what its step has saved of its work"""
+    progressed: set[bytes] = field(default_factory=set)
+    """The calls whose progress the store holds"""
+    redone: dict[bytes, Redone] = field(default_factory=dict)
+    """By call, that its outcome was last taken out to be made again"""
+    accepted: list[Accepted] = field(default_factory=list)
+    renamed: list[Renamed] = field(default_factory=list)
 
     def load_checkpoints(
         self, rows: Iterable[tuple[Any, ...]], with_pieces: Callable[[bytes], object]
@@ -256,6 +273,11 @@ class ReplayIndex:
                 fresh._add_losers(decision)
         self.losers, self.loser_codes = fresh.losers, fresh.loser_codes
         self.waiting_losers = fresh.waiting_losers
+
+    def is_redone(self, identity: Identity) -> bool:
+        """Tell whether an outcome was taken out to be made again, and has not begun since."""
+        redone, past = self.redone.get(identity[0]), self.attempts.get(identity)
+        return redone is not None and (past is None or past.execution <= redone.execution)
 
     def calls_in(self, namespace: bytes) -> frozenset[bytes]:
         """Return the calls of one body, or of the cell, that have an outcome."""

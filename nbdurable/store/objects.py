@@ -61,6 +61,8 @@ class Objects:
         self._ready = False
         self._preparing = threading.Lock()
         self._known: dict[bytes, Piece] = {}
+        self._named: dict[bytes, int] = {}  # how many values name a file that was written here
+        self._naming = threading.Lock()
 
     def close(self) -> None:
         """Remove a folder that was to end with the store."""
@@ -142,12 +144,38 @@ class Objects:
                 return str(fault)
         return next(filter(None, map(self._other_content, found[:proven])), "")
 
-    def reused(self, digest: bytes, length: int) -> Piece | None:
-        """Give the piece that has this content already, if it still has."""
+    def reused(self, digest: bytes, length: int, files: set[bytes]) -> Piece | None:
+        """Give the piece that has this content already, if it still has.
+
+        Its file joins those that the value names, and stays as long as it does.
+        """
         piece = self._known.get(digest)
-        if piece is None or piece.length != length:
+        if piece is None or piece.length != length or self._other_content(piece):
             return None
-        return None if self._other_content(piece) else piece
+        with self._naming:
+            if self._known.get(digest) != piece:
+                return None  # it was given up meanwhile
+            if piece.file in self._named and piece.file not in files:
+                self._named[piece.file] += 1
+        files.add(piece.file)
+        return piece
+
+    def give_up(self, pieces: bytes) -> None:
+        """Remove the files of a value that no row names any more, and no other value.
+
+        Only those that were written here, under a name that was free: of others nobody
+        here knows all who name them, and `spare` finds them.
+        """
+        with self._naming:
+            for file in {piece.file for piece in _unpack(pieces)} & self._named.keys():
+                self._named[file] -= 1
+                if self._named[file]:
+                    continue
+                del self._named[file]
+                for digest in [one for one, piece in self._known.items() if piece.file == file]:
+                    del self._known[digest]
+                with contextlib.suppress(OSError):  # `spare` finds it
+                    self.path(file).unlink()
 
     def _other_content(self, piece: Piece) -> str:
         """Say how the content of a piece differs from what was written; nothing if it is that."""
@@ -203,11 +231,14 @@ class Objects:
 
     def keep(self, draft: Path, file: bytes, pieces: dict[bytes, Piece]) -> dict[bytes, Piece]:
         """Give a synced draft its name, durably; and its pieces with that name."""
-        # One of that name may be there; this one is known to be whole.
-        draft.replace(self.path(file))
-        sync_folder(draft.parent)
         kept = {digest: piece._replace(file=file) for digest, piece in pieces.items()}
-        self._known.update(kept)
+        with self._naming:
+            if file in self._named or not self.path(file).exists():
+                self._named[file] = self._named.get(file, 0) + 1
+            # One of that name may be there; this one is known to be whole.
+            draft.replace(self.path(file))
+            self._known.update(kept)
+        sync_folder(draft.parent)
         return kept
 
 
@@ -224,6 +255,7 @@ class ObjectWriter:
         self._objects = objects
         self._pieces: list[Piece] = []
         self._new: dict[bytes, Piece] = {}  # by digest: what no other file holds
+        self._files: set[bytes] = set()  # files of others that hold some of it
         self._draft = objects.draft()
         self._start = self._at = self._end = 0
         self._content = blake3()
@@ -285,7 +317,7 @@ class ObjectWriter:
             StoreError: The file can't be written.
         """
         length, digest = self._at - self._start, self._content.digest()
-        piece = self._new.get(digest) or self._objects.reused(digest, length)
+        piece = self._new.get(digest) or self._objects.reused(digest, length, self._files)
         if piece is None:
             piece = self._new[digest] = Piece(b"", self._start, length, digest)
             self._end = self._at

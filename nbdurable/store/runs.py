@@ -14,8 +14,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
+from nbdurable.labels import share
 from nbdurable.records import NOBODY, NOT_SAVED, Decision, RunStatus, RunSummary
 
+from .amendments import load_amendments
 from .changes import take_out
 from .index import PastAttempts, ReplayIndex, unpack, unpack_members
 from .packed import COLUMNS
@@ -62,10 +64,13 @@ def begin_execution(
 
 
 def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
-    run = _newest_run(store, name)
+    run = newest_run(store, name)
     previous = None if run is None else _last_status(store, run[0])
     index = load_index(store, run[0]) if run else ReplayIndex(store.id, store.key)
     stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+    redone = run is not None and _is_redone(store, run[0], index)
+    if redone and previous is RunStatus.FINISHED:
+        previous = RunStatus.INTERRUPTED  # what was taken out of it is still to come
     if run is None or stale or (new and previous is RunStatus.FINISHED):
         run, previous, index = (uuid.uuid4().hex, now), None, ReplayIndex(store.id, store.key)
         fresh = True
@@ -110,7 +115,7 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
 
 def restart(store: Store, name: str, now: float) -> bool:
     """Make the next execution of `name` begin a new run; False if there is none to leave."""
-    if _newest_run(store, name) is None:
+    if newest_run(store, name) is None:
         return False
     row = (uuid.uuid4().hex, name, now)
     store.commit(lambda batch: batch.add("run_log", row))
@@ -136,24 +141,69 @@ def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
         GROUP BY r.id, r.name, r.created, r.rowid ORDER BY r.created DESC, r.rowid DESC
         """
     )
+    reached, redone = progress_of_runs(store), _redone_runs(store)
     found = [
         RunSummary(
             id=run,
             name=called,
-            status=known_word(RunStatus, status, store) if executions else RunStatus.INTERRUPTED,
+            status=(
+                _status(status, store, redone=run in redone)
+                if executions
+                else RunStatus.INTERRUPTED
+            ),
             created=created,
             executions=executions,
             last_started=started or created,
             last_ended=ended,
             saved=saved,
             in_flight=in_flight,
+            progress=reached.get(run, ""),
         )
         for run, called, created, executions, started, ended, status, saved, in_flight in rows
     ]
     return [summary for summary in found if name is None or summary.name == name]
 
 
-def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
+def _status(text: str, store: Store, *, redone: bool) -> RunStatus:
+    """Return what became of a run; one that lacks what was taken out of it is not finished."""
+    status: RunStatus = known_word(RunStatus, text, store)
+    return RunStatus.INTERRUPTED if redone and status is not RunStatus.DIED else status
+
+
+def _redone_runs(store: Store) -> set[str]:
+    """Return the runs of which something was taken out after their last execution."""
+    rows = store.rows(
+        "SELECT r.run FROM nbdurable.redos r JOIN nbdurable.execution_log e ON e.run = r.run "
+        "GROUP BY r.run HAVING max(r.execution) >= max(e.id)"
+    )
+    return {run for (run,) in rows}
+
+
+def progress_of_runs(store: Store) -> dict[str, str]:
+    """Return, by run, how far its steps without an outcome said that they were."""
+    found: dict[str, list[str]] = {}
+    for run, done, total in store.rows(
+        """
+        SELECT e.run, p.done, p.total FROM nbdurable.progress p
+        JOIN nbdurable.execution_log e ON e.id = p.execution
+        WHERE NOT EXISTS (FROM nbdurable.checkpoints c
+                          WHERE c.call = p.call AND c.version = p.version)
+        ORDER BY p.told DESC
+        """
+    ):
+        found.setdefault(run, []).append(share(done, total))
+    return {
+        run: newest + (f", and {len(older)} more under way" if older else "")
+        for run, (newest, *older) in found.items()
+    }
+
+
+def newest_run(store: Store, name: str) -> tuple[str, float] | None:
+    """Return the id of the newest run called `name`, and when it was made; None if there is none.
+
+    Raises:
+        StoreCorruptError: Its id is none that nbdurable gives.
+    """
     rows = store.rows(
         "SELECT id, created FROM nbdurable.run_log WHERE name = ? ORDER BY created DESC, "
         "rowid DESC LIMIT 1",
@@ -165,6 +215,12 @@ def _newest_run(store: Store, name: str) -> tuple[str, float] | None:
             f"it was left as it is: restore it from a copy, or move it away"
         )
     return rows[0] if rows else None
+
+
+def last_execution(store: Store, run: str) -> int:
+    """Return the number of a run's last execution, 0 if it has none."""
+    found = store.rows("SELECT max(id) FROM nbdurable.execution_log WHERE run = ?", [run])
+    return int(found[0][0] or 0)
 
 
 def _last_status(store: Store, run: str) -> RunStatus | None:
@@ -190,6 +246,12 @@ def known_word(words: Any, text: str, store: Store) -> Any:
             f"{store.path} says {text!r:.60} where one of {', '.join(words)} stands, which no "
             f"nbdurable writes; it was left as it is: restore it from a copy, or move it away"
         ) from error
+
+
+def _is_redone(store: Store, run: str, index: ReplayIndex) -> bool:
+    """Tell whether an outcome of a run was taken out after its last execution."""
+    last = last_execution(store, run) if index.redone else 0
+    return any(one.execution >= last for one in index.redone.values())
 
 
 def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
@@ -295,6 +357,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
                 signature,
             )
         )
+    load_amendments(store, run, index)
     _load_attempts(store, run, of_run, index)
     for execution, python, packages in store.rows(
         "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
@@ -330,7 +393,7 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         if has_value((call, version)):
             continue
         past = index.attempts.setdefault((call, version), PastAttempts())
-        past.last = max(past.last, attempt)
+        past.last, past.execution = max(past.last, attempt), max(past.execution, execution)
         past.concluded = concluded
         past.unsaved = ending == NOT_SAVED
         past.failed = 0 if concluded else past.failed + (ending == "error")
@@ -348,7 +411,9 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
             continue
         past = index.attempts.setdefault((call, version), PastAttempts())
         past.last = max(past.last, attempt)
-        past.started, past.execution = started, execution
+        past.started, past.execution = started, max(past.execution, execution)
         in_flight = (call, version, attempt, execution) not in ended
+        if (save := index.saves.get(call)) is not None and save.execution >= execution:
+            continue  # it had got on with its work: it is not what kills the kernel
         if died and in_flight and execution > settled.get((call, version), 0):
             past.deaths += (call, version) not in index.checkpoints

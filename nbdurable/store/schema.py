@@ -82,6 +82,31 @@ TABLES: dict[str, str] = {
         name VARCHAR NOT NULL, content BLOB NOT NULL, base BLOB NOT NULL,
         execution BIGINT NOT NULL, signature BLOB NOT NULL""",
     "codes": "code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL",
+    # What `current_step().save` keeps until its step has a value: one row a call.
+    "saves": """
+        call BLOB NOT NULL, state BLOB NOT NULL, code BLOB NOT NULL, execution BIGINT NOT NULL,
+        attempt INTEGER NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
+        saved DOUBLE NOT NULL, payload BLOB NOT NULL, pieces BLOB NOT NULL,
+        signature BLOB NOT NULL""",
+    # How far an attempt said that it is: one row a call, and a total of 0 where it gave none.
+    "progress": """
+        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
+        attempt INTEGER NOT NULL, label VARCHAR NOT NULL, done DOUBLE NOT NULL,
+        total DOUBLE NOT NULL, told DOUBLE NOT NULL""",
+    # Calls whose outcome was taken out to be made again; `execution` was the last before that.
+    "redos": """
+        run VARCHAR NOT NULL, call BLOB NOT NULL, ordinal INTEGER NOT NULL,
+        execution BIGINT NOT NULL, asked DOUBLE NOT NULL, signature BLOB NOT NULL""",
+    # What `--keep` accepted: outcomes made with `before` count as made with `after`. `settled`
+    # is the execution that ended the telling of it, 0 while it is told.
+    "acceptances": """
+        run VARCHAR NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, before BLOB NOT NULL,
+        after BLOB NOT NULL, what VARCHAR NOT NULL, outcomes BIGINT NOT NULL,
+        execution BIGINT NOT NULL, settled BIGINT NOT NULL, signature BLOB NOT NULL""",
+    # Steps that have another name now: calls of `new` are found under `old`.
+    "renames": """
+        run VARCHAR NOT NULL, old VARCHAR NOT NULL, new VARCHAR NOT NULL,
+        renamed DOUBLE NOT NULL, signature BLOB NOT NULL""",
 }
 
 # A timer may be due at the end of time: no timestamp then.

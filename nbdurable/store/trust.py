@@ -17,6 +17,7 @@ from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import StoreCorruptError
 from nbdurable.records import Checkpoint, Decision, RunSummary
 
+from .amendments import TABLE_OF, amendment_message, amendments
 from .database import Store
 from .index import checkpoint_message, decision_message, store_message, unpack, unpack_members
 from .paths import LOCK_WAIT_SECONDS
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from .amendments import Amendment
     from .journal import Batch
 
 _ROWS_AT_A_TIME = 10_000
@@ -160,6 +162,7 @@ def _signed_rows(store: Store) -> dict[str, Iterator[_Signed]]:
         "checkpoints": _checkpoints(store),
         "decision_log": _decisions(store),
         **{table: _remembered(store, table) for table in REMEMBERED},
+        **{table: _amendments(store, kind) for kind, table in TABLE_OF.items()},
     }
 
 
@@ -167,6 +170,11 @@ def _remembered(store: Store, table: str) -> Iterator[_Signed]:
     names = [*REMEMBERED[table], "signature"]
     for row, *fields, signature in _rows(store, table, names):
         yield row, remembered_message(store.id, table, tuple(fields)), signature
+
+
+def _amendments(store: Store, kind: type[Amendment]) -> Iterator[_Signed]:
+    for row, found in amendments(store, kind):
+        yield row, amendment_message(store.id, found), found.signature
 
 
 def _checkpoints(store: Store) -> Iterator[_Signed]:

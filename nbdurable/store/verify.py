@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nbdurable.codec.signing import signature_holds
 from nbdurable.records import Decision, RunStatus
 
+from .amendments import TABLE_OF, amendment_message, amendments
 from .index import checkpoint_message, decision_message
 from .runs import load_index
 
@@ -49,6 +50,11 @@ _QUERIES = {
         SELECT c.label FROM nbdurable.checkpoints c JOIN nbdurable.attempt_ends a
         ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt
         WHERE c.kind <> 'cancelled'""",
+    "two saves for one call": """
+        SELECT label FROM nbdurable.saves GROUP BY call, label HAVING count(*) > 1""",
+    "a save of no execution": """
+        SELECT label FROM nbdurable.saves
+        WHERE execution NOT IN (SELECT id FROM nbdurable.execution_log)""",
     "an error seen that is not there": """
         SELECT hex(s.call) FROM nbdurable.seen_errors s WHERE NOT EXISTS (
             FROM nbdurable.checkpoints c
@@ -83,7 +89,8 @@ def _relations(store: Store) -> Iterator[str]:
 
 def _large_values(store: Store) -> Iterator[str]:
     rows = store.rows(
-        "SELECT label, pieces FROM nbdurable.checkpoints WHERE octet_length(pieces) > 0"
+        "SELECT label, pieces FROM nbdurable.checkpoints WHERE octet_length(pieces) > 0 "
+        "UNION ALL SELECT label, pieces FROM nbdurable.saves WHERE octet_length(pieces) > 0"
     )
     for label, pieces in rows:
         fault = store.objects.fault(pieces, proven=len(pieces))
@@ -101,6 +108,10 @@ def _signatures(store: Store) -> Iterator[str]:
         for decisions in index.decisions.values():
             for decision in decisions:
                 yield from _decision(store, index, decision)
+    for kind, table in TABLE_OF.items():
+        for _, row in amendments(store, kind):
+            if not signature_holds(store.key, row.signature, amendment_message(store.id, row)):
+                yield f"a row of {table} with a wrong signature"
 
 
 def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[str]:

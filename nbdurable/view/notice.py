@@ -112,7 +112,8 @@ def _item(run: RunSummary, now: float) -> _Item:
     )
     if run.status is RunStatus.RUNNING:
         return _Item(run.name, saved, f"running; its execution began {when}", "")
-    return _Item(run.name, saved, f"{run.status} {when}", _RESUME)
+    stopped = f"{run.status} at {run.progress}, {when}" if run.progress else f"{run.status} {when}"
+    return _Item(run.name, saved, stopped, _RESUME)
 
 
 def _steps_of(number: int) -> str:

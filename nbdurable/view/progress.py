@@ -24,8 +24,10 @@ from nbdurable.events import (
     StepDeferred,
     StepFinished,
     StepLetGo,
+    StepProgressed,
     StepReplayed,
 )
+from nbdurable.labels import share
 from nbdurable.records import Kind, RunStatus
 
 from .tree import Family, Tree
@@ -86,6 +88,7 @@ class StepView:
     ``earlier`` those of the attempts before it in this execution, ``ended`` is when the
     row's outcome was told, ``inputs`` are the places of the handles that a step was given,
     ``deaths`` counts the kernel's deaths that it was in flight at. ``first`` is the tree's.
+    ``progress`` is how far its last attempt said that it is, as ``37 of 90``.
     """
 
     place: int
@@ -118,6 +121,7 @@ class StepView:
     earlier: tuple[tuple[float, float], ...] = ()
     ended: float | None = None
     family: Family[StepView] | None = None
+    progress: str = ""
 
     @property
     def spans(self) -> tuple[tuple[float, float], ...]:
@@ -267,6 +271,7 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.attempts, row.again, row.deaths = event.attempt, None, event.deaths
+    row.progress = ""
     if row.started is None:
         row.started = event.at
         if row.family is not None and row.family.began is None:
@@ -276,6 +281,11 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
     row.began, row.closed = event.at, 0.0
     row.why = f"{event.why}: {event.reason}" if event.reason else event.why
     view._move(row, State.RUNNING)  # noqa: SLF001
+
+
+def _progressed(view: RunView, event: StepProgressed) -> None:
+    if (row := view.steps.get(event.step)) is not None:
+        row.progress = share(event.done, event.total)
 
 
 def _attempt_failed(view: RunView, event: AttemptFailed) -> None:
@@ -366,6 +376,7 @@ _FOLDS: Final[dict[type, Callable[[RunView, Any], None]]] = {
     StepReplayed: _replayed,
     StepDeferred: _deferred,
     AttemptStarted: _attempt_started,
+    StepProgressed: _progressed,
     AttemptFailed: _attempt_failed,
     StepFinished: _finished,
     Decided: _decided,

@@ -167,7 +167,7 @@ def _html_row(item: Mapping[str, Any], span: float, more: str) -> str:
     state = item.get("state", "")
     shown = f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> {state}'
     attempts = f"{item['attempts']} attempts: " if "attempts" in item else ""
-    why = escape(attempts + item.get("remark", ""))
+    why = escape(attempts + ", ".join(filter(None, (item.get("reached"), item.get("remark")))))
     if more:
         why = f"<details><summary>{why or 'more'}</summary>{more}</details>"
     said = (

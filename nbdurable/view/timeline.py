@@ -16,7 +16,7 @@ from nbdurable.labels import duration, left
 
 from .progress import CHOOSERS, GLYPHS, MOVING, State
 from .tree import Family
-from .words import COUNTED, capped, clipped, heading, remark, tally, title, took
+from .words import COUNTED, capped, clipped, heading, reached, remark, tally, title, took
 
 if TYPE_CHECKING:
     from .progress import RunView, StepView
@@ -226,6 +226,7 @@ class Timeline:
             "depth": depth,
             "attempts": row.attempts if row.attempts > 1 else 0,
             "remark": remark(row),
+            "reached": reached(row),
             "why": row.why,
             "won": row.won is not None,
             "lost": row.won is None and row.lost is not None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from nbdurable.labels import duration
 from nbdurable.records import Kind, RunStatus
 
-from .progress import CHOOSERS, State
+from .progress import CHOOSERS, MOVING, State
 
 if TYPE_CHECKING:
     from .progress import RunView, StepView
@@ -164,3 +164,9 @@ def remark(row: StepView) -> str:
     else:
         said = row.why
     return clipped(said)
+
+
+def reached(row: StepView) -> str:
+    """Say how far the row's last attempt was, while it matters: it runs, failed, or was let go."""
+    matters = row.state in MOVING or row.state in {State.FAILED, State.LET_GO}
+    return row.progress if matters else ""

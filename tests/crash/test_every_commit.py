@@ -6,10 +6,16 @@ until a run is no longer killed. What the cell gave must be as if nothing had
 happened; what had been committed must not run again.
 """
 
+import shutil
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from nbdurable import after, gather, go, select, sleep, step
+from nbdurable import after, current_step, gather, go, select, sleep, step
+from nbdurable.inspection import amending
 
 MOST_COMMITS = 60
 
@@ -188,6 +194,41 @@ def large_values(probe):
     return float(first.sum()), [float(one.sum()) for one in rest]
 
 
+def saved_on_the_way(probe):
+    """Save on the way in a step that fails once, beside another; receive what it gives."""
+
+    @step(retries=1, backoff=0.001)
+    def train(epochs):
+        me = current_step()
+        at, total = me.saved((0, 0))
+        for epoch in range(at, epochs):
+            probe.effect(f"epoch {epoch}")
+            total += epoch
+            me.progress(epoch, epochs)
+            me.save((epoch + 1, total))
+            if epoch == 1 and probe.effect("stumbles") == 1:
+                raise OSError("once")
+        return total
+
+    def doubled(total):
+        probe.effect("doubled")
+        return 2 * total
+
+    weights = np.zeros(40_000)
+    large = go(fills, weights)
+    return go(doubled, train.go(3)).result(), float(large.result())
+
+
+def fills(weights):
+    """Save what lies in a file, twice."""
+    me = current_step()
+    weights = me.saved(weights)
+    for _ in range(int(weights[0]), 2):
+        weights = weights + 1
+        me.save(weights)
+    return weights.sum()
+
+
 PROGRAMS = [
     go_and_gather,
     calls_in_place,
@@ -199,9 +240,10 @@ PROGRAMS = [
     error_ends_the_run,
     sub_workflow,
     large_values,
+    saved_on_the_way,
 ]
 # How often one attempt may raise and be tried again by its own policy.
-ATTEMPTS = {"flaky('in place')": 5, "flaky('beside')": 5, "hopeless()": 3}
+ATTEMPTS = {"stumbles": 3, "flaky('in place')": 5, "flaky('beside')": 5, "hopeless()": 3}
 
 
 @pytest.mark.timeout(600)
@@ -239,3 +281,43 @@ def _ran_as_promised(trial, died, saved):
         if name in saved and not name.startswith("fails"):
             assert count == died[name], f"{name} had been saved and ran again"
         assert count <= ATTEMPTS.get(name, 2), f"{name} ran {count} times"
+
+
+REDO = """
+import sys
+from nbdurable import testing
+from nbdurable.inspection import amending
+testing.kill_at(sys.argv[2], 1)
+amending.redo("program", sys.argv[3:], store=sys.argv[1])
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_a_redo_and_at_every_commit_after_it(bench, make_bench, moment):
+    """A redo is all or nothing; killed at any commit after it, the run ends as if undisturbed."""
+    program = saved_on_the_way
+    expected = bench.run(program)
+    before = bench.effects()
+    for commit in range(MOST_COMMITS):
+        trial = make_bench()
+        shutil.copytree(bench.folder, trial.folder, dirs_exist_ok=True)
+        if commit == 0:  # the redo's own
+            redo = [sys.executable, "-c", REDO, str(trial.store), moment, "train"]
+            assert subprocess.run(redo, check=False).returncode == -signal.SIGKILL
+            left = trial.rows("SELECT count(*) FROM nbdurable.checkpoints WHERE name = 'train'")
+            redone = trial.rows("SELECT count(*) FROM nbdurable.redos")
+            assert (left, redone) == (([(1,)], [(0,)]) if moment == "before" else ([(0,)], [(1,)]))
+        else:
+            amending.redo("program", ["train"], store=trial.store)
+            if not trial.run(program, kill=(moment, commit)).killed:
+                assert commit > 3, "no commit was reached"
+                return
+        again = trial.run(program)
+        assert again.seen() == expected.seen(), (commit, again.traceback)
+        assert trial.check()[0] == []
+        after = trial.effects()
+        assert after["doubled"] == before["doubled"] == 1  # what it received is equal
+        if commit:
+            assert all(1 <= after[f"epoch {n}"] - before[f"epoch {n}"] <= 2 for n in range(3))
+    pytest.fail(f"more than {MOST_COMMITS} commits")

@@ -232,6 +232,50 @@ def test_gc(shared):
     assert "nothing that is no longer needed" in shared.run("%durable gc").stdout
 
 
+def test_redo_and_rename(shared):
+    """What is redone runs again, and says so first; the run answers to its new name."""
+    body = (
+        "%%durable {} --quiet\n@step(version=1)\ndef g(n):\n    print('ran', n)\n    return n\n"
+        "g(1), g(2)"
+    )
+    shared.run(body.format("redone"))
+    said = shared.run("%durable redo redone g(2)").stdout.splitlines()
+    assert said[0].startswith("redo redone takes out 1 outcome of g, which took ")
+    assert said[1] == "redone: run its cell again to make them anew"
+    shared.run(body.format("redone"))
+    whys = shared.run("[(r['step'], r['why']) for r in get_ipython().run_line_magic("
+                      "'durable', 'why redone')]").value  # fmt: skip
+    assert whys == "[('g(1)', 'new'), ('g(2)', 'redo')]"
+    assert "called again now" in shared.run("%durable rename redone again").stdout
+    assert shared.run("rows = %durable steps again\nlen(rows)").value == "2"
+
+
+def test_keep_in_a_cell(shared):
+    """``--keep`` reaches the session: an edited step's value is used, and that is recorded."""
+    body = "%%durable kept{} --quiet\n@step\ndef h():\n    return {}\nh()"
+    assert shared.run(body.format("", 1)).value == "1"
+    assert shared.run(body.format(" --keep", 2)).value == "1"
+    assert shared.run(body.format("", 2)).value == "1"
+    asked = "rows = %durable sql SELECT name, what FROM nbdurable.acceptances\nrows"
+    assert re.search(r"0 +h +h\(\)", shared.run(asked).value)
+
+
+def test_confirm_is_one_line(shared):
+    """A run that is suspended has no traceback, and nothing has run."""
+    body = "%%durable asked-first --quiet\n@step\ndef h():\n    return {}\nh()"
+    shared.run(body.format(1))
+    shared.run("%durable config confirm=0")
+    try:
+        found = shared.run(body.format(2))
+    finally:
+        shared.run("%durable config confirm=default")
+    assert found.status == "error"
+    assert len(found.traceback) == 1
+    assert "suspended before 1 saved outcome" in found.traceback[0]
+    assert "`%%durable asked-first --keep`" in found.traceback[0]
+    assert shared.run(body.format(2)).value == "2"
+
+
 def test_steps_of_one_name(shared):
     """A step's name or label picks its rows; expressions in a run's name are filled in."""
     shared.run("what = 'prices'")
@@ -335,6 +379,7 @@ def test_help_tells_options(shared):
 def test_the_list_is_whole():
     """Every subcommand is listed in a line that is not cut, with what it takes."""
     looks, changes = {"status", "runs", "steps", "why", "sql"}, {"restart", "adopt", "gc", "trust"}
+    changes |= {"redo", "rename"}
     assert set(COMMANDS) == looks | changes | {"config"}
     for row in listed():
         assert len(str(row[""])) > 10
@@ -342,6 +387,7 @@ def test_the_list_is_whole():
     usages = [row["command"] for row in listed()]
     assert "%durable gc [--older-than AGE] [--yes]" in usages
     assert "%durable steps [NAME] [STEP]" in usages
+    assert "%durable redo NAME [LABEL]... [--errors]" in usages
 
 
 @pytest.mark.parametrize(
@@ -349,6 +395,13 @@ def test_the_list_is_whole():
     [
         ("%durable stats", "did you mean %durable status?"),
         ("%durable restart", "which run?"),
+        ("%durable redo", "which run?"),
+        ("%durable redo fetch", "no run is called fetch"),
+        ("%durable redo prices fetsh", "no saved outcome of fetsh: did you mean fetch?"),
+        ("%durable redo prices --errors", "no saved error"),
+        ("%durable rename prices", "%durable rename OLD NEW"),
+        ("%durable rename prices quotes", "another run is called quotes"),
+        ("%durable rename nothing new", "no run or step is called nothing"),
         ("%durable sql", "SELECT"),
         ("%durable trust yes", "--yes"),
         ("%durable adopt", "%durable adopt NOTEBOOK"),
@@ -388,6 +441,8 @@ def test_mistakes_are_one_line(shared, code, says):
         ("%durable why prices ", {"fetch", "clean"}, {"ask", "prices"}),
         ("%durable why prices f", {"fetch"}, {"clean"}),
         ("%durable restart q", {"quotes"}, {"prices"}),
+        ("%durable redo prices ", {"fetch", "clean"}, {"ask", "prices"}),
+        ("%durable redo prices --", {"--errors"}, {"--yes"}),
         ("%durable gc ", {"--older-than", "--yes"}, {"prices"}),
         ("%durable gc --o", {"--older-than"}, {"--yes"}),
         ("%durable steps --", {"--help"}, {"prices"}),

@@ -39,6 +39,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EFFECTS = {
     "quickstart": ("calls.log", ["alpha", "beta", "delta", "gamma"]),
     "providers": ("paid.log", ["large", "large", "oracle", "oracle", "small"]),
+    "training": ("epochs.log", sorted(map(str, range(90)))),
 }
 
 QUESTIONS = {

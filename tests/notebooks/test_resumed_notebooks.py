@@ -27,11 +27,13 @@ pytestmark = [
 CELL_TIMEOUT = 60
 
 # After which commit the kernel is killed: when something has finished, and not everything.
-KILLED = {"quickstart": 5, "warehouse": 6, "providers": 5, "sweep": 3, "pipeline": 5}
+KILLED = {
+    "quickstart": 5, "warehouse": 6, "providers": 5, "sweep": 3, "pipeline": 5, "training": 6,
+}  # fmt: skip
 KILLER = "from nbdurable.testing import kill_at; kill_at('after', {})"
 
 # Cells that show how often bodies ran: what was in flight at the kill has run twice.
-COUNTING = {"providers": {"paid"}}
+COUNTING = {"providers": {"paid"}, "training": {"bodies", "saved"}}
 
 STEPS = """
     SELECT workflow, name, label, status, execution FROM steps
@@ -127,6 +129,31 @@ def test_the_readers_kill(play, name, replayed):
     for cell in {"load", "kept"} & expected.keys():
         del shown[cell], expected[cell]
     assert shown == expected
+
+
+def test_training_that_was_killed_three_times(play):
+    """Each kill comes in the one step of 90 epochs: it goes on from its last save each time."""
+    weights = [("print(f\"{right", "print(model.coef_.tobytes().hex())\nprint(f\"{right")]
+    undisturbed = play("training", weights)
+    again = [("EPOCHS = 90", "EPOCHS = 90\n%durable restart training")]
+    ran = (play.folder / "epochs.log").read_text().split()
+    assert ran == [str(epoch) for epoch in range(90)]
+    (play.folder / "epochs.log").unlink()
+    said = []
+    for edits in ([*weights, *again], weights, weights):
+        with pytest.raises(DeadKernelError):
+            play("training", edits, killer=KILLER.format(28))
+        (run,) = questions.unfinished(play.folder / ".nbdurable" / "training.duckdb")
+        open_stores.close_stores()
+        said.append(int(re.fullmatch(r"(\d+) of 90", run.progress)[1]))
+    assert 0 < said[0] < said[1] < said[2] < 90
+    shown = play("training", weights)
+    assert f"died at {said[-1]} of 90" in str(shown["load"])
+    assert shown["training"] == undisturbed["training"]
+    ran = (play.folder / "epochs.log").read_text().split()
+    assert sorted(set(ran), key=int) == [str(epoch) for epoch in range(90)]
+    assert len(ran) <= 93  # at each kill one body of an epoch was cut off at most
+    assert f"90 epochs, {len(ran)} bodies" in str(shown["bodies"])
 
 
 # --- What the gallery says of an edit --------------------------------------------------

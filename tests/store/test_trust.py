@@ -16,15 +16,28 @@ from nbdurable import (
     StoreCorruptError,
     StoreError,
     UntrustedCheckpointError,
+    current_step,
     gather,
     go,
     select,
+    step,
     workflow,
 )
 from nbdurable.api import open_stores
 from nbdurable.events import AttemptStarted
 from nbdurable.inspection import queries as questions
-from nbdurable.store import Store, check, database, structure, survey, trust_store
+from nbdurable.inspection.amending import redo
+from nbdurable.records import Accepted, Renamed, Save
+from nbdurable.store import (
+    Store,
+    add_amendment,
+    check,
+    database,
+    load_index,
+    structure,
+    survey,
+    trust_store,
+)
 from nbdurable.store import connection as connecting
 
 pytestmark = pytest.mark.timeout(60)
@@ -303,6 +316,37 @@ def test_trust_makes_a_store_ones_own(path, other_user, armed):
     assert (again.ours, again.unsigned) == (True, 0)
     with contextlib.closing(Store.open(path)) as store:
         assert check(store) == []
+
+
+def test_trust_signs_what_stands_beside_outcomes(path, monkeypatch, tmp_path):
+    """Saves, redone calls, acceptances and new names: not one's own before, and after it is."""
+
+    def saves():
+        current_step().save("work")
+        raise OSError("not yet")
+
+    with contextlib.suppress(OSError), workflow("w", store=path):
+        step(saves, version=1)()
+    redo("w", store=path, errors=True)
+    open_stores.close_stores()
+    store = Store.open(path)
+    index = load_index(store, store.rows("SELECT id FROM nbdurable.run_log LIMIT 1")[0][0])
+    accepted = Accepted("run", "code", "work", b"a", b"b", "clean()", 1, 1, 0, b"")
+    renamed = Renamed("run", "__main__.work", "work2", 1.0, b"")
+    saved = Save(b"call", b"state", b"code", 1, 1, "work", "work()", 1.0, b"", b"", b"")
+    for one in (accepted, renamed, saved):
+        store.commit(lambda batch, one=one: add_amendment(batch, index, one))
+    store.close()
+    monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "other.key"))
+    before = survey(path)
+    trust_store(path)
+    assert survey(path).unsigned == 0
+    with contextlib.closing(Store.open(path)) as store:
+        assert check(store) == []
+        rows = sum(store.rows(f"SELECT count(*) FROM nbdurable.{table}")[0][0]
+                   for table in ("saves", "redos", "acceptances", "renames",
+                                 "checkpoints", "decision_log"))  # fmt: skip
+    assert before.unsigned == rows
 
 
 def test_trust_signs_in_pieces(path, other_user, monkeypatch):

@@ -2,7 +2,7 @@
 
 from typing import assert_type
 
-from nbdurable import after, gather, go, select, step, workflow
+from nbdurable import after, current_step, gather, go, select, step, workflow
 from nbdurable.handles.combinators import Gather
 from nbdurable.handles.handle import Outcome, StepHandle
 
@@ -31,12 +31,19 @@ assert_type(shout.starmap(zip("ab"), return_exceptions=True).result(), list[str]
 assert_type(gather({"a": go(len, "a")}), Gather[dict[str, int]])
 select(go(len, "a"), go(len, "b")).index
 
+assert_type(current_step().attempt, int)
+assert_type(current_step().idempotency_key, str)
+assert_type(current_step().save([1]), None)
+current_step().progress(1)
+current_step().progress(1, total=2.5)
+
 double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
 double.map([1], [2])  # type: ignore[arg-type] # several iterables are for starmap
 double.starmap([1])  # type: ignore[list-item] # rows, not items
 double.starmap([(1, 2)], [(3, 4)])  # type: ignore[arg-type,call-arg]
 go(len)  # type: ignore[call-arg]
+current_step().progress("half")  # type: ignore[arg-type]
 
 
 @workflow("typed")

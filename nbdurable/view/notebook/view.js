@@ -238,7 +238,7 @@ function showRow(parts, said) {
   write(parts.mark, said.won ? "★ won" : said.lost ? "lost" : "");
   write(parts.deaths, said.deaths ? `☠ ${said.deaths} deaths` : "");
   const told = said.remark && said.remark !== "new" && said.remark !== "replayed" ? said.remark : "";
-  write(parts.remark, told);
+  write(parts.remark, [said.reached, told].filter(Boolean).join(", "));
   write(parts.tip, tipOf(said));
   write(parts.glyph, said.glyph ?? "");
   write(parts.word, said.state ?? "");

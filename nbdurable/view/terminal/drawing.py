@@ -180,6 +180,8 @@ def _remark(view: RunView, item: _Item) -> str:
     row = view.steps.get(item.get("place", -1))
     if row is not None and row.state is State.RUNNING and row.error:
         said.insert(0, f"attempt {row.attempts}, before it: {row.error}")
+    if item.get("reached"):
+        said.insert(0, item["reached"])
     if item.get("deaths"):
         said.insert(0, f"in flight at {item['deaths']} deaths of its process")
     return ", ".join(filter(None, said))

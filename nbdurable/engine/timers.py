@@ -1,0 +1,90 @@
+"""Timers of the cell and of bodies: claimed as calls are, armed, or kept for who asks.
+
+Invariant: a timer's identity is what it was asked for, and its place among its equals; one
+that an earlier execution began keeps the time at which it began.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbdurable.errors import UsageError
+from nbdurable.interrupts import uninterrupted
+from nbdurable.records import TIMER_VERSION, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbdurable.commit.observers import News
+    from nbdurable.handles.handle import StepHandle
+    from nbdurable.handles.scope import Scope
+    from nbdurable.records import Checkpoint
+    from nbdurable.store import ReplayIndex
+
+    from .scheduler import Bodies
+
+
+class Timers:
+    """One execution's timers."""
+
+    def __init__(
+        self,
+        index: ReplayIndex,
+        bodies: Bodies,
+        news: News,
+        *,
+        claim: Callable[[Scope, str, bytes], tuple[StepHandle[Any], bool]],
+        replay: Callable[[StepHandle[Any], Checkpoint], bool],
+    ) -> None:
+        self._index = index
+        self._bodies = bodies
+        self._news = news
+        self._claim = claim
+        self._replay = replay
+
+    def after(self, where: Scope, seconds: float, name: str) -> StepHandle[Any]:
+        """Make a timer handle: done `seconds` after it was first made.
+
+        Raises:
+            UsageError: It is no number of seconds.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise UsageError(f"{name}({seconds!r}): give a number of seconds, 0 or more")
+        return self._timer(where, name, f"{seconds:g}", seconds=float(seconds))
+
+    def at(self, where: Scope, until: float, shown: str) -> StepHandle[Any]:
+        """Make a timer handle that is done at a time (seconds since the epoch), never re-armed."""
+        return self._timer(where, "sleep", f"until={shown}", until=until)
+
+    def _timer(
+        self,
+        where: Scope,
+        name: str,
+        shown: str,
+        *,
+        seconds: float = 0.0,
+        until: float | None = None,
+    ) -> StepHandle[Any]:
+        kind, due = (b"seconds", seconds) if until is None else (b"until", until)
+        handle, again = self._claim(where, name, digest_of(kind, repr(due).encode()))
+        if again:
+            return handle
+        handle.version = TIMER_VERSION
+        handle.timer_seconds = seconds
+        handle.until = until
+        handle.label_text = f"{name}({shown})"
+        found = self._index.checkpoints.get(handle.pair)
+        if found is not None and self._replay(handle, found):
+            return handle
+        self._news.created(handle)
+        if handle.cancelled_by_race is not None:
+            return handle
+        past = self._index.attempts.get(handle.pair)
+        if past is not None:
+            handle.last_attempt = past.last
+        if past is None or self._index.is_redone(handle.pair):
+            with uninterrupted():
+                self._bodies.arm(handle, rearm=True)
+        else:
+            handle.wake_time = past.started + handle.timer_seconds
+        return handle

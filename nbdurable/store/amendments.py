@@ -1,0 +1,152 @@
+"""What stands beside outcomes: saves of steps, redone calls, acceptances, new names.
+
+Invariant: a row that code can branch on is signed, and what its signature does not cover
+is used for nothing that code could branch on. One call has one save at most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, TypeVar
+
+from nbdurable.codec.signing import sign, signature_holds
+from nbdurable.errors import UntrustedCheckpointError
+from nbdurable.records import Accepted, Redone, Renamed, Save
+
+from .index import unpack_used
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .database import Store
+    from .index import ReplayIndex
+    from .journal import Batch
+    from .packed import Identity
+
+Amendment = Save | Redone | Accepted | Renamed
+A = TypeVar("A", Save, Redone, Accepted, Renamed)
+
+TABLE_OF: dict[type[Amendment], str] = {
+    Save: "saves",
+    Redone: "redos",
+    Accepted: "acceptances",
+    Renamed: "renames",
+}
+
+
+def amendment_message(store: str, row: Amendment) -> bytes:
+    """Return what an amendment's signature covers, each field with its length before it."""
+    fields: tuple[bytes, ...]
+    match row:
+        case Save():
+            fields = (b"save", row.call, row.state, row.code, row.payload, row.pieces)
+        case Redone():
+            fields = (b"redo", row.run.encode(), row.call, b"%d" % row.ordinal)
+        case Accepted():
+            name = row.name.encode("utf-8", "surrogatepass")
+            fields = (b"accept", row.run.encode(), row.kind.encode(), name, row.before, row.after)
+        case Renamed():
+            old, new = (one.encode("utf-8", "surrogatepass") for one in (row.old, row.new))
+            fields = (b"rename", row.run.encode(), old, new)
+    return b"".join([b"%d:%b" % (len(one), one) for one in (b"amendment", store.encode(), *fields)])
+
+
+def signed_amendment(store: str, key: bytes, row: Amendment) -> tuple[object, ...]:
+    """Return an amendment as a row of its table, signed."""
+    signature = sign(key, amendment_message(store, row))
+    return (*[getattr(row, name) for name in _names(type(row))[:-1]], signature)
+
+
+def verify_amendment(index: ReplayIndex, row: Amendment, what: str, cure: str) -> None:
+    """Make sure that this user's key signed an amendment, before it is used.
+
+    Raises:
+        UntrustedCheckpointError: It did not, or a byte has changed since.
+    """
+    if not signature_holds(index.key, row.signature, amendment_message(index.store, row)):
+        raise UntrustedCheckpointError(
+            f"{what} is not signed by your key: it was changed, damaged, or written by somebody "
+            f"else. Nothing of it was unpickled; {cure}"
+        )
+
+
+def add_amendment(batch: Batch, index: ReplayIndex, row: Amendment) -> None:
+    """Sign an amendment and add it to a transaction."""
+    batch.add(TABLE_OF[type(row)], signed_amendment(index.store, index.key, row))
+
+
+def replace_save(batch: Batch, index: ReplayIndex, save: Save, *, before: bool) -> None:
+    """Put a save in the place of the one `before` it, where there is one."""
+    if before:
+        batch.execute("DELETE FROM nbdurable.saves WHERE call = ?", [save.call])
+    if rows := batch.rows.get("saves"):  # of two at once the later one stays
+        rows[:] = [row for row in rows if row[0] != save.call]
+    add_amendment(batch, index, save)
+
+
+def replace_progress(batch: Batch, row: tuple[object, ...], *, before: bool) -> None:
+    """Put what an attempt has said of its progress in the place of what was said `before`."""
+    if before:
+        batch.execute("DELETE FROM nbdurable.progress WHERE call = ?", [row[0]])
+    if rows := batch.rows.get("progress"):
+        rows[:] = [one for one in rows if one[0] != row[0]]
+    batch.add("progress", row)
+
+
+def drop_saves(batch: Batch, calls: Sequence[bytes]) -> None:
+    """Take out what steps have saved of their work, and how far they said that they are."""
+    for table in ("saves", "progress"):
+        batch.execute(
+            f"DELETE FROM nbdurable.{table} WHERE call IN (SELECT unnest(?::BLOB[]))",  # noqa: S608 - ours
+            [list(calls)],
+        )
+
+
+def settle_acceptances(batch: Batch, run: str, before: int, execution: int) -> None:
+    """End the telling of what executions before `before` accepted."""
+    batch.execute(
+        "UPDATE nbdurable.acceptances SET settled = ? "
+        "WHERE run = ? AND settled = 0 AND execution < ?",
+        [execution, run, before],
+    )
+
+
+def unasked_of(store: Store, run: str) -> frozenset[Identity]:
+    """Return the outcomes that the last finished execution of a run did not ask for."""
+    found = store.rows(
+        "SELECT x.reused FROM nbdurable.execution_log e "
+        "JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? AND x.status = 'finished' ORDER BY e.id DESC LIMIT 1",
+        [run],
+    )
+    return unpack_used(found[0][0])[1] if found else frozenset()
+
+
+def load_amendments(store: Store, run: str, index: ReplayIndex) -> None:
+    """Take in what stands beside a run's outcomes; nothing of it is verified yet."""
+    of_run = "WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+    for save in _rows(store, Save, of_run, run):
+        index.saves[save.call] = save
+    found = store.rows(f"SELECT call FROM nbdurable.progress {of_run}", [run])  # noqa: S608 - ours
+    index.progressed.update(call for (call,) in found)
+    for redone in _rows(store, Redone, "WHERE run = ? ORDER BY ordinal", run):
+        index.redone[redone.call] = redone
+    index.accepted += _rows(store, Accepted, "WHERE run = ? ORDER BY execution", run)
+    index.renamed += _rows(store, Renamed, "WHERE run = ? ORDER BY renamed", run)
+
+
+def amendments(store: Store, kind: type[Amendment]) -> Iterable[tuple[int, Amendment]]:
+    """Yield every amendment of a kind with the id of its row."""
+    names = ", ".join(_names(kind))
+    for row, *fields in store.rows(f"SELECT rowid, {names} FROM nbdurable.{TABLE_OF[kind]}"):  # noqa: S608 - ours
+        yield row, kind(*fields)
+
+
+def _rows(store: Store, kind: type[A], which: str, run: str) -> list[A]:
+    names = ", ".join(_names(kind))
+    found = store.rows(f"SELECT {names} FROM nbdurable.{TABLE_OF[kind]} {which}", [run])  # noqa: S608 - ours
+    return [kind(*fields) for fields in found]
+
+
+def _names(kind: type[Amendment]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]

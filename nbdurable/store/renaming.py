@@ -1,0 +1,147 @@
+"""Runs and steps that have another name now.
+
+Invariant: a call keeps its identity, so whatever hangs on it holds; a row is signed anew
+only after its signature was found to hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nbdurable.codec.signing import sign
+from nbdurable.records import Renamed
+
+from .amendments import add_amendment
+from .index import checkpoint_message
+from .runs import load_index
+
+if TYPE_CHECKING:
+    from nbdurable.records import Checkpoint
+
+    from .database import Store
+    from .index import ReplayIndex
+    from .journal import Batch
+
+
+def rename_run(store: Store, old: str, new: str) -> None:
+    """Give every run called `old` another name.
+
+    Raises:
+        StoreError: It could not be written; nothing has changed.
+    """
+    store.commit(
+        lambda batch: batch.execute(
+            "UPDATE nbdurable.run_log SET name = ? WHERE name = ?", [new, old]
+        )
+    )
+
+
+def runs_of_step(store: Store, name: str) -> dict[str, str]:
+    """Return the ids of the runs with outcomes of a step of that name, with their names."""
+    return dict(
+        store.rows(
+            "SELECT DISTINCT r.id, r.name FROM nbdurable.checkpoints c "
+            "JOIN nbdurable.execution_log e ON e.id = c.execution "
+            "JOIN nbdurable.run_log r ON r.id = e.run WHERE c.name = ? ORDER BY r.id",
+            [name],
+        )
+    )
+
+
+def codes_of_step(store: Store, run: str, name: str) -> list[bytes]:
+    """Return the digests of the codes that outcomes of a step were made with."""
+    rows = store.rows(
+        "SELECT DISTINCT code FROM nbdurable.checkpoints WHERE name = ? AND execution IN "
+        "(SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        [name, run],
+    )
+    return [code for (code,) in rows]
+
+
+def parts_of_codes(store: Store, codes: list[bytes]) -> dict[bytes, dict[str, bytes]]:
+    """Return what codes are made of: the parts' names, with their digests."""
+    found: dict[bytes, dict[str, bytes]] = {}
+    for code, part, digest in store.rows(
+        "SELECT code, part, digest FROM nbdurable.codes WHERE list_contains(?, code)", [codes]
+    ):
+        found.setdefault(code, {})[part] = digest
+    return found
+
+
+def renamed_to(store: Store, run: str, new: str) -> list[str]:
+    """Return the qualified names that a step of this name had before."""
+    rows = store.rows("SELECT old FROM nbdurable.renames WHERE run = ? AND new = ?", [run, new])
+    return [old for (old,) in rows]
+
+
+def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *, now: float) -> int:
+    """Give a step's outcomes another name, and let calls of that name find them.
+
+    Args:
+        store: Where they are.
+        runs: By the run's id, the qualified names that the step's calls have.
+        old: The step's name so far.
+        new: Its name from now on.
+        now: The clock's time.
+
+    Returns:
+        How many outcomes have the other name now.
+
+    Raises:
+        UntrustedCheckpointError: One of them is not signed by this user's key.
+        StoreError: It could not be written; nothing has changed.
+    """
+    found: list[tuple[ReplayIndex, list[Checkpoint]]] = []
+    for run in runs:
+        index = load_index(store, run)
+        outcomes = [one for one in index.checkpoints if one.name == old]
+        for one in outcomes:
+            index.verify(one)
+        found.append((index, outcomes))
+
+    def write(batch: Batch) -> None:
+        for (run, names), (index, outcomes) in zip(runs.items(), found, strict=True):
+            _write_outcomes(batch, index, outcomes, old, new)
+            _write_others(batch, run, old, new)
+            for name in names:
+                add_amendment(batch, index, Renamed(run, name, new, now, b""))
+
+    store.commit(write)
+    return sum(len(outcomes) for _, outcomes in found)
+
+
+def _write_outcomes(
+    batch: Batch, index: ReplayIndex, outcomes: list[Checkpoint], old: str, new: str
+) -> None:
+    renamed = [replace(one, name=new, label=_relabelled(one.label, old, new)) for one in outcomes]
+    batch.execute(
+        "UPDATE nbdurable.checkpoints SET name = ?, label = t.label, signature = t.signature FROM "
+        "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version, "
+        " unnest(?::BIGINT[]) AS number, unnest(?::VARCHAR[]) AS label, "
+        " unnest(?::BLOB[]) AS signature) t WHERE checkpoints.call = t.call "
+        "AND checkpoints.version = t.version AND checkpoints.number = t.number",
+        [
+            new,
+            [one.call for one in renamed],
+            [one.version for one in renamed],
+            [one.number for one in renamed],
+            [one.label for one in renamed],
+            [sign(index.key, checkpoint_message(index.store, one)) for one in renamed],
+        ],
+    )
+
+
+def _write_others(batch: Batch, run: str, old: str, new: str) -> None:
+    for table in ("starts", "attempt_ends", "saves"):
+        batch.execute(
+            f"UPDATE nbdurable.{table} SET name = ?, label = CASE "  # noqa: S608 - ours
+            "WHEN starts_with(label, ?) THEN concat(?, substr(label, ?)) ELSE label END "
+            "WHERE name = ? AND execution IN "
+            "(SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+            [new, f"{old}(", new, len(old) + 1, old, run],
+        )
+
+
+def _relabelled(label: str, old: str, new: str) -> str:
+    return f"{new}{label[len(old) :]}" if label == old or label.startswith(f"{old}(") else label
