@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nbdurable import store as stores
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.executors.clock import Clock, SystemClock
+from nbdurable.steps.options import checked_reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ class Settings:
     limit: int | None = None
     verify: bool = False
     progress: bool | None = None
+    reads: str | None = None
 
 
 @dataclass(slots=True)
@@ -53,12 +55,13 @@ def configure(**settings: Any) -> None:
             run; ``verify``, read each large value and compare it with its checksum
             before it is replayed; ``progress``, True, show how each run stands
             wherever stderr goes, False, nowhere (by default, in notebooks and on
-            terminals; NBDURABLE_PROGRESS says 1 or 0). None sets a default back.
+            terminals; NBDURABLE_PROGRESS says 1 or 0); ``reads``, what a file that was
+            read and has changed does, as the step option says. None sets a default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit", "verify", "progress")
+    known = ("store", "strict", "limit", "verify", "progress", "reads")
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -73,6 +76,8 @@ def configure(**settings: Any) -> None:
             if value not in {None, True, False}:
                 raise UsageError(f"configure({name}={value!r}): give True or False")
             settings[name] = bool(value)
+        if name == "reads" and value is not None:
+            checked_reads("configure", value)
         if name == "progress":
             check_progress(value)
     _state.settings = replace(_state.settings, **settings)

@@ -12,6 +12,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from nbdurable import evidence
 from nbdurable import store as stores
 from nbdurable.engine.run import Run
 from nbdurable.errors import UsageError
@@ -220,12 +221,15 @@ class Workflow:
                     asynchronous,
                     self._tee,
                     settings().verify,
+                    settings().reads or "",
                 ),
                 clock=clock(),
                 observers=observers,
                 leftovers=leftovers_of(opened.run),
             )
             run.begin()
+            evidence.install()
+            undo.callback(evidence.end_cell, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
             self.control = run.control
             if view is not None:

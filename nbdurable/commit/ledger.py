@@ -25,6 +25,8 @@ from nbdurable.records import NOBODY, Checkpoint, Decision, Kind
 from nbdurable.steps.attempts import Ending, Running, arguments_text
 from nbdurable.store import checkpoint_message, conclude, decision_message, pack, record_packages
 
+from .kept_evidence import KeptEvidence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
@@ -44,6 +46,7 @@ class Ledger:
         self.journal = store.journal
         self.news = news
         self.closed = False
+        self.kept = KeptEvidence(index.evidence)
         self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
         self.lost_more: Callable[[], object] = lambda: None
         self._next_number = index.next_number
@@ -218,6 +221,9 @@ class Ledger:
             payload=ending.payload.data,
             pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
+            base=handle.version.base if handle.version is not None else b"",
+            code_evidence=self.kept.save(ending.code_parts, batch),
+            file_evidence=self.kept.save(ending.file_parts, batch),
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
@@ -242,6 +248,9 @@ class Ledger:
                 unsigned.payload,
                 unsigned.pieces,
                 unsigned.output,
+                unsigned.base,
+                unsigned.code_evidence,
+                unsigned.file_evidence,
                 signature,
             ),
         )

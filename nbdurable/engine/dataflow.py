@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
+    from .holding import Holding
     from .results import Received
     from .scheduler import Bodies
 
@@ -40,6 +41,7 @@ class Dataflow:
         *,
         received: Received,
         cancellation: Cancellation,
+        holding: Holding,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -47,6 +49,7 @@ class Dataflow:
         self._bodies = bodies
         self._received = received
         self._cancellation = cancellation
+        self._holding = holding
         self._versions: dict[bytes, Version] = {}
         self._receiving = Threads(1, "nbdurable-receive")
 
@@ -54,8 +57,15 @@ class Dataflow:
         """Receive nothing more."""
         self._receiving.close()
 
-    def version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
-        """Give the version, or None while an upstream outcome is not there or failed."""
+    def version(self, handle: StepHandle[Any], reads: str) -> Version | None:
+        """Give a step's version, or None while an upstream outcome is not there or failed.
+
+        `reads` is the step's option: what a file that has changed does.
+        """
+        version = self._version(handle.code, handle.upstream)
+        return None if version is None else self._holding.chosen(handle, version, reads)
+
+    def _version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
         if not upstream:
             version = self._versions.get(code)
             if version is None:
@@ -115,7 +125,7 @@ class Dataflow:
         work = handle.work
         assert work is not None
         try:
-            handle.version = self.version(handle.code, handle.upstream)
+            handle.version = self.version(handle, work.reads)
             found = self._index.checkpoints.get(handle.pair)
             if found is not None:
                 self._index.verify(found)

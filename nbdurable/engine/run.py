@@ -7,7 +7,6 @@ execution will see (CONTRACT sections 3 to 5).
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from nbdurable.commit.observers import News
 from nbdurable.commit.reasons import Reasons
 from nbdurable.errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
 from nbdurable.events import Event, RunFinished, RunStarted
+from nbdurable.evidence import FileRules
 from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
@@ -37,7 +37,8 @@ from .completions import Completions
 from .control import Control, Execution
 from .dataflow import Dataflow
 from .delivery import Delivery
-from .escaped import Escaped
+from .escaped import Escaped, status_of
+from .holding import Holding
 from .results import Received
 from .scheduler import Bodies
 from .waiting import Waiting
@@ -82,6 +83,8 @@ class Run:
         self._ledger = Ledger(store, opened.index, opened.execution, self._news)
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)
+        self._holding = Holding(opened, self._ledger.kept, self._reasons)
+        self._rules = FileRules(store.path)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self._bodies = Bodies(
@@ -119,6 +122,7 @@ class Run:
             self._bodies,
             received=self._received,
             cancellation=self._cancellation,
+            holding=self._holding,
         )
         self._completions = Completions(
             self._ledger, opened.index, self._bodies, self._waiting, self.handles
@@ -260,7 +264,8 @@ class Run:
             return handle  # an earlier attempt of the parent has started it
         handle.code = code_digest
         handle.upstream = tuple(handles_in(arguments, keywords))
-        handle.version = self._dataflow.version(code_digest, handle.upstream)
+        reads = options.reads or self.settings.reads
+        handle.version = self._dataflow.version(handle, reads)
         found = self._index.checkpoints.get(handle.pair)
         if found is None:
             # It may have been cancelled before its version was known.
@@ -283,6 +288,8 @@ class Run:
             objects=self._store.objects,
             loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
+            rules=self._rules,
+            reads=reads,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
         )
         handle.work.limits += self._bodies.room_of(handle)
@@ -677,12 +684,14 @@ class Run:
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
         self._ledger.journal.flush()
         self._ledger.close()
-        status = _status_of(error)
+        status = status_of(error)
         unasked: tuple[Identity, ...] = ()
+        told = ""
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
+            told = self._holding.tell(self.handles, self._news.say)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
         if forgotten := never_awaited(self.handles):
@@ -690,7 +699,7 @@ class Run:
         self._delivery.close()
         now = self._news.clock.time()
         try:
-            self._write_end(status, now, error, unasked)
+            self._write_end(status, now, error, unasked, told)
         except StoreError:
             # A store that broke in mid-run has been reported by what broke; the missing
             # end makes the next execution treat this one as died, which loses nothing.
@@ -709,6 +718,7 @@ class Run:
         now: float,
         error: BaseException | None,
         unasked: tuple[Identity, ...],
+        told: str,
     ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
         reused = pack_used(tuple(self._reused()), unasked)
@@ -718,7 +728,7 @@ class Run:
             if corrected:
                 correct_whys(batch, corrected)
             text = "" if error is None else explain(error)
-            row = (self.execution, status.value, now, text, listed, reused)
+            row = (self.execution, status.value, now, text, listed, reused, told)
             batch.add("execution_ends", row)
 
         self._store.commit(write)
@@ -730,11 +740,3 @@ class Run:
                 found = handle.checkpoint
                 if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
-
-
-def _status_of(error: BaseException | None) -> RunStatus:
-    if error is None:
-        return RunStatus.FINISHED
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
-        return RunStatus.INTERRUPTED
-    return RunStatus.FAILED

@@ -514,11 +514,21 @@ class Bodies:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
+        if handle.place in self._escaped.children:
+            self._take_evidence_of_children(handle, ending)
         unsee = functools.partial(self._escaped.unsee, handles=passed)
         now = self._clock.time()
         return Settled(
             self._ledger, handle, running, ending, ended=now, escaped=unsee, in_cell=in_cell
         )
+
+    def _take_evidence_of_children(self, handle: StepHandle[Any], ending: Ending) -> None:
+        """Let what a body ended with hold only while the outcomes of its own steps do."""
+        kept = self._ledger.kept
+        for child in self._escaped.children[handle.place]:
+            if child.checkpoint is not None and not child.retracted:
+                ending.code_parts += kept.parts(child.checkpoint.code_evidence)
+                ending.file_parts += kept.parts(child.checkpoint.file_evidence)
 
     # --- timers -------------------------------------------------------------------
 

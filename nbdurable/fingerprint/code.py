@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
+from nbdurable.fingerprint.covered import Covered
 from nbdurable.fingerprint.following import MISSING, Slot, reference
 from nbdurable.fingerprint.prints import NO_SOURCE, WRITTEN, Ignored, Note, Print, digest16
 from nbdurable.fingerprint.units import Unit, function_unit, label_of, module_unit
@@ -441,7 +442,15 @@ class Reach:
         self.digest, self.parts = self._combine(made, root)
         self.own, self.captured = _told_apart(made, root)
         self._watch(made)
-        self.print = Print(self.digest, self.parts, self.notes, 0.0, self.moved, self.shifted)
+        self.print = Print(
+            self.digest,
+            self.parts,
+            self.notes,
+            0.0,
+            self.moved,
+            self.shifted,
+            Covered(self._codes, [slot for _, slot in self._names]),
+        )
 
     def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
         """Refine the units' digests by their neighbours', and take them together."""

@@ -6,10 +6,11 @@ Invariant: a `Print` never changes after it was made; `moved` only looks.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from types import FunctionType
 
 NOT_COMPARED = "not compared"
 WRITTEN = "written"
@@ -72,6 +73,21 @@ class Digested(NamedTuple):
     mutable: bool
 
 
+class Covered(Protocol):
+    """The code that a fingerprint is of; `nbdurable.fingerprint.covered` has it."""
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The identities of all code objects."""
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """What may be names of files among constants and data."""
+
+    def functions(self) -> list[FunctionType]:
+        """Return the functions."""
+
+
 Held = dict[str, "Digested | None"]
 """By parameter: what many calls have in common; None is not digested yet."""
 
@@ -79,10 +95,11 @@ Held = dict[str, "Digested | None"]
 class Print:
     """Result of digesting code, arguments or one value.
 
-    ``shifted`` returns the names of inputs that are told, and no fault, when they move.
+    ``shifted`` returns the names of inputs that are told, and no fault, when they move;
+    ``covered`` is the code that a print of code is of.
     """
 
-    __slots__ = ("_moved", "_named", "_parts", "digest", "notes", "seconds", "shifted")
+    __slots__ = ("_moved", "_named", "_parts", "covered", "digest", "notes", "seconds", "shifted")
 
     digest: bytes
     notes: tuple[Note, ...]
@@ -96,8 +113,10 @@ class Print:
         seconds: float = 0.0,
         moved: Callable[[bool], tuple[tuple[str, object], ...]] = nothing_moved,
         shifted: Callable[[], tuple[str, ...]] = nothing_shifted,
+        covered: Covered | None = None,
     ) -> None:
         self.digest = digest
+        self.covered = covered
         self.shifted = shifted
         self._named = named
         self._parts: tuple[tuple[str, bytes], ...] | None = None
@@ -122,7 +141,9 @@ class Print:
 
     def timed(self, seconds: float) -> Print:
         """Give the same print with another time spent."""
-        return Print(self.digest, self._named, self.notes, seconds, self._moved, self.shifted)
+        return Print(
+            self.digest, self._named, self.notes, seconds, self._moved, self.shifted, self.covered
+        )
 
     def __repr__(self) -> str:
         """Show the digest, which is all that identity needs."""

@@ -31,15 +31,18 @@ from nbdurable.errors import (
     StoreError,
     UsageError,
 )
+from nbdurable.evidence import FileRules, Recorder, Seeing, file_parts, may_name_file
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
-from nbdurable.fingerprint import Print, contains
+from nbdurable.fingerprint import Print, contains, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
-from nbdurable.records import Kind, Message, Payload, RetryPolicy
+from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nbdurable.codec.values import Objects
 
     from .options import StepOptions
@@ -80,6 +83,21 @@ class Work:
     loop: asyncio.AbstractEventLoop | None = None
     strict: bool = False
     limits: tuple[Room, ...] = ()
+    rules: FileRules | None = None
+    reads: str = ""
+
+    def recorder(self) -> Recorder:
+        """Return what takes the evidence of an attempt that is about to begin."""
+        recorder = Recorder(quiet=self.reads == "ignore")
+        if not recorder.quiet:
+            recorder.name(self._names())
+        return recorder
+
+    def _names(self) -> Iterator[str]:
+        """Yield what may be names of files: in the arguments, and among the code's constants."""
+        yield from filter(may_name_file, texts_in((self.arguments, self.keywords)))
+        if self.code is not None and self.code.covered is not None:
+            yield from self.code.covered.texts
 
     def moved(self) -> tuple[tuple[str, object], ...]:
         """Give the inputs, by name, that are no longer what was digested at `go`."""
@@ -113,6 +131,8 @@ class Ending:
     note: str = ""
     interrupt: bool = False
     final: bool = False
+    code_parts: tuple[Part, ...] = ()
+    file_parts: tuple[Part, ...] = ()
 
     def keep(self, capture: Capture) -> None:
         """Take what an attempt has written, and what of it was not shown live, and where."""
@@ -182,8 +202,16 @@ def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endin
     if refused is not None:
         return refused
     process = os.getpid()
+    recorder = work.recorder()
+    ending = _attempted(work, capture, context, recorder, process)
+    return _with_evidence(work, ending, recorder)
+
+
+def _attempted(
+    work: Work, capture: Capture, context: contextvars.Context, recorder: Recorder, process: int
+) -> Ending:
     try:
-        value = context.run(_call, work, capture)
+        value = context.run(_call, work, capture, recorder)
     except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
         if os.getpid() != process:
             _leave_fork(work, error)
@@ -200,8 +228,17 @@ async def attempt_async(work: Work, capture: Capture) -> Ending:
     refused = _refuse_moved(work)
     if refused is not None:
         return refused
-    with Capturing(capture):
-        return await _await(work)
+    recorder = work.recorder()
+    with Capturing(capture), Seeing(recorder):
+        ending = await _await(work)
+    return _with_evidence(work, ending, recorder)
+
+
+def _with_evidence(work: Work, ending: Ending, recorder: Recorder) -> Ending:
+    """Return the ending with what its body was seen to do."""
+    if work.rules is not None and recorder.files:
+        ending.file_parts = tuple(file_parts(recorder, work.rules))
+    return ending
 
 
 async def _await(work: Work) -> Ending:
@@ -367,8 +404,8 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def _call(work: Work, capture: Capture) -> Any:
-    with Capturing(capture):
+def _call(work: Work, capture: Capture, recorder: Recorder) -> Any:
+    with Capturing(capture), Seeing(recorder):
         return work.function(*work.arguments, **work.keywords)
 
 

@@ -13,7 +13,7 @@ from nbdurable.codec.signing import signature_holds
 from nbdurable.records import Decision, RunStatus
 
 from .index import checkpoint_message, decision_message
-from .runs import load_index
+from .runs import evidence_in, load_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,9 @@ _QUERIES = {
         SELECT c.label FROM nbdurable.checkpoints c JOIN nbdurable.attempt_ends a
         ON a.call = c.call AND a.version = c.version AND a.attempt = c.attempt
         WHERE c.kind <> 'cancelled'""",
+    "an outcome whose evidence is not there": """
+        SELECT label FROM nbdurable.checkpoints c, unnest([code_evidence, file_evidence]) u(one)
+        WHERE octet_length(one) > 0 AND one NOT IN (SELECT evidence FROM nbdurable.evidence)""",
     "an error seen that is not there": """
         SELECT hex(s.call) FROM nbdurable.seen_errors s WHERE NOT EXISTS (
             FROM nbdurable.checkpoints c
@@ -75,6 +78,9 @@ def _relations(store: Store) -> Iterator[str]:
     for sentence, query in _QUERIES.items():
         for (what,) in store.rows(query):
             yield f"{sentence}: {what}"
+    stored = {row[0] for row in store.rows("SELECT DISTINCT evidence FROM nbdurable.evidence")}
+    for digest in sorted(stored - evidence_in(store).keys()):
+        yield f"evidence that is not what was signed: {digest.hex()}"
     known = {status.value for status in RunStatus}
     for (status,) in store.rows("SELECT DISTINCT status FROM nbdurable.execution_ends"):
         if status not in known:
