@@ -229,7 +229,7 @@ class Workflow:
             )
             run.begin()
             evidence.install()
-            undo.callback(evidence.end_cell, evidence.begin_cell())
+            undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
             self.control = run.control
             if view is not None:

@@ -12,7 +12,9 @@ from nbdurable.records import Part, digest_of_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import FunctionType
 
+    from nbdurable.fingerprint import Covered, Print
     from nbdurable.store import Batch
 
 _UNREADABLE = (Part("unreadable", "its evidence", b""),)
@@ -25,10 +27,21 @@ class KeptEvidence:
         self._parts = {b"": (), **saved}
         self._digests: dict[tuple[Part, ...], bytes] = {(): b""}
         self._saved = set(self._parts)
+        self._code: dict[bytes, Covered] = {}
 
     def parts(self, digest: bytes) -> tuple[Part, ...]:
         """Return what a digest stands for; a part that never holds where that is gone."""
         return self._parts.get(digest, _UNREADABLE)
+
+    def learn(self, code: Print) -> None:
+        """Take in the code of a step that a body starts: it is evidence for what started it."""
+        if code.covered is not None:
+            self._code[code.digest] = code.covered
+
+    def functions(self, code: bytes) -> list[FunctionType]:
+        """Return the functions that a code that was learned is of; of any other, none."""
+        covered = self._code.get(code)
+        return covered.functions() if covered is not None else []
 
     def save(self, parts: Iterable[Part], batch: Batch) -> bytes:
         """Add parts to a transaction, unless they are saved, and return their digest."""

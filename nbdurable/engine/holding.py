@@ -12,7 +12,19 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.evidence import NAMED, WATCHED, WROTE, changed, file_state, is_gone, unpacked
+from nbdurable.evidence import (
+    FILE_KINDS,
+    NAMED,
+    WATCHED,
+    WROTE,
+    Comparison,
+    changed,
+    file_state,
+    is_gone,
+    shown,
+    unpacked,
+)
+from nbdurable.fingerprint import Places
 from nbdurable.handles.handle import StepHandle
 from nbdurable.labels import printable
 from nbdurable.records import Part, Version, Why, digest_of
@@ -67,6 +79,9 @@ class Holding:
         self._left: dict[str, State] | None = None
         self._ignoring: set[int] = set()
         self._lock = threading.Lock()
+        self._comparison = Comparison(Places())
+        self._compared: dict[bytes, list[Part]] = {}
+        self._nows: dict[bytes, bytes] = {}
 
     def chosen(self, handle: StepHandle[Any], version: Version, reads: str) -> Version:
         """Return the version under which a call's outcome is looked for, and saved.
@@ -96,20 +111,24 @@ class Holding:
         gone: list[Part] = []
         names: dict[tuple[str, str], Part] = {}
         bare: list[Checkpoint] = []
+        codes: set[bytes] = set()
         for one in found:
-            counted = self._counted(one, reads)
-            unheld = self._unheld(counted)
-            if not counted and one.base:
+            counted = self._counted_files(one, reads)
+            unheld = [*self._changed_code(one.code_evidence), *changed(counted, self._left_files)]
+            if not counted and not one.code_evidence and one.base:
                 bare.append(one)  # a cancellation: it stands for how things were
             elif not unheld:
                 return _as(version, one)
-            gone = gone or unheld
+            if not gone or len(unheld) < len(gone):
+                gone = unheld
             names |= {part[:2]: part for part in counted}
+            codes.add(one.code_evidence)
         now = [
             field
             for part in sorted(names.values())
-            for field in (part.kind.encode(), part.name.encode(), self._content(part))
+            for field in (part.kind.encode(), part.name.encode(), file_state(part).digest)
         ]
+        now += [digest + self._code_now(digest) for digest in sorted(codes)]
         fresh = digest_of(version.id, *now)
         for one in bare:
             if one.version == fresh:
@@ -119,24 +138,35 @@ class Holding:
             return _as(version, found[0])
         while (handle.call.id, fresh) in self._saved:
             fresh = digest_of(fresh, b"again")
-        self._give_up(handle, gone, reads)
+        self._give_up(handle, gone, found, reads)
         return Version(version.code, version.upstream, fresh, version.id)
 
-    def _counted(self, found: Checkpoint, reads: str) -> list[Part]:
-        """Return the parts of an outcome's evidence that can give it up."""
+    def _counted_files(self, found: Checkpoint, reads: str) -> list[Part]:
+        """Return the parts of an outcome's evidence of files that can give it up."""
         kinds = _RERUN.get(reads, _NOTHING) if found.execution <= self._finished else _NOTHING
-        files = self._kept.parts(found.file_evidence)
-        return [
-            *self._kept.parts(found.code_evidence),
-            *[part for part in files if part.kind in kinds],
-        ]
+        return [one for one in self._kept.parts(found.file_evidence) if one.kind in kinds]
 
-    def _unheld(self, parts: list[Part]) -> list[Part]:
-        return [*changed(parts, self._left_files), *[p for p in parts if p.kind == "unreadable"]]
+    def _changed_code(self, digest: bytes) -> list[Part]:
+        """Return what changed of code that ran; compared once in an execution."""
+        if not digest:
+            return []
+        with self._lock:
+            known = self._compared.get(digest)
+            if known is None:
+                parts = self._kept.parts(digest)
+                known = [one for one in parts if one.kind == "unreadable"]
+                known += self._comparison.changed(parts)
+                self._compared[digest] = known
+            return known
 
-    @staticmethod
-    def _content(part: Part) -> bytes:
-        return file_state(part).digest
+    def _code_now(self, digest: bytes) -> bytes:
+        """Return how the code is now that some evidence is of."""
+        if not digest:
+            return b""
+        with self._lock:
+            if digest not in self._nows:
+                self._nows[digest] = self._comparison.now(self._kept.parts(digest))
+            return self._nows[digest]
 
     @staticmethod
     def _now(part: Part) -> bytes:
@@ -161,13 +191,20 @@ class Holding:
 
     # --- why, and what is told ------------------------------------------------------
 
-    def _give_up(self, handle: StepHandle[Any], gone: list[Part], reads: str) -> None:
+    def _give_up(
+        self, handle: StepHandle[Any], gone: list[Part], found: list[Checkpoint], reads: str
+    ) -> None:
         """Say why a step runs again, and of how many outcomes that is so."""
-        why = Why.FILE_CHANGED
-        detail = ", ".join(dict.fromkeys(_how(part) for part in gone))
+        files = [_how(part) for part in gone if part.kind in FILE_KINDS]
+        digests = {one.code_evidence for one in found}
+        evidence = [part for digest in digests for part in self._kept.parts(digest)]
+        code = shown([part for part in gone if part.kind not in FILE_KINDS], evidence)
+        why = Why.CODE_CHANGED if code else Why.FILE_CHANGED
+        detail = ", ".join(dict.fromkeys([*code, *files]))
 
         def unheld(one: Checkpoint) -> bool:
-            return bool(self._unheld(self._counted(one, reads)))
+            counted = self._counted_files(one, reads)
+            return bool(self._changed_code(one.code_evidence) or changed(counted, self._left_files))
 
         self._reasons.unheld(handle, why, detail, unheld)
 

@@ -256,6 +256,8 @@ class Run:
             code = self._prints.code(function, ignore=options.ignore)
         inputs = self._inputs(function, arguments, keywords, options, held)
         code_digest = code.digest if code is not None else digest_of_version(options.version)
+        if code is not None and where.parent is not None:
+            self._ledger.kept.learn(code)
         called = self._prints.called(function, options)
         handle, again = self._claim_call(
             where, options.name, inputs.digest, "step", called, code_digest

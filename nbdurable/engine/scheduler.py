@@ -15,6 +15,7 @@ from nbdurable.codec.values import encode
 from nbdurable.commit.entries import AttemptEnded, Nothing, Settled, Started
 from nbdurable.errors import NotInRunError, RetriesExhaustedError, StepCancelledError
 from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
+from nbdurable.evidence import covered_parts
 from nbdurable.executors.clock import Pause
 from nbdurable.executors.limits import Turnstile
 from nbdurable.executors.loops import Coroutines, LoopThread, call_in
@@ -524,11 +525,22 @@ class Bodies:
 
     def _take_evidence_of_children(self, handle: StepHandle[Any], ending: Ending) -> None:
         """Let what a body ended with hold only while the outcomes of its own steps do."""
-        kept = self._ledger.kept
-        for child in self._escaped.children[handle.place]:
-            if child.checkpoint is not None and not child.retracted:
-                ending.code_parts += kept.parts(child.checkpoint.code_evidence)
-                ending.file_parts += kept.parts(child.checkpoint.file_evidence)
+        kept, work = self._ledger.kept, handle.work
+        ended = [
+            child.checkpoint
+            for child in self._escaped.children[handle.place]
+            if child.checkpoint is not None and not child.retracted
+        ]
+        files = [kept.parts(digest) for digest in {one.file_evidence for one in ended}]
+        ending.file_parts += tuple(part for parts in files for part in parts)
+        if work is None or work.code is None or work.rules is None:
+            return
+        codes = [kept.parts(digest) for digest in {one.code_evidence for one in ended}]
+        covered = work.code.covered.ids if work.code.covered is not None else frozenset[int]()
+        for code in {one.code for one in ended}:
+            functions = kept.functions(code)
+            codes.append(covered_parts(functions, covered, work.rules.places))
+        ending.code_parts += tuple(part for parts in codes for part in parts)
 
     # --- timers -------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .digests import State, unpacked
 from .files import (
+    FILE_KINDS,
     NAMED,
     WATCHED,
     WROTE,
@@ -18,23 +19,30 @@ from .files import (
     is_gone,
     may_name_file,
 )
-from .recorder import Recorder, Seeing, begin_cell, end_cell, install
+from .recorder import Recorder, begin_cell, leave
+from .seeing import Seeing, install
+from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
+    "FILE_KINDS",
     "NAMED",
     "WATCHED",
     "WROTE",
+    "Comparison",
     "FileRules",
     "Recorder",
     "Seeing",
     "State",
     "begin_cell",
     "changed",
-    "end_cell",
+    "code_parts",
+    "covered_parts",
     "file_parts",
     "file_state",
     "install",
     "is_gone",
+    "leave",
     "may_name_file",
+    "shown",
     "unpacked",
 ]

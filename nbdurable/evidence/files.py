@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NAMED, WATCHED, WROTE = "named file", "watched file", "written file"
 """Kinds of parts: a file that the user named, one seen to be read, one seen to be written."""
 
-KINDS = frozenset({NAMED, WATCHED, WROTE})
+FILE_KINDS = frozenset({NAMED, WATCHED, WROTE})
 
 _LONGEST = 1024
 _PLUMBING = ("/proc/", "/sys/", "/dev/", "/run/")
@@ -44,7 +44,7 @@ class FileRules:
 
     def __init__(self, store: str) -> None:
         self._store = os.path.realpath(store)
-        self._places = Places()
+        self.places = Places()
         self._homes = tuple(os.path.join(os.path.expanduser(home), "") for home in _HOMES)  # noqa: PTH111, PTH118
         self._libraries = (os.path.join(sys.prefix, ""), os.path.join(sys.base_prefix, ""))  # noqa: PTH118
 
@@ -57,7 +57,7 @@ class FileRules:
             return True
         if path.startswith((*_PLUMBING, *self._homes, *self._libraries)):
             return False
-        return _MACHINERY.isdisjoint(Path(path).parts) and self._places.file(path)
+        return _MACHINERY.isdisjoint(Path(path).parts) and self.places.file(path)
 
     def _is_own(self, path: str) -> bool:
         real = os.path.realpath(path)
@@ -111,7 +111,7 @@ def changed(parts: Iterable[Part], left: dict[str, State]) -> Sequence[Part]:
     return [
         one
         for one in parts
-        if one.kind in KINDS
+        if one.kind in FILE_KINDS
         and differs(one.name, unpacked(one.state))
         and not (one.name in left and not differs(one.name, left[one.name]))
     ]

@@ -8,16 +8,14 @@ a wrong answer.
 from __future__ import annotations
 
 import contextvars
-import linecache
 import os
-import sys
-import tokenize
 from typing import TYPE_CHECKING, Any
 
 from . import digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from types import CodeType
 
 READ, WRITE, LIST = 1, 2, 4
 
@@ -35,15 +33,54 @@ class Met:
         self.use = 0
 
 
+class Ran:
+    """One code object that ran: the namespace of its globals, and the class it was made for."""
+
+    __slots__ = ("code", "owner", "space")
+
+    def __init__(self, code: CodeType, space: dict[str, Any], owner: type | None = None) -> None:
+        self.code = code
+        self.space = space
+        self.owner = owner
+
+
+def _owner_of(code: CodeType, frame: Any) -> type | None:
+    """Return the class that a generated method, such as a dataclass's, belongs to."""
+    if not code.co_argcount:
+        return None
+    first = frame.f_locals.get(code.co_varnames[0])
+    for cls in type.mro(first if isinstance(first, type) else type(first)):
+        method = vars(cls).get(code.co_name)
+        if getattr(method, "__code__", None) is code:
+            return cls
+    return None
+
+
 class Recorder:
-    """What one attempt of a step was seen to do; ``files`` by the names that it used."""
+    """What one attempt of a step was seen to do.
 
-    __slots__ = ("files", "named", "quiet")
+    ``files`` by the names that it used; ``codes`` by their identities, without those that are
+    ``covered``, for the step's code fingerprint is of them.
+    """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    __slots__ = ("codes", "covered", "files", "named", "quiet")
+
+    def __init__(self, *, quiet: bool = False, covered: frozenset[int] = frozenset()) -> None:
+        self.codes: dict[int, Ran] = {}
+        self.covered = covered
         self.files: dict[str, Met] = {}
         self.named: frozenset[str] = frozenset()
         self.quiet = quiet  # nothing about files is asked for
+
+    @property
+    def known(self) -> frozenset[int]:
+        """The identities of the code objects that need not be seen."""
+        return self.covered
+
+    def see(self, code: CodeType, frame: Any) -> None:
+        """Take note of a code object that runs, and hold it: another may get its address."""
+        owner = _owner_of(code, frame) if code.co_filename[:1] == "<" else None
+        self.codes[id(code)] = Ran(code, frame.f_globals, owner)
 
     def meet(self, name: str, use: int) -> None:
         """Take note that a file or folder is used, and of its stat before that."""
@@ -75,145 +112,36 @@ _CELL = _Cell()
 _current: contextvars.ContextVar[Recorder | _Cell | None] = contextvars.ContextVar(
     "nbdurable_evidence", default=None
 )
-_running: dict[int, Recorder] = {}
+running: dict[int, Recorder] = {}
+"""The recorders of the bodies that run now."""
 
 
 def claimants() -> tuple[Recorder, ...]:
     """Return the recorders of the bodies that what runs here and now may belong to."""
     found = _current.get()
     if found is None:
-        return tuple(_running.values()) if _running else ()
+        return tuple(running.values()) if running else ()
     return (found,) if isinstance(found, Recorder) else ()
 
 
+def claims() -> Callable[[], Recorder | object | None]:
+    """Return what gives whose code runs: a recorder, something else for the cell, None."""
+    return _current.get
+
+
 def begin_cell() -> contextvars.Token[Any]:
-    """Let what runs in this context outside steps be the cell's; `end_cell` ends that."""
+    """Let what runs in this context outside steps be the cell's; `leave` ends that."""
     return _current.set(_CELL)
 
 
-def end_cell(token: contextvars.Token[Any]) -> None:
-    """End what `begin_cell` began, where it can still be ended."""
+def enter(recorder: Recorder) -> contextvars.Token[Any]:
+    """Let what runs in this context be of a recorder's body; `leave` ends that."""
+    return _current.set(recorder)
+
+
+def leave(token: contextvars.Token[Any]) -> None:
+    """End what `begin_cell` or `enter` began, where it can still be ended."""
     try:
         _current.reset(token)
     except ValueError:
-        _current.set(None)  # an async generator's cleanup may run in another context
-
-
-class Seeing:
-    """A block, in its context, whose evidence a recorder takes."""
-
-    __slots__ = ("_recorder", "_token")
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def __enter__(self) -> None:
-        self._token = _current.set(self._recorder)
-        _running[id(self._recorder)] = self._recorder
-
-    def __exit__(self, *_: object) -> None:
-        _running.pop(id(self._recorder), None)
-        try:
-            _current.reset(self._token)
-        except ValueError:
-            _current.set(None)  # a coroutine that was left is closed in another context
-
-
-# --- the audit hook -------------------------------------------------------------------
-
-_READING = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
-
-
-def _opened(args: tuple[Any, ...]) -> None:
-    path, _, flags = args
-    if type(path) is not int and (found := claimants()):
-        access = flags & _READING
-        use = READ if access == os.O_RDONLY else WRITE
-        if access == os.O_RDWR and not flags & os.O_TRUNC:
-            use = READ | WRITE
-        _meet(found, path, use)
-
-
-def _listed(args: tuple[Any, ...]) -> None:
-    if found := claimants():
-        _meet(found, "." if args[0] is None else args[0], LIST)
-
-
-def _connected(args: tuple[Any, ...]) -> None:
-    if found := claimants():
-        _meet(found, args[0], READ | WRITE)
-
-
-def _removed(args: tuple[Any, ...]) -> None:
-    if found := claimants():
-        _meet(found, args[0], WRITE)
-
-
-def _renamed(args: tuple[Any, ...]) -> None:
-    if found := claimants():
-        _meet(found, args[0], WRITE)
-        _meet(found, args[1], WRITE)
-
-
-def _meet(recorders: tuple[Recorder, ...], path: Any, use: int) -> None:
-    try:
-        name = os.fsdecode(path)
-    except TypeError:
-        return  # a descriptor
-    if not name or name[:1] == ":" or _is_machinery():
-        return
-    for recorder in recorders:
-        if not recorder.quiet:
-            recorder.meet(name, use)
-
-
-def _is_machinery() -> bool:
-    """Tell whether it is Python that opens a file, to import it or to show a line of it."""
-    frame: Any = sys._getframe(4)  # noqa: SLF001 - there is no public word for it
-    while frame is not None and frame.f_code.co_filename in _PLUMBING:
-        frame = frame.f_back
-    if frame is None:
-        return True
-    file = frame.f_code.co_filename
-    # A step can be a function of C, called by what runs attempts.
-    return file.startswith(_IMPORTING) and not file.endswith(_RUNNING)
-
-
-_IMPORTING = (
-    "<frozen importlib",
-    os.path.dirname(os.path.dirname(__file__)),  # noqa: PTH120
-    linecache.__file__,
-    tokenize.__file__,
-)
-_RUNNING = os.path.join("nbdurable", "steps", "attempts.py")  # noqa: PTH118
-_PLUMBING = frozenset({os.__file__, "<frozen os>", "<frozen codecs>"})
-
-_EVENTS: dict[str, Callable[[tuple[Any, ...]], None]] = {
-    "open": _opened,
-    "os.listdir": _listed,
-    "os.scandir": _listed,
-    "sqlite3.connect": _connected,
-    "os.remove": _removed,
-    "os.rename": _renamed,
-}
-
-
-def _hook(
-    event: str,
-    args: tuple[Any, ...],
-    # Defaults, for at the interpreter's end the module's names are gone before the hook is.
-    events: dict[str, Callable[[tuple[Any, ...]], None]] = _EVENTS,
-    ending: Callable[[], bool] = sys.is_finalizing,
-) -> None:
-    if event in events and not ending():
-        events[event](args)
-
-
-_installed: list[bool] = []
-
-
-def install() -> None:
-    """See what bodies open from now on; once in a process, for no hook can be taken out."""
-    if not _installed:
-        _installed.append(True)
-        sys.addaudithook(_hook)
+        _current.set(None)  # what was left to the garbage collector ends in another context

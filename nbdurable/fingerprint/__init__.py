@@ -7,10 +7,10 @@ do. Nothing here is imported that the user did not import, and nothing is change
 from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
-from nbdurable.fingerprint.covered import Covered, nested, texts_in
+from nbdurable.fingerprint.covered import nested, texts_in
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.places import Places
-from nbdurable.fingerprint.prints import Held, Note, Print
+from nbdurable.fingerprint.prints import Covered, Held, Note, Print
 from nbdurable.fingerprint.texts import still_defined
 
 __all__ = [

@@ -31,7 +31,14 @@ from nbdurable.errors import (
     StoreError,
     UsageError,
 )
-from nbdurable.evidence import FileRules, Recorder, Seeing, file_parts, may_name_file
+from nbdurable.evidence import (
+    FileRules,
+    Recorder,
+    Seeing,
+    code_parts,
+    file_parts,
+    may_name_file,
+)
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.fingerprint import Print, contains, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
@@ -85,10 +92,13 @@ class Work:
     limits: tuple[Room, ...] = ()
     rules: FileRules | None = None
     reads: str = ""
+    seen: Recorder | None = None
 
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
-        recorder = Recorder(quiet=self.reads == "ignore")
+        known = self.code.covered if self.code is not None else None
+        covered = known.ids if known is not None else frozenset[int]()
+        recorder = self.seen = Recorder(quiet=self.reads == "ignore", covered=covered)
         if not recorder.quiet:
             recorder.name(self._names())
         return recorder
@@ -234,10 +244,13 @@ async def attempt_async(work: Work, capture: Capture) -> Ending:
     return _with_evidence(work, ending, recorder)
 
 
-def _with_evidence(work: Work, ending: Ending, recorder: Recorder) -> Ending:
+def _with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> Ending:
     """Return the ending with what its body was seen to do."""
-    if work.rules is not None and recorder.files:
-        ending.file_parts = tuple(file_parts(recorder, work.rules))
+    if work.rules is not None and recorder is not None:
+        if recorder.files:
+            ending.file_parts = tuple(file_parts(recorder, work.rules))
+        if recorder.codes and work.code is not None:
+            ending.code_parts = code_parts([*recorder.codes.values()], work.rules.places)
     return ending
 
 
@@ -343,7 +356,8 @@ def note_settings(error: BaseException | None) -> None:
 
 def timed_out(work: Work) -> Ending:
     """Give the ending of an attempt that took longer than the step's timeout."""
-    return failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+    ending = failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+    return _with_evidence(work, ending, work.seen)
 
 
 def failure(error: BaseException, *, final: bool = False) -> Ending:

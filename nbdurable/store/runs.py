@@ -331,10 +331,10 @@ def evidence_in(store: Store) -> dict[bytes, tuple[Part, ...]]:
 
     A digest is signed with each outcome that has it, so what is not of it was not ours.
     """
-    found: dict[bytes, list[Part]] = {}
+    found: dict[bytes, set[Part]] = {}  # two runs at once may have saved one twice
     for digest, *part in store.rows("SELECT evidence, kind, part, state FROM nbdurable.evidence"):
-        found.setdefault(digest, []).append(Part(*part))
-    return {d: tuple(parts) for d, parts in found.items() if digest_of_parts(parts) == d}
+        found.setdefault(digest, set()).add(Part(*part))
+    return {d: tuple(sorted(parts)) for d, parts in found.items() if digest_of_parts(parts) == d}
 
 
 def _load_checkpoints(store: Store, run: str, index: ReplayIndex, *, sort: bool) -> bool:
