@@ -228,7 +228,9 @@ class Workflow:
                 leftovers=leftovers_of(opened.run),
             )
             run.begin()
-            evidence.install()
+            unseen = evidence.install()
+            if unseen and opened.previous is None:
+                run.note_unseen(unseen)
             undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
             self.control = run.control

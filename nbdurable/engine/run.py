@@ -85,6 +85,7 @@ class Run:
         self._reasons = Reasons(opened, self._live, self._news)
         self._holding = Holding(opened, self._ledger.kept, self._reasons)
         self._rules = FileRules(store.path)
+        self._unseen = ""
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self._bodies = Bodies(
@@ -156,6 +157,10 @@ class Run:
                 self._news.clock.time(),
             )
         )
+
+    def note_unseen(self, why: str) -> None:
+        """Say at the end, if a body ran, why the code that bodies run can't be seen here."""
+        self._unseen = why
 
     # --- program order: a call gets its identity -----------------------------------
 
@@ -693,6 +698,8 @@ class Run:
             self._delivery.deliver_rest(tuple(self.handles))
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
+            if self._unseen and self.ran():
+                self._news.say(self._unseen)
             told = self._holding.tell(self.handles, self._news.say)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
