@@ -22,6 +22,7 @@ from nbdurable.evidence import (
     file_state,
     is_gone,
     shown,
+    told_settings,
     unpacked,
 )
 from nbdurable.fingerprint import Places
@@ -239,6 +240,7 @@ class Holding:
         self, found: Checkpoint, left: dict[str, State], *, ignoring: bool
     ) -> Iterator[str]:
         parts = self._kept.parts(found.file_evidence)
+        yield from told_settings(parts)
         for part in changed(parts, left) if not ignoring else ():
             used = "wrote" if part.kind == WROTE else "read"
             gone = "is gone" if is_gone(part) else "has changed since"
@@ -254,7 +256,7 @@ def _sentence(told: list[Told]) -> str:
     for text, labels in by_text.items():
         unique = list(dict.fromkeys(labels))
         more = f" and {len(unique) - 1} more" if len(unique) > 1 else ""
-        items.append(text.replace("{}", f"{unique[0]}{more}", 1))
+        items.append(text.replace("{}", f"{unique[0]}{more}", 1).replace("{}", "it"))
     rest = len(items) - _MOST_TOLD
     shown = items[:_MOST_TOLD] + ([f"and {rest} more"] if rest > 0 else [])
     return f"told, and not run again for it: {'; '.join(shown)}"
@@ -264,7 +266,7 @@ def _as_text(told: list[Told]) -> str:
     """Return what is told of each outcome, as JSON, for who asks the store later."""
     by_call: dict[str, list[str]] = {}
     for handle, text in told:
-        by_call.setdefault(handle.call.id.hex(), []).append(text.replace("{}", "it", 1))
+        by_call.setdefault(handle.call.id.hex(), []).append(text.replace("{}", "it"))
     return json.dumps({call: "; ".join(texts) for call, texts in by_call.items()}) if told else ""
 
 

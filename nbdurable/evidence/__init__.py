@@ -21,6 +21,7 @@ from .files import (
 )
 from .recorder import Recorder, begin_cell, leave
 from .seeing import Seeing, install
+from .settings import told_settings
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "leave",
     "may_name_file",
     "shown",
+    "told_settings",
     "unpacked",
 ]

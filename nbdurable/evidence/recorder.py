@@ -12,10 +12,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import digests
+from .settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import CodeType
+
+    from nbdurable.fingerprint import Covered
 
 READ, WRITE, LIST = 1, 2, 4
 
@@ -63,11 +66,12 @@ class Recorder:
     ``covered``, for the step's code fingerprint is of them.
     """
 
-    __slots__ = ("codes", "covered", "files", "named", "quiet")
+    __slots__ = ("codes", "covered", "files", "named", "quiet", "settings")
 
-    def __init__(self, *, quiet: bool = False, covered: frozenset[int] = frozenset()) -> None:
+    def __init__(self, *, quiet: bool = False, code: Covered | None = None) -> None:
         self.codes: dict[int, Ran] = {}
-        self.covered = covered
+        self.covered = code.ids if code is not None else frozenset[int]()
+        self.settings = Settings(code)
         self.files: dict[str, Met] = {}
         self.named: frozenset[str] = frozenset()
         self.quiet = quiet  # nothing about files is asked for

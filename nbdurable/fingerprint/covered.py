@@ -24,7 +24,7 @@ _MOST_ITEMS = 100
 class Covered:
     """The code that one fingerprint is of; looked into when somebody asks."""
 
-    __slots__ = ("_codes", "_ids", "_slots", "_texts")
+    __slots__ = ("_codes", "_ids", "_names", "_slots", "_texts", "_variables")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Covered:
         self._slots = tuple(slots)
         self._ids: frozenset[int] | None = None
         self._texts: frozenset[str] | None = None
+        self._names: frozenset[str] | None = None
+        self._variables: frozenset[str] | None = None
 
     def functions(self) -> list[FunctionType]:
         """Return the functions that are still there."""
@@ -48,6 +50,30 @@ class Covered:
             roots = [code for _, code in self._codes if code is not None]
             self._ids = frozenset(id(one) for root in roots for one in nested(root))
         return self._ids
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The global names, attributes and modules that the code names."""
+        if self._names is None:
+            roots = [code for _, code in self._codes if code is not None]
+            self._names = frozenset(
+                name for root in roots for one in nested(root) for name in one.co_names
+            )
+        return self._names
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """What may name environment variables among the code's constants."""
+        if self._variables is None:
+            roots = [code for _, code in self._codes if code is not None]
+            self._variables = frozenset(
+                text
+                for root in roots
+                for one in nested(root)
+                for text in texts_in(one.co_consts)
+                if text.isidentifier() and text.isupper()
+            )
+        return self._variables
 
     @property
     def texts(self) -> frozenset[str]:

@@ -84,6 +84,14 @@ class Covered(Protocol):
     def texts(self) -> frozenset[str]:
         """What may be names of files among constants and data."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The global names, attributes and modules that the code names."""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """What may name environment variables."""
+
     def functions(self) -> list[FunctionType]:
         """Return the functions."""
 

@@ -96,9 +96,8 @@ class Work:
 
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
-        known = self.code.covered if self.code is not None else None
-        covered = known.ids if known is not None else frozenset[int]()
-        recorder = self.seen = Recorder(quiet=self.reads == "ignore", covered=covered)
+        code = self.code.covered if self.code is not None else None
+        recorder = self.seen = Recorder(quiet=self.reads == "ignore", code=code)
         if not recorder.quiet:
             recorder.name(self._names())
         return recorder
@@ -249,6 +248,8 @@ def _with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> End
     if work.rules is not None and recorder is not None:
         if recorder.files:
             ending.file_parts = tuple(file_parts(recorder, work.rules))
+        if settings := recorder.settings.parts():
+            ending.file_parts += tuple(settings)
         if recorder.codes and work.code is not None:
             ending.code_parts = code_parts([*recorder.codes.values()], work.rules.places)
     return ending
