@@ -142,7 +142,8 @@ class Run:
         """Give the notes, and before them that all came from a finished run, and how old it is."""
         replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
         if not replayed or not self._index.last_saved:
-            return tuple(self.notes)
+            # No warning of this cell's, so a quiet one does not show it.
+            return (*self.notes, self._unseen) if self._unseen and self.ran() else tuple(self.notes)
         age = ago(self._news.clock.time() - self._index.last_saved)
         return (f"replayed: saved {age}, --new to recompute", *self.notes)
 
@@ -698,8 +699,6 @@ class Run:
             self._delivery.deliver_rest(tuple(self.handles))
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
-            if self._unseen and self.ran():
-                self._news.say(self._unseen)
             told = self._holding.tell(self.handles, self._news.say)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")

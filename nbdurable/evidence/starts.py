@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOKS = 256
 """How many starts of one code object are looked at before it may be left alone."""
 
-MOST = 20_000
+MOST = 10_000
 """After so many it counts as run by every body that runs, so that it need not be looked at."""
 
 _TOOLS = (4, 3, 5, 2, 1, 0)
