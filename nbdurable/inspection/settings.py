@@ -24,6 +24,7 @@ MEANINGS: Final = {
     "limit": "sync steps of a run at once",
     "verify": "compare large values with their checksums before they are replayed",
     "progress": "show how runs stand",
+    "reads": "what a file that was read and has changed does: rerun, tell, or ignore",
 }
 """What `configure` knows, and what it is for."""
 
@@ -42,6 +43,7 @@ def shown() -> list[Row]:
         "limit": configuration.default_limit(),
         "verify": _switch(set_here.verify),
         "progress": _switch(configuration.default_progress()),
+        "reads": set_here.reads or "named files rerun, others tell",
     }
     rows: list[Row] = [
         {"setting": name, "value": value, "from": _origin(name), "": MEANINGS[name]}
@@ -80,13 +82,15 @@ def read(words: Iterable[str]) -> dict[str, object]:
 
 def choices(name: str) -> list[str]:
     """Give the words that a setting may be set to, where they can be listed."""
+    if name == "reads":
+        return ["rerun", "tell", "ignore", _DEFAULT]
     return ["on", "off", _DEFAULT] if name in {"strict", "verify", "progress"} else [_DEFAULT]
 
 
 def _value(name: str, text: str) -> object:
     if text == _DEFAULT:
         return None
-    if name == "store":
+    if name in {"store", "reads"}:
         return text
     if name == "limit":
         if not text.isdecimal():
@@ -98,7 +102,7 @@ def _value(name: str, text: str) -> object:
 
 
 def _example(name: str) -> str:
-    return {"store": "warehouse.duckdb", "limit": "8"}.get(name, "on")
+    return {"store": "warehouse.duckdb", "limit": "8", "reads": "tell"}.get(name, "on")
 
 
 def _switch(value: bool | None) -> str:  # noqa: FBT001 - what it says

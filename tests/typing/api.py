@@ -31,6 +31,8 @@ assert_type(shout.starmap(zip("ab"), return_exceptions=True).result(), list[str]
 assert_type(gather({"a": go(len, "a")}), Gather[dict[str, int]])
 select(go(len, "a"), go(len, "b")).index
 
+step(len, reads="tell")
+step(len, reads="never")  # type: ignore[call-overload]
 double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
 double.map([1], [2])  # type: ignore[arg-type] # several iterables are for starmap
