@@ -213,6 +213,10 @@ def _code_parts(ran: Iterable[Ran], places: Places) -> tuple[Part, ...]:
     for one in ran:
         if not one.code.co_flags & _OPTIMIZED and one.code.co_name != _EFFECTS:
             continue  # a class's body runs with what makes it
+        if one.code.co_filename[:1] == "<" and one.code.co_name == _EFFECTS:
+            for name in _evaluated(one):
+                roots.setdefault((str(one.space.get("__name__", "")), name), set())
+            continue
         root = _root_of(one.code, one.space, one.owner)
         if root is None:
             label = f"{one.space.get('__name__')}.{one.code.co_qualname}"
@@ -275,6 +279,12 @@ def _root_of(code: CodeType, space: dict[str, Any], owner: type | None) -> tuple
     if name in source.binders:
         return module, name
     return module, _name_at(source, code)
+
+
+def _evaluated(one: Ran) -> list[str]:
+    """Return the names of its module that a text names which was evaluated there."""
+    source = text_of_module(str(one.space.get("__name__", "")))
+    return [name for name in one.code.co_names if source is not None and name in source.binders]
 
 
 def _is_at(module: str, path: str) -> bool:
