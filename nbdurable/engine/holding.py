@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _MOST_TOLD = 6
 _RERUN = {"": frozenset({NAMED}), "rerun": frozenset({NAMED, WATCHED})}
+_CODE = "accepted code"
 _NOTHING: frozenset[str] = frozenset()
 
 Told = tuple[StepHandle[Any], str]
@@ -136,6 +137,9 @@ class Holding:
                 return _as(version, one)
         if self._keep:
             self.accepts += [Part(p.kind, p.name, self._now(p)) for p in names.values()]
+            self.accepts += [
+                Part(_CODE, digest.hex(), self._code_now(digest)) for digest in codes if digest
+            ]
             return _as(version, found[0])
         while (handle.call.id, fresh) in self._saved:
             fresh = digest_of(fresh, b"again")
@@ -149,7 +153,7 @@ class Holding:
 
     def _changed_code(self, digest: bytes) -> list[Part]:
         """Return what changed of code that ran; compared once in an execution."""
-        if not digest:
+        if not digest or self._accepts_code(digest):
             return []
         with self._lock:
             known = self._compared.get(digest)
@@ -159,6 +163,10 @@ class Holding:
                 known += self._comparison.changed(parts)
                 self._compared[digest] = known
             return known
+
+    def _accepts_code(self, digest: bytes) -> bool:
+        accepted = [one for one in self._accepted if one[:2] == (_CODE, digest.hex())]
+        return any(one.state == self._code_now(digest) for one in accepted)
 
     def _code_now(self, digest: bytes) -> bytes:
         """Return how the code is now that some evidence is of."""
@@ -179,7 +187,9 @@ class Holding:
         """How the run itself last left each file that it wrote."""
         if self._left is None:
             written = [one for one in self._saved if one.file_evidence]
-            self._left = {part.name: unpacked(part.state) for part in self._accepted}
+            self._left = {
+                part.name: unpacked(part.state) for part in self._accepted if part.kind != _CODE
+            }
             for one in sorted(written, key=lambda one: one.number):
                 self._note_left(one)
         return self._left
@@ -242,6 +252,8 @@ class Holding:
         parts = self._kept.parts(found.file_evidence)
         yield from told_settings(parts)
         for part in changed(parts, left) if not ignoring else ():
+            if self._keep:
+                self.accepts.append(Part(part.kind, part.name, self._now(part)))
             used = "wrote" if part.kind == WROTE else "read"
             gone = "is gone" if is_gone(part) else "has changed since"
             yield f"{_shown(part)}, which {{}} {used}, {gone}"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import pytest
 
 from nbdurable import after, gather, go, race, select, step, workflow
 from nbdurable.api import open_stores
+from nbdurable.engine.holding import Holding
 from nbdurable.events import AttemptStarted, StepCreated
 from nbdurable.evidence import starts
 from nbdurable.inspection import queries as questions
@@ -310,6 +312,26 @@ def test_a_tool_id_that_is_not_free(monkeypatch):
     finally:
         for tool in taken:
             monitoring.free_tool_id(tool)
+
+
+@new
+def test_code_that_is_kept_holds_from_then_on(execute, monkeypatch):
+    """As a file: until it changes again."""
+    made = []
+
+    def holding(*arguments, **options):
+        made.append(Holding(*arguments, **options))
+        return made[-1]
+
+    execute(lambda: clean(" a ", "Strip"))
+    edit('END = "!"', 'END = "?"')
+    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, keep=True))
+    assert execute(lambda: clean(" a ", "Strip")).ran == []
+    accepted = made[-1].accepts
+    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, accepted=accepted))
+    assert execute(lambda: clean(" a ", "Strip")).ran == []
+    edit('END = "?"', 'END = "."')
+    assert execute(lambda: clean(" a ", "Strip")).value == "a."
 
 
 # --- many threads ----------------------------------------------------------------------

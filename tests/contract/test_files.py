@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ import pytest
 
 from nbdurable import UsageError, configure, gather, go, select, step, workflow
 from nbdurable.api import open_stores
+from nbdurable.engine.holding import Holding
 from nbdurable.events import AttemptStarted, StepCreated
 from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check
@@ -579,3 +581,32 @@ def test_a_decision_over_a_changed_file_is_opened_again(execute):
     write("data.csv", "b")
     back = execute(program)
     assert (back.value, back.ran) == (first, [])
+
+
+def test_what_is_kept_is_quiet_from_then_on(execute, monkeypatch):
+    """The way by which --keep accepts: how things are is handed out, and handed in later."""
+    write("data.csv", "one")
+    write("seen.csv", "one")
+
+    def program():
+        return load("data.csv"), load_seen()
+
+    made = []
+
+    def holding(*arguments, **options):
+        made.append(Holding(*arguments, **options))
+        return made[-1]
+
+    execute(program)
+    write("data.csv", "two")
+    write("seen.csv", "two")
+    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, keep=True))
+    kept = execute(program)
+    assert (kept.value, kept.ran) == (("one", "one"), [])
+    assert "seen.csv" in kept.told, "the pass that accepts something says what"
+    accepted = made[-1].accepts
+    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, accepted=accepted))
+    later = execute(program)
+    assert (later.value, later.ran, later.told) == (("one", "one"), [], "")
+    write("data.csv", "three")
+    assert execute(program).value == ("three", "one"), "another state was not accepted"
