@@ -30,6 +30,7 @@ _DRAWING = frozenset(
      "rand", "randn", "normal", "permutation", "standard_normal", "normalvariate", "getrandbits",
      "betavariate", "expovariate", "triangular", "binomial", "poisson"}
 )  # fmt: skip
+_RELEVANT = _DRAWING | {"decimal", "Decimal", "getcontext", "environ", "getenv"}
 _SEEDS = re.compile(r"\bseed\s*\(")
 _texts: dict[tuple[str, int, str], bool] = {}
 
@@ -39,9 +40,15 @@ class Settings:
 
     __slots__ = ("_covered", "_states")
 
+    _covered: Covered | None
+    _states: dict[str, bytes]
+
     def __init__(self, covered: Covered | None) -> None:
+        if covered is None or covered.names.isdisjoint(_RELEVANT):
+            self._covered, self._states = None, {}
+            return
         self._covered = covered
-        draws = covered is not None and not _DRAWING.isdisjoint(covered.names)
+        draws = not _DRAWING.isdisjoint(covered.names)
         self._states = _states() if draws else {}
 
     def parts(self) -> list[Part]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DEEPEST = 3
 _MOST_ITEMS = 100
+_NUMBERS = frozenset({int, float, bool, bytes, complex, type(None), CodeType})
 
 
 class Covered:
@@ -107,6 +108,8 @@ def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield the strings and paths in a value: alone, or in plain containers."""
     if type(value) is str:
         yield value
+    elif type(value) in _NUMBERS:
+        return
     elif isinstance(value, os.PathLike):
         try:
             path = os.fspath(value)

@@ -104,7 +104,10 @@ class Work:
 
     def _names(self) -> Iterator[str]:
         """Yield what may be names of files: in the arguments, and among the code's constants."""
-        yield from filter(may_name_file, texts_in((self.arguments, self.keywords)))
+        if self.arguments:
+            yield from filter(may_name_file, texts_in(self.arguments))
+        if self.keywords:
+            yield from filter(may_name_file, texts_in(self.keywords))
         if self.code is not None and self.code.covered is not None:
             yield from self.code.covered.texts
 
