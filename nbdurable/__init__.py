@@ -22,7 +22,7 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     errors records events labels interrupts isolation pickled   ground: words as data
     executors                                           threads, loops, limits, the clock
     output fingerprint            each step's prints kept apart; code and arguments to digests
-    codec                         values and errors to bytes, and the signatures
+    codec evidence                values and errors to bytes, signatures; what bodies ran and read
     store steps view              DuckDB; one step, its attempts; events to a view
     handles                       what a cell holds; select, gather; where code stands
     commit                        outcome numbers and decisions; what is told after

@@ -8,10 +8,10 @@ Digests are 16 bytes; times are seconds since the epoch (UTC); durations seconds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from collections.abc import Callable, Iterable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 NOT_SAVED = "not saved"
 """How an attempt ended whose outcome the store does not hold."""
@@ -45,6 +45,7 @@ class Why(StrEnum):
     CODE_CHANGED = "code changed"
     ARGUMENT_CHANGED = "argument changed"
     UPSTREAM_CHANGED = "upstream changed"
+    FILE_CHANGED = "file changed"
     ERROR_RETRIED = "error retried"
     UNFINISHED = "unfinished"
     NOT_SAVED = "not saved"
@@ -69,11 +70,24 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Which code, fed by which upstream outcomes, a call stands for."""
+    """Which code, fed by which upstream outcomes, a call stands for.
+
+    ``base`` is empty, but where no saved outcome of code and upstream still holds by its
+    evidence: then it is what ``id`` would be without that.
+    """
 
     code: bytes
     upstream: bytes
     id: bytes
+    base: bytes = b""
+
+
+class Part(NamedTuple):
+    """One piece of evidence: what a body ran or met, by a name, and how that was then."""
+
+    kind: str
+    name: str
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,8 @@ class Checkpoint:
     ``number`` is its place in the commit order of its run. ``cause`` is 0, but for a
     cancellation by a race: then it is the number of the race's decision.
     ``arguments`` is one text of ``parameter=digest`` pairs, by which `why` names what
-    changed. ``payload`` and ``pieces`` are `Payload`'s data and pieces.
+    changed. ``payload`` and ``pieces`` are `Payload`'s data and pieces. ``base`` is its
+    version's; ``code_evidence`` and ``file_evidence`` are digests of `Part`s, empty for none.
     """
 
     call: bytes
@@ -130,6 +145,9 @@ class Checkpoint:
     payload: bytes
     pieces: bytes
     output: str
+    base: bytes
+    code_evidence: bytes
+    file_evidence: bytes
     signature: bytes
 
 
@@ -271,6 +289,12 @@ def digest_of(*parts: bytes) -> bytes:
     return hashlib.blake2b(
         b"".join([b"%d:%b" % (len(part), part) for part in parts]), digest_size=16
     ).digest()
+
+
+def digest_of_parts(parts: Iterable[Part]) -> bytes:
+    """Return the digest of pieces of evidence, in any order; of none, nothing."""
+    laid = [(kind.encode(), name.encode("utf-8", "surrogatepass"), s) for kind, name, s in parts]
+    return digest_of(*[field for one in sorted(laid) for field in one]) if laid else b""
 
 
 TIMER_VERSION: Final = Version(b"", b"", digest_of(b"timer"))

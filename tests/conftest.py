@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support.always_replay import Bench, Zygote
 
 from nbdurable.api import configuration
+from nbdurable.evidence import starts
 
 LONG = ("crash", "property", "browser", "notebooks", "contract", "notebook", "store")
 """The folders whose files take long: they begin first, so that no core waits for one at the end."""
@@ -35,6 +36,13 @@ def signing_key(tmp_path_factory):
 def working_folder():
     """Let each test have a default store of its own, wherever it works."""
     configuration._state.places.clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_unseen(monkeypatch):
+    """Let runs in the test's own process not say what this Python does not show of code."""
+    starts.install()
+    monkeypatch.setitem(starts._state, "why", "")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ ROOT = Path(nbdurable.__file__).parent
 LEVELS = (
     ("errors", "records", "events", "labels", "interrupts", "isolation", "pickled", "executors"),
     ("output", "fingerprint"),
-    ("codec",),
+    ("codec", "evidence"),
     ("store", "steps", "view"),
     ("handles",),
     ("commit",),
@@ -48,7 +48,7 @@ IMPORTERS = {
     "psutil": {"store"},
     "cloudpickle": {"codec"},
     "pickle": {"codec"},
-    "xxhash": {"fingerprint"},
+    "xxhash": {"evidence", "fingerprint"},
     "tenacity": {"store", "steps"},
     "IPython": {"notebook", "view"},
     "ipykernel": set(),  # whatever runs the cell is asked through the shell

@@ -70,6 +70,7 @@ def test_states_are_their_words():
         "code changed",
         "argument changed",
         "upstream changed",
+        "file changed",
         "error retried",
         "unfinished",
         "not saved",

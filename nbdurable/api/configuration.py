@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nbdurable import store as stores
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.executors.clock import Clock, SystemClock
+from nbdurable.steps.options import checked_reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Settings:
     progress: bool | None = None
     confirm: int | None = None
     pin_packages: bool = False
+    reads: str | None = None
 
 
 @dataclass(slots=True)
@@ -58,13 +60,14 @@ def configure(**settings: Any) -> None:
             terminals; NBDURABLE_PROGRESS says 1 or 0); ``confirm``, a number: when more
             saved outcomes than that would run again, the run is suspended before the
             first of them starts, and says how to go on; ``pin_packages``, another
-            version of a package that a step's code uses makes it run again. None sets a
-            default back.
+            version of a package that a step's code uses makes it run again; ``reads``,
+            what a file that was read and has changed does, as the step option says. None
+            sets a default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit", "verify", "progress", "confirm", "pin_packages")
+    known = ("store", "strict", "limit", "verify", "progress", "confirm", "pin_packages", "reads")
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -81,6 +84,8 @@ def configure(**settings: Any) -> None:
             if value not in {None, True, False}:
                 raise UsageError(f"configure({name}={value!r}): give True or False")
             settings[name] = bool(value)
+        if name == "reads" and value is not None:
+            checked_reads("configure", value)
         if name == "progress":
             check_progress(value)
     _state.settings = replace(_state.settings, **settings)

@@ -7,7 +7,7 @@ refuses what can't mean anything, and hands over to the run.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, ParamSpec, TypeVar, overload
 
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
@@ -219,6 +219,7 @@ def step(
     key: Callable[..., object] | None = None,
     ignore: Iterable[str] = (),
     version: str | int | None = None,
+    reads: Literal["rerun", "tell", "ignore"] | None = None,
 ) -> Step[P, R]: ...
 @overload
 def step(
@@ -235,6 +236,7 @@ def step(
     key: Callable[..., object] | None = None,
     ignore: Iterable[str] = (),
     version: str | int | None = None,
+    reads: Literal["rerun", "tell", "ignore"] | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a step: ``@step``, ``@step(retries=3)``, or ``step(function, name="api1")``.
@@ -248,7 +250,10 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             at once; ``key``, a function of the
             arguments whose result is compared in their place; ``ignore``, names of
             arguments and globals that are not compared; ``version``, compared in
-            place of the code.
+            place of the code; ``reads``, what a file that a body read and that has
+            changed since does: "rerun" makes the step of a finished run run again,
+            "tell" is told, "ignore" is nothing (by default a file that was named does
+            the first, one that was only seen the second).
 
     Raises:
         UsageError: `function` can't be called, or an option is unknown or can't

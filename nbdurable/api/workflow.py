@@ -12,6 +12,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from nbdurable import evidence
 from nbdurable import store as stores
 from nbdurable.engine.run import Run
 from nbdurable.errors import UsageError
@@ -228,12 +229,17 @@ class Workflow:
                     self._keep,
                     settings().confirm,
                     settings().pin_packages,
+                    settings().reads or "",
                 ),
                 clock=clock(),
                 observers=observers,
                 leftovers=leftovers_of(opened.run),
             )
             run.begin()
+            unseen = evidence.install()
+            if unseen and opened.previous is None:
+                run.note_unseen(unseen)
+            undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
             self.control = run.control
             if view is not None:

@@ -34,6 +34,8 @@ from nbdurable.store import (
     remember,
 )
 
+from .kept_evidence import KeptEvidence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
@@ -54,6 +56,7 @@ class Ledger:
         self.journal = store.journal
         self.news = news
         self.closed = False
+        self.kept = KeptEvidence(index.evidence)
         self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
         self.lost_more: Callable[[], object] = lambda: None
         self._next_number = index.next_number
@@ -233,6 +236,9 @@ class Ledger:
             payload=ending.payload.data,
             pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
+            base=handle.version.base if handle.version is not None else b"",
+            code_evidence=self.kept.save(ending.code_parts, batch),
+            file_evidence=self.kept.save(ending.file_parts, batch),
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
@@ -257,6 +263,9 @@ class Ledger:
                 unsigned.payload,
                 unsigned.pieces,
                 unsigned.output,
+                unsigned.base,
+                unsigned.code_evidence,
+                unsigned.file_evidence,
                 signature,
             ),
         )

@@ -36,6 +36,8 @@ class Reasons:
         self._changed: dict[tuple[Group, bytes, bytes], str] = {}
         self._lost: dict[Identity, str] = {}
         self._lost_groups: set[Group] = set()
+        self._unheld: dict[bytes, str] = {}
+        self._said_unheld: set[tuple[Group, str]] = set()
 
     def why(self, handle: StepHandle[Any]) -> str:
         """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
@@ -60,6 +62,8 @@ class Reasons:
                 return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
+        if handle.version.base and handle.call.id in self._unheld:
+            return self._unheld[handle.call.id]
         if older.code == handle.version.code:
             return Why.UPSTREAM_CHANGED.value
         return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
@@ -90,6 +94,29 @@ class Reasons:
         self._news.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
             f"restored, the first for {fault}: what is asked for of them runs again"
+        )
+
+    def unheld(
+        self,
+        handle: StepHandle[Any],
+        why: Why,
+        detail: str,
+        is_unheld: Callable[[Checkpoint], bool],
+    ) -> None:
+        """Take in that a step runs again because its saved outcome's evidence does not hold.
+
+        Once for each name and reason, say of how many outcomes that is so.
+        """
+        group, said = _group(handle), _text(why, detail)
+        with self._lock:
+            self._unheld[handle.call.id] = said
+            if (group, said) in self._said_unheld:
+                return
+            self._said_unheld.add((group, said))
+        count = sum(map(is_unheld, self._newest(group)))
+        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
+        self._news.say(
+            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: {detail} changed"
         )
 
     def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
+    from .holding import Holding
     from .results import Received
     from .scheduler import Bodies
 
@@ -43,6 +44,7 @@ class Dataflow:
         received: Received,
         cancellation: Cancellation,
         acceptance: Acceptance,
+        holding: Holding,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -51,6 +53,7 @@ class Dataflow:
         self._received = received
         self._cancellation = cancellation
         self._acceptance = acceptance
+        self._holding = holding
         self._versions: dict[bytes, Version] = {}
         self._receiving = Threads(1, "nbdurable-receive")
 
@@ -58,8 +61,16 @@ class Dataflow:
         """Receive nothing more."""
         self._receiving.close()
 
-    def version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
-        """Give the version, or None while an upstream outcome is not there or failed."""
+    def version(self, handle: StepHandle[Any], reads: str) -> Version | None:
+        """Give a step's version, or None while an upstream outcome is not there or failed.
+
+        `reads` is the step's option: what a file that has changed does.
+        """
+        version = self.plain_version(handle.code, handle.upstream)
+        return None if version is None else self._holding.chosen(handle, version, reads)
+
+    def plain_version(self, code: bytes, upstream: tuple[Handle[Any], ...]) -> Version | None:
+        """Return the version of a code and what it receives, whatever evidence says."""
         if not upstream:
             version = self._versions.get(code)
             if version is None:
@@ -119,7 +130,7 @@ class Dataflow:
         work = handle.work
         assert work is not None
         try:
-            handle.version = self.version(handle.code, handle.upstream)
+            handle.version = self.version(handle, work.reads)
             found = self._index.checkpoints.get(handle.pair)
             found = found or self._acceptance.of(handle, work.function, work.code_parts())
             if found is not None:

@@ -8,12 +8,13 @@ what they decided (CONTRACT section 5).
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.combinators import Combinator
 from nbdurable.handles.handle import StepHandle
-from nbdurable.interrupts import uninterrupted
-from nbdurable.records import Kind
+from nbdurable.interrupts import SuspendedError, uninterrupted
+from nbdurable.records import Kind, RunStatus
 from nbdurable.store import conclude, undo, unsee
 
 if TYPE_CHECKING:
@@ -213,3 +214,12 @@ def _origins(handle: StepHandle[Any]) -> Iterator[int]:
                 yield one.place
         elif isinstance(one, Combinator):
             stack += one.branches if one.chosen is None else (one.chosen,)
+
+
+def status_of(error: BaseException | None) -> RunStatus:
+    """Return how an execution ended by the error that escaped from it, None for none."""
+    if error is None:
+        return RunStatus.FINISHED
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError | SuspendedError):
+        return RunStatus.INTERRUPTED
+    return RunStatus.FAILED

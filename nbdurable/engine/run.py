@@ -7,7 +7,6 @@ execution will see (CONTRACT sections 3 to 5).
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from nbdurable.commit.observers import News
 from nbdurable.commit.reasons import Reasons
 from nbdurable.errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
 from nbdurable.events import Event, RunFinished, RunStarted
+from nbdurable.evidence import FileRules
 from nbdurable.executors.limits import Limit
 from nbdurable.executors.loops import running_loop
 from nbdurable.fingerprint import Fingerprinter
@@ -27,7 +27,7 @@ from nbdurable.handles.combinators import Combinator, Gather, Select, flatten, r
 from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
 from nbdurable.handles.scope import Scope
-from nbdurable.interrupts import SuspendedError, uninterrupted
+from nbdurable.interrupts import uninterrupted
 from nbdurable.labels import ago, label_of
 from nbdurable.records import Call, Checkpoint, Kind, RunStatus
 from nbdurable.steps.attempts import Work, explain, is_async, note_settings
@@ -42,7 +42,8 @@ from .control import Control, Execution
 from .current import Current
 from .dataflow import Dataflow
 from .delivery import Delivery
-from .escaped import Escaped
+from .escaped import Escaped, status_of
+from .holding import Holding
 from .pinned import Pinned
 from .results import Received
 from .scheduler import Bodies
@@ -95,6 +96,9 @@ class Run:
             store, opened, self._reasons, self._news, settings.name,
             keep=settings.keep, confirm=settings.confirm,
         )  # fmt: skip
+        self._holding = Holding(opened, self._ledger.kept, self._reasons)
+        self._rules = FileRules(store.path)
+        self._unseen = ""
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self.current = Current(self._ledger, opened.index, self.handles, self._refuse_ended)
@@ -112,22 +116,14 @@ class Run:
             acceptance=self._acceptance,
         )
         self._received = Received(
-            self._ledger,
-            opened,
-            self._reasons,
-            self._delivery,
-            self._escaped,
+            self._ledger, opened, self._reasons, self._delivery, self._escaped,
             verify=settings.verify,
-        )
+        )  # fmt: skip
         self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
         self._cancellation = Cancellation(
-            self._ledger,
-            opened.index,
-            self._bodies,
-            opened.run,
-            live=self._live,
-            children=self._escaped.children,
-        )
+            self._ledger, opened.index, self._bodies, opened.run,
+            live=self._live, children=self._escaped.children,
+        )  # fmt: skip
         self._dataflow = Dataflow(
             self._ledger,
             opened.index,
@@ -136,10 +132,11 @@ class Run:
             received=self._received,
             cancellation=self._cancellation,
             acceptance=self._acceptance,
+            holding=self._holding,
         )
         self._contents = Contents(self._ledger, opened.index, self._prints)
         self._usage = Usage(
-            self._ledger, opened.index, self._prints, self._live, self._dataflow.version
+            self._ledger, opened.index, self._prints, self._live, self._dataflow.plain_version
         )
         pinned = Pinned(self._prints.places) if settings.pin_packages else None
         self._claims = Claims(self._prints, self._usage, self._contents, pinned)
@@ -165,7 +162,8 @@ class Run:
         replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
         replayed = replayed and self._acceptance.suspended is None
         if not replayed or not self._index.last_saved:
-            return tuple(self.notes)
+            # No warning of this cell's, so a quiet one does not show it.
+            return (*self.notes, self._unseen) if self._unseen and self.ran() else tuple(self.notes)
         age = ago(self._news.clock.time() - self._index.last_saved)
         return (f"replayed: saved {age}, --new to recompute", *self.notes)
 
@@ -180,6 +178,10 @@ class Run:
                 self._news.clock.time(),
             )
         )
+
+    def note_unseen(self, why: str) -> None:
+        """Say at the end, if a body ran, why the code that bodies run can't be seen here."""
+        self._unseen = why
 
     # --- program order: a call gets its identity -----------------------------------
 
@@ -283,8 +285,11 @@ class Run:
         )
         if again:
             return handle  # an earlier attempt of the parent has started it
+        if claim.code is not None and where.parent is not None:
+            self._ledger.kept.learn(handle.code, claim.code)
         handle.upstream = upstream
-        handle.version = self._dataflow.version(handle.code, upstream)
+        reads = options.reads or self.settings.reads
+        handle.version = self._dataflow.version(handle, reads)
         found = self._index.checkpoints.get(handle.pair)
         if found is None:
             # It may have been cancelled before its version was known.
@@ -312,6 +317,8 @@ class Run:
             objects=self._store.objects,
             loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
+            rules=self._rules,
+            reads=reads,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
         )
         if claim.code is not None and claim.code.contents:
@@ -681,12 +688,14 @@ class Run:
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
         self._ledger.journal.flush()
         self._ledger.close()
-        status = _status_of(error)
+        status = status_of(error)
         unasked: tuple[Identity, ...] = ()
+        told = ""
         if error is None:
             self._delivery.deliver_rest(tuple(self.handles))
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
+            told = self._holding.tell(self.handles, self._news.say)
         elif still_running:
             self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
         if forgotten := never_awaited(self.handles):
@@ -694,7 +703,7 @@ class Run:
         self._delivery.close()
         now = self._news.clock.time()
         try:
-            self._write_end(status, now, error, unasked)
+            self._write_end(status, now, error, unasked, told)
         except StoreError:
             # A store that broke in mid-run has been reported by what broke; the missing
             # end makes the next execution treat this one as died, which loses nothing.
@@ -713,6 +722,7 @@ class Run:
         now: float,
         error: BaseException | None,
         unasked: tuple[Identity, ...],
+        told: str,
     ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
         reused = pack_used(tuple(self._reused()), unasked)
@@ -724,7 +734,7 @@ class Run:
             self._contents.write(batch)
             text = "" if error is None else explain(error)
             self._acceptance.settle(batch)
-            row = (self.execution, status.value, now, text, listed, reused)
+            row = (self.execution, status.value, now, text, listed, reused, told)
             batch.add("execution_ends", row)
 
         self._store.commit(write)
@@ -736,11 +746,3 @@ class Run:
                 found = handle.checkpoint
                 if found is not None and self._index.checkpoints.superseded(found):
                     yield handle.pair
-
-
-def _status_of(error: BaseException | None) -> RunStatus:
-    if error is None:
-        return RunStatus.FINISHED
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError | SuspendedError):
-        return RunStatus.INTERRUPTED
-    return RunStatus.FAILED

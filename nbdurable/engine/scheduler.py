@@ -15,6 +15,7 @@ from nbdurable.codec.values import encode
 from nbdurable.commit.entries import AttemptEnded, Nothing, Settled, Started
 from nbdurable.errors import NotInRunError, RetriesExhaustedError, StepCancelledError
 from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
+from nbdurable.evidence import covered_parts
 from nbdurable.executors.clock import Pause
 from nbdurable.executors.limits import Turnstile
 from nbdurable.executors.loops import Coroutines, LoopThread, call_in
@@ -541,6 +542,8 @@ class Bodies:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
+        if handle.place in self._escaped.children:
+            self._take_evidence_of_children(handle, ending)
         beside: Passed = functools.partial(self._escaped.unsee, handles=passed)
         if ending.kind is Kind.VALUE and ending.payload is not None:
             beside = self._current.drops(handle) or beside  # what has a value has passed on none
@@ -548,6 +551,25 @@ class Bodies:
         return Settled(
             self._ledger, handle, running, ending, ended=now, escaped=beside, in_cell=in_cell
         )
+
+    def _take_evidence_of_children(self, handle: StepHandle[Any], ending: Ending) -> None:
+        """Let what a body ended with hold only while the outcomes of its own steps do."""
+        kept, work = self._ledger.kept, handle.work
+        ended = [
+            child.checkpoint
+            for child in self._escaped.children[handle.place]
+            if child.checkpoint is not None and not child.retracted
+        ]
+        files = [kept.parts(digest) for digest in {one.file_evidence for one in ended}]
+        ending.file_parts += tuple(part for parts in files for part in parts)
+        if work is None or work.code is None or work.rules is None:
+            return
+        codes = [kept.parts(digest) for digest in {one.code_evidence for one in ended}]
+        covered = work.code.covered.ids if work.code.covered is not None else frozenset[int]()
+        for code in {one.code for one in ended}:
+            functions = kept.functions(code)
+            codes.append(covered_parts(functions, covered, work.rules.places))
+        ending.code_parts += tuple(part for parts in codes for part in parts)
 
     # --- timers -------------------------------------------------------------------
 

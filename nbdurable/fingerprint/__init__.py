@@ -7,6 +7,7 @@ do. Nothing here is imported that the user did not import, and nothing is change
 from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
+from nbdurable.fingerprint.covered import nested, texts_in
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.generators import draws_of, set_draws
 from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
@@ -16,6 +17,7 @@ from nbdurable.fingerprint.prints import (
     DRAWS,
     NOTHING_USED,
     Attribute,
+    Covered,
     Held,
     Note,
     Pieces,
@@ -29,6 +31,7 @@ __all__ = [
     "DRAWS",
     "NOTHING_USED",
     "Attribute",
+    "Covered",
     "Fingerprinter",
     "Held",
     "Note",
@@ -40,9 +43,11 @@ __all__ = [
     "draws_of",
     "is_plain",
     "joined_pieces",
+    "nested",
     "packages_used",
     "purposes_of",
     "root_of",
     "set_draws",
     "still_defined",
+    "texts_in",
 ]

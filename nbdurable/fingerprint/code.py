@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.fingerprint.builtin import is_step
 from nbdurable.fingerprint.classes import attributes_of, class_unit, creates, documents
+from nbdurable.fingerprint.covered import Covered
 from nbdurable.fingerprint.following import MISSING, Slot, reference
 from nbdurable.fingerprint.given import pieces_of
 from nbdurable.fingerprint.prints import (
@@ -519,6 +520,7 @@ class Reach:
             self if changing else None,
             contents,
             self.rebound,
+            Covered(self._codes, [slot for _, slot in self._names]),
         )
 
     def _combine(self, made: _Pass, root: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:

@@ -10,7 +10,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from types import FunctionType
 
 NOT_COMPARED = "not compared"
 WRITTEN = "written"
@@ -252,6 +253,29 @@ class Digested(NamedTuple):
     used: Used = NOTHING_USED  # what was left out
 
 
+class Covered(Protocol):
+    """The code that a fingerprint is of; `nbdurable.fingerprint.covered` has it."""
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The identities of all code objects."""
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """What may be names of files among constants and data."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The global names, attributes and modules that the code names."""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """What may name environment variables."""
+
+    def functions(self) -> list[FunctionType]:
+        """Return the functions."""
+
+
 Held = dict[str, "Digested | None"]
 """By parameter: what many calls have in common; None is not digested yet."""
 
@@ -262,11 +286,12 @@ class Print:
     ``shifted`` returns the names of inputs that are told, and no fault, when they move.
     ``rebound`` returns the names that stand for other objects now.
     ``inputs`` is None where nothing among them has attributes, or draws.
+    ``covered`` is the code that a print of code is of.
     """
 
     __slots__ = (
-        "_moved", "_named", "_parts", "contents", "digest", "inputs", "notes", "rebound", "seconds",
-        "shifted",
+        "_moved", "_named", "_parts", "contents", "covered", "digest", "inputs", "notes", "rebound",
+        "seconds", "shifted",
     )  # fmt: skip
 
     digest: bytes
@@ -284,8 +309,10 @@ class Print:
         inputs: Inputs | None = None,
         contents: tuple[Content, ...] = (),
         rebound: Callable[[], frozenset[str]] = frozenset,
+        covered: Covered | None = None,
     ) -> None:
         self.digest = digest
+        self.covered = covered
         self.rebound = rebound
         self.contents = contents
         self.inputs = inputs
@@ -323,12 +350,23 @@ class Print:
             self.inputs,
             self.contents,
             self.rebound,
+            self.covered,
         )
 
     def pinned(self, digest: bytes, versions: Iterable[tuple[str, bytes]]) -> Print:
         """Return the same print with versions of packages among its parts, and that digest."""
-        named = [*self._named, *versions]
-        return Print(digest, named, self.notes, self.seconds, self._moved, self.shifted)
+        return Print(
+            digest,
+            [*self._named, *versions],
+            self.notes,
+            self.seconds,
+            self._moved,
+            self.shifted,
+            self.inputs,
+            self.contents,
+            self.rebound,
+            self.covered,
+        )
 
     def __repr__(self) -> str:
         """Show the digest, which is all that identity needs."""

@@ -182,6 +182,11 @@ def source_of(name: str) -> Source | None:
     path = path_of(name)
     if path is None or not path.endswith(".py"):
         return None
+    return source_at(path, name)
+
+
+def source_at(path: str, name: str) -> Source | None:
+    """Return the text of a file as it is now, taken apart as a module's of that name."""
     try:
         stat = Path(path).stat()
         state = (stat.st_mtime_ns, stat.st_size)
@@ -195,32 +200,47 @@ def source_of(name: str) -> Source | None:
     return source
 
 
+def statement_digest(node: ast.stmt) -> bytes:
+    """Return a digest of a top-level statement; a function's defaults are part of the text here."""
+    text = normalised(node, frozenset())
+    if isinstance(node, DEFS):
+        given = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+        text += b"".join(ast.dump(one).encode() for one in given)
+    return digest16(text)
+
+
 class Texts:
     """What names in project modules lead to, each statement under a label."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._found: dict[str, set[bytes]] = {}
-        self._seen: set[tuple[str, str, bool]] = set()
-        self._todo: list[tuple[str, str, bool]] = []  # module, name ("" for all), documented
+        self.texts: dict[str, set[bytes]] = {}
+        self.seen: set[tuple[str, str, bool]] = set()
+        self.todo: list[tuple[str, str, bool]] = []  # module, name ("" for all), documented
+
+    @staticmethod
+    def source(module: str) -> Source | None:
+        """Return the text of a module."""
+        return source_of(module)
 
     def found(self) -> dict[str, bytes]:
         """Return a digest for each label."""
-        return {name: digest16(b"".join(sorted(texts))) for name, texts in self._found.items()}
+        return {name: digest16(b"".join(sorted(texts))) for name, texts in self.texts.items()}
 
-    def _keep(self, label: str, text: bytes) -> None:
-        self._found.setdefault(label, set()).add(text)
+    def keep(self, label: str, text: bytes) -> None:
+        """Take in a text under a label."""
+        self.texts.setdefault(label, set()).add(text)
 
     def follow(self, module: str, level: int, package: str, uses: Iterable[Use]) -> None:
         """Take in what an import leads to; without uses, the whole module."""
         name = absolute(module, level, package)
-        if name is None or not self._is_ours(name):
+        if name is None or not self.is_ours(name):
             return
         every = list(uses)
         for use in every or [BARE]:
-            self._step(name, use)
-        while self._todo:
-            self._take(*self._todo.pop())
+            self.step(name, use)
+        while self.todo:
+            self.take(*self.todo.pop())
 
     def anywhere(self, beginning: str, package: str, folder: str) -> None:
         """Take in all modules whose names begin so: which one is imported is not known."""
@@ -235,11 +255,12 @@ class Texts:
             if all(part.isidentifier() for part in parts) and self._places.file(str(path)):
                 name = ".".join([*([base] if base else []), *parts]).removesuffix(".__init__")
                 if name.startswith(beginning[dots:]) or dots:
-                    self._todo.append((name, "", False))
-        while self._todo:
-            self._take(*self._todo.pop())
+                    self.todo.append((name, "", False))
+        while self.todo:
+            self.take(*self.todo.pop())
 
-    def _is_ours(self, name: str) -> bool:
+    def is_ours(self, name: str) -> bool:
+        """Tell whether a module is one of the project's."""
         top = name.partition(".")[0]
         if top in sys.builtin_module_names or top in sys.stdlib_module_names:
             return False
@@ -249,28 +270,28 @@ class Texts:
         path = path_of(top)
         return path is not None and self._places.named(top, path)
 
-    def _step(self, module: str, use: Use) -> None:
+    def step(self, module: str, use: Use) -> None:
         """Go from a module along the attributes that follow it."""
         if not use.links or use.links[0][0] == "[":
-            self._need(module, "", documented=False)
+            self.need(module, "", documented=False)
             return
         kind, name = use.links[0]
         if kind == "get":
             name = "get"
-        source = source_of(module)
+        source = self.source(module)
         rest = Use(use.links[1:], use.called)
         if source is not None and name in source.binders:
-            self._need(module, name, documented=not (rest.called and not rest.links))
-            self._through(source, name, rest)
+            self.need(module, name, documented=not (rest.called and not rest.links))
+            self.through(source, name, rest)
         elif path_of(f"{module}.{name}") is not None:
-            self._step(f"{module}.{name}", rest)
+            self.step(f"{module}.{name}", rest)
         elif source is not None and source.stars:
             for star, level in source.stars:
-                self._import(source, star, level, Use(((".", name), *rest.links), use.called))
+                self.enter(source, star, level, Use(((".", name), *rest.links), use.called))
         else:
-            self._need(module, "", documented=False)
+            self.need(module, "", documented=False)
 
-    def _through(self, source: Source, name: str, rest: Use) -> None:
+    def through(self, source: Source, name: str, rest: Use) -> None:
         """Go on where a name in a module is bound by an import."""
         for at in source.binders[name]:
             node = source.statements[at].node
@@ -278,28 +299,31 @@ class Texts:
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
                         on = Use(((".", alias.name), *rest.links), rest.called)
-                        self._import(source, node.module or "", node.level, on)
+                        self.enter(source, node.module or "", node.level, on)
             elif isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.asname == name:
-                        self._import(source, alias.name, 0, rest)
+                        self.enter(source, alias.name, 0, rest)
                     elif not alias.asname and alias.name.partition(".")[0] == name:
-                        self._import(source, name, 0, rest)
+                        self.enter(source, name, 0, rest)
 
-    def _import(self, source: Source, module: str, level: int, use: Use) -> None:
+    def enter(self, source: Source, module: str, level: int, use: Use) -> None:
+        """Go on in the module that an import statement of another names."""
         name = absolute(module, level, source.package)
-        if name is not None and self._is_ours(name) and (name, "", False) not in self._seen:
-            self._step(name, use)
+        if name is not None and self.is_ours(name) and (name, "", False) not in self.seen:
+            self.step(name, use)
 
-    def _need(self, module: str, name: str, *, documented: bool) -> None:
-        if (module, name, documented) not in self._seen:
-            self._seen.add((module, name, documented))
-            self._todo.append((module, name, documented))
+    def need(self, module: str, name: str, *, documented: bool) -> None:
+        """Take in what a name in a module leads to; without one, the whole module."""
+        if (module, name, documented) not in self.seen:
+            self.seen.add((module, name, documented))
+            self.todo.append((module, name, documented))
 
-    def _take(self, module: str, name: str, documented: bool) -> None:  # noqa: FBT001 - an entry of the list
-        source = source_of(module)
+    def take(self, module: str, name: str, documented: bool) -> None:  # noqa: FBT001 - an entry of the list
+        """Take in the statements that bind a name, or change what it stands for."""
+        source = self.source(module)
         if source is None:
-            self._keep(module, text_of(module))
+            self.keep(module, text_of(module))
             return
         if name:
             places = [*source.binders[name], *source.changing(name)]
@@ -307,7 +331,7 @@ class Texts:
             places = [*range(len(source.statements))]
         places += self._for_effects(source)
         for at in places:
-            self._add(source, at, documented=documented)
+            self.add(source, at, documented=documented)
 
     def _for_effects(self, source: Source) -> list[int]:
         """Return the imports whose names are never read: what they load may register itself."""
@@ -320,49 +344,48 @@ class Texts:
             if isinstance(one.node, ast.Import) and not one.binds & read
         ]
 
-    def _add(self, source: Source, at: int, *, documented: bool) -> None:
+    def add(self, source: Source, at: int, *, documented: bool) -> None:
+        """Take in one statement, and what it reads."""
         one = source.statements[at]
         names = sorted(one.binds) or [f"statement {at}"]
         call = "()" if isinstance(one.node, DEFS) else ""
         label = f"{source.name}.{names[0]}{call}"
         if documented and isinstance(one.node, _DEFINING):
-            self._keep(label + ".__doc__", digest16(ast.dump(one.node).encode()))
+            self.keep(label + ".__doc__", digest16(ast.dump(one.node).encode()))
         key = (source.path, str(at), False)
-        if key in self._seen:
+        if key in self.seen:
             return
-        self._seen.add(key)
-        self._keep(label, digest16(normalised(one.node, frozenset())))
-        self._read(source, one)
+        self.seen.add(key)
+        self.keep(label, statement_digest(one.node))
+        self.read(source, one)
 
-    def _read(self, source: Source, one: _Statement) -> None:
+    def read(self, source: Source, one: _Statement) -> None:
         """Take in what a statement reads, and what it imports."""
         if isinstance(one.node, (ast.Import, ast.ImportFrom)):
             for name in one.binds:
                 used = any(name in other.uses for other in source.statements)
                 if not used and isinstance(one.node, ast.Import):
-                    self._through(source, name, BARE)
+                    self.through(source, name, BARE)
             return
         self._read_names(source, one)
         for inner in one.imports:
             for use in inner.uses or (BARE,):
-                self._import(source, inner.module, inner.level, use)
+                self.enter(source, inner.module, inner.level, use)
         for beginning in one.anywhere:
-            if ("", beginning, True) not in self._seen:
-                self._seen.add(("", beginning, True))
+            if ("", beginning, True) not in self.seen:
+                self.seen.add(("", beginning, True))
                 self.anywhere(beginning, source.package, str(Path(source.path).parent))
 
     def _read_names(self, source: Source, one: _Statement) -> None:
         for name, uses in one.uses.items():
             if name in source.binders:
                 for use in uses:
-                    self._need(source.name, name, documented=not (use.called and not use.links))
-                    self._through(source, name, use)
+                    self.need(source.name, name, documented=not (use.called and not use.links))
+                    self.through(source, name, use)
             elif not hasattr(builtins, name):
                 for use in uses:
                     for star, level in source.stars:
-                        self._import(
-                            source, star, level, Use(((".", name), *use.links), use.called)
-                        )
+                        self.enter(source, star, level, Use(((".", name), *use.links), use.called))
 
 
 def still_defined(qualified: str) -> bool:

@@ -5,6 +5,7 @@ Invariant: a question makes no store and changes none.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import store as stores
@@ -12,6 +13,7 @@ from nbdurable.api.configuration import default_store
 from nbdurable.api.open_stores import reading
 from nbdurable.codec.values import decode
 from nbdurable.errors import StoreError, UsageError
+from nbdurable.labels import printable
 from nbdurable.records import RunStatus, RunSummary
 
 if TYPE_CHECKING:
@@ -76,12 +78,36 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
 
 def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
     """Give, for each step of the newest run called `name`, why it ran when it last did."""
-    return _rows(
+    found = _rows(
         store,
-        "SELECT label AS step, status, why, execution, started "
+        "SELECT label AS step, status, why, lower(hex(call)) AS told, execution, started "
         "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
         [name],
     )
+    last = _rows(
+        store,
+        f"""
+        SELECT x.told FROM nbdurable.execution_log e
+        JOIN nbdurable.execution_ends x ON x.execution = e.id
+        WHERE e.run = {_NEWEST} ORDER BY e.id DESC LIMIT 1""",  # noqa: S608 - a constant
+        [name],
+    )
+    told = _told(str(last[0]["told"])) if last else {}
+    for row in found:
+        text = told.get(str(row.pop("told")))
+        if told:
+            row["told"] = text or ""
+    return found
+
+
+def _told(text: str) -> dict[str, str]:
+    """Return what the last execution told of each call; nothing where that can't be read."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    items = found.items() if isinstance(found, dict) else ()
+    return {str(call): printable(str(said)) for call, said in items}
 
 
 def query(sql: str, store: str | Path | None = None) -> Any:

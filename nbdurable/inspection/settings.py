@@ -26,6 +26,7 @@ MEANINGS: Final = {
     "progress": "show how runs stand",
     "confirm": "so many saved outcomes may run again unasked",
     "pin_packages": "another version of a package that a step uses makes it run again",
+    "reads": "what a file that was read and has changed does: rerun, tell, or ignore",
 }
 """What `configure` knows, and what it is for."""
 
@@ -46,6 +47,7 @@ def shown() -> list[Row]:
         "progress": _switch(configuration.default_progress()),
         "confirm": "any number" if set_here.confirm is None else set_here.confirm,
         "pin_packages": _switch(set_here.pin_packages),
+        "reads": set_here.reads or "named files rerun, others tell",
     }
     rows: list[Row] = [
         {"setting": name, "value": value, "from": _origin(name), "": MEANINGS[name]}
@@ -84,6 +86,8 @@ def read(words: Iterable[str]) -> dict[str, object]:
 
 def choices(name: str) -> list[str]:
     """Give the words that a setting may be set to, where they can be listed."""
+    if name == "reads":
+        return ["rerun", "tell", "ignore", _DEFAULT]
     switches = {"strict", "verify", "progress", "pin_packages"}
     return ["on", "off", _DEFAULT] if name in switches else [_DEFAULT]
 
@@ -91,7 +95,7 @@ def choices(name: str) -> list[str]:
 def _value(name: str, text: str) -> object:
     if text == _DEFAULT:
         return None
-    if name == "store":
+    if name in {"store", "reads"}:
         return text
     if name in {"limit", "confirm"}:
         if not text.isdecimal():
@@ -104,7 +108,8 @@ def _value(name: str, text: str) -> object:
 
 
 def _example(name: str) -> str:
-    return {"store": "warehouse.duckdb", "limit": "8", "confirm": "10"}.get(name, "on")
+    examples = {"store": "warehouse.duckdb", "limit": "8", "confirm": "10", "reads": "tell"}
+    return examples.get(name, "on")
 
 
 def _switch(value: bool | None) -> str:  # noqa: FBT001 - what it says

@@ -31,13 +31,21 @@ from nbdurable.errors import (
     StoreError,
     UsageError,
 )
+from nbdurable.evidence import (
+    FileRules,
+    Recorder,
+    Seeing,
+    code_parts,
+    file_parts,
+    may_name_file,
+)
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
-from nbdurable.fingerprint import Print  # noqa: TC001 - dataclass fields are read at run time
+from nbdurable.fingerprint import Print, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
-from nbdurable.records import Kind, Message, Payload, RetryPolicy
+from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
 
 from .draws import draws
 from .movers import is_part_of, moved_before, moved_meanwhile, named
@@ -91,6 +99,26 @@ class Work:
     bases: tuple[tuple[str, bytes], ...] = ()
     here: bool = False
     """Whether the body runs in the thread of the code that started it, which waits meanwhile."""
+    rules: FileRules | None = None
+    reads: str = ""
+    seen: Recorder | None = None
+
+    def recorder(self) -> Recorder:
+        """Return what takes the evidence of an attempt that is about to begin."""
+        code = self.code.covered if self.code is not None else None
+        recorder = self.seen = Recorder(quiet=self.reads == "ignore", code=code)
+        if not recorder.quiet:
+            recorder.name(self._names())
+        return recorder
+
+    def _names(self) -> Iterator[str]:
+        """Yield what may be names of files: in the arguments, and among the code's constants."""
+        if self.arguments:
+            yield from filter(may_name_file, texts_in(self.arguments))
+        if self.keywords:
+            yield from filter(may_name_file, texts_in(self.keywords))
+        if self.code is not None and self.code.covered is not None:
+            yield from self.code.covered.texts
 
     def code_parts(self) -> dict[str, bytes] | None:
         """Return what the code is made of, by name; None for a step with `version=`."""
@@ -129,6 +157,8 @@ class Ending:
     interrupt: bool = False
     final: bool = False
     draws: bytes = b""
+    code_parts: tuple[Part, ...] = ()
+    file_parts: tuple[Part, ...] = ()
 
     def keep(self, capture: Capture) -> None:
         """Take what an attempt has written, and what of it was not shown live, and where."""
@@ -211,8 +241,16 @@ def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endin
 
 def _attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
     process = os.getpid()
+    recorder = work.recorder()
+    ending = _attempted(work, capture, context, recorder, process)
+    return _with_evidence(work, ending, recorder)
+
+
+def _attempted(
+    work: Work, capture: Capture, context: contextvars.Context, recorder: Recorder, process: int
+) -> Ending:
     try:
-        value = context.run(_call, work, capture)
+        value = context.run(_call, work, capture, recorder)
     except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
         if os.getpid() != process:
             _leave_fork(work, error)
@@ -231,8 +269,22 @@ async def attempt_async(work: Work, capture: Capture) -> Ending:
     ):
         if moved:
             return _refuse(work, moved)
-        with Capturing(capture):
-            return await _await(work)
+        recorder = work.recorder()
+        with Capturing(capture), Seeing(recorder):
+            ending = await _await(work)
+    return _with_evidence(work, ending, recorder)
+
+
+def _with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> Ending:
+    """Return the ending with what its body was seen to do."""
+    if work.rules is not None and recorder is not None:
+        if recorder.files:
+            ending.file_parts = tuple(file_parts(recorder, work.rules))
+        if settings := recorder.settings.parts():
+            ending.file_parts += tuple(settings)
+        if recorder.codes and work.code is not None:
+            ending.code_parts = code_parts([*recorder.codes.values()], work.rules.places)
+    return ending
 
 
 async def _await(work: Work) -> Ending:
@@ -337,7 +389,8 @@ def note_settings(error: BaseException | None) -> None:
 
 def timed_out(work: Work) -> Ending:
     """Give the ending of an attempt that took longer than the step's timeout."""
-    return failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+    ending = failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
+    return _with_evidence(work, ending, work.seen)
 
 
 def failure(error: BaseException, *, final: bool = False) -> Ending:
@@ -398,8 +451,8 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def _call(work: Work, capture: Capture) -> Any:
-    with Capturing(capture):
+def _call(work: Work, capture: Capture, recorder: Recorder) -> Any:
+    with Capturing(capture), Seeing(recorder):
         return work.function(*work.arguments, **work.keywords)
 
 

@@ -24,7 +24,7 @@ _GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 _OPTIONS = (
     "name", "retries", "backoff", "max_backoff", "retry_on", "timeout", "limit", "key", "ignore",
-    "version",
+    "version", "reads",
 )  # fmt: skip
 
 
@@ -61,6 +61,8 @@ def options_of(
         options = replace(options, key=_checked_key(given["key"]))
     if given.get("version") is not None:
         options = replace(options, version=repr(given["version"]))
+    if given.get("reads") is not None:
+        options = replace(options, reads=checked_reads("step option", given["reads"]))
     if "ignore" in given:
         names = given["ignore"]
         options = replace(options, ignore=frozenset([names] if isinstance(names, str) else names))
@@ -84,6 +86,16 @@ def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise UsageError(f"step option name={name!r}: give a printable text that is not empty")
     return name
+
+
+def checked_reads(what: str, value: Any) -> str:
+    """Return what a file that has changed does, or raise UsageError if it can't be that."""
+    if value not in {"rerun", "tell", "ignore"}:
+        raise UsageError(
+            f'{what} reads={value!r}: give "rerun" (a file that was read and has changed makes the '
+            f'step run again), "tell" (it is told) or "ignore"'
+        )
+    return str(value)
 
 
 def _checked_key(key: Any) -> Callable[..., object]:
@@ -150,6 +162,7 @@ class RunSettings:
     keep: bool = False
     confirm: int | None = None
     pin_packages: bool = False
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +176,7 @@ class StepOptions:
     key: Callable[..., object] | None = None
     ignore: frozenset[str] = frozenset()
     version: str | None = None
+    reads: str = ""  # "rerun", "tell", "ignore"; empty: named files "rerun", others "tell"
     named: bool = False  # whether `name` was given, and is not the function's
 
 

@@ -149,6 +149,11 @@ def remove(store: Store, found: Sequence[Garbage]) -> None:
             "WHERE code NOT IN (SELECT code FROM nbdurable.checkpoints)",
             [],
         )
+        batch.execute(
+            "DELETE FROM nbdurable.evidence WHERE evidence NOT IN (SELECT code_evidence "
+            "FROM nbdurable.checkpoints UNION ALL SELECT file_evidence FROM nbdurable.checkpoints)",
+            [],
+        )
 
     store.commit(write)
 

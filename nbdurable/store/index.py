@@ -18,6 +18,7 @@ from nbdurable.records import (
     Checkpoint,
     Decision,
     Kind,
+    Part,
     Redone,
     Renamed,
     Save,
@@ -49,6 +50,9 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
         checkpoint.payload,
         checkpoint.pieces,
         checkpoint.output.encode("utf-8", "surrogatepass"),
+        checkpoint.base,
+        checkpoint.code_evidence,
+        checkpoint.file_evidence,
     )
     head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, checkpoint.cause, *map(len, fields))
     return head + b"".join(fields)
@@ -74,7 +78,7 @@ def store_message(store: str) -> bytes:
 
 _NOBODYS: Identity = (bytes(16), bytes(16))
 _GAP = b"".join(_NOBODYS)
-_CHECKPOINT = struct.Struct(">10sqq10Q")
+_CHECKPOINT = struct.Struct(">10sqq13Q")
 _DECISION = struct.Struct(">10sq5Q")
 
 
@@ -142,6 +146,7 @@ class ReplayIndex:
     waiting_losers: set[Identity] = field(default_factory=set)
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+    evidence: dict[bytes, tuple[Part, ...]] = field(default_factory=dict)
     unseen: set[Identity] = field(default_factory=set)
     """Errors that nobody has seen and that were kept: they are tried again if they are asked for"""
     environments: dict[int, tuple[str, str]] = field(default_factory=dict)

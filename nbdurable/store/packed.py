@@ -24,10 +24,11 @@ Identity = tuple[bytes, bytes]
 Group = tuple[bytes, str]
 """(namespace, name): what the outcomes of one step are saved under"""
 
-# First what many have alike, which is held once for all of them: the group, and the next three.
+# First what many have alike, which is held once for all of them: the group, and the next four.
 COLUMNS = (
-    "namespace", "name", "kind", "code", "execution", "call", "version", "number", "cause", "label",
-    "arguments", "attempt", "started", "seconds", "payload", "pieces", "output", "signature",
+    "namespace", "name", "kind", "code", "execution", "code_evidence", "call", "version", "number",
+    "cause", "label", "arguments", "attempt", "started", "seconds", "payload", "pieces", "output",
+    "base", "file_evidence", "signature",
 )  # fmt: skip
 """The fields of a row, in the order in which they are taken here."""
 
@@ -60,7 +61,7 @@ class Saved:
         self._older: dict[bytes, list[bytes]] = {}
         self._calls: dict[Group, list[bytes]] = {}
         self._groups: list[Group] = []
-        self._alike: list[tuple[Kind, bytes, int]] = []
+        self._alike: list[tuple[Kind, bytes, int, bytes]] = []
         self._special: dict[bytes, None] = {}  # calls that have an outcome without a value
 
     def __len__(self) -> int:
@@ -210,11 +211,12 @@ class Saved:
         # Written out, for each step that replays waits for it.
         (
             group, alike, version, number, cause, label, arguments, attempt, started, seconds,
-            payload, pieces, output, signature,
+            payload, pieces, output, base, file_evidence, signature,
         ) = marshal.loads(packed)  # fmt: skip  # noqa: S302 - packed by this very object
         namespace, name = self._groups[group]
-        kind, code, execution = self._alike[alike]
+        kind, code, execution, code_evidence = self._alike[alike]
         return Checkpoint(
             call, version, code, namespace, number, cause, execution, kind, name, label, arguments,
-            attempt, started, seconds, payload, pieces, output, signature,
+            attempt, started, seconds, payload, pieces, output, base, code_evidence, file_evidence,
+            signature,
         )  # fmt: skip

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import StoreCorruptError
 from nbdurable.labels import share
-from nbdurable.records import NOBODY, NOT_SAVED, Decision, RunStatus, RunSummary
+from nbdurable.records import (
+    NOBODY,
+    NOT_SAVED,
+    Decision,
+    Part,
+    RunStatus,
+    RunSummary,
+    digest_of_parts,
+)
 
 from .amendments import load_amendments
 from .changes import take_out
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opened:
-    """What an execution starts from."""
+    """What an execution starts from; ``finished`` is the last one that came to its end, or 0."""
 
     run: str
     execution: int
@@ -41,6 +49,7 @@ class Opened:
     created: float
     index: ReplayIndex
     retried: frozenset[tuple[bytes, bytes]]
+    finished: int = 0
 
 
 def begin_execution(
@@ -110,6 +119,7 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         created=run[1],
         index=index,
         retried=frozenset((found.call, found.version) for found in retried),
+        finished=_last_finished(store, run[0]),
     )
 
 
@@ -231,6 +241,17 @@ def _last_status(store: Store, run: str) -> RunStatus | None:
         [run],
     )
     return known_word(RunStatus, rows[0][0], store) if rows else None
+
+
+def _last_finished(store: Store, run: str) -> int:
+    rows = store.rows(
+        "SELECT COALESCE(max(e.id), 0) FROM nbdurable.execution_log e "
+        "JOIN nbdurable.execution_ends x ON x.execution = e.id "
+        "WHERE e.run = ? AND x.status = 'finished'",
+        [run],
+    )
+    found: int = rows[0][0]
+    return found
 
 
 def known_word(words: Any, text: str, store: Store) -> Any:
@@ -366,7 +387,19 @@ def load_index(store: Store, run: str) -> ReplayIndex:
     for code, part, digest in store.rows("SELECT code, part, digest FROM nbdurable.codes"):
         index.code_parts.setdefault(code, {})[part] = digest
     load_remembered(store, run, index)
+    index.evidence = evidence_in(store)
     return index
+
+
+def evidence_in(store: Store) -> dict[bytes, tuple[Part, ...]]:
+    """Return the pieces of evidence that a store holds, by their digest; others are left out.
+
+    A digest is signed with each outcome that has it, so what is not of it was not ours.
+    """
+    found: dict[bytes, set[Part]] = {}  # two runs at once may have saved one twice
+    for digest, *part in store.rows("SELECT evidence, kind, part, state FROM nbdurable.evidence"):
+        found.setdefault(digest, set()).add(Part(*part))
+    return {d: tuple(sorted(parts)) for d, parts in found.items() if digest_of_parts(parts) == d}
 
 
 def _load_checkpoints(store: Store, run: str, index: ReplayIndex, *, sort: bool) -> bool:

@@ -46,14 +46,16 @@ TABLES: dict[str, str] = {
         host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL""",
     "execution_ends": """
         execution BIGINT NOT NULL, status VARCHAR NOT NULL, ended DOUBLE NOT NULL,
-        error VARCHAR NOT NULL, listed BLOB NOT NULL, reused BLOB NOT NULL""",
+        error VARCHAR NOT NULL, listed BLOB NOT NULL, reused BLOB NOT NULL,
+        told VARCHAR NOT NULL""",
     "checkpoints": """
         call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
         number BIGINT NOT NULL, cause BIGINT NOT NULL, execution BIGINT NOT NULL,
         kind VARCHAR NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
         arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL,
         started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, payload BLOB NOT NULL,
-        pieces BLOB NOT NULL, output VARCHAR NOT NULL, signature BLOB NOT NULL""",
+        pieces BLOB NOT NULL, output VARCHAR NOT NULL, base BLOB NOT NULL,
+        code_evidence BLOB NOT NULL, file_evidence BLOB NOT NULL, signature BLOB NOT NULL""",
     "starts": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
@@ -107,6 +109,9 @@ TABLES: dict[str, str] = {
     "renames": """
         run VARCHAR NOT NULL, old VARCHAR NOT NULL, new VARCHAR NOT NULL,
         renamed DOUBLE NOT NULL, signature BLOB NOT NULL""",
+    "evidence": """
+        evidence BLOB NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
+        state BLOB NOT NULL""",
 }
 
 # A timer may be due at the end of time: no timestamp then.

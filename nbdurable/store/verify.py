@@ -14,7 +14,7 @@ from nbdurable.records import Decision, RunStatus
 
 from .amendments import TABLE_OF, amendment_message, amendments
 from .index import checkpoint_message, decision_message
-from .runs import load_index
+from .runs import evidence_in, load_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,9 @@ _QUERIES = {
     "a save of no execution": """
         SELECT label FROM nbdurable.saves
         WHERE execution NOT IN (SELECT id FROM nbdurable.execution_log)""",
+    "an outcome whose evidence is not there": """
+        SELECT label FROM nbdurable.checkpoints c, unnest([code_evidence, file_evidence]) u(one)
+        WHERE octet_length(one) > 0 AND one NOT IN (SELECT evidence FROM nbdurable.evidence)""",
     "an error seen that is not there": """
         SELECT hex(s.call) FROM nbdurable.seen_errors s WHERE NOT EXISTS (
             FROM nbdurable.checkpoints c
@@ -81,6 +84,9 @@ def _relations(store: Store) -> Iterator[str]:
     for sentence, query in _QUERIES.items():
         for (what,) in store.rows(query):
             yield f"{sentence}: {what}"
+    stored = {row[0] for row in store.rows("SELECT DISTINCT evidence FROM nbdurable.evidence")}
+    for digest in sorted(stored - evidence_in(store).keys()):
+        yield f"evidence that is not what was signed: {digest.hex()}"
     known = {status.value for status in RunStatus}
     for (status,) in store.rows("SELECT DISTINCT status FROM nbdurable.execution_ends"):
         if status not in known:

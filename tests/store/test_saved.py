@@ -21,7 +21,8 @@ def row_of(number, call=CALLS[0], version=VERSIONS[0], **given):
         "number": number, "cause": 0, "execution": 1, "kind": "value", "name": "f",
         "label": f"f({number})", "arguments": f"number={number}", "attempt": 1,
         "started": 10.0 * number, "seconds": 0.5, "payload": b"%d" % number, "pieces": b"",
-        "output": "", "signature": bytes(32), **given,
+        "output": "", "base": b"", "code_evidence": b"", "file_evidence": b"",
+        "signature": bytes(32), **given,
     }  # fmt: skip
     return tuple(fields[name] for name in COLUMNS)
 
@@ -82,7 +83,8 @@ def test_every_field_comes_back():
     """No field is lost or exchanged, and an unknown kind stays what it was."""
     row = row_of(3, code=b"d", namespace=b"n", cause=2, execution=4, kind="value", name="ü",
                  label="l", arguments="a", attempt=5, started=0.1, seconds=1e300,
-                 payload=b"p" * 1000, pieces=b"q" * 80, output="\0o", signature=b"s")  # fmt: skip
+                 payload=b"p" * 1000, pieces=b"q" * 80, output="\0o", base=b"b",
+                 code_evidence=b"e", file_evidence=b"f", signature=b"s")  # fmt: skip
     remembered = []
     saved = Saved()
     assert saved.add([row], remembered.append)

@@ -923,6 +923,12 @@ VIOLATIONS = {
     "a checkpoint and a concluded attempt with one number": [
         f"INSERT INTO nbdurable.attempt_ends SELECT {ATTEMPT}, 'error', '', true {OF_ONE}"
     ],
+    "an outcome whose evidence is not there": [
+        f"UPDATE nbdurable.checkpoints SET code_evidence = 'x'::BLOB {ONE}"
+    ],
+    "evidence that is not what was signed": [
+        "INSERT INTO nbdurable.evidence VALUES ('x'::BLOB, 'kind', 'part', 'state'::BLOB)"
+    ],
     "an error seen that is not there": [
         f"INSERT INTO nbdurable.seen_errors SELECT call, version, 1 {OF_ONE}"
     ],

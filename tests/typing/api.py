@@ -37,6 +37,8 @@ assert_type(current_step().save([1]), None)
 current_step().progress(1)
 current_step().progress(1, total=2.5)
 
+step(len, reads="tell")
+step(len, reads="never")  # type: ignore[call-overload]
 double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
 double.map([1], [2])  # type: ignore[arg-type] # several iterables are for starmap

@@ -1,0 +1,50 @@
+"""What a body ran, read, wrote and relied on besides its code and arguments, seen while it runs.
+
+Invariant: seeing changes nothing in the user's program and fails nothing of it; comparing
+imports nothing and executes nothing. Evidence is kept as `Part`s of plain data.
+"""
+
+from __future__ import annotations
+
+from .digests import State, unpacked
+from .files import (
+    FILE_KINDS,
+    NAMED,
+    WATCHED,
+    WROTE,
+    FileRules,
+    changed,
+    file_parts,
+    file_state,
+    is_gone,
+    may_name_file,
+)
+from .recorder import Recorder, begin_cell, leave
+from .seeing import Seeing, install
+from .settings import told_settings
+from .units import Comparison, code_parts, covered_parts, shown
+
+__all__ = [
+    "FILE_KINDS",
+    "NAMED",
+    "WATCHED",
+    "WROTE",
+    "Comparison",
+    "FileRules",
+    "Recorder",
+    "Seeing",
+    "State",
+    "begin_cell",
+    "changed",
+    "code_parts",
+    "covered_parts",
+    "file_parts",
+    "file_state",
+    "install",
+    "is_gone",
+    "leave",
+    "may_name_file",
+    "shown",
+    "told_settings",
+    "unpacked",
+]

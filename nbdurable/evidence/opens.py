@@ -1,0 +1,115 @@
+"""The audit hook: files and folders that bodies open, list, rename and remove.
+
+Invariant: for any other event the hook costs one look into a dictionary; it raises nothing
+into the user's program, and it is installed once, for no hook can be taken out again.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import tokenize
+from typing import TYPE_CHECKING, Any
+
+from .recorder import LIST, READ, WRITE, Recorder, claimants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_READING = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+
+
+def _opened(args: tuple[Any, ...]) -> None:
+    path, _, flags = args
+    if type(path) is not int and (found := claimants()):
+        access = flags & _READING
+        use = READ if access == os.O_RDONLY else WRITE
+        if access == os.O_RDWR and not flags & os.O_TRUNC:
+            use = READ | WRITE
+        _meet(found, path, use)
+
+
+def _listed(args: tuple[Any, ...]) -> None:
+    if found := claimants():
+        _meet(found, "." if args[0] is None else args[0], LIST)
+
+
+def _connected(args: tuple[Any, ...]) -> None:
+    if found := claimants():
+        _meet(found, args[0], READ | WRITE)
+
+
+def _removed(args: tuple[Any, ...]) -> None:
+    if found := claimants():
+        _meet(found, args[0], WRITE)
+
+
+def _renamed(args: tuple[Any, ...]) -> None:
+    if found := claimants():
+        _meet(found, args[0], WRITE)
+        _meet(found, args[1], WRITE)
+
+
+def _meet(recorders: tuple[Recorder, ...], path: Any, use: int) -> None:
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        return  # a descriptor
+    if not name or name[:1] == ":" or _is_machinery():
+        return
+    for recorder in recorders:
+        if not recorder.quiet:
+            recorder.meet(name, use)
+
+
+def _is_machinery() -> bool:
+    """Tell whether it is Python that opens a file, to import it or to show a line of it."""
+    frame: Any = sys._getframe(4)  # noqa: SLF001 - there is no public word for it
+    while frame is not None and frame.f_code.co_filename in _PLUMBING:
+        frame = frame.f_back
+    if frame is None:
+        return True
+    file = frame.f_code.co_filename
+    # A step can be a function of C, called by what runs attempts.
+    return file.startswith(_IMPORTING) and not file.endswith(_RUNNING)
+
+
+_IMPORTING = (
+    "<frozen importlib",
+    os.path.dirname(os.path.dirname(__file__)),  # noqa: PTH120
+    linecache.__file__,
+    tokenize.__file__,
+)
+_RUNNING = os.path.join("nbdurable", "steps", "attempts.py")  # noqa: PTH118
+_PLUMBING = frozenset({os.__file__, "<frozen os>", "<frozen codecs>"})
+
+_EVENTS: dict[str, Callable[[tuple[Any, ...]], None]] = {
+    "open": _opened,
+    "os.listdir": _listed,
+    "os.scandir": _listed,
+    "sqlite3.connect": _connected,
+    "os.remove": _removed,
+    "os.rename": _renamed,
+}
+
+
+def _hook(
+    event: str,
+    args: tuple[Any, ...],
+    # Defaults, for at the interpreter's end the module's names are gone before the hook is.
+    events: dict[str, Callable[[tuple[Any, ...]], None]] = _EVENTS,
+    ending: Callable[[], bool] = sys.is_finalizing,
+) -> None:
+    if event in events and not ending():
+        events[event](args)
+
+
+_installed: list[bool] = []
+
+
+def install() -> None:
+    """See what bodies open from now on; once in a process, for no hook can be taken out."""
+    if not _installed:
+        _installed.append(True)
+        sys.addaudithook(_hook)
