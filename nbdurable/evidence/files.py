@@ -16,7 +16,7 @@ from nbdurable.fingerprint import Places
 from nbdurable.records import Part
 
 from .digests import GONE, State, differs, stat_of, state_of, unpacked
-from .recorder import LIST, READ, WRITE
+from .recorder import LIST, READ, WRITE, begin_cell, leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,10 +67,15 @@ class FileRules:
 def file_parts(recorder: Recorder, rules: FileRules) -> list[Part]:
     """Return what a body that has ended used of files, each with its state."""
     found: list[Part] = []
-    for name, met in recorder.files.items():
-        met.named = met.named or name in recorder.named or met.path in recorder.named
-        if rules.counts(met):
-            found += _parts_of(name, met)
+    token = begin_cell()  # the files that are read here are not used by the bodies that run
+    try:
+        # A copy, for another thread may just be taking note of a file that it could not place.
+        for name, met in recorder.files.copy().items():
+            met.named = met.named or name in recorder.named or met.path in recorder.named
+            if rules.counts(met):
+                found += _parts_of(name, met)
+    finally:
+        leave(token)
     return found
 
 

@@ -283,7 +283,7 @@ def _with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> End
         if settings := recorder.settings.parts():
             ending.file_parts += tuple(settings)
         if recorder.codes and work.code is not None:
-            ending.code_parts = code_parts([*recorder.codes.values()], work.rules.places)
+            ending.code_parts = code_parts([*recorder.codes.copy().values()], work.rules.places)
     return ending
 
 

@@ -904,6 +904,7 @@ def test_a_run_that_was_changed_can_be_left(path):
 
 OF_ONE = f"FROM nbdurable.checkpoints {ONE}"
 ATTEMPT = "call, version, attempt, execution, name, label, started, seconds"
+SAVE = "call, ''::BLOB, code, execution, 1, name, label, 0, ''::BLOB, ''::BLOB, ''::BLOB"
 VIOLATIONS = {
     "two checkpoints for one call and version": [
         f"INSERT INTO nbdurable.checkpoints SELECT * REPLACE (number + 10 AS number) {OF_ONE}"
@@ -922,6 +923,11 @@ VIOLATIONS = {
     "an outcome of an unknown kind": [f"UPDATE nbdurable.checkpoints SET kind = 'no kind' {ONE}"],
     "a checkpoint and a concluded attempt with one number": [
         f"INSERT INTO nbdurable.attempt_ends SELECT {ATTEMPT}, 'error', '', true {OF_ONE}"
+    ],
+    "two saves for one call": [f"INSERT INTO nbdurable.saves SELECT {SAVE} {OF_ONE}"] * 2,
+    "a save of no execution": [
+        f"INSERT INTO nbdurable.saves SELECT {SAVE} {OF_ONE}",
+        "UPDATE nbdurable.saves SET execution = 99",
     ],
     "an outcome whose evidence is not there": [
         f"UPDATE nbdurable.checkpoints SET code_evidence = 'x'::BLOB {ONE}"
