@@ -28,6 +28,8 @@ class KeptEvidence:
         self._digests: dict[tuple[Part, ...], bytes] = {(): b""}
         self._saved = set(self._parts)
         self._code: dict[bytes, Covered] = {}
+        self.of_this_execution: list[bytes] = []
+        """The digests of what this execution's outcomes have, in the order of commits."""
 
     def parts(self, digest: bytes) -> tuple[Part, ...]:
         """Return what a digest stands for; a part that never holds where that is gone."""
@@ -50,6 +52,8 @@ class KeptEvidence:
         if digest is None:
             digest = self._digests[given] = digest_of_parts(set(given))
             self._parts.setdefault(digest, tuple(sorted(set(given))))
+        if digest:
+            self.of_this_execution.append(digest)
         if digest not in self._saved:
             self._saved.add(digest)
             for part in self._parts[digest]:

@@ -79,6 +79,8 @@ class Holding:
         self._kept = kept
         self._reasons = reasons
         self._left: dict[str, State] | None = None
+        self._left_lock = threading.Lock()
+        self._noted = 0  # outcomes of this execution whose files are in `_left`
         self._ignoring: set[int] = set()
         self._lock = threading.Lock()
         self._comparison = Comparison(Places())
@@ -184,21 +186,25 @@ class Holding:
 
     @property
     def _left_files(self) -> dict[str, State]:
-        """How the run itself last left each file that it wrote."""
-        if self._left is None:
-            written = [one for one in self._saved if one.file_evidence]
-            self._left = {
-                part.name: unpacked(part.state) for part in self._accepted if part.kind != _CODE
-            }
-            for one in sorted(written, key=lambda one: one.number):
-                self._note_left(one)
-        return self._left
+        """How the run itself last left each file that it wrote, this execution included."""
+        with self._left_lock:
+            if self._left is None:
+                self._left = {
+                    part.name: unpacked(part.state) for part in self._accepted if part.kind != _CODE
+                }
+                written = [one for one in self._saved if one.file_evidence]
+                for one in sorted(written, key=lambda one: one.number):
+                    self._note_left(self._left, one.file_evidence)
+            now = self._kept.of_this_execution
+            while self._noted < len(now):
+                self._note_left(self._left, now[self._noted])
+                self._noted += 1
+            return self._left
 
-    def _note_left(self, found: Checkpoint) -> None:
-        assert self._left is not None
-        for part in self._kept.parts(found.file_evidence):
+    def _note_left(self, left: dict[str, State], digest: bytes) -> None:
+        for part in self._kept.parts(digest):
             if part.kind == WROTE:
-                self._left[part.name] = unpacked(part.state)
+                left[part.name] = unpacked(part.state)
 
     # --- why, and what is told ------------------------------------------------------
 
@@ -237,9 +243,6 @@ class Holding:
         if not found:
             return []
         left = self._left_files
-        for handle, one in sorted(found, key=lambda pair: pair[1].number):
-            if not handle.replayed:
-                self._note_left(one)
         return [
             (handle, text)
             for handle, one in found
