@@ -795,7 +795,8 @@ def test_an_awaiting_cell_adopts_too(executions, probe):
         program, interrupt=lambda: probe.event("inside").is_set() and waits_in_loop()
     )
     assert type(first.error) is KeyboardInterrupt
-    assert first.notes == ("still running: blocked(); a re-run adopts them",)
+    # The other step may not have ended by then.
+    assert first.notes[0].startswith("still running: blocked()")
     probe.parameters["open"] = True
     for _ in range(2):
         assert executions.run_async(program).value == ["late", "done"]
