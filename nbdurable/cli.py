@@ -375,7 +375,7 @@ def _print_story(console: Console, story: Story) -> None:
 
 
 def _how_to_open(notebook: Path) -> list[str]:
-    """Give the lines that open `notebook` in this environment's JupyterLab, installed or not."""
+    """Return the lines that open `notebook` in this environment's JupyterLab, installed or not."""
     python = Path(sys.executable)
     bare = _on_path("python", python.parent)
     interpreter = "python" if bare else shlex.quote(_short(python))
@@ -397,7 +397,7 @@ def _on_path(command: str, folder: Path) -> bool:
 
 
 def _short(path: Path) -> str:
-    """Give the path from the working folder where that is the shorter one."""
+    """Return the path from the working folder where that is the shorter one."""
     try:
         relative = os.path.relpath(path)
     except (OSError, ValueError):  # there is no working folder any more, or it is on another drive

@@ -12,7 +12,7 @@ class DurableError(Exception):
     """Base of every error that nbdurable raises."""
 
     def __str__(self) -> str:
-        """Give the sentence; a plain error carries it as its first field."""
+        """Return the sentence; a plain error carries it as its first field."""
         return str(self.args[0]) if self.args else type(self).__name__
 
 

@@ -84,7 +84,7 @@ def unfit() -> None:
 
 
 def here() -> Callable[[], object]:
-    """Give what makes another thread belong to this block, for good."""
+    """Return what makes another thread belong to this block, for good."""
     own = _own.get()
     return lambda: _own.set(own)
 

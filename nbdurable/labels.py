@@ -43,7 +43,7 @@ _name_of_class = type.__dict__["__name__"].__get__  # a metaclass may have a `__
 def label_of(
     name: str, arguments: Sequence[Any], keywords: Mapping[str, Any], parameters: Sequence[str] = ()
 ) -> str:
-    """Give ``name(short arguments)`` in one line."""
+    """Return ``name(short arguments)`` in one line."""
     parts = [
         _short(value, parameters[at] if at < len(parameters) else "")
         for at, value in enumerate(arguments[:_SHOWN_ARGUMENTS])
@@ -58,7 +58,7 @@ def label_of(
 
 
 def printable(text: str) -> str:
-    """Give `text` in one line: line ends, control characters and lone surrogates escaped.
+    """Return `text` in one line: line ends, control characters and lone surrogates escaped.
 
     The store holds UTF-8, which has no surrogates.
     """
@@ -70,7 +70,7 @@ def printable(text: str) -> str:
 
 
 def described(value: Any, parameter: str = "") -> str:
-    """Give a value in a line, longer than in a label and as safely."""
+    """Return a value in a line, longer than in a label and as safely."""
     if parameter and _SECRET_NAME.search(parameter):
         return _MASK
     kind = type(value)
@@ -150,7 +150,7 @@ def _collection(value: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    """Give the name of a function, class or step, else the name of the value's class."""
+    """Return the name of a function, class or step, else the name of the value's class."""
     kind = type(value)
     if issubclass(kind, type):
         return str(_name_of_class(value))

@@ -285,7 +285,7 @@ class RunSummary:
 
 
 def digest_of(*parts: bytes) -> bytes:
-    """Give the 16-byte digest of `parts`, each with its length before it (BLAKE2b)."""
+    """Return the 16-byte digest of `parts`, each with its length before it (BLAKE2b)."""
     return hashlib.blake2b(
         b"".join([b"%d:%b" % (len(part), part) for part in parts]), digest_size=16
     ).digest()

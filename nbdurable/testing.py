@@ -54,7 +54,7 @@ def kill_while_writing(size: int) -> None:
 
 @contextlib.contextmanager
 def counted_commits() -> Iterator[list[int]]:
-    """Give a list that gets an entry for each commit of this process inside the block."""
+    """Yield a list that gets an entry for each commit of this process inside the block."""
     commits: list[int] = []
 
     def hook(now: Moment, number: int) -> None:
@@ -80,7 +80,7 @@ class ManualClock:
         self._changed = threading.Condition(self._lock)
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return self._now
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:

@@ -92,12 +92,12 @@ def configure(**settings: Any) -> None:
 
 
 def settings() -> Settings:
-    """Give what `configure` has set."""
+    """Return what `configure` has set."""
     return _state.settings
 
 
 def notebook() -> Path | None:
-    """Give the notebook that this kernel runs; None where it is not known."""
+    """Return the notebook that this kernel runs; None where it is not known."""
     return _state.notebook
 
 
@@ -107,7 +107,7 @@ def set_notebook(path: Path | None) -> None:
 
 
 def clock() -> Clock:
-    """Give the clock that runs go by."""
+    """Return the clock that runs go by."""
     return _state.clock
 
 
@@ -155,12 +155,12 @@ def _store_of_working_folder() -> str:
 
 
 def store_of(notebook: Path) -> str:
-    """Give the store of a notebook, beside it."""
+    """Return the store of a notebook, beside it."""
     return str(stores.folder_for(notebook.parent) / f"{stores.file_stem(notebook.stem)}.duckdb")
 
 
 def default_progress() -> bool | None:
-    """Give whether runs show how they stand: `configure`'s word, or NBDURABLE_PROGRESS's.
+    """Return whether runs show how they stand: `configure`'s word, or NBDURABLE_PROGRESS's.
 
     Raises:
         UsageError: NBDURABLE_PROGRESS is neither 1 nor 0.
@@ -177,7 +177,7 @@ _WORDS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off"
 
 
 def default_limit() -> int:
-    """Give how many threads a run may use unless it is told."""
+    """Return how many threads a run may use unless it is told."""
     return _state.settings.limit or min(32, (os.cpu_count() or 1) + 4)
 
 

@@ -92,17 +92,17 @@ def executed(place: str, name: str) -> None:
 
 
 def executed_at(place: str) -> list[str]:
-    """Give the names of the runs of a store that are being executed."""
+    """Return the names of the runs of a store that are being executed."""
     return [name for at, name in list(_state.executing) if at == place]  # others begin and end
 
 
 def leftovers_of(run: str) -> dict[Identity, Running]:
-    """Give the bodies of a run that outlived their execution, to be added to and taken from."""
+    """Return the bodies of a run that outlived their execution, to be added to and taken from."""
     return _state.leftovers.setdefault(run, {})
 
 
 def acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> Open:
-    """Give a store, open until it is released as often as it was acquired."""
+    """Return a store, open until it is released as often as it was acquired."""
     with _state.lock:
         _give_up(place)
         found = _state.opens.get(place)
@@ -161,7 +161,7 @@ def let_go(place: str) -> None:
 
 
 def unused(store: str | Path | None) -> str:
-    """Give the path of a store that this process doesn't hold open.
+    """Return the path of a store that this process doesn't hold open.
 
     Raises:
         UsageError: A durable cell is using it.
@@ -175,7 +175,7 @@ def unused(store: str | Path | None) -> str:
 
 
 def undisturbed() -> threading.RLock:
-    """Give the lock under which no store is opened or closed, and no run begun."""
+    """Return the lock under which no store is opened or closed, and no run begun."""
     return _state.lock
 
 
@@ -193,7 +193,7 @@ atexit.register(close_stores)
 def reading(
     store: str | Path | None = None, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> Iterator[Store | None]:
-    """Give the store for a question, or None where there is no file; never makes one.
+    """Yield the store for a question, or None where there is no file; never makes one.
 
     A store that this process may not write is opened to be read.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def select(*handles: Any, success: bool = False) -> Select[Any]:
-    """Give a handle on the first of `handles` to finish; the choice is durable.
+    """Return a handle on the first of `handles` to finish; the choice is durable.
 
     The lowest outcome number wins, errors included; losers go on. `.winner` is
     the winning handle itself, `.index` its place, `.result()` its value.
@@ -39,7 +39,7 @@ def select(*handles: Any, success: bool = False) -> Select[Any]:
 
 
 def race(*handles: Any, success: bool = False) -> Race[Any]:
-    """Give a handle on the first of `handles` to finish, and cancel the others with the decision.
+    """Return a handle on the first of `handles` to finish, and cancel the others with the decision.
 
     As `select`, and in the same transaction every loser that has not ended ends as
     cancelled: its body is stopped (an async one) or let go, and records nothing more.
@@ -67,7 +67,7 @@ def gather(*handles: Any, return_exceptions: bool = False) -> Gather[list[Any]]:
 
 
 def gather(*handles: Any, return_exceptions: bool = False) -> Gather[Any]:
-    """Give a handle on all results, in argument order; of a dict, a dict.
+    """Return a handle on all results, in argument order; of a dict, a dict.
 
     It fails with its lowest-numbered failure at once; the others go on.
 
@@ -84,7 +84,7 @@ def gather(*handles: Any, return_exceptions: bool = False) -> Gather[Any]:
 
 
 def after(seconds: float) -> StepHandle[None]:
-    """Give a timer handle, done `seconds` after it was first made: a timeout branch for `select`.
+    """Return a timer handle, done `seconds` after it was first made: a timeout branch for `select`.
 
     Raises:
         NotInRunError: No run is active here.
@@ -95,7 +95,7 @@ def after(seconds: float) -> StepHandle[None]:
 
 
 def as_completed(*handles: Any) -> AsCompleted:
-    """Give `handles` one after the other as they end: an iterator, sync and async.
+    """Return `handles` one after the other as they end: an iterator, sync and async.
 
     The order is durable. Leaving early (``break``) makes losers of the rest: they go
     on, and are not waited for.

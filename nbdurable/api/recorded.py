@@ -23,7 +23,7 @@ _SEED_BITS = 128
 
 
 def now(*, name: str | None = None) -> datetime:
-    """Give the time (UTC) at which this was first reached.
+    """Return the time (UTC) at which this was first reached.
 
     Raises:
         NotInRunError: No run is active here.
@@ -35,7 +35,7 @@ def now(*, name: str | None = None) -> datetime:
 
 
 def uuid4(*, name: str | None = None) -> uuid.UUID:
-    """Give a random id, the same one on every pass.
+    """Return a random id, the same one on every pass.
 
     Raises:
         NotInRunError: No run is active here.
@@ -47,7 +47,7 @@ def uuid4(*, name: str | None = None) -> uuid.UUID:
 
 
 def rng(*, name: str | None = None) -> random.Random:
-    """Give a random number generator with a recorded seed: the same draws on every pass.
+    """Return a random number generator with a recorded seed: the same draws on every pass.
 
     Draw from it in the cell's own code; a step gets its own, or a seed as an argument.
 

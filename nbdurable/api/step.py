@@ -172,7 +172,7 @@ class Step(Generic[P, R]):
         )
 
     def with_options(self, **options: Any) -> Step[P, R]:
-        """Give the same step with other options (those of `step`).
+        """Return the same step with other options (those of `step`).
 
         Raises:
             UsageError: An option is unknown or can't have this value.

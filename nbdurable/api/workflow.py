@@ -66,7 +66,7 @@ def workflow(
     progress: bool | None = None,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
-    """Give a durable run without a notebook: a context manager, and a decorator.
+    """Return a durable run without a notebook: a context manager, and a decorator.
 
     Args:
         name: What the run is found by next time.
@@ -322,7 +322,7 @@ class Workflow:
 
 
 def _view_of(name: str, *, asked: bool | None) -> View | None:
-    """Give what shows a run outside notebooks; None where nobody looks."""
+    """Return what shows a run outside notebooks; None where nobody looks."""
     if asked is False or not (asked or (sys.stderr is not None and sys.stderr.isatty())):
         return None
     from nbdurable.view.terminal.screen import view_for  # noqa: PLC0415 - who is not on a terminal doesn't pay for it

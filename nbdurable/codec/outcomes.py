@@ -132,7 +132,7 @@ def loading_fault(kind: Kind, data: bytes, pieces: bytes, objects: Objects) -> s
 
 
 def traceback_text(data: bytes) -> str:
-    """Give the traceback, as text, of an error that `encode_error` stored."""
+    """Return the traceback, as text, of an error that `encode_error` stored."""
     text: str = decode(data)["traceback"]
     return text
 

@@ -17,7 +17,7 @@ _PADDED = 1.1  # how much larger than its content a buffer may be
 
 
 def reduction(value: Any, protocol: int, large: int) -> Any:
-    """Give the reduction of `value`, as ``__reduce_ex__`` does; None for its own.
+    """Return the reduction of `value`, as ``__reduce_ex__`` does; None for its own.
 
     Args:
         value: What is being pickled.
@@ -76,7 +76,7 @@ def _of_pandas(array: Any, large: int) -> Any:
 
 
 def _of_torch(torch: Any, tensor: Any, large: int) -> Any:
-    """Give a dense tensor's own bytes, to be mapped; torch would save its whole storage in-band.
+    """Return a dense tensor's own bytes, to be mapped; torch would save its whole storage in-band.
 
     What more there is to a tensor than its elements is left to torch.
     """

@@ -6,7 +6,7 @@ import hmac
 
 
 def sign(key: bytes, message: bytes) -> bytes:
-    """Give the HMAC-SHA256 (RFC 2104) of `message`."""
+    """Return the HMAC-SHA256 (RFC 2104) of `message`."""
     return hmac.digest(key, message, "sha256")
 
 

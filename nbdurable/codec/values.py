@@ -74,10 +74,10 @@ class Objects(Protocol):
     """Where large buffers are kept."""
 
     def writer(self) -> Writer:
-        """Give what writes those of one value."""
+        """Return what writes those of one value."""
 
     def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
-        """Give them back, so many of them compared with their digest."""
+        """Return them back, so many of them compared with their digest."""
 
 
 def encode(value: object, objects: Objects | None = None) -> Payload:
@@ -138,7 +138,7 @@ def decode(
 
 
 def pickles_in(data: bytes) -> int:
-    """Give how many of the pieces that go with ``data`` are pickles: they come first."""
+    """Return how many of the pieces that go with ``data`` are pickles: they come first."""
     return 0 if data else 1
 
 
@@ -411,7 +411,7 @@ class _Stream:
         self.aside().write(raw)
 
     def aside(self) -> Writer:
-        """Give what writes to the value's object file."""
+        """Return what writes to the value's object file."""
         if self.writer is None:
             assert self._objects is not None
             self.writer = self._stack.enter_context(self._objects.writer())

@@ -28,12 +28,12 @@ def packages_of(modules: Iterable[str]) -> dict[str, str]:
 
 
 def as_text(packages: dict[str, str]) -> str:
-    """Give packages as a store's column has them: ``numpy 2.1.0, pandas 3.0.1``."""
+    """Return packages as a store's column has them: ``numpy 2.1.0, pandas 3.0.1``."""
     return printable(", ".join(f"{name} {version}" for name, version in sorted(packages.items())))
 
 
 def changes(python: str, packages: str) -> list[tuple[str, str, str]]:
-    """Give name, version then and version now of what has changed; "" for what is gone."""
+    """Return name, version then and version now of what has changed; "" for what is gone."""
     then = dict(one.rsplit(" ", 1) for one in packages.split(", ") if " " in one)
     now = {name: _version(name) for name in then}
     then["Python"], now["Python"] = python, platform.python_version()
@@ -51,7 +51,7 @@ def sentence(changed: list[tuple[str, str, str]], error: str) -> str:
 
 
 def _version(name: str) -> str:
-    """Give the version of the package that a module's first name is of; "" if nobody knows."""
+    """Return the version of the package that a module's first name is of; "" if nobody knows."""
     try:
         return metadata.version(name)
     except (metadata.PackageNotFoundError, ValueError):

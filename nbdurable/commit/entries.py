@@ -96,7 +96,7 @@ class Settled(_Outcomes):
             self._resolved = ledger.close_over([handle], batch)
 
     def _not_saved(self) -> tuple[object, ...]:
-        """Give the row by which the next execution knows why this step runs again."""
+        """Return the row by which the next execution knows why this step runs again."""
         handle, running = self._handle, self._running
         return (
             *handle.pair,

@@ -40,7 +40,7 @@ class Reasons:
         self._said_unheld: set[tuple[Group, str]] = set()
 
     def why(self, handle: StepHandle[Any]) -> str:
-        """Give why `handle` is about to run, as ``why`` or ``why: detail``."""
+        """Return why `handle` is about to run, as ``why`` or ``why: detail``."""
         index = self._index
         if handle.pair in self._retried:
             return Why.ERROR_RETRIED.value
@@ -180,7 +180,7 @@ class Reasons:
             )
 
     def _newest(self, group: Group) -> Iterator[Checkpoint]:
-        """Give the last outcome of each call of a group, one at a time: there may be a million."""
+        """Yield the last outcome of each call of a group, one at a time: there may be a million."""
         saved = self._index.checkpoints
         for call in saved.calls(group):
             newest = saved.newest(call)
@@ -188,7 +188,7 @@ class Reasons:
                 yield newest
 
     def _unclaimed(self, group: Group, most: int | None = None) -> list[bytes]:
-        """Give the calls with an outcome that nobody has asked for yet; `most` of them.
+        """Return the calls with an outcome that nobody has asked for yet; `most` of them.
 
         What has been claimed never comes back, so it is looked at once.
         """

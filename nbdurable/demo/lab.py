@@ -92,7 +92,7 @@ def serve(
 
 
 def _environment(config: Path, provider: str) -> dict[str, str]:
-    """Give the variables that lead the notebook to this Python, its provider, its own store."""
+    """Return the variables that lead the notebook to this Python, its provider, its own store."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -54,7 +54,7 @@ class Meter:
             self._calls[model] += 1
 
     def read(self) -> dict[str, object]:
-        """Give the calls of each model, and what they cost in dollars all together."""
+        """Return the calls of each model, and what they cost in dollars all together."""
         with self._lock:
             calls = dict(self._calls)
         paid = sum(MODELS[model].price * number for model, number in calls.items())
@@ -100,7 +100,7 @@ class Provider:
 
 
 def answer(model: str, question: str) -> tuple[str, float]:
-    """Give a model's answer and the seconds it takes, both from the question alone.
+    """Return a model's answer and the seconds it takes, both from the question alone.
 
     The models know which numbers are prime (``Is 97 prime?``), and nothing else.
     """

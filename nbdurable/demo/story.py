@@ -277,7 +277,7 @@ class _Pass:
         self._tell(f"kernel {self._client.pid} runs {NOTEBOOK}{again}")
 
     def _environment(self) -> dict[str, str]:
-        """Give the kernel the environment that JupyterLab would give it for this notebook."""
+        """Return the kernel the environment that JupyterLab would give it for this notebook."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -313,7 +313,7 @@ _TOLD: Final = {
 
 
 def _view_rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the rows of the live view that a message brings; none from any other message."""
+    """Return the rows of the live view that a message brings; none from any other message."""
     if message["msg_type"] not in {"comm_open", "comm_msg"}:
         return []
     data = message["content"].get("data", {})
@@ -329,7 +329,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
-    """Give what each code cell shows but the first, which loads the extension.
+    """Return what each code cell shows but the first, which loads the extension.
 
     All that a cell printed counts as one text: where the live view stood between
     two lines differs from pass to pass, and a saved notebook has none.
@@ -393,7 +393,7 @@ def _check_bodies(story: Story) -> None:
 
 
 def _winner(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
-    """Give the select's winner, the same before the death and after.
+    """Return the select's winner, the same before the death and after.
 
     Raises:
         DemoError: It was not decided, or is another now.
@@ -435,7 +435,7 @@ def _rows(sql: str, store: Path) -> list[dict[str, Any]]:
 
 
 def _shipped(name: str) -> Path:
-    """Give a notebook that ships with the package, or lies beside it in a checkout."""
+    """Return a notebook that ships with the package, or lies beside it in a checkout."""
     package = Path(__file__).parents[1]
     found = [package / "notebooks" / name]
     found += [package.parent / "notebooks" / name, package.parent / "notebooks" / "demo" / name]
@@ -443,7 +443,7 @@ def _shipped(name: str) -> Path:
 
 
 def _free(folder: Path) -> Path:
-    """Give `folder`, or the first of its name with a number that doesn't exist."""
+    """Return `folder`, or the first of its name with a number that doesn't exist."""
     chosen, number = folder, 1
     while chosen.exists():
         number += 1

@@ -96,7 +96,7 @@ class AsCompleted:
             self.waker = None
 
     def take(self, wanted: Handle[Any] | None) -> Handle[Any] | None:
-        """Give the next one, `wanted` if a decision names it; None if it has not ended."""
+        """Return the next one, `wanted` if a decision names it; None if it has not ended."""
         if wanted is not None:
             if not wanted.durable and wanted.broken is None:
                 return None
@@ -113,16 +113,16 @@ class AsCompleted:
         return taken
 
     def position_key(self, position: int) -> bytes:
-        """Give what the decision about a position is found under."""
+        """Return what the decision about a position is found under."""
         return digest_of(b"position", self.identity, b"%d" % position)
 
     def members(self) -> tuple[Member, ...]:
-        """Give call, version and code of every step below, sorted."""
+        """Return call, version and code of every step below, sorted."""
         found = leaves_of(self.branches)
         return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in found))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
-        """Give every step and timer below what is left, and below nothing that was given."""
+        """Return every step and timer below what is left, and below nothing that was given."""
         given = leaves_of([one for one in self.branches if one.place not in self.left])
         kept = {leaf.place for leaf in given}
         rest = leaves_of(tuple(self.left.values()))
@@ -231,7 +231,7 @@ class Completions:
                 found.came(branch)
 
     def _first_stored(self, leaf: StepHandle[Any]) -> int:
-        """Give the lowest number that a step without one may still find for itself, or 0."""
+        """Return the lowest number that a step without one may still find for itself, or 0."""
         if leaf.number or leaf.kind != "step":
             return 0
         found = self._index.checkpoints.versions(leaf.call.id)
@@ -252,7 +252,7 @@ class Completions:
         self._ledger.journal.kick()
 
     def _wanted(self, completion: AsCompleted) -> Handle[Any] | None:
-        """Give the handle that a decision puts at this position, where there is one."""
+        """Return the handle that a decision puts at this position, where there is one."""
         key = completion.position_key(completion.position)
         if key not in self._index.decisions:
             return None
@@ -289,7 +289,7 @@ class Completions:
     def _decision(
         self, completion: AsCompleted, key: bytes, winner: bytes, losers: tuple[Identity, ...]
     ) -> Callable[[Batch], None] | None:
-        """Give what writes a decision; None where it is there, or on its way."""
+        """Return what writes a decision; None where it is there, or on its way."""
         number = completion.last_number
         members = completion.members()
         if self._index.decision_for(key, members) is not None:

@@ -51,11 +51,11 @@ class Execution:
     cancellation: Cancellation
 
     def handle(self, place: int) -> Handle[Any] | None:
-        """Give a step by its place; None if there is none."""
+        """Return a step by its place; None if there is none."""
         return self.handles[place] if 0 <= place < len(self.handles) else None
 
     def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
-        """Give the steps that a step was started in, innermost first."""
+        """Yield the steps that a step was started in, innermost first."""
         above = handle.parent
         while above is not None:
             parent = self.handles[above]
@@ -63,7 +63,7 @@ class Execution:
             above = parent.parent if isinstance(parent, StepHandle) else None
 
     def deaths(self, handle: StepHandle[Any]) -> int:
-        """Give how many deaths of the kernel a step was in flight at."""
+        """Return how many deaths of the kernel a step was in flight at."""
         past = self.index.attempts.get(handle.pair)
         return 0 if past is None else past.deaths
 
@@ -203,7 +203,7 @@ def _saved(handle: StepHandle[Any]) -> str:
 
 
 def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
-    """Give what a step has written so far."""
+    """Return what a step has written so far."""
     if handle.running is not None and not handle.durable:
         return handle.running.capture.messages
     if handle.ending is not None and handle.ending.messages:
@@ -220,13 +220,13 @@ def _text_of(message: Message) -> str:
 
 
 def end_of(messages: Sequence[Message]) -> str:
-    """Give the end of an output as text."""
+    """Return the end of an output as text."""
     text = "".join(map(_text_of, messages))
     return text if len(text) <= LONGEST else f"...{text[-LONGEST:]}"
 
 
 def _traceback(error: BaseException) -> str:
-    """Give an error with its traceback; a message that can't be taken is left out."""
+    """Return an error with its traceback; a message that can't be taken is left out."""
     try:
         return "".join(traceback.format_exception(error))
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise whatever it likes

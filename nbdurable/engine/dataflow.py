@@ -62,7 +62,7 @@ class Dataflow:
         self._receiving.close()
 
     def version(self, handle: StepHandle[Any], reads: str) -> Version | None:
-        """Give a step's version, or None while an upstream outcome is not there or failed.
+        """Return a step's version, or None while an upstream outcome is not there or failed.
 
         `reads` is the step's option: what a file that has changed does.
         """
@@ -104,7 +104,7 @@ class Dataflow:
             self._upstream_ended(handle)  # one of them was broken off
 
     def _outcome_digest(self, handle: Handle[Any]) -> bytes:
-        """Give the digest of an outcome, by value and not by pickle: equal ones are equal."""
+        """Return the digest of an outcome, by value and not by pickle: equal ones are equal."""
         if handle.digest is None:
             handle.digest = self._prints.value(handle.fresh(), handle.name).digest
         return handle.digest

@@ -183,7 +183,7 @@ class Delivery:
                 running.capture.unfollow()
 
     def free_stage(self) -> Stage | None:
-        """Give the stage of the calling code; None where another step is shown live on it.
+        """Return the stage of the calling code; None where another step is shown live on it.
 
         Nor is anything shown live for a task or thread that the cell has started
         itself: it has no order with what the cell shows; nor where displays are

@@ -62,7 +62,7 @@ class Received:
         raise ending.error
 
     def ending(self, handle: StepHandle[Any]) -> Ending:
-        """Give the ending of a numbered handle, decoded from its checkpoint the first time."""
+        """Return the ending of a numbered handle, decoded from its checkpoint the first time."""
         ending = handle.ending
         if ending is None:
             found = handle.checkpoint

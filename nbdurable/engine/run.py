@@ -521,7 +521,7 @@ class Run:
         return gather
 
     def time(self) -> float:
-        """Give the clock's time: not recorded."""
+        """Return the clock's time: not recorded."""
         return self._news.clock.time()
 
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
@@ -611,7 +611,7 @@ class Run:
         return self._received.fresh(handle)
 
     def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
-        """Give the error that a numbered step ended with."""
+        """Return the error that a numbered step ended with."""
         return self._received.ending(handle).error
 
     def see(self, handle: StepHandle[Any]) -> None:
@@ -653,7 +653,7 @@ class Run:
         self._end(error)
 
     def step_count(self) -> int:
-        """Give how many steps and timers were asked for."""
+        """Return how many steps and timers were asked for."""
         return sum(isinstance(handle, StepHandle) for handle in self.handles)
 
     def ran(self) -> bool:
@@ -661,7 +661,7 @@ class Run:
         return any(isinstance(one, StepHandle) and one.ran for one in self.handles)
 
     def _rest(self) -> Iterable[StepHandle[Any]]:
-        """Give the steps that the end of the cell waits for, new ones included."""
+        """Return the steps that the end of the cell waits for, new ones included."""
         at = 0
         while at < len(self.handles):
             handle = self.handles[at]
@@ -740,7 +740,7 @@ class Run:
         self._store.commit(write)
 
     def _reused(self) -> Iterator[Identity]:
-        """Give the replayed outcomes that are not the newest of their calls: gc leaves them."""
+        """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
         for handle in self.handles:
             if isinstance(handle, StepHandle) and handle.replayed:
                 found = handle.checkpoint

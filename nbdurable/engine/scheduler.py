@@ -123,7 +123,7 @@ class Bodies:
         return self._index.lost(handle.pair, handle.code_digest)
 
     def room_of(self, handle: StepHandle[Any]) -> tuple[Room, ...]:
-        """Give what a step needs room in because a step was in flight when kernels died.
+        """Return what a step needs room in because a step was in flight when kernels died.
 
         A suspect runs alone, so that nothing else can be what kills the kernel.
         """
@@ -180,7 +180,7 @@ class Bodies:
 
     @staticmethod
     def _usable(leftover: Running | None) -> Running | None:
-        """Give a body that still runs, or has ended; none that lacked a run meanwhile."""
+        """Return a body that still runs, or has ended; none that lacked a run meanwhile."""
         ended = leftover.ending if leftover is not None else None
         return None if ended is not None and isinstance(ended.error, NotInRunError) else leftover
 

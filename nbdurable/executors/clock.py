@@ -17,7 +17,7 @@ class Clock(Protocol):
     """Wall time and timers; `nbdurable.testing.ManualClock` is the other one."""
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` once, in any thread, after `seconds`; give what cancels it."""
@@ -74,7 +74,7 @@ class SystemClock:
         self._thread = LoopThread("nbdurable-clock")
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return time.time()
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Callable[[], None]:

@@ -94,7 +94,7 @@ class Coroutines:
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
-        """Give the slot of a coroutine away while it waits for others."""
+        """Yield the slot of a coroutine away while it waits for others."""
         if asyncio.current_task() not in self._tasks:
             yield
             return
@@ -160,7 +160,7 @@ def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *a
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Give the loop that runs in this thread, or None."""
+    """Return the loop that runs in this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -41,7 +41,7 @@ class Threads:
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
-        """Give this thread's slot away while it waits (nothing outside our threads)."""
+        """Yield this thread's slot away while it waits (nothing outside our threads)."""
         if not getattr(self._mine, "working", False):
             yield
             return

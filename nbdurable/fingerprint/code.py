@@ -436,7 +436,7 @@ def _classes_named(value: Any, notes: list[Any], owner: Owner) -> list[Any]:
 
 
 def direct(value: Any, owner: Owner) -> Any:
-    """Give the unit that a name stands for; None if it stands for data or installed code."""
+    """Return the unit that a name stands for; None if it stands for data or installed code."""
     while is_step(value):
         value = value.__wrapped__
     if type(value) is types.FunctionType:
@@ -721,7 +721,7 @@ class Reach:
         return tuple((name, self._object(name, now)) for name in names) or ((_name(root), root),)
 
     def _object(self, name: str, now: Reach) -> object:
-        """Give the object that a part's name stands for now."""
+        """Return the object that a part's name stands for now."""
         for held, slot in (*now._names, *self._names):
             if held == name and (value := slot.get()) is not MISSING:
                 return value

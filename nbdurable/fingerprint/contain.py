@@ -34,7 +34,7 @@ def contains(result: object, wanted: object) -> bool:
 
 
 def _inside(item: object) -> list[object]:
-    """Give the objects that ``item`` holds directly."""
+    """Return the objects that ``item`` holds directly."""
     if isinstance(item, (types.ModuleType, types.FunctionType, type)):
         return []
     found: list[object] = []
@@ -55,7 +55,7 @@ def _inside(item: object) -> list[object]:
 
 
 def _attributes(item: object) -> dict[str, object]:
-    """Give the instance's own ``__dict__``, or nothing."""
+    """Return the instance's own ``__dict__``, or nothing."""
     try:
         state = object.__getattribute__(item, "__dict__")
     except AttributeError:

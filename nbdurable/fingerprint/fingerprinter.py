@@ -171,7 +171,7 @@ class Fingerprinter:
         return f"{where}.{name}#{own.hex()}#{reach.captured.hex()}"
 
     def _coded(self, fn: Any) -> Any:
-        """Give what says which code a callable runs: without ``self``, that is an argument."""
+        """Return what says which code a callable runs: without ``self``, that is an argument."""
         while builtin.is_step(fn) or isinstance(fn, functools.partial):
             # What a partial binds is compared as arguments.
             fn = fn.func if isinstance(fn, functools.partial) else fn.__wrapped__
@@ -190,7 +190,7 @@ class Fingerprinter:
         documented: bool = False,
         used: Used = NOTHING_USED,
     ) -> Reach:
-        """Give the fingerprint of a function or class, from memory if it still holds."""
+        """Return the fingerprint of a function or class, from memory if it still holds."""
         key = (id(root), ignore.names, id(ignore.space), documented, id(used))
         known = self._reached.get(key)
         if known is not None and known[0]() is root and known[1].holds():
@@ -246,7 +246,7 @@ class Fingerprinter:
         return self._print(pairs, left_out)
 
     def parameters(self, fn: Callable[..., Any]) -> tuple[str, ...]:
-        """Give the names of the parameters that a call's positional arguments go to."""
+        """Return the names of the parameters that a call's positional arguments go to."""
         target, bound, _ = unbound(fn, (), {})
         return self._binder(target).names[len(bound) :]
 

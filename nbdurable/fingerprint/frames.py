@@ -311,7 +311,7 @@ class _Streams:
         self._words: dict[str, dict[Any, None]] = {}  # dictionaries, all chunks' together
 
     def text(self) -> bytes:
-        """Give all streams' digests."""
+        """Return all streams' digests."""
         for path, words in self._words.items():
             self._feed(path + ":words", self._walk.encode(list(words)))
         return (

@@ -339,7 +339,7 @@ class Print:
         return self._moved(sample)
 
     def timed(self, seconds: float) -> Print:
-        """Give the same print with another time spent."""
+        """Return the same print with another time spent."""
         return Print(
             self.digest,
             self._named,

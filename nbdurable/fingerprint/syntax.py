@@ -25,7 +25,7 @@ _DROPPED = frozenset(
 
 
 def dotted(node: ast.expr) -> str | None:
-    """Give ``a.b.c`` of a name, an attribute chain, or a call of one."""
+    """Return ``a.b.c`` of a name, an attribute chain, or a call of one."""
     if isinstance(node, ast.Call):
         node = node.func
     names: list[str] = []

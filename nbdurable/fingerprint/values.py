@@ -141,14 +141,14 @@ class Walk:
         self._done.clear()
 
     def encode(self, value: object) -> bytes:
-        """Give the canonical bytes of ``value``."""
+        """Return the canonical bytes of ``value``."""
         encoder = EXACT.get(type(value))
         if encoder is None:
             encoder = encoder_for(type(value))
         return encoder(self, value)
 
     def top(self, value: object) -> bytes:
-        """Give the canonical bytes of ``value``, at most 64 of them."""
+        """Return the canonical bytes of ``value``, at most 64 of them."""
         return sealed(self.encode(value), 64)
 
     def node(self, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
@@ -294,7 +294,7 @@ def sealed(text: bytes, longest: int) -> bytes:
 
 
 def qualified(value: Any) -> str:
-    """Give module and qualified name of a class or function."""
+    """Return module and qualified name of a class or function."""
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "?")
     return f"{getattr(value, '__module__', None) or 'builtins'}.{name}"
 

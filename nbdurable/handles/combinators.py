@@ -63,25 +63,25 @@ class Combinator(Handle[T_co]):
         return self._label
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
-        """Give the steps and timers below, each once, in order."""
+        """Return the steps and timers below, each once, in order."""
         if self._leaves is None:
             self._leaves = leaves_of(self.branches)
         return self._leaves
 
     def known_leaves(self) -> Iterable[StepHandle[Any]] | None:
-        """Give what `leaves` gave before; None if it was not asked."""
+        """Return what `leaves` gave before; None if it was not asked."""
         return self._leaves
 
     def set_members(self) -> tuple[Member, ...]:
-        """Give call, version and code of every step below, sorted: what a decision belongs to."""
+        """Return call, version and code of every step below, sorted: what a decision belongs to."""
         return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in self.leaves()))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
-        """Give every step and timer below the branches that lost, and not below the winner."""
+        """Return every step and timer below the branches that lost, and not below the winner."""
         return []
 
     def losers(self) -> tuple[Identity, ...]:
-        """Give the (call, version) of every step below the branches that lost."""
+        """Return the (call, version) of every step below the branches that lost."""
         return tuple(sorted(leaf.pair for leaf in self.losing_leaves()))
 
     def observe(self) -> None:
@@ -109,24 +109,24 @@ class Combinator(Handle[T_co]):
         raise NotImplementedError
 
     def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
-        """Give what is to be started below."""
+        """Return what is to be started below."""
         self.asked = self.asked or asked
         return [] if self.number else [(branch, asked, rearm) for branch in self.branches]
 
     def receive(self) -> T_co:
-        """Give the value or raise the error of the branch that it ends with, or all values."""
+        """Return the value or raise the error of the branch that it ends with, or all values."""
         value, error = _collected(self, _received, show=True)
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return] # the type is the caller's
 
     def fresh(self) -> Any:
-        """Give the value decoded anew, or the error; errors inside it are seen by that."""
+        """Return the value decoded anew, or the error; errors inside it are seen by that."""
         value, error = _collected(self, _decoded_anew, show=False)
         return value if error is None else error
 
     def error(self) -> BaseException | None:
-        """Give the error of the branch that it ends with, or the group of all."""
+        """Return the error of the branch that it ends with, or the group of all."""
         end = _end_of(self)
         if isinstance(end, Select):
             return end.all_failed() if end.number else None
@@ -261,7 +261,7 @@ class Select(Combinator[T_co]):
         self._group: BaseException | None = None
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
-        """Give every step and timer below the branches that lost, and not below the winner."""
+        """Return every step and timer below the branches that lost, and not below the winner."""
         kept = set() if self.chosen is None else {leaf.place for leaf in self.chosen.leaves()}
         return [leaf for leaf in self.leaves() if leaf.place not in kept]
 
@@ -327,7 +327,7 @@ class Select(Combinator[T_co]):
         return None, self._group_of([error for _, error in parts if error is not None])
 
     def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
-        """Give the winner, or while it is undecided all branches, none of them asked for."""
+        """Return the winner, or while it is undecided all branches, none of them asked for."""
         del rearm
         self.asked = self.asked or asked
         if self.chosen is not None:
@@ -335,7 +335,7 @@ class Select(Combinator[T_co]):
         return [] if self.number else [(branch, False, True) for branch in self.branches]
 
     def all_failed(self) -> BaseException:
-        """Give the group of all errors, of a select that has no winner: always the same one."""
+        """Return the group of all errors, of a select that has no winner: always the same one."""
         stack: list[Select[Any]] = [self]
         while stack:
             inner = stack[-1].failed_below()
@@ -347,7 +347,7 @@ class Select(Combinator[T_co]):
         return self._group
 
     def failed_below(self) -> list[Select[Any]]:
-        """Give the selects without winner below this whose groups are to be made first."""
+        """Return the selects without winner below this whose groups are to be made first."""
         if self._group is not None:
             return []
         inner = [_end_of(branch) for branch in self.branches]
@@ -396,7 +396,7 @@ def _end_of(handle: Handle[Any]) -> Handle[Any]:
 
 
 def _collected(top: Handle[Any], part_of: Callable[[Handle[Any]], Part], *, show: bool) -> Part:
-    """Give the value or the error of a handle; `part_of` gives those of what is in it.
+    """Return the value or the error of a handle; `part_of` gives those of what is in it.
 
     With `show` the output that comes before a gather's failure is shown.
     """
@@ -449,7 +449,7 @@ def _cut(label: str) -> str:
 
 
 def leaves_of(branches: Sequence[Handle[Any]]) -> Collection[StepHandle[Any]]:
-    """Give the steps and timers at or below `branches`, each once, in order."""
+    """Return the steps and timers at or below `branches`, each once, in order."""
     found: dict[int, StepHandle[Any]] = {}
     visited: set[int] = set()
     stack: list[Handle[Any]] = list(reversed(branches))
@@ -468,7 +468,7 @@ def leaves_of(branches: Sequence[Handle[Any]]) -> Collection[StepHandle[Any]]:
 
 
 def flatten(handles: Sequence[Any], combinator: str) -> tuple[Handle[Any], ...]:
-    """Give the handles of a combinator call, which takes them in place or in one iterable.
+    """Return the handles of a combinator call, which takes them in place or in one iterable.
 
     Raises:
         UsageError: One of them is no handle.

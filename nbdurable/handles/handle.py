@@ -63,7 +63,7 @@ class Order(Protocol):
         """Decode a durable step's value, or error, anew."""
 
     def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
-        """Give the error that a numbered step ended with."""
+        """Return the error that a numbered step ended with."""
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Make it durable that the cell has seen this error."""
@@ -127,7 +127,7 @@ class Handle(Generic[T_co]):
         self.waiters.append(waiter)
 
     def take_waiters(self) -> list[Callable[[], object]]:
-        """Give who is to be woken, once. The run's lock is held."""
+        """Return who is to be woken, once. The run's lock is held."""
         waiters, self.waiters = self.waiters or [], None
         return waiters
 
@@ -198,15 +198,15 @@ class Handle(Generic[T_co]):
     # --- what the run and the combinators ask -------------------------------------
 
     def receive(self) -> T_co:
-        """Give the value or raise the error, once durable."""
+        """Return the value or raise the error, once durable."""
         raise NotImplementedError
 
     def fresh(self) -> Any:
-        """Give a value of its own, decoded anew, that nobody else holds; once durable."""
+        """Return a value of its own, decoded anew, that nobody else holds; once durable."""
         raise NotImplementedError
 
     def received(self) -> Outcome[T_co]:
-        """Give the outcome, once durable."""
+        """Return the outcome, once durable."""
         try:
             return Outcome(Kind.VALUE, value=self.receive())
         except BaseException as error:
@@ -215,11 +215,11 @@ class Handle(Generic[T_co]):
             return Outcome(self.ended or Kind.ERROR, error=error)
 
     def error(self) -> BaseException | None:
-        """Give the error it ended with, once numbered."""
+        """Return the error it ended with, once numbered."""
         raise NotImplementedError
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
-        """Give the steps and timers at or below this handle."""
+        """Return the steps and timers at or below this handle."""
         raise NotImplementedError
 
     def demand(self, *, asked: bool, rearm: bool = False) -> None:
@@ -242,7 +242,7 @@ class Handle(Generic[T_co]):
         self.known = True
 
     def run_of(self) -> Order:
-        """Give the run that this handle belongs to."""
+        """Return the run that this handle belongs to."""
         return self._order
 
     def __nbdurable_identity__(self) -> bytes:
@@ -393,20 +393,20 @@ class StepHandle(Handle[T_co]):
         return (self.version.code if self.version else self.code) or bytes(16)
 
     def receive(self) -> T_co:
-        """Give the value or raise the error, with the step's output before it."""
+        """Return the value or raise the error, with the step's output before it."""
         value: T_co = self._order.receive(self)
         return value
 
     def fresh(self) -> Any:
-        """Give the value decoded anew; of an error, the error."""
+        """Return the value decoded anew; of an error, the error."""
         return self._order.fresh(self)
 
     def error(self) -> BaseException | None:
-        """Give the error it ended with."""
+        """Return the error it ended with."""
         return None if self.ended is Kind.VALUE else self._order.error_of(self)
 
     def leaves(self) -> Iterable[StepHandle[Any]]:
-        """Give itself."""
+        """Return itself."""
         return (self,)
 
     def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
@@ -463,7 +463,7 @@ class StepHandle(Handle[T_co]):
 
 
 def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable[Handle[Any]]:
-    """Give the handles among arguments, alone or inside lists, tuples and dicts, in order."""
+    """Return the handles among arguments, alone or inside lists, tuples and dicts, in order."""
     stack: list[Any] = [*reversed(keywords.values()), *reversed(arguments)]
     while stack:
         value = stack.pop()
@@ -478,7 +478,7 @@ def handles_in(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Iterable
 def with_values(
     arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give arguments in which each handle is replaced by its value, decoded anew."""
+    """Return arguments in which each handle is replaced by its value, decoded anew."""
 
     def replaced(value: Any) -> Any:
         if isinstance(value, Handle):

@@ -162,7 +162,7 @@ class Scope:
             self.limits.pop().give()
 
     def strand(self) -> int:
-        """Give what tells apart the places that code in this scope can run at."""
+        """Return what tells apart the places that code in this scope can run at."""
         place: object = threading.current_thread()
         if self.asynchronous:
             with contextlib.suppress(RuntimeError):

@@ -134,7 +134,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _as_text(name: str, value: Any) -> object:
-    """Give a value as JSON text: a column of Parquet has one type."""
+    """Return a value as JSON text: a column of Parquet has one type."""
     return as_json(value) if name == "value" and value is not None else value
 
 

@@ -125,7 +125,7 @@ class Recalled:
 
 
 def recall(name: str, store: str | Path | None = None) -> Recalled | None:
-    """Give the newest run called `name` as its last execution left it.
+    """Return the newest run called `name` as its last execution left it.
 
     None if there is no such run in the store, or it holds more than `MOST` outcomes.
 
@@ -149,7 +149,7 @@ def recall(name: str, store: str | Path | None = None) -> Recalled | None:
 
 
 def _rows(past: Past) -> list[list[Ended | Try]]:
-    """Give what there is of each call, its outcome last, in the order of their starts."""
+    """Return what there is of each call, its outcome last, in the order of their starts."""
     calls: dict[bytes, list[Ended | Try]] = {}
     for attempt in past.tries:
         calls.setdefault(attempt.call, []).append(attempt)
@@ -178,7 +178,7 @@ def _events(
 
 
 def _end(past: Past, row: list[Ended | Try]) -> float:
-    """Give when the last execution did something for a row for the last time."""
+    """Return when the last execution did something for a row for the last time."""
     last = row[-1]
     if isinstance(last, Ended) and last.execution != past.execution:
         return past.began
@@ -198,7 +198,7 @@ def _is_timer(row: list[Ended | Try]) -> bool:
 def _parents(
     rows: list[list[Ended | Try]], places: dict[bytes, int], choices: tuple[Choice, ...]
 ) -> dict[int, int]:
-    """Give the place of the step that started each; a ring, which no run makes, is left out.
+    """Return the place of the step that started each; a ring, which no run makes, is left out.
 
     Only an outcome tells it: of what has none, those that were chosen from beside it do.
     """

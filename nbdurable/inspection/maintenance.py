@@ -131,7 +131,7 @@ def trust(store: str | Path | None = None) -> Survey:
 
 
 def earlier_names() -> list[str]:
-    """Give the notebooks, by their names, whose checkpoints may be this one's.
+    """Return the notebooks, by their names, whose checkpoints may be this one's.
 
     Those beside it that are gone, so that it may have been renamed, and those that it is
     a copy of, as its own name tells. None if it has a store, or is told to use another.

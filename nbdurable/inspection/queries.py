@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def runs(
     store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> list[RunSummary]:
-    """Give a line about each run of the store, newest first; none if there is no store.
+    """Return a line about each run of the store, newest first; none if there is no store.
 
     Args:
         store: The DuckDB file; by default the one that a durable cell would use.
@@ -39,7 +39,7 @@ def runs(
 def unfinished(
     store: str | Path | None = None, *, wait: float = stores.QUESTION_WAIT_SECONDS
 ) -> list[RunSummary]:
-    """Give the newest run of each name where that run has not finished; as `runs`."""
+    """Return the newest run of each name where that run has not finished; as `runs`."""
     newest: dict[str, RunSummary] = {}
     for summary in runs(store, wait=wait):
         newest.setdefault(summary.name, summary)
@@ -67,7 +67,7 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
 
 
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give the steps of the newest run called `name`, or of the newest run."""
+    """Return the steps of the newest run called `name`, or of the newest run."""
     return _rows(
         store,
         "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
@@ -134,7 +134,7 @@ def query(sql: str, store: str | Path | None = None) -> Any:
 
 
 def answer(sql: str, store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give what `query` gives, as rows of plain values; none for a statement without result."""
+    """Return what `query` gives, as rows of plain values; none for a statement without result."""
     with reading(store) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {store or default_store()} yet")
@@ -143,7 +143,7 @@ def answer(sql: str, store: str | Path | None = None) -> list[dict[str, object]]
 
 
 def _tables(opened: Store, sql: str) -> dict[str, object]:
-    """Give the values of the steps that a query names."""
+    """Return the values of the steps that a query names."""
     return {name: _value_of(opened, name) for name in {one.name for one in stores.mentions(sql)}}
 
 

@@ -30,7 +30,7 @@ Row = dict[str, object]
 
 
 def store_at(named: str | Path | None) -> str:
-    """Give the store that is meant: a store's path, a notebook's, or the default one.
+    """Return the store that is meant: a store's path, a notebook's, or the default one.
 
     Raises:
         StoreError: There is none.
@@ -51,7 +51,7 @@ def store_at(named: str | Path | None) -> str:
 
 
 def runs(store: str) -> list[Row]:
-    """Give a row a run, newest first."""
+    """Return a row a run, newest first."""
     return [
         {
             "name": one.name,
@@ -71,7 +71,7 @@ def runs(store: str) -> list[Row]:
 
 
 def steps(store: str, name: str | None) -> list[Row]:
-    """Give a row a step of the newest run called `name`, or of the newest run.
+    """Return a row a step of the newest run called `name`, or of the newest run.
 
     Raises:
         UsageError: No run has that name.
@@ -80,7 +80,7 @@ def steps(store: str, name: str | None) -> list[Row]:
 
 
 def why(store: str, name: str | None) -> list[Row]:
-    """Give why each step ran when it last did; as `steps`."""
+    """Return why each step ran when it last did; as `steps`."""
     return aware(questions.why(_known(store, name), store))
 
 
@@ -93,7 +93,7 @@ def _known(store: str, name: str | None) -> str | None:
 
 
 def no_run(name: str, names: Iterable[str]) -> UsageError:
-    """Give the error that says that no run has this name, and which is meant, or there is."""
+    """Return the error that says that no run has this name, and which is meant, or there is."""
     return UsageError(f"no run is called {name}{instead(name, names)}")
 
 
@@ -117,7 +117,7 @@ def aware(rows: list[Row]) -> list[Row]:
 
 
 def plain(value: object) -> object:
-    """Give a value of SQL as JSON has it: ISO times, hexadecimal bytes, no NaN."""
+    """Return a value of SQL as JSON has it: ISO times, hexadecimal bytes, no NaN."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -178,7 +178,7 @@ def told(found: Survey) -> str:
 
 
 def surveyed(found: Survey) -> list[Row]:
-    """Give a row a step of a survey."""
+    """Return a row a step of a survey."""
     return [
         {
             "workflow": one.workflow,
@@ -203,7 +203,7 @@ def _instant(seconds: float) -> datetime | None:
 
 
 def collected(found: Collected) -> list[Row]:
-    """Give a row a run of which something is no longer needed."""
+    """Return a row a run of which something is no longer needed."""
     return [
         {
             "name": one.name,

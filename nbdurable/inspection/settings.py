@@ -37,7 +37,7 @@ _DEFAULT: Final = "default"
 
 
 def shown() -> list[Row]:
-    """Give a row a setting: its value, where that comes from, what it is for."""
+    """Return a row a setting: its value, where that comes from, what it is for."""
     set_here = configuration.settings()
     values = {
         "store": configuration.default_store(),
@@ -85,7 +85,7 @@ def read(words: Iterable[str]) -> dict[str, object]:
 
 
 def choices(name: str) -> list[str]:
-    """Give the words that a setting may be set to, where they can be listed."""
+    """Return the words that a setting may be set to, where they can be listed."""
     if name == "reads":
         return ["rerun", "tell", "ignore", _DEFAULT]
     switches = {"strict", "verify", "progress", "pin_packages"}

@@ -63,7 +63,7 @@ def run(shell: InteractiveShell, line: str) -> object:
 
 
 def listed() -> list[dict[str, object]]:
-    """Give a row a subcommand: how it is written, and what it is for."""
+    """Return a row a subcommand: how it is written, and what it is for."""
     return [
         {"command": _usage(command), "": command.get_short_help_str(limit=80)}
         for command in _COMMANDS.values()
@@ -215,7 +215,7 @@ def _redo(
     click.argument("new", required=False, metavar="NEW"),
 )
 def _rename(_shell: InteractiveShell, old: str | None, new: str | None) -> object:
-    """Give a run, or a step, another name: its outcomes are found under NEW.
+    """Return a run, or a step, another name: its outcomes are found under NEW.
 
     For a cell or a function that was renamed. Nothing is renamed onto a name that is
     taken.
@@ -321,7 +321,7 @@ def _of_steps(
     name: str | None,
     step: str | None,
 ) -> Table:
-    """Give the rows of a run's steps, or of those that have this name or label."""
+    """Return the rows of a run's steps, or of those that have this name or label."""
     run = None if name is None else _known(shell, name)
     rows = reports.aware(ask(run))
     if step is not None:
@@ -334,12 +334,12 @@ def _of_steps(
 
 
 def _called(row: dict[str, object]) -> str:
-    """Give a step's name, which its label begins with."""
+    """Return a step's name, which its label begins with."""
     return str(row["step"]).partition("(")[0]
 
 
 def _known(shell: InteractiveShell, name: str) -> str:
-    """Give the name that a run has, its {expressions} filled in.
+    """Return the name that a run has, its {expressions} filled in.
 
     Raises:
         UsageError: No run has it.
@@ -352,7 +352,7 @@ def _known(shell: InteractiveShell, name: str) -> str:
 
 
 def _names(wait: float | None = None) -> list[str]:
-    """Give the names of the runs at hand, newest first."""
+    """Return the names of the runs at hand, newest first."""
     found = questions.runs() if wait is None else questions.runs(wait=wait)
     return list(dict.fromkeys(run.name for run in found))
 
@@ -361,7 +361,7 @@ def _names(wait: float | None = None) -> list[str]:
 
 
 def complete(shell: InteractiveShell, event: Any) -> list[str]:
-    """Give what may stand where the cursor is: a subcommand, an option, a run, a step."""
+    """Return what may stand where the cursor is: a subcommand, an option, a run, a step."""
     typed = event.text_until_cursor.split()[1:]
     before = typed[:-1] if event.symbol and typed else typed
     if not before:
@@ -383,7 +383,7 @@ def _options(command: click.Command, begun: str) -> Iterable[str]:
 
 
 def _values(command: click.Command, before: list[str], last: str) -> Iterable[str]:
-    """Give what the next argument can be."""
+    """Return what the next argument can be."""
     words = [word for word in before if not word.startswith("-")]
     match command.name:
         case "steps" | "why" | "redo" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):

@@ -126,7 +126,7 @@ def release_displays(shell: InteractiveShell) -> None:
 
 
 def _uncovered(shell: InteractiveShell, name: str) -> Any:
-    """Give a publisher's method, wherever the cell's displays go by now."""
+    """Return a publisher's method, wherever the cell's displays go by now."""
     method: Any = getattr(shell.display_pub, name)
     return getattr(method, "original", method)
 
@@ -140,7 +140,7 @@ def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPyth
 
 
 def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
-    """Give a widget's display with the text of its last state; None if it was closed."""
+    """Return a widget's display with the text of its last state; None if it was closed."""
     module: Any = sys.modules.get("ipywidgets.widgets.widget")
     known = getattr(module, "_instances", None)
     if known is None:

@@ -66,7 +66,7 @@ def keep(value: object) -> None:
 
 
 def kept() -> object:
-    """Give the kept value, once: the shell shows it, as any last expression's."""
+    """Return the kept value, once: the shell shows it, as any last expression's."""
     value = _kept.get()
     _kept.set(None)
     return value
@@ -197,7 +197,7 @@ class DurableCell:
 
 
 def _asked(options: header_.CellOptions) -> dict[str, Any]:
-    """Give the options that the header names, as the session takes them."""
+    """Return the options that the header names, as the session takes them."""
     words = ("new", "max_age", "keep", "strict", "limit", "tee")
     asked = {word: getattr(options, word) for word in words if getattr(options, word)}
     if options.max_age is not None:

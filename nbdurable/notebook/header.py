@@ -116,7 +116,7 @@ def parse_age(text: str, option: str = "--max-age") -> float:
 
 
 def check_name(name: str) -> str:
-    """Give ``name`` back if it may name a run.
+    """Return ``name`` back if it may name a run.
 
     Raises:
         UsageError: It may not; the message says what is allowed.

@@ -25,7 +25,7 @@ def in_kernel(shell: InteractiveShell) -> bool:
 
 
 def cell_id(shell: InteractiveShell) -> str | None:
-    """Give the front end's id of the running cell, where it tells cells apart.
+    """Return the front end's id of the running cell, where it tells cells apart.
 
     JupyterLab and VS Code do; nbclient, nbval and a terminal don't.
     """
@@ -42,7 +42,7 @@ def watched(shell: InteractiveShell) -> bool:
 
 
 def notebook(shell: InteractiveShell) -> Path | None:
-    """Give the path of the notebook that the kernel serves, as far as is known.
+    """Return the path of the notebook that the kernel serves, as far as is known.
 
     The path at the kernel's start: after a rename it is stale until a restart.
     """

@@ -65,7 +65,7 @@ def asked(lines: list[str]) -> list[str]:
 
 
 def header_of(source: str) -> str | None:
-    """Give what follows ``%%durable`` in a cell's source; None if it is no such cell."""
+    """Return what follows ``%%durable`` in a cell's source; None if it is no such cell."""
     lines = source.splitlines()
     at = _first(lines, comments=True)
     found = None if at is None else _HEADER.match(lines[at])
@@ -175,7 +175,7 @@ def _passing(function: str, expression: ast.Expr) -> ast.Expr:
 
 
 def _shown_assignment(body: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """Give the expression that shows what the last statement assigned."""
+    """Return the expression that shows what the last statement assigned."""
     match body[-1:]:
         case (
             [ast.Assign(targets=[ast.Name(id=name)]) as last]

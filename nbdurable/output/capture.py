@@ -293,7 +293,7 @@ class Capture:
 
 
 def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
-    """Give a live display as it can be shown without its kernel, None if it was closed."""
+    """Return a live display as it can be shown without its kernel, None if it was closed."""
     if _face is not None and _face.settle is not None:
         settled = _face.settle(bundle)
         if settled is None:
@@ -331,7 +331,7 @@ class Capturing:
 
 
 def here() -> Callable[[], object]:
-    """Give what makes another thread belong to this context's body, for good."""
+    """Return what makes another thread belong to this context's body, for good."""
     capture, figures = _current.get(), isolation.here()
 
     def enter() -> None:
@@ -342,7 +342,7 @@ def here() -> Callable[[], object]:
 
 
 def current() -> Capture | None:
-    """Give the capture that this context's output goes to; None where it is the cell's own."""
+    """Return the capture that this context's output goes to; None where it is the cell's own."""
     return _current.get()
 
 

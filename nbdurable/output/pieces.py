@@ -78,7 +78,7 @@ class Roll:
         return bool(dropped)
 
     def shows(self, display: str) -> list[Piece]:
-        """Give the displays with this id."""
+        """Return the displays with this id."""
         return [piece for piece in self.pieces if piece.display == display] if display else []
 
     def replace(self, piece: Piece, data: str) -> None:
@@ -94,7 +94,7 @@ class Roll:
 
 
 def messages_of(pieces: Iterable[Piece], *, settled: bool = True) -> tuple[Message, ...]:
-    """Give pieces as messages; `settled`, lines that were overwritten at their last state."""
+    """Return pieces as messages; `settled`, lines that were overwritten at their last state."""
     found: list[Message] = []
     for kind, run in groupby(pieces, key=lambda piece: piece.kind):
         texts = [piece.text for piece in run]
@@ -114,7 +114,7 @@ def last_state(text: str) -> str:
 
 
 def overwritten(line: str) -> str:
-    """Give what a terminal shows of one line."""
+    """Return what a terminal shows of one line."""
     shown = ""
     for part in line.split("\r"):
         shown = part + shown[len(part) :]

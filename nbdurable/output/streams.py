@@ -343,13 +343,13 @@ def interpose(around: Callable[[TextIO, Callable[[str], int], str], int] | None)
 
 
 def uncovered(kind: str) -> TextIO | None:
-    """Give the stream of this kind itself; None where the process has none."""
+    """Return the stream of this kind itself; None where the process has none."""
     chain = _chains[kind]
     return cast("TextIO | None", _below(chain[0] if chain else vars(sys)[kind]))
 
 
 def bare(stream: TextIO) -> Callable[[str], int]:
-    """Give what writes to a stream past its stand-in, if it has one."""
+    """Return what writes to a stream past its stand-in, if it has one."""
     for tee in tuple(_tees):
         if tee.stream is stream:
             return tee.write_bare

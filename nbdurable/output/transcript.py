@@ -62,7 +62,7 @@ class Screen:
                 self._show_anew(more=more)
 
     def open_line(self) -> object:
-        """Give the source of the line that is shown last, if it is not complete; else None."""
+        """Return the source of the line that is shown last, if it is not complete; else None."""
         with self.lock:
             last = self._roll.pieces[-1] if self._roll.pieces else None
             if last is None or last.kind == "display" or last.texts[-1].endswith("\n"):

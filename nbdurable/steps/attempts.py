@@ -125,7 +125,7 @@ class Work:
         return parts_of(self.code, self.bases)
 
     def moved(self) -> Moved:
-        """Give the inputs, by name, that are no longer what was digested at `go`."""
+        """Return the inputs, by name, that are no longer what was digested at `go`."""
         found: Moved = ()
         if self.inputs is not None:
             found = self.inputs.moved()
@@ -388,7 +388,7 @@ def note_settings(error: BaseException | None) -> None:
 
 
 def timed_out(work: Work) -> Ending:
-    """Give the ending of an attempt that took longer than the step's timeout."""
+    """Return the ending of an attempt that took longer than the step's timeout."""
     ending = failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
     return _with_evidence(work, ending, work.seen)
 
@@ -413,12 +413,12 @@ def failure(error: BaseException, *, final: bool = False) -> Ending:
 
 
 def unsaved_failure(error: BaseException, reason: str) -> Ending:
-    """Give the ending for an `error` that must not be saved and not be retried."""
+    """Return the ending for an `error` that must not be saved and not be retried."""
     return Ending(Kind.ERROR, error=error, unsaved=reason, final=True)
 
 
 def backoff(policy: RetryPolicy, failed: int) -> float:
-    """Give the wait in seconds after the `failed`-th failure, with jitter."""
+    """Return the wait in seconds after the `failed`-th failure, with jitter."""
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = failed
     wait = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)
@@ -427,7 +427,7 @@ def backoff(policy: RetryPolicy, failed: int) -> float:
 
 
 def explain(error: BaseException) -> str:
-    """Give an error in one line: its class and the first line of its message, without notes."""
+    """Return an error in one line: its class and the first line of its message, without notes."""
     told = traceback.TracebackException(type(error), error, None)
     told.__notes__ = None
     lines = "".join(told.format_exception_only()).strip().splitlines()
@@ -436,7 +436,7 @@ def explain(error: BaseException) -> str:
 
 
 def arguments_text(work: Work | None) -> str:
-    """Give ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
+    """Return ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
     if work is None or work.inputs is None:
         return ""
     return printable(";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts]))

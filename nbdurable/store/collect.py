@@ -159,7 +159,7 @@ def remove(store: Store, found: Sequence[Garbage]) -> None:
 
 
 def spare_files(store: Store, found: Sequence[Garbage] = ()) -> list[Path]:
-    """Give the object files that no outcome has, once what was `found` is taken out.
+    """Return the object files that no outcome has, once what was `found` is taken out.
 
     Nobody may be running a step of this store meanwhile: a large value is written before
     the row that names it.
@@ -201,7 +201,7 @@ def remove_files(files: Iterable[Path]) -> None:
 
 
 def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
-    """Give key and branches of the decisions over outcomes that go."""
+    """Return key and branches of the decisions over outcomes that go."""
     gone = set(one.identities)
     rows = store.rows(
         f"SELECT key, branches FROM nbdurable.decision_log WHERE execution {_OF_RUN}",  # noqa: S608 - constants

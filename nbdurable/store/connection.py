@@ -226,7 +226,7 @@ def is_open_elsewhere(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def file_of(place: str) -> tuple[str, int, int]:
-    """Give what tells the file at a path from others: the path, its device, its inode.
+    """Return what tells the file at a path from others: the path, its device, its inode.
 
     Raises:
         OSError: There is none, or it can't be asked.
@@ -302,7 +302,7 @@ def _refuse_old_duckdb() -> None:
 
 
 def read_error(path: str, error: duckdb.Error) -> StoreError:
-    """Give the error that tells a person why an open store can't be read."""
+    """Return the error that tells a person why an open store can't be read."""
     text = _first_line(error)
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException) or _is_damage(text):
         return StoreCorruptError(

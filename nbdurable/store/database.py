@@ -336,7 +336,7 @@ class Store:
     def streamed(
         self, query: str, parameters: Sequence[object]
     ) -> Generator[tuple[Any, ...], None, None]:
-        """Give the rows of a query of ours, a bounded number in memory at a time; as `rows`."""
+        """Yield the rows of a query of ours, a bounded number in memory at a time; as `rows`."""
         try:
             with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
                 cursor.execute(self._own_functions)
@@ -349,7 +349,7 @@ class Store:
     def answer(
         self, query: str, parameters: Sequence[object] = ()
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Give a query of ours with the names of its columns; as `rows`."""
+        """Return a query of ours with the names of its columns; as `rows`."""
         try:
             with _interruptible(), self.journal.lock, self._connection.cursor() as cursor:
                 cursor.execute(self._own_functions)
@@ -382,7 +382,7 @@ class Store:
     def table(
         self, sql: str, tables: Mapping[str, object] | None = None
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Give column names and rows of a query; none for a statement without result."""
+        """Return column names and rows of a query; none for a statement without result."""
         relation = self.query(sql, tables)
         if relation is None:
             return [], []
@@ -390,7 +390,7 @@ class Store:
             return list(relation.columns), relation.fetchall()
 
     def frame(self, sql: str, tables: Mapping[str, object] | None = None) -> Any:
-        """Give a user's query as a pandas DataFrame, or a list of dicts without pandas.
+        """Return a user's query as a pandas DataFrame, or a list of dicts without pandas.
 
         Raises:
             StoreError: DuckDB's own message.
@@ -405,7 +405,7 @@ class Store:
             return relation.df()
 
     def values_of(self, step: str, limit: int) -> list[Checkpoint]:
-        """Give the newest value of each step called or labelled `step`, `limit` at most.
+        """Return the newest value of each step called or labelled `step`, `limit` at most.
 
         Of the newest run in which such a step has finished; a label comes before a
         name. Their signatures hold.

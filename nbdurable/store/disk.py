@@ -23,7 +23,7 @@ _FILE = re.compile(r'(?:Could not|Cannot) .{,40}?file "(.+?)": (.+)')
 
 
 def file_error(error: OSError, where: Path, otherwise: str) -> StoreError:
-    """Give the store's error for a file or folder at `where` that could not be written.
+    """Return the store's error for a file or folder at `where` that could not be written.
 
     Args:
         error: What the system said.
@@ -36,7 +36,7 @@ def file_error(error: OSError, where: Path, otherwise: str) -> StoreError:
 
 
 def as_store_error(error: duckdb.Error) -> StoreError:
-    """Give the store error that tells a person what a DuckDB error means."""
+    """Return the store error that tells a person what a DuckDB error means."""
     text = str(error)
     first, *_ = text.splitlines() or [type(error).__name__]
     told = _FILE.search(text)

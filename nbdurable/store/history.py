@@ -100,7 +100,7 @@ _OF_RUN = "execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
 
 
 def past_of(store: Store, name: str, *, limit: int) -> Past | None:
-    """Give what there is of the newest run called `name`.
+    """Return what there is of the newest run called `name`.
 
     None if it has not been executed, or holds more than `limit` outcomes.
 
@@ -152,7 +152,7 @@ def past_of(store: Store, name: str, *, limit: int) -> Past | None:
 
 
 def _outcomes(store: Store, run: str, reused: frozenset[Identity]) -> tuple[Ended, ...]:
-    """Give the newest outcome of each call, or an older one that the last execution used."""
+    """Return the newest outcome of each call, or an older one that the last execution used."""
     chosen: dict[bytes, Ended] = {}
     for call, version, code, namespace, number, execution, kind, *rest in store.rows(
         "SELECT call, version, code, namespace, number, execution, kind, name, label, why, "  # noqa: S608 - a constant
@@ -185,7 +185,7 @@ _NO_CODE = bytes(16)  # a timer's
 
 
 def _tries(store: Store, execution: int, ended: set[Identity]) -> tuple[Try, ...]:
-    """Give the attempts of an execution that failed, in order, and those that did not end."""
+    """Return the attempts of an execution that failed, in order, and those that did not end."""
     found = [
         Try(call, version, attempt, name, label, _time(started), _time(seconds), ending, error)
         for call, version, attempt, name, label, started, seconds, ending, error in store.rows(
@@ -206,7 +206,7 @@ def _tries(store: Store, execution: int, ended: set[Identity]) -> tuple[Try, ...
 
 
 def _not_started(store: Store, run: str, lost: set[bytes]) -> tuple[Try, ...]:
-    """Give the losers that the last execution did not start, and an earlier one had."""
+    """Return the losers that the last execution did not start, and an earlier one had."""
     found = (
         {
             call: Try(call, version, attempt, name, label, _time(started), None, NOT_STARTED, "")
@@ -223,7 +223,7 @@ def _not_started(store: Store, run: str, lost: set[bytes]) -> tuple[Try, ...]:
 
 
 def _choices(store: Store, run: str) -> tuple[Choice, ...]:
-    """Give the decisions, the newest over each set of calls."""
+    """Return the decisions, the newest over each set of calls."""
     chosen: dict[tuple[bytes, tuple[bytes, ...]], Choice] = {}
     for key, branches, winner, losers, *rest in store.rows(
         "SELECT key, branches, winner, losers, number, execution, label, winner_label, decided "  # noqa: S608 - a constant
@@ -244,7 +244,7 @@ def _time(seconds: float) -> float:
 
 
 def outcome_of(store: Store, identity: Identity) -> Checkpoint | None:
-    """Give an outcome whole, its signature verified; None if it is not there any more.
+    """Return an outcome whole, its signature verified; None if it is not there any more.
 
     Raises:
         UntrustedCheckpointError: It is not signed by this user's key.

@@ -34,7 +34,7 @@ Member = tuple[bytes, bytes, bytes]
 
 
 def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
-    """Give what a checkpoint's signature covers: everything that replay relies on.
+    """Return what a checkpoint's signature covers: everything that replay relies on.
 
     Of each large buffer that is its length and its digest. The numbers come first, then
     the length of each other field, then those fields: no two checkpoints have one message.
@@ -59,7 +59,7 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
 
 
 def decision_message(store: str, decision: Decision) -> bytes:
-    """Give what a decision's signature covers, laid out as a checkpoint's."""
+    """Return what a decision's signature covers, laid out as a checkpoint's."""
     fields = (
         decision.key,
         decision.winner,
@@ -72,7 +72,7 @@ def decision_message(store: str, decision: Decision) -> bytes:
 
 
 def store_message(store: str) -> bytes:
-    """Give what the signature that makes a store trusted covers."""
+    """Return what the signature that makes a store trusted covers."""
     return b"store     " + store.encode("ascii")
 
 
@@ -238,7 +238,7 @@ class ReplayIndex:
             )
 
     def decision_for(self, key: bytes, branches: tuple[Member, ...]) -> Decision | None:
-        """Give the decision over this set of branches, or None if the set is undecided.
+        """Return the decision over this set of branches, or None if the set is undecided.
 
         A version of zeros stands for a branch that was still waiting for its upstream
         when the decision was made; it agrees with every version of the same code.
@@ -290,18 +290,18 @@ class ReplayIndex:
         return frozenset(call for group in groups for call in self.checkpoints.calls(group))
 
     def suspects(self) -> frozenset[Identity]:
-        """Give what was in flight at two deaths of the kernel or more."""
+        """Return what was in flight at two deaths of the kernel or more."""
         return frozenset(pair for pair, past in self.attempts.items() if past.deaths >= _SUSPICIOUS)
 
     def race_of(self, checkpoint: Checkpoint) -> Decision | None:
-        """Give the race that cancelled the call of `checkpoint`, where one did."""
+        """Return the race that cancelled the call of `checkpoint`, where one did."""
         for decision in self.numbered.get(checkpoint.cause, ()):
             if (checkpoint.call, checkpoint.version) in decision.losers:
                 return decision
         return None
 
     def with_consequences(self, errors: Sequence[Checkpoint]) -> list[Checkpoint]:
-        """Give `errors` and every cancellation that hangs on a decision that one of them won."""
+        """Return `errors` and every cancellation that hangs on a decision that one of them won."""
         caused: dict[int, list[Checkpoint]] = {}
         for found in self.checkpoints.without_value():
             if found.cause:
@@ -312,7 +312,7 @@ class ReplayIndex:
         return taken
 
     def errors(self) -> list[Checkpoint]:
-        """Give the checkpoints whose outcome is an error."""
+        """Return the checkpoints whose outcome is an error."""
         return [found for found in self.checkpoints.without_value() if found.kind is Kind.ERROR]
 
 

@@ -271,7 +271,7 @@ def _tell(entry: Entry) -> None:
 
 
 def _told(error: Exception) -> DurableError:
-    """Give the error to raise where an entry is waited for."""
+    """Return the error to raise where an entry is waited for."""
     if isinstance(error, DurableError):
         return error
     told = StoreError(f"the store could not be written: {type(error).__name__}: {error}")

@@ -37,7 +37,7 @@ def key_path() -> Path:
 
 
 def load_key() -> bytes:
-    """Give this user's key of 32 bytes, made at the first use with mode 0600.
+    """Return this user's key of 32 bytes, made at the first use with mode 0600.
 
     Raises:
         StoreError: The key can't be read or written, or is not of 32 bytes.

@@ -25,7 +25,7 @@ class Mention(NamedTuple):
 
 
 def mentions(sql: str) -> list[Mention]:
-    """Give the steps that a query names, in its order."""
+    """Return the steps that a query names, in its order."""
     try:
         data = sql.encode("utf-8")
     except UnicodeEncodeError:
@@ -48,12 +48,12 @@ def mentions(sql: str) -> list[Mention]:
 
 
 def table_name(step: str) -> str:
-    """Give the name under which a step's table is in DuckDB's reach."""
+    """Return the name under which a step's table is in DuckDB's reach."""
     return f"step('{step}')"
 
 
 def with_tables(sql: str) -> str:
-    """Give a query in which the mentions of steps are names of tables."""
+    """Return a query in which the mentions of steps are names of tables."""
     data = sql.encode("utf-8", "surrogatepass")
     for mention in reversed(mentions(sql)):
         quoted = '"' + table_name(mention.name).replace('"', '""') + '"'

@@ -75,19 +75,19 @@ class Objects:
             self._known.update((piece.digest, piece) for piece in _unpack(pieces))
 
     def spare(self, rows: Iterable[bytes]) -> list[Path]:
-        """Give the files that none of the rows with these pieces names; drafts are such, too."""
+        """Return the files that none of the rows with these pieces names; drafts are such, too."""
         if self._folder is None or not self._folder.is_dir():
             return []
         used = {piece.file.hex() for pieces in rows for piece in _unpack(pieces)}
         return sorted(one for one in self._folder.iterdir() if one.name not in used)
 
     def path(self, file: bytes) -> Path:
-        """Give the path of an object file by its digest."""
+        """Return the path of an object file by its digest."""
         assert self._folder is not None, "pieces come from a folder"
         return self._folder / file.hex()
 
     def writer(self) -> ObjectWriter:
-        """Give what writes the buffers of one value.
+        """Return what writes the buffers of one value.
 
         Raises:
             StoreError: The folder can't be made.
@@ -98,7 +98,7 @@ class Objects:
         return ObjectWriter(self)
 
     def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
-        """Give the buffers, writable, in memory that is this caller's own.
+        """Return the buffers, writable, in memory that is this caller's own.
 
         Args:
             pieces: What a writer gave; its signature has been verified.
@@ -145,7 +145,7 @@ class Objects:
         return next(filter(None, map(self._other_content, found[:proven])), "")
 
     def reused(self, digest: bytes, length: int, files: set[bytes]) -> Piece | None:
-        """Give the piece that has this content already, if it still has.
+        """Return the piece that has this content already, if it still has.
 
         Its file joins those that the value names, and stays as long as it does.
         """
@@ -225,12 +225,12 @@ class Objects:
         self._ready = True
 
     def draft(self) -> Path:
-        """Give a name that no other file has."""
+        """Return a name that no other file has."""
         assert self._folder is not None, "a writer comes from a folder that is there"
         return self._folder / f"{os.getpid()}-{secrets.token_hex(8)}.draft"
 
     def keep(self, draft: Path, file: bytes, pieces: dict[bytes, Piece]) -> dict[bytes, Piece]:
-        """Give a synced draft its name, durably; and its pieces with that name."""
+        """Return a synced draft its name, durably; and its pieces with that name."""
         kept = {digest: piece._replace(file=file) for digest, piece in pieces.items()}
         with self._naming:
             if file in self._named or not self.path(file).exists():
@@ -353,7 +353,7 @@ def _name(pieces: Iterable[Piece]) -> bytes:
 
 
 def _ends(pieces: list[Piece]) -> dict[bytes, int]:
-    """Give how long each file must be."""
+    """Return how long each file must be."""
     ends: dict[bytes, int] = {}
     for piece in pieces:
         ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.length)

@@ -121,7 +121,7 @@ class Saved:
         return len(self._groups) - 1
 
     def get(self, identity: Identity) -> Checkpoint | None:
-        """Give the checkpoint of a call and version, or None."""
+        """Return the checkpoint of a call and version, or None."""
         call, version = identity
         packed = self._newest.get(call)
         if packed is None:
@@ -142,7 +142,7 @@ class Saved:
         return False
 
     def versions(self, call: bytes) -> list[Checkpoint]:
-        """Give the checkpoints of a call, in commit order."""
+        """Return the checkpoints of a call, in commit order."""
         newest = self._newest.get(call)
         if newest is None:
             return []
@@ -153,7 +153,7 @@ class Saved:
         return call in self._newest
 
     def newest(self, call: bytes) -> Checkpoint | None:
-        """Give the last checkpoint of a call, or None."""
+        """Return the last checkpoint of a call, or None."""
         packed = self._newest.get(call)
         return None if packed is None else self._unpacked(call, packed)
 
@@ -163,15 +163,15 @@ class Saved:
         return newest is not None and newest.number != checkpoint.number
 
     def calls(self, group: Group) -> dict[bytes, None]:
-        """Give the calls that have a checkpoint of this namespace and name, the oldest first."""
+        """Return the calls that have a checkpoint of this namespace and name, the oldest first."""
         return dict.fromkeys(self._calls.get(group, ()))
 
     def groups(self) -> Collection[Group]:
-        """Give each namespace and name under which there is a checkpoint."""
+        """Return each namespace and name under which there is a checkpoint."""
         return self._calls.keys()
 
     def without_value(self) -> list[Checkpoint]:
-        """Give the errors, the cancellations, and what a decision is said to have caused."""
+        """Return the errors, the cancellations, and what a decision is said to have caused."""
         found = [
             one
             for call in self._special

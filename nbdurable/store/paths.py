@@ -25,7 +25,7 @@ QUESTION_WAIT_SECONDS = 0.7
 
 
 def place_of(path: str | Path) -> str:
-    """Give the one name under which a process holds a store: its absolute path, or MEMORY.
+    """Return the one name under which a process holds a store: its absolute path, or MEMORY.
 
     Raises:
         StoreError: It can't be the path of a file.

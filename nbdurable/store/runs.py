@@ -133,7 +133,7 @@ def restart(store: Store, name: str, now: float) -> bool:
 
 
 def summaries(store: Store, name: str | None = None) -> list[RunSummary]:
-    """Give a line about each run, newest first."""
+    """Return a line about each run, newest first."""
     rows = store.rows(
         """
         SELECT r.id, r.name, r.created, count(e.id), max(e.started),
@@ -255,7 +255,7 @@ def _last_finished(store: Store, run: str) -> int:
 
 
 def known_word(words: Any, text: str, store: Store) -> Any:
-    """Give the member of an enumeration that a row says.
+    """Return the member of an enumeration that a row says.
 
     Raises:
         StoreCorruptError: There is no such member.
@@ -356,7 +356,7 @@ def _keep_lost(
 
 
 def load_index(store: Store, run: str) -> ReplayIndex:
-    """Give what `run` has saved."""
+    """Return what `run` has saved."""
     index = ReplayIndex(store.id, store.key)
     if not _load_checkpoints(store, run, index, sort=False):
         index = ReplayIndex(store.id, store.key)

@@ -35,7 +35,7 @@ Catalogue = dict[tuple[str, str], str]
 
 
 def own_functions(database: str) -> str:
-    """Give the statement after which every function and operator is DuckDB's own.
+    """Return the statement after which every function and operator is DuckDB's own.
 
     By default a macro in `main` called `count`, or `+`, comes before DuckDB's. The
     schema must be there; nothing can be created on a connection that executed it.
@@ -82,7 +82,7 @@ def lay_views(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def catalogue_of(connection: duckdb.DuckDBPyConnection, *, macros: bool) -> Catalogue:
-    """Give what stands in the schema.
+    """Return what stands in the schema.
 
     Args:
         connection: To the store.

@@ -195,7 +195,7 @@ def _decisions(store: Store) -> Iterator[_Signed]:
 
 
 def _rows(store: Store, table: str, names: list[str]) -> Iterator[tuple[Any, ...]]:
-    """Give the rows of a table, a bounded number of payloads in memory at a time."""
+    """Yield the rows of a table, a bounded number of payloads in memory at a time."""
     after = -1
     query = (
         f"SELECT rowid, {', '.join(names)} FROM nbdurable.{table} "  # noqa: S608 - names of ours

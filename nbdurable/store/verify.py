@@ -66,7 +66,7 @@ _QUERIES = {
 
 
 def check(store: Store) -> list[str]:
-    """Give a sentence for each invariant of `store` that does not hold.
+    """Return a sentence for each invariant of `store` that does not hold.
 
     Uniqueness of identities and numbers, references between tables, known kinds
     and states, every signature, the content of every large buffer, that a decision has
@@ -76,7 +76,7 @@ def check(store: Store) -> list[str]:
 
 
 def check_content(store: Store) -> list[str]:
-    """Give what `check` finds, signatures aside: what must hold before a store is signed."""
+    """Return what `check` finds, signatures aside: what must hold before a store is signed."""
     return [*_relations(store), *_large_values(store)]
 
 
@@ -141,7 +141,7 @@ def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[
 
 
 def _plain_select(calls: list[bytes]) -> bytes:
-    """Give the identity of a select whose branches are these calls themselves.
+    """Return the identity of a select whose branches are these calls themselves.
 
     Below a combinator a step may come first and its branch last, so that nothing
     follows from the numbers of steps there.

@@ -177,14 +177,14 @@ class RunView:
         self.revision += len(events)
 
     def elapsed(self, now: float | None = None) -> float:
-        """Give the execution's length in seconds, up to ``now`` or the last event."""
+        """Return the execution's length in seconds, up to ``now`` or the last event."""
         if self.started is None:
             return 0.0
         end = self.ended if self.ended is not None else now if now is not None else self.at
         return max(0.0, (end if end is not None else self.started) - self.started)
 
     def combinators(self) -> Iterator[StepView]:
-        """Give the combinators' rows in `go` order."""
+        """Return the combinators' rows in `go` order."""
         return iter(self._combinators)
 
     # What the folds below share.

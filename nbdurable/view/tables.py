@@ -81,7 +81,7 @@ class Table:
         return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _for_here(self) -> str:
-        """Give the text: coloured and as wide as the terminal, where stdout is one."""
+        """Return the text: coloured and as wide as the terminal, where stdout is one."""
         stream = sys.stdout
         if not stream.isatty():
             return repr(self)

@@ -62,7 +62,7 @@ class Timeline:
         self._closed.add(key)
 
     def news(self, now: float) -> dict[str, Any]:
-        """Give what changed since this was last asked; the first time, everything.
+        """Return what changed since this was last asked; the first time, everything.
 
         ``now`` is the time by the clock that stamped the events. ``rows`` are the new
         and the changed ones by their keys; ``order`` are all keys, where they changed;
@@ -79,7 +79,7 @@ class Timeline:
         return said
 
     def told(self) -> dict[str, Any]:
-        """Give all that was told so far, in the form of the first news."""
+        """Return all that was told so far, in the form of the first news."""
         return {
             "seq": self._seq,
             "head": self._head,
@@ -88,7 +88,7 @@ class Timeline:
         }
 
     def items(self, now: float) -> dict[str, dict[str, Any]]:
-        """Give the rows that are shown, in order, by their keys."""
+        """Return the rows that are shown, in order, by their keys."""
         self._items, self.cut, self._left, self._now = {}, 0, 0.0, now
         self._below(None, 0)
         return self._items
@@ -187,7 +187,7 @@ class Timeline:
         } | self._counts(family)
 
     def _counts(self, family: Family[StepView]) -> dict[str, Any]:
-        """Give what there is to say of many rows at once, and how long they may still take."""
+        """Return what there is to say of many rows at once, and how long they may still take."""
         counts = [(state, family.count(state)) for state in COUNTED]
         said: dict[str, Any] = {
             "key": family.key,
@@ -253,7 +253,7 @@ class Timeline:
         return "" if winner is None else clipped(title(winner))
 
     def _bars(self, row: StepView) -> list[list[Any]]:
-        """Give the attempts; what a combinator or a timer took is one."""
+        """Return the attempts; what a combinator or a timer took is one."""
         spans = row.spans
         if row.combinator and not row.replayed:
             spans = ((row.created, row.ended or 0.0),)

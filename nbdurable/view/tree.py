@@ -61,7 +61,7 @@ class Family(Generic[R]):
         return len(self.rows) > FOLDED
 
     def count(self, state: str) -> int:
-        """Give how many of its rows are in ``state``."""
+        """Return how many of its rows are in ``state``."""
         return len(self.by_state.get(state, ()))
 
     def take(self, row: R) -> None:
@@ -127,7 +127,7 @@ class Tree(Generic[R]):
         family.home = home
 
     def families(self, home: int | None) -> list[Family[R]]:
-        """Give what stands below a row, or below none."""
+        """Return what stands below a row, or below none."""
         return list(self._below.get(home, {}).values())
 
     def _put(self, row: R, home: int | None) -> None:

@@ -82,7 +82,7 @@ def headline(view: RunView) -> str:
 
 
 def choices(view: RunView) -> list[StepView]:
-    """Give the cell's own combinators that have chosen."""
+    """Return the cell's own combinators that have chosen."""
     return [row for row in view.combinators() if row.winners and row.parent is None]
 
 
@@ -109,7 +109,7 @@ def sentence(view: RunView, row: StepView) -> str:
 
 
 def losers(view: RunView, row: StepView) -> list[StepView]:
-    """Give the branches that a combinator has not chosen."""
+    """Return the branches that a combinator has not chosen."""
     return [
         view.steps[place]
         for place in row.branches

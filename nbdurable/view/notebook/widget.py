@@ -34,7 +34,7 @@ class Controls(Protocol):
     """What the person at the screen can ask of the execution; each call returns at once."""
 
     def detail(self, place: int) -> dict[str, Any]:
-        """Give what is known of one step."""
+        """Return what is known of one step."""
 
     def cancel(self, place: int) -> str:
         """Cancel a step; say in a sentence what became of that."""
@@ -239,7 +239,7 @@ def _model_class() -> Callable[..., Any]:
         fresh: Callable[[], dict[str, Any]] | None = None
 
         def get_state(self, *given: Any, **named: Any) -> Any:
-            """Give the state as it is now; a page that was reloaded asks for it."""
+            """Return the state as it is now; a page that was reloaded asks for it."""
             said = super().get_state(*given, **named)
             if "state" in said and self.fresh is not None:
                 said["state"] = self.fresh()

@@ -79,7 +79,7 @@ class Artist:
         self._timeline: Timeline | None = None
 
     def live(self, view: RunView, now: float, *, columns: int, room: int) -> list[str]:
-        """Give the lines of a run that is under way, at most `room` of them."""
+        """Return the lines of a run that is under way, at most `room` of them."""
         if self._timeline is None or self._timeline.view is not view:
             self._timeline = Timeline(view)
         items = list(self._timeline.items(now).values())
@@ -103,7 +103,7 @@ class Artist:
         return lines[:room]
 
     def left(self, view: RunView) -> str:
-        """Give what stays on the screen when the run has ended: a line, and what matters."""
+        """Return what stays on the screen when the run has ended: a line, and what matters."""
         said = words.line(view)
         text = Text(said)
         text.stylize("bold", 0, len(view.name))

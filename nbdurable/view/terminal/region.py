@@ -79,13 +79,13 @@ class Region:
                     builtins.input = self._input
 
     def room(self, who: object) -> int:
-        """Give how many lines `who` may show."""
+        """Return how many lines `who` may show."""
         with self._lock:
             sharing = len(self._groups.keys() | {who})
         return max(1, (self.size().lines - 2) // sharing)
 
     def size(self) -> os.terminal_size:
-        """Give the terminal's columns and lines, as they are now."""
+        """Return the terminal's columns and lines, as they are now."""
         try:
             columns, lines = os.get_terminal_size(self.stream.fileno())
         except (OSError, ValueError):
@@ -162,7 +162,7 @@ class Region:
         self._drawn_at = time.monotonic()
 
     def _fresh_line(self) -> str:
-        """Give what brings the cursor to a line that nothing stands on."""
+        """Return what brings the cursor to a line that nothing stands on."""
         self._flush_others()
         if self._line is None:
             # Blanks to the edge run over into the next line unless this one is empty.
@@ -183,7 +183,7 @@ class Region:
         self._emit(f"{back}\x1b[J{self._line or ''}")
 
     def _up(self) -> str:
-        """Give what brings the cursor to the first of the lines, though they be wrapped now."""
+        """Return what brings the cursor to the first of the lines, though they be wrapped now."""
         columns = self._columns()
         rows = sum(max(1, -(-width // columns)) for width in self._widths)
         return f"\r\x1b[{rows}A" if rows else ""
@@ -215,11 +215,11 @@ def _quietly(act: Callable[..., object] | None, *arguments: Any) -> None:
 
 
 def _goes_on(text: str) -> str:
-    """Give what stands on the last line of `text`."""
+    """Return what stands on the last line of `text`."""
     line = so_far(text.rpartition("\n")[2])
     return line if len(line) <= _LONG else _UNTOLD
 
 
 def _cells(line: str) -> int:
-    """Give how many columns a line takes."""
+    """Return how many columns a line takes."""
     return Text.from_ansi(line).cell_len

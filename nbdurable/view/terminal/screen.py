@@ -43,7 +43,7 @@ BATCH: Final = 5
 def view_for(
     name: str, *, asked: bool | None, clock: Callable[[], float] = time.time
 ) -> LiveView | None:
-    """Give the view of a run in this process; None where nobody is to see one.
+    """Return the view of a run in this process; None where nobody is to see one.
 
     Args:
         name: The run's.
@@ -159,7 +159,7 @@ class PlainScreen:
             self._write(self._artist.left(view))
 
     def _news(self, view: RunView) -> list[str]:
-        """Give what happened since this was last asked: decisions, failures, retries, notes."""
+        """Return what happened since this was last asked: decisions, failures, retries, notes."""
         found = list(view.notes[self._notes :])
         self._notes = len(view.notes)
         for row in view.steps.values():
@@ -201,7 +201,7 @@ _REGIONS: Final[list[Region]] = []
 
 
 def _region(stream: TextIO) -> Region:
-    """Give the one region of a terminal."""
+    """Return the one region of a terminal."""
     for region in _REGIONS:
         if region.stream is stream:
             return region
