@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint.prints import state_of
-from nbdurable.fingerprint.values import LEAVES, OpaqueError, sequence
+from nbdurable.fingerprint.values import LEAVES, sequence
 
 if TYPE_CHECKING:
     from nbdurable.fingerprint.values import Walk
@@ -79,16 +79,3 @@ def _is_full(cell: types.CellType) -> bool:
         return cell.cell_contents is not cell
     except ValueError:
         return False
-
-
-def quietly(walk: Walk, value: object) -> bytes:
-    """Encode what can be compared; of what can't, what the project gave it."""
-    depth = len(walk.path)
-    walk.library += 1
-    try:
-        return walk.encode(value)
-    except OpaqueError:
-        del walk.path[depth:]
-    finally:
-        walk.library -= 1
-    return held_by(walk, value)

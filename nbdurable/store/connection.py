@@ -100,10 +100,6 @@ def _keep_from_git(ignored: Path) -> None:
         ignored.write_text("*\n", encoding="ascii")
 
 
-def _is_lock(error: BaseException) -> bool:
-    return isinstance(error, duckdb.IOException) and "Conflicting lock" in str(error)
-
-
 def connect(path: str, wait: float, config: Config | None = None) -> Link:
     """Open a file as its owner, waiting so many seconds for another process to let go of it.
 
