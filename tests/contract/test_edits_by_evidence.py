@@ -4,15 +4,11 @@ From Python 3.12 on. Each row is run in processes with other hash seeds than the
 filled the store. Every third row is looked at; with ``NBDURABLE_EDITS=all``, every one.
 """
 
-import sys
-
 import pytest
 from fingerprint_kit.editing import chosen
 from fingerprint_kit.rows import evidence
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="Python shows which code runs from 3.12 on"
-)
+pytestmark = pytest.mark.monitoring
 
 NOTICED = chosen(evidence.NOTICED)
 HARMLESS = chosen(evidence.HARMLESS)

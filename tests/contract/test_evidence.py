@@ -24,9 +24,7 @@ from nbdurable.evidence import starts
 from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check, garbage, remove
 
-new = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="Python shows which code runs from 3.12 on"
-)
+new = pytest.mark.monitoring
 
 RULES = """
 REGISTRY = {}
