@@ -39,7 +39,11 @@ PRELUDE = """
 import sys, threading, time
 import nbdurable
 from nbdurable import gather, go, select, step
+from nbdurable.evidence import starts
 from pathlib import Path
+
+starts.install()
+starts._state["why"] = ""  # these scripts are as on a Python that shows which code runs
 
 def wait_for(name):
     while not Path(name).exists():
