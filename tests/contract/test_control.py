@@ -350,7 +350,7 @@ def test_suspend_while_the_cell_waits(tmp_path):
         with run:
             one, other = quick.go(), slow.go()
             one.result()
-            threading.Timer(0.1, run.control.suspend).start()
+            threading.Timer(1, run.control.suspend).start()
             gather(one, other).result()
 
     with pytest.raises(KeyboardInterrupt):

@@ -244,14 +244,13 @@ def race_won_by_an_error(probe):
         if probe.effect("fails") == 1:
             probe.event("begun").wait(10)  # else a slow machine cancels what has not begun
             raise OSError("for now")
-        probe.event("other").wait(10)
+        probe.event("never").wait(10)
         return "fixed"
 
     def other():
         if probe.effect("other") == 1:
             probe.event("begun").set()
             probe.event("never").wait(10)
-        probe.event("other").set()
         return "other"
 
     return race(go(fails), go(other)).result()
