@@ -98,7 +98,7 @@ def _now(name: str) -> bytes:
 
 
 def _states() -> dict[str, bytes]:
-    """Return the states of the generators that were seeded in this session."""
+    """Return the states of the generators that the user has seeded."""
     found: dict[str, bytes] = {}
     plain: Any = sys.modules.get("random")
     if plain is not None and _main_seeds():

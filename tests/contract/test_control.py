@@ -328,7 +328,15 @@ def test_retried_once_however_often_one_says_so(tmp_path):
     assert len(tried) == 2
 
 
-def test_suspend_while_the_cell_waits(tmp_path):
+@pytest.fixture
+def interrupts():
+    """Let SIGINT interrupt: who starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_suspend_while_the_cell_waits(tmp_path, interrupts):
     """The run is interrupted, and goes on where it was when it is executed again."""
     gate, runs = threading.Event(), []
 
@@ -350,7 +358,7 @@ def test_suspend_while_the_cell_waits(tmp_path):
         with run:
             one, other = quick.go(), slow.go()
             one.result()
-            threading.Timer(1, run.control.suspend).start()
+            threading.Timer(0.1, run.control.suspend).start()
             gather(one, other).result()
 
     with pytest.raises(KeyboardInterrupt):
