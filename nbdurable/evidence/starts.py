@@ -42,16 +42,17 @@ def install() -> str:
 def _install() -> str:
     if sys.version_info < (3, 12):
         return (
-            f"Python {sys.version_info[0]}.{sys.version_info[1]} does not show which code runs: "
-            f"what is reached by reading the source counts, and files; code that is reached in "
-            f"other ways counts from Python 3.12 on"
+            f"on Python {sys.version_info[0]}.{sys.version_info[1]} an edit makes a step run again "
+            f"only where reading the source finds that the step uses it; from Python 3.12 on, also "
+            f"where the step's body ran it"
         )
     monitoring: Any = vars(sys)["monitoring"]
     free = [tool for tool in _TOOLS if monitoring.get_tool(tool) is None]
     if not free:
         return (
-            "no tool id of sys.monitoring is free (debuggers and profilers have them): code that "
-            "is reached in other ways than by reading the source is not seen"
+            "debuggers or profilers have all tool ids of sys.monitoring, so which code runs can't "
+            "be seen: an edit makes a step run again only where reading the source finds that the "
+            "step uses it; end them and restart the kernel to see more"
         )
     monitoring.use_tool_id(free[0], "nbdurable")
     events = monitoring.events
