@@ -6,15 +6,16 @@ of the same call and the same received values: an error runs again. A handle tha
 an accepted outcome stands for the version that made it, so that decisions over it hold; if
 it runs after all, it stands for its own again.
 
-More kinds (evidence, files, settings) are further values of ``Accepted.kind``: `accept`
-records one, `accepts` finds it, and the telling is the same for all.
+Code and names are found by `accepts`. Of evidence, the state of a file or of code that ran
+is accepted: `parts` returns those states, and who compares them tells of those in use.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.fingerprint import still_defined
 from nbdurable.handles.call_identity import (
     BODY_PART,
@@ -28,7 +29,7 @@ from nbdurable.handles.call_identity import (
 )
 from nbdurable.interrupts import SuspendedError
 from nbdurable.labels import duration
-from nbdurable.records import Accepted, Kind, Version, Why, digest_of
+from nbdurable.records import Accepted, Kind, Part, Version, Why, digest_of
 from nbdurable.store import add_amendment, settle_acceptances, unasked_of, verify_amendment
 
 if TYPE_CHECKING:
@@ -42,8 +43,21 @@ if TYPE_CHECKING:
     from .reasons import Reasons
 
 CODE: Final = "code"
+EVIDENCE: Final = "evidence: "
+"""Begins the kind of an accepted state; the kind of the part of evidence follows."""
 
-_RUNS_AGAIN: Final = (Why.CODE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST, Why.UNREADABLE)
+_RUNS_AGAIN: Final = (
+    Why.CODE_CHANGED, Why.FILE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST, Why.UNREADABLE,
+)  # fmt: skip
+_KEEPABLE: Final = (Why.CODE_CHANGED, Why.FILE_CHANGED)
+
+
+class AcceptedPart(NamedTuple):
+    """A state that was accepted, what it is of, and whether it is still told."""
+
+    part: Part
+    what: str
+    told: bool
 
 
 class Acceptance:
@@ -138,6 +152,42 @@ class Acceptance:
             f"--keep: {_counted(outcomes)} of {name} {_are(outcomes)} used as "
             f"{'it is' if outcomes == 1 else 'they are'}, though {what} changed"
         )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this pass accepts what does not hold any more."""
+        return self._keep
+
+    def parts(self) -> list[AcceptedPart]:
+        """Return the states that earlier passes accepted; one that nobody signed is said."""
+        found = []
+        for one in self._index.accepted:
+            if not one.kind.startswith(EVIDENCE):
+                continue
+            cure = "the next pass with --keep accepts how it is now"
+            try:
+                verify_amendment(self._index, one, f"that --keep accepted {one.what}", cure)
+            except UntrustedCheckpointError as error:
+                self._news.say(str(error))
+                continue
+            part = Part(one.kind.removeprefix(EVIDENCE), one.name, one.after)
+            told = not one.settled and not self._keep
+            found.append(AcceptedPart(part, one.what, told))
+        return found
+
+    def accept_part(self, part: Part, what: str) -> None:
+        """Record durably that a state counts as the one before it, and say so."""
+        row = Accepted(
+            self._run, EVIDENCE + part.kind, part.name, b"", part.state, what, 0, self._execution,
+            0, b"",
+        )  # fmt: skip
+        key = row.kind, row.name, row.before, row.after
+        with self._lock:
+            if key in self._known:
+                return
+            self._store.commit(lambda batch: add_amendment(batch, self._index, row))
+            self._known[key] = row
+        self._news.say(f"--keep: what was saved is used as it is, though {what} changed")
 
     def settle(self, batch: Batch) -> None:
         """End, with a pass of `--keep`, the telling of what earlier ones accepted."""
@@ -319,7 +369,9 @@ class Acceptance:
     def _of(self, handle: StepHandle[Any]) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call.id)
-        if not handle.why.startswith(Why.CODE_CHANGED):
+        changed = handle.why.startswith(Why.CODE_CHANGED)
+        # Where it is code that ran that changed, the outcome is of the very code of the step.
+        if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
             return handle.call.id, (1, seconds, f"{handle.name}: {handle.why}")
         skipped = unasked_of(self._store, self._run)
@@ -338,7 +390,7 @@ class Acceptance:
         more = f" and {len(whys) - 3} more" if len(whys) > 3 else ""  # noqa: PLR2004
         keep = (
             f"`%%durable {self._name} --keep` uses them as they are; "
-            if any(Why.CODE_CHANGED in why for why in whys)
+            if any(kind in why for kind in _KEEPABLE for why in whys)
             else ""
         )
         return SuspendedError(

@@ -28,11 +28,12 @@ from nbdurable.evidence import (
 from nbdurable.fingerprint import Places
 from nbdurable.handles.handle import StepHandle
 from nbdurable.labels import printable
-from nbdurable.records import Part, Version, Why, digest_of
+from nbdurable.records import Kind, Part, Version, Why, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.kept_evidence import KeptEvidence
     from nbdurable.commit.reasons import Reasons
     from nbdurable.evidence import State
@@ -57,9 +58,7 @@ class Holding:
         opened: Opened,
         kept: KeptEvidence,
         reasons: Reasons,
-        *,
-        keep: bool = False,
-        accepted: Iterable[Part] = (),
+        acceptance: Acceptance,
     ) -> None:
         """Look at what an execution starts from.
 
@@ -67,13 +66,11 @@ class Holding:
             opened: What that is.
             kept: The evidence.
             reasons: Who says why a step runs again.
-            keep: Use the newest outcome where none holds, and put into `accepts` how things
-                are now.
-            accepted: What earlier executions have put there: how things are that are quiet.
+            acceptance: Where `--keep` records how things are now, and what it recorded.
         """
-        self.accepts: list[Part] = []
-        self._keep = keep
-        self._accepted = tuple(accepted)
+        self._acceptance = acceptance
+        self._kept_states = acceptance.parts()
+        self._accepted = tuple(one.part for one in self._kept_states)
         self._saved = opened.index.checkpoints
         self._finished = opened.finished
         self._kept = kept
@@ -137,16 +134,25 @@ class Holding:
         for one in bare:
             if one.version == fresh:
                 return _as(version, one)
-        if self._keep:
-            self.accepts += [Part(p.kind, p.name, self._now(p)) for p in names.values()]
-            self.accepts += [
-                Part(_CODE, digest.hex(), self._code_now(digest)) for digest in codes if digest
-            ]
-            return _as(version, found[0])
+        kept = next((one for one in found if one.kind is Kind.VALUE), None)
+        if self._acceptance.keeps and kept is not None:
+            self._accept(handle, kept, reads)
+            return _as(version, kept)
         while (handle.call.id, fresh) in self._saved:
             fresh = digest_of(fresh, b"again")
         self._give_up(handle, gone, found, reads)
         return Version(version.code, version.upstream, fresh, version.id)
+
+    def _accept(self, handle: StepHandle[Any], found: Checkpoint, reads: str) -> None:
+        """Let an outcome hold from now on, as long as things stay as they are now."""
+        for part in changed(self._counted_files(found, reads), self._left_files):
+            now = Part(part.kind, part.name, self._now(part))
+            self._acceptance.accept_part(now, f"{_shown(part)}, which {handle.name} used,")
+        if self._changed_code(found.code_evidence):
+            digest = found.code_evidence
+            names = ", ".join(shown(self._changed_code(digest), self._kept.parts(digest)))
+            now = Part(_CODE, digest.hex(), self._code_now(digest))
+            self._acceptance.accept_part(now, f"{names}, which {handle.name} ran,")
 
     def _counted_files(self, found: Checkpoint, reads: str) -> list[Part]:
         """Return the parts of an outcome's evidence of files that can give it up."""
@@ -230,7 +236,21 @@ class Holding:
         told = self.told(handles)
         if told:
             say(_sentence(told))
+        kept = [one.what for one in self._kept_states if one.told and self._is_now(one.part)]
+        if kept:
+            rest = f" and {len(kept) - _MOST_TOLD} more" if len(kept) > _MOST_TOLD else ""
+            say(
+                f"--keep accepted what was saved before this changed: "
+                f"{'; '.join(one.rstrip(',') for one in kept[:_MOST_TOLD])}{rest}; another pass "
+                f"with --keep ends this line"
+            )
         return _as_text(told)
+
+    def _is_now(self, part: Part) -> bool:
+        """Tell whether things are as they were when that was accepted."""
+        if part.kind == _CODE:
+            return self._code_now(bytes.fromhex(part.name)) == part.state
+        return not changed([part], {})
 
     def told(self, handles: Iterable[Handle[Any]]) -> list[Told]:
         """Return what a person is told of each outcome of this pass, run or replayed."""
@@ -255,8 +275,9 @@ class Holding:
         parts = self._kept.parts(found.file_evidence)
         yield from told_settings(parts)
         for part in changed(parts, left) if not ignoring else ():
-            if self._keep:
-                self.accepts.append(Part(part.kind, part.name, self._now(part)))
+            if self._acceptance.keeps:
+                now = Part(part.kind, part.name, self._now(part))
+                self._acceptance.accept_part(now, f"{_shown(part)}, which was read or written,")
             used = "wrote" if part.kind == WROTE else "read"
             gone = "is gone" if is_gone(part) else "has changed since"
             yield f"{_shown(part)}, which {{}} {used}, {gone}"

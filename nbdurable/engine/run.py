@@ -96,7 +96,7 @@ class Run:
             store, opened, self._reasons, self._news, settings.name,
             keep=settings.keep, confirm=settings.confirm,
         )  # fmt: skip
-        self._holding = Holding(opened, self._ledger.kept, self._reasons)
+        self._holding = Holding(opened, self._ledger.kept, self._reasons, self._acceptance)
         self._rules = FileRules(store.path)
         self._unseen = ""
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)

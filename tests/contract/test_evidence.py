@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,6 @@ import pytest
 
 from nbdurable import after, gather, go, race, select, step, workflow
 from nbdurable.api import open_stores
-from nbdurable.engine.holding import Holding
 from nbdurable.events import AttemptStarted, StepCreated
 from nbdurable.evidence import starts
 from nbdurable.inspection import queries as questions
@@ -313,21 +311,16 @@ def test_a_tool_id_that_is_not_free(monkeypatch):
 
 
 @new
-def test_code_that_is_kept_holds_from_then_on(execute, monkeypatch):
-    """As a file: until it changes again."""
-    made = []
-
-    def holding(*arguments, **options):
-        made.append(Holding(*arguments, **options))
-        return made[-1]
-
+def test_code_that_is_kept_holds_from_then_on(execute):
+    """As a file: until it changes again; each pass says so until the next with --keep."""
     execute(lambda: clean(" a ", "Strip"))
     edit('END = "!"', 'END = "?"')
-    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, keep=True))
-    assert execute(lambda: clean(" a ", "Strip")).ran == []
-    accepted = made[-1].accepts
-    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, accepted=accepted))
-    assert execute(lambda: clean(" a ", "Strip")).ran == []
+    kept = execute(lambda: clean(" a ", "Strip"), keep=True)
+    assert kept.ran == []
+    assert any(note.startswith("--keep: ") and "clean" in note for note in kept.notes)
+    later = execute(lambda: clean(" a ", "Strip"))
+    assert later.ran == []
+    assert any("another pass with --keep ends this line" in note for note in later.notes)
     edit('END = "?"', 'END = "."')
     assert execute(lambda: clean(" a ", "Strip")).value == "a."
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +21,6 @@ import pytest
 
 from nbdurable import UsageError, configure, gather, go, select, step, workflow
 from nbdurable.api import open_stores
-from nbdurable.engine.holding import Holding
 from nbdurable.events import AttemptStarted, StepCreated
 from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check
@@ -583,30 +581,42 @@ def test_a_decision_over_a_changed_file_is_opened_again(execute):
     assert (back.value, back.ran) == (first, [])
 
 
-def test_what_is_kept_is_quiet_from_then_on(execute, monkeypatch):
-    """The way by which --keep accepts: how things are is handed out, and handed in later."""
+def test_what_is_kept_is_quiet_once_a_second_keep_has_said_so(execute):
+    """--keep takes files as they are: said by every pass until the next with --keep."""
     write("data.csv", "one")
     write("seen.csv", "one")
 
     def program():
         return load("data.csv"), load_seen()
 
-    made = []
-
-    def holding(*arguments, **options):
-        made.append(Holding(*arguments, **options))
-        return made[-1]
-
     execute(program)
     write("data.csv", "two")
     write("seen.csv", "two")
-    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, keep=True))
-    kept = execute(program)
+    kept = execute(program, keep=True)
     assert (kept.value, kept.ran) == (("one", "one"), [])
-    assert "seen.csv" in kept.told, "the pass that accepts something says what"
-    accepted = made[-1].accepts
-    monkeypatch.setattr("nbdurable.engine.run.Holding", partial(holding, accepted=accepted))
-    later = execute(program)
-    assert (later.value, later.ran, later.told) == (("one", "one"), [], "")
+    said = [note for note in kept.notes if note.startswith("--keep: ")]
+    assert len(said) == 2
+    assert any("data.csv, which load used, changed" in note for note in said)
+    assert any("seen.csv" in note for note in said)
+    for _ in range(2):
+        later = execute(program)
+        assert (later.value, later.ran, later.told) == (("one", "one"), [], "")
+        assert any("data.csv" in n and "another pass with --keep ends" in n for n in later.notes)
+    assert execute(program, keep=True).value == ("one", "one")
+    last = execute(program)
+    assert (last.value, last.ran) == (("one", "one"), [])
+    assert not any("--keep" in note for note in last.notes)
     write("data.csv", "three")
     assert execute(program).value == ("three", "one"), "another state was not accepted"
+
+
+def test_confirm_counts_what_a_changed_file_runs_again(execute):
+    """The run is suspended before the first of them, and says how to go on."""
+    write("data.csv", "one")
+    assert execute(lambda: load("data.csv")).value == "one"
+    write("data.csv", "two")
+    configure(confirm=0)
+    with pytest.raises(UsageError, match=r"1 saved outcome.*--keep"):
+        execute(lambda: load("data.csv"))
+    configure(confirm=None)
+    assert execute(lambda: load("data.csv"), keep=True).value == "one"
