@@ -6,7 +6,6 @@ after the run's end nothing starts, and nothing that still runs records anything
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from nbdurable.errors import NotInRunError, RetriesExhaustedError, StepCancelled
 from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
 from nbdurable.evidence import covered_parts
 from nbdurable.executors.clock import Pause
+from nbdurable.executors.gates import Gate
 from nbdurable.executors.limits import Turnstile
 from nbdurable.executors.loops import Coroutines, LoopThread, call_in
 from nbdurable.executors.threads import Threads
@@ -345,10 +345,9 @@ class Bodies:
     def _room_for(work: Work) -> tuple[Room, ...]:
         """Wait in the calling thread until each of the step's limits has room."""
         for limit in work.limits:
-            gate = _thread.allocate_lock()
-            gate.acquire()
-            limit.take(gate.release)
-            gate.acquire()
+            gate = Gate()
+            limit.take(gate.open)
+            gate.wait()
         return work.limits
 
     def _let_go(self, body: Scope) -> None:
@@ -392,14 +391,13 @@ class Bodies:
         Raises:
             StepCancelledError: The step that started this one was cancelled meanwhile.
         """
-        gate = _thread.allocate_lock()
-        gate.acquire()
-        pause = Pause(self._clock, seconds, gate.release, dropped=gate.release)
+        gate = Gate()
+        pause = Pause(self._clock, seconds, gate.open, dropped=gate.open)
         handle.pause = pause
         if handle.number:
             pause.drop()  # it was cancelled before anybody could see that it waits
         try:
-            gate.acquire()
+            gate.wait()
         except BaseException:
             pause.drop()
             raise

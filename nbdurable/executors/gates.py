@@ -5,8 +5,13 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import threading
+from typing import Final
 
 from .loops import call_in
+
+SIGNAL_SECONDS: Final = 0.1
+"""How long a signal of the main thread may wait for its handler."""
 
 
 class Gate:
@@ -25,7 +30,13 @@ class Gate:
 
     def wait(self, seconds: float = -1) -> bool:
         """Block until it is opened, and close it; False if it was not opened in time."""
-        return self._lock.acquire(timeout=seconds)
+        if seconds >= 0 or threading.current_thread() is not threading.main_thread():
+            return self._lock.acquire(timeout=seconds)
+        # A signal that arrives while a wait is about to begin does not end it, and its handler
+        # runs only in this thread: so no wait here is a long one.
+        while not self._lock.acquire(timeout=SIGNAL_SECONDS):
+            pass
+        return True
 
 
 class LoopGate:

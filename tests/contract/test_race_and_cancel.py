@@ -309,12 +309,12 @@ def edited_race(probe):
 
     def winner():
         probe.effect(f"winner {text}")
-        if text == "new":
-            probe.event("other").wait(10)
+        probe.event("begun" if text == "old" else "other").wait(10)
         return text
 
     def other():
         if probe.effect("other") == 1:
+            probe.event("begun").set()
             probe.event("never").wait(10)
         probe.event("other").set()
         return "other"
