@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from nbdurable.evidence import (
     FILE_KINDS,
     NAMED,
+    SETTING_KINDS,
     WATCHED,
     WROTE,
     Comparison,
     changed,
     file_state,
     is_gone,
+    is_setting_now,
     shown,
     told_settings,
     unpacked,
@@ -196,7 +198,9 @@ class Holding:
         with self._left_lock:
             if self._left is None:
                 self._left = {
-                    part.name: unpacked(part.state) for part in self._accepted if part.kind != _CODE
+                    part.name: unpacked(part.state)
+                    for part in self._accepted
+                    if part.kind in FILE_KINDS
                 }
                 written = [one for one in self._saved if one.file_evidence]
                 for one in sorted(written, key=lambda one: one.number):
@@ -250,6 +254,8 @@ class Holding:
         """Tell whether things are as they were when that was accepted."""
         if part.kind == _CODE:
             return self._code_now(bytes.fromhex(part.name)) == part.state
+        if part.kind in SETTING_KINDS:
+            return is_setting_now(part)
         return not changed([part], {})
 
     def told(self, handles: Iterable[Handle[Any]]) -> list[Told]:
@@ -273,7 +279,11 @@ class Holding:
         self, found: Checkpoint, left: dict[str, State], *, ignoring: bool
     ) -> Iterator[str]:
         parts = self._kept.parts(found.file_evidence)
-        yield from told_settings(parts)
+        for told in told_settings(parts):
+            if told.now not in self._accepted:
+                if self._acceptance.keeps:
+                    self._acceptance.accept_part(told.now, f"{told.name}, which was used,")
+                yield told.text
         for part in changed(parts, left) if not ignoring else ():
             if self._acceptance.keeps:
                 now = Part(part.kind, part.name, self._now(part))

@@ -21,12 +21,13 @@ from .files import (
 )
 from .recorder import Recorder, begin_cell, leave
 from .seeing import Seeing, install
-from .settings import told_settings
+from .settings import SETTING_KINDS, is_setting_now, told_settings
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
     "FILE_KINDS",
     "NAMED",
+    "SETTING_KINDS",
     "WATCHED",
     "WROTE",
     "Comparison",
@@ -42,6 +43,7 @@ __all__ = [
     "file_state",
     "install",
     "is_gone",
+    "is_setting_now",
     "leave",
     "may_name_file",
     "shown",

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nbdurable.records import Part
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SETTING, MOVED = "setting", "moved generator"
 """Kinds of parts: a setting that was used, a seeded generator that the body moved."""
+
+SETTING_KINDS: Final = frozenset({SETTING, MOVED})
 
 _DECIMAL = "decimal's context"
 _RANDOM, _NUMPY = "random", "numpy.random"
@@ -65,17 +67,33 @@ def settings_of(code: Covered | None) -> Settings | None:
     return None if code is None or code.names.isdisjoint(_RELEVANT) else Settings(code)
 
 
-def told_settings(parts: Iterable[Part]) -> Iterator[str]:
+class ToldSetting(NamedTuple):
+    """What is told of a setting: how it is now, its name in words, a sentence about a step."""
+
+    now: Part
+    name: str
+    text: str
+
+
+def told_settings(parts: Iterable[Part]) -> Iterator[ToldSetting]:
     """Yield what is told of settings, with braces in the place of the step."""
     for part in parts:
         if part.kind == MOVED:
-            yield (
+            yield ToldSetting(
+                part,
+                f"the seeded generator of {part.name}",
                 f"{{}} moved the seeded generator of {part.name}, which stays where it is when "
-                f"{{}} is replayed"
+                f"{{}} is replayed",
             )
-        elif part.kind == SETTING and _now(part.name) != part.state:
+        elif part.kind == SETTING and (state := _now(part.name)) != part.state:
             what = part.name if part.name == _DECIMAL else f"the environment's {part.name}"
-            yield f"{what}, which {{}} used, has changed since"
+            now = Part(SETTING, part.name, state)
+            yield ToldSetting(now, what, f"{what}, which {{}} used, has changed since")
+
+
+def is_setting_now(part: Part) -> bool:
+    """Tell whether a setting is as a part says; a generator that was moved always is."""
+    return part.kind == MOVED or _now(part.name) == part.state
 
 
 def _now(name: str) -> bytes:

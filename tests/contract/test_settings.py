@@ -18,12 +18,12 @@ from nbdurable.inspection import queries as questions
 def execute(tmp_path):
     """Give a function that runs a program, and the line that is told."""
 
-    def run(program):
-        flow = workflow("w", store=tmp_path / "s.duckdb")
+    def run(program, **options):
+        flow = workflow("w", store=tmp_path / "s.duckdb", **options)
         with flow:
             value = program()
         told = [note for note in flow.notes if note.startswith("told")]
-        return SimpleNamespace(value=value, told="".join(told))
+        return SimpleNamespace(value=value, told="".join(told), notes=flow.notes)
 
     yield run
     open_stores.close_stores()
@@ -93,3 +93,36 @@ def test_an_environment_variable_that_a_constant_names(execute, monkeypatch, tmp
     assert "NBDURABLE_TEST_URL, which it used" in row["told"]
     monkeypatch.delenv("NBDURABLE_TEST_URL")
     assert "has changed" in execute(lambda: go(ask).result()).told
+
+
+def test_a_setting_that_was_kept_is_quiet_once_a_second_keep_has_said_so(execute, monkeypatch):
+    """As for files: what --keep accepted stays told until the next pass with --keep."""
+    monkeypatch.setenv("NBDURABLE_TEST_URL", "one")
+
+    def pass_over(**options):
+        report = execute(lambda: go(ask).result(), **options)
+        assert report.value == "one"
+        return report
+
+    pass_over()
+    monkeypatch.setenv("NBDURABLE_TEST_URL", "two")
+    assert "NBDURABLE_TEST_URL" in pass_over().told
+    assert "NBDURABLE_TEST_URL" in " ".join(pass_over(keep=True).notes)
+    told = pass_over()
+    assert told.told == ""
+    assert "--keep accepted" in " ".join(told.notes)
+    pass_over(keep=True)
+    assert pass_over().notes == pass_over().notes
+    assert "NBDURABLE_TEST_URL" not in " ".join(pass_over().notes)
+    monkeypatch.setenv("NBDURABLE_TEST_URL", "three")
+    assert "NBDURABLE_TEST_URL" in pass_over().told
+
+
+def test_a_moved_generator_that_was_kept_is_quiet(execute, monkeypatch):
+    """It is moved again by whatever pass runs the step, and told then."""
+    monkeypatch.setattr(sys.modules["__main__"], "In", ["random.seed(3)"], raising=False)
+    random.seed(3)
+    execute(lambda: go(draw).result())
+    for _ in range(2):
+        execute(lambda: go(draw).result(), keep=True)
+    assert "generator" not in " ".join(execute(lambda: go(draw).result()).notes)
