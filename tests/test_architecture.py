@@ -45,7 +45,7 @@ IMPORTERS = {
     "blake3": {"store"},
     "duckdb": {"store"},
     "platformdirs": {"store"},
-    "psutil": {"store"},
+    "psutil": {"notebook", "store"},
     "cloudpickle": {"codec"},
     "pickle": {"codec"},
     "xxhash": {"evidence", "fingerprint"},

@@ -10,13 +10,14 @@ import re
 from typing import TYPE_CHECKING
 
 from nbdurable import store as stores
-from nbdurable.api.configuration import clock, default_store
+from nbdurable.api.configuration import clock
 from nbdurable.api.open_stores import executed_at, leftovers_of, reading, undisturbed
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, is_called
 from nbdurable.labels import duration
 from nbdurable.store import LOCK_WAIT_SECONDS
 
+from .at_hand import store_holding
 from .reports import instead
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def redo(
             run is being executed.
         StoreError: There is no store, or it can't be written; then nothing is gone.
     """
-    place = stores.place_of(store or default_store())
+    place = store_holding(name, store)
     wanted = Wanted(labels)
-    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
+    with undisturbed(), reading(place, LOCK_WAIT_SECONDS) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {place} yet")
         if name in executed_at(place):
@@ -97,10 +98,10 @@ def rename(old: str, new: str, store: str | Path | None = None) -> str:
             concerns is being executed.
         StoreError: There is no store, or it can't be written; then nothing has changed.
     """
-    place = stores.place_of(store or default_store())
+    place = store_holding(old, store)
     if new != new.strip() or not new or not new.isprintable() or old == new:
         raise UsageError(f"rename {old} {new!r}: give another name, one that prints in one line")
-    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
+    with undisturbed(), reading(place, LOCK_WAIT_SECONDS) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {place} yet")
         running = executed_at(place)

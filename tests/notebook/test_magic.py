@@ -481,18 +481,18 @@ def test_store_lies_beside_the_notebook(own, tmp_path):
     running.run("import nbdurable.api.configuration as c")
     shown = running.run("print(c.default_store())").stdout.strip()
     assert shown == str(tmp_path / "deep" / ".nbdurable" / "my notes.duckdb")
-    assert "default.duckdb" not in running.run("%%durable a\n1", "one").text
+    assert "a.run.duckdb" not in running.run("%%durable a\n1", "one").text
 
 
 def test_unknown_notebook_is_said_once(own):
     """Where a person looks and no notebook is known, the store's place is said once."""
     running = own()
     running.run("%load_ext nbdurable")
-    assert "default.duckdb" not in running.run("%%durable a --quiet\n1").text
+    assert "a.run.duckdb" not in running.run("%%durable a --quiet\n1").text
     running.restart()
     running.run("%load_ext nbdurable")
-    assert "default.duckdb" in running.run("%%durable a --quiet\n1", "one").text
-    assert "default.duckdb" not in running.run("%%durable a --quiet\n1", "one").text
+    assert "a.run.duckdb" in running.run("%%durable a --quiet\n1", "one").text
+    assert "a.run.duckdb" not in running.run("%%durable a --quiet\n1", "one").text
 
 
 def shell_with(names, kernel=None):
@@ -622,7 +622,7 @@ def test_terminal_cell(terminal):
     terminal.sendline("x + 41")
     end(terminal)
     terminal.expect("quotes: no steps")
-    terminal.expect("default.duckdb")
+    terminal.expect("quotes.run.duckdb")
     terminal.expect(r"Out\[2\]: 42")
     terminal.expect(r"In \[3\]: ")
 
