@@ -23,7 +23,7 @@ LEVELS = (
     ("engine",),
     ("api",),
     ("inspection",),
-    ("notebook", "demo"),
+    ("notebook", "demo", "headless"),
     ("nbdurable",),
     ("cli", "testing"),
 )
@@ -59,8 +59,9 @@ IMPORTERS = {
     "click": {"cli", "notebook"},
     "rich": {"cli", "view"},
     "nbclient": {"demo"},
+    "papermill": {"headless"},
     "nbformat": {"demo"},
-    "jupyter_client": {"demo"},
+    "jupyter_client": {"demo", "headless"},
 }
 
 

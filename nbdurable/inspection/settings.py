@@ -41,7 +41,7 @@ def shown() -> list[Row]:
     set_here = configuration.settings()
     values = {
         "store": configuration.known_store()
-        or f"one for each run, in {configuration.working_folder()}",
+        or str(configuration.working_folder() / f"*{stores.RUN_ENDING}.duckdb"),
         "strict": _switch(set_here.strict),
         "limit": configuration.default_limit(),
         "verify": _switch(set_here.verify),

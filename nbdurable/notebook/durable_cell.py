@@ -230,7 +230,7 @@ def _new_view(name: str, screen: NotebookScreen) -> LiveView:
     return LiveView(name, screen)
 
 
-_told_store: set[str] = set()
+_told_folders: set[str] = set()
 
 
 def _store_of(shell: InteractiveShell, written: str) -> str:
@@ -266,15 +266,19 @@ def _elsewhere_told(name: str, other: maintenance.Elsewhere, store: str) -> str:
 def _say_store(shell: InteractiveShell, store: str) -> None:
     """Say once where the checkpoints are, if no notebook tells."""
     notebook = configuration.notebook()
-    if store in _told_store or configuration.is_chosen():
+    folder, name = str(Path(store).parent), Path(store).name
+    if folder in _told_folders or configuration.is_chosen():
         return
     if notebook is None:
-        said = f"no notebook path is known here: checkpoints are in {store}"
+        said = (
+            f"no notebook path is known here: each run has a store of its own in {folder}, this "
+            f"one in {name}"
+        )
     elif notebook.parent not in Path(store).parents:
         said = f"DuckDB can't keep a file in {notebook.parent}: checkpoints are in {store}"
     else:
         return
-    _told_store.add(store)
+    _told_folders.add(folder)
     _tell(shell, said)
 
 

@@ -8,7 +8,7 @@ from kernel_harness import kernel
 
 from nbdurable import UsageError, go, workflow
 from nbdurable.api import configuration, open_stores
-from nbdurable.inspection import maintenance
+from nbdurable.inspection import amending, maintenance
 from nbdurable.inspection import queries as questions
 from nbdurable.notebook.finding import found, named_by
 from nbdurable.store import run_stem
@@ -186,6 +186,18 @@ def test_questions_name_a_run(here):
     assert [row["workflow"] for row in questions.status()] == ["one", "two"]
     with pytest.raises(UsageError, match=r"there are 2 stores in .*: one\.run\.duckdb, two"):
         questions.query("FROM runs")
+
+
+def test_a_renamed_run_is_found(here):
+    """A run that has a store of its own takes it along; none is renamed onto another's."""
+    run("one")
+    run("two")
+    with pytest.raises(UsageError, match="another run is called two"):
+        amending.rename("one", "two")
+    amending.rename("one", "three")
+    assert not run("three")
+    open_stores.close_stores()
+    assert stores_in(here) == ["three.run.duckdb", "two.run.duckdb"]
 
 
 @pytest.mark.parametrize(

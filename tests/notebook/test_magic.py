@@ -123,7 +123,7 @@ def test_header_reaches_the_session(shared):
         "day = '2024-05-01'\nimport nbdurable.api.workflow as door\nseen = []\n"
         "real = door.workflow\n"
         "def workflow(name, *, new=0, max_age=None, keep=0, strict=None, limit=None,\n"
-        "             tee=0, progress=None, observers=()):\n"
+        "             tee=0, progress=None, observers=(), store=None):\n"
         "    seen.append((name, new, max_age, keep, strict, limit, tee))\n"
         "    return real(name)\n"
         "door.workflow = workflow"
