@@ -136,7 +136,7 @@ def default_store() -> str:
     """
     if (known := known_store()) is not None:
         return known
-    if (last := _state.places.get(_LAST)) is not None:
+    if (last := _state.places.get(_LAST)) is not None and Path(last).is_file():
         return last
     there = stores_of_folder(working_folder())
     if len(there) > 1:

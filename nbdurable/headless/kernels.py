@@ -10,9 +10,11 @@ Invariant: nothing but the kernel's environment differs from what the base class
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 SESSION_NAME: Final = "JPY_SESSION_NAME"
@@ -39,3 +41,25 @@ def kernels_for(
             await super().start_kernel(env=env | {SESSION_NAME: path}, **options)
 
     return ServingKernels
+
+
+class OwnKernels(AsyncKernelManager):  # type: ignore[misc, no-any-unimported, unused-ignore]
+    """Starts kernels of this very interpreter, whatever kernelspecs are installed."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:  # type: ignore[no-any-unimported, unused-ignore]
+        """The kernel that ipykernel gives for the running Python."""
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3 (ipykernel)",
+            language="python",
+        )
+
+
+def process_of(manager: Any) -> Any:
+    """Return the process of a started kernel, with its `pid` and `poll()`; None if it has none.
+
+    Jupyter-client has a provisioner for that from version 7 on.
+    """
+    provisioner = getattr(manager, "provisioner", None)
+    return getattr(manager, "kernel", None) if provisioner is None else provisioner.process

@@ -36,6 +36,8 @@ class Memory:
             held = sum(one.memory_info().rss for one in family)
         except psutil.Error:
             return  # it has just ended: what was seen last counts
+        if not held:
+            return  # likewise
         self.last, self.most = held, max(self.most, held)
 
     def verdict(self, code: int | None) -> str:
@@ -76,4 +78,3 @@ def limit() -> int:
         if said.isdecimal():
             total = min(total, int(said))
     return total
-

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import nbformat
@@ -21,6 +20,7 @@ from nbdurable.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 PARAMETERS: Final = "parameters"
 """The tag of the cell that holds a notebook's defaults, by papermill's convention."""

@@ -6,6 +6,7 @@ guessed between two.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbdurable import store as stores
@@ -13,18 +14,17 @@ from nbdurable.api.configuration import default_store, known_store, stores_at_ha
 from nbdurable.api.open_stores import reading
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nbdurable.records import RunSummary
 
 
 def store_holding(name: str | None, store: str | Path | None = None) -> str:
     """Return the store that is named; else the one at hand that holds the run called `name`.
 
-    Of several that hold it, the one in which it was begun last.
+    Of several that hold it, the one in which it was begun last. Where none does, the one
+    that was used last: it can say which runs there are.
 
     Raises:
-        UsageError: None is named or holds it, and there are several.
+        UsageError: Neither store nor run is named, and there are several stores.
     """
     if store is not None:
         return stores.place_of(store)
@@ -39,7 +39,7 @@ def store_holding(name: str | None, store: str | Path | None = None) -> str:
     }
     holding = [place for place, created in begun.items() if created is not None]
     if not holding:
-        return default_store()
+        return max(there, key=lambda place: Path(place).stat().st_mtime)
     return max(holding, key=lambda place: begun[place] or 0.0)
 
 

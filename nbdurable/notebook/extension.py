@@ -156,7 +156,7 @@ def load(shell: InteractiveShell) -> None:
     configuration.set_notebook(finding.notebook(shell))
     store = configuration.known_store()
     if store is not None and not Path(store).is_file():
-        _tell_earlier(store)
+        _tell_earlier(shell, store)
         return
     found: list[RunSummary] = []
     for place in configuration.stores_at_hand()[:_MOST_ASKED]:
@@ -167,17 +167,18 @@ def load(shell: InteractiveShell) -> None:
         except (StoreError, CodecError) as error:
             # Another kernel that works in this folder uses its own; nothing has died there.
             if store is not None or not isinstance(error, StoreLockedError):
-                print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
+                _say(shell, f"nbdurable is loaded, but what was saved can't be read: {error}")
     if found:
         _tell(shell, Notice(found, time.time()))
 
 
-def _tell_earlier(store: str) -> None:
+def _tell_earlier(shell: InteractiveShell, store: str) -> None:
     """Say which stores may hold checkpoints of this notebook, which has none yet."""
     for name in maintenance.earlier_names():
-        print(  # noqa: T201 - told as the extension loads
+        _say(
+            shell,
             f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
-            f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them"
+            f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them",
         )
     notebook = configuration.notebook()
     if notebook is None or configuration.is_chosen():
@@ -188,9 +189,10 @@ def _tell_earlier(store: str) -> None:
             continue
         apart = maintenance.store_apart(written, store)
         if apart.is_file():
-            print(  # noqa: T201 - likewise
+            _say(
+                shell,
                 f"nothing is saved for this notebook yet, but {written} has run where no notebook "
-                f"was known: {maintenance.adopt_line(apart.stem)} takes what it saved"
+                f"was known: {maintenance.adopt_line(apart.stem)} takes what it saved",
             )
 
 
@@ -203,12 +205,25 @@ def _name_in(source: str) -> str | None:
 
 
 def _tell(shell: InteractiveShell, notice: Notice) -> None:
-    """Show what is unfinished: in a panel where a person looks, in lines elsewhere."""
-    if kernel.in_kernel(shell) and kernel.watched(shell):
+    """Show what is unfinished: in a panel where a person looks, in lines on a terminal.
+
+    A notebook that is executed where nobody looks is not to show that it was interrupted.
+    """
+    if not kernel.in_kernel(shell):
+        notice.print()
+    elif kernel.watched(shell):
         publisher: Any = shell.display_pub
         publisher.publish(notice.bundle)
     else:
-        notice.print()
+        kernel.log(shell, str(notice))
+
+
+def _say(shell: InteractiveShell, text: str) -> None:
+    """Print a line as the extension loads; where nobody looks, into the kernel's log."""
+    if kernel.watched(shell):
+        print(text)  # noqa: T201 - told as the extension loads
+    else:
+        kernel.log(shell, text)
 
 
 def unload(shell: InteractiveShell) -> None:

@@ -123,4 +123,4 @@ def say(shell: InteractiveShell, text: str) -> None:
 
 def log(shell: InteractiveShell, text: str) -> None:
     """Write a line to the console of whoever runs the kernel, not into the notebook."""
-    getattr(shell, "kernel").log.warning(text)  # noqa: B009 - only a kernel's shell has one
+    getattr(shell, "kernel").log.warning(f"nbdurable: {text}")  # noqa: B009 - only a kernel's shell has one

@@ -234,7 +234,7 @@ def test_a_run_that_was_saved_apart_is_named_and_adopted(tmp_path):
         running.run(CELL)
     write(tmp_path / "late.ipynb", "%load_ext nbdurable", CELL, "%%durable\n1", "%%durable 'x\n1")
     with kernel(tmp_path, notebook=tmp_path / "late.ipynb") as running:
-        told = running.run("%load_ext nbdurable").stdout
+        told = running.run("%load_ext nbdurable", "cell").stdout
         assert told.count("\n") == 1
         assert "quotes has run where no notebook was known: `%durable adopt quotes.run`" in told
         assert "late.ipynb has the checkpoints" in running.run("%durable adopt quotes.run").stdout
