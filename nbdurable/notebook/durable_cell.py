@@ -221,7 +221,12 @@ def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen:
     """
     from nbdurable.view.notebook.widget import NotebookScreen  # noqa: PLC0415 - a --quiet cell doesn't pay for it
 
-    return NotebookScreen(name, times=kernel.watched(shell))
+    return NotebookScreen(
+        name,
+        times=kernel.watched(shell),
+        deaf=not kernel.listens(shell),
+        announce_busy=kernel.busy_announcer(shell),
+    )
 
 
 def _new_view(name: str, screen: NotebookScreen) -> LiveView:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from IPython.core.interactiveshell import InteractiveShell
 
 SESSION_NAME: Final = "JPY_SESSION_NAME"
@@ -40,6 +42,31 @@ def cell_id(shell: InteractiveShell) -> str | None:
         return None
     found = get_parent().get("metadata", {}).get("cellId")
     return str(found) if found else None
+
+
+def listens(shell: InteractiveShell) -> bool:
+    """Tell whether the kernel takes a widget's messages while a cell blocks it.
+
+    Since ipykernel 7 they come in a thread of their own, a subshell.
+    """
+    return bool(getattr(getattr(shell, "kernel", None), "_supports_kernel_subshells", False))
+
+
+def busy_announcer(shell: InteractiveShell) -> Callable[[], None]:
+    """Return what tells the front ends that the running cell goes on, from any thread.
+
+    A kernel that has answered a widget's message in mid-cell says that it is idle.
+    """
+    running: Any = getattr(shell, "kernel")  # noqa: B009 - only a kernel's shell has one
+    untyped: Any = shell
+    parent = untyped.get_parent()
+
+    def announce() -> None:
+        running.session.send(
+            running.iopub_socket, "status", {"execution_state": "busy"}, parent=parent
+        )
+
+    return announce
 
 
 def watched(shell: InteractiveShell) -> bool:

@@ -47,9 +47,9 @@ def bodies(folder):
 
 def winner(folder):
     """Ask the store who won."""
-    found = questions.query("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
+    found = questions.answer("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
     open_stores.close_stores()
-    return list(found["winner"])
+    return [row["winner"] for row in found]
 
 
 @pytest.fixture(scope="module")
