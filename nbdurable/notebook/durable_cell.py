@@ -47,7 +47,7 @@ def enter(header: str, suggestion: str) -> DurableCell:
     _tidy_first_line(sys._getframe(1).f_code.co_filename)  # noqa: SLF001 - the cell's own frame
     options = header_.parse_header(header, suggestion)
     name = header_.expand_name(options.name, shell.user_ns)
-    cell_names.claim(name, shell)
+    cell_names.claim(name, header, shell)
     return DurableCell(shell, name, options)
 
 

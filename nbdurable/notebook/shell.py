@@ -110,11 +110,16 @@ def sources(shell: InteractiveShell) -> list[str]:
     """Return the cells that have run in this kernel as they were typed, the running one last."""
     untyped: Any = shell
     ran = [source for source in untyped.history_manager.input_hist_raw if source]
-    get_parent = getattr(shell, "get_parent", None)
-    running = get_parent().get("content", {}).get("code") if get_parent is not None else None
+    running = running_source(shell)
     if running and (not ran or ran[-1] != running):
         ran.append(running)
     return ran
+
+
+def running_source(shell: InteractiveShell) -> str:
+    """Return the cell that the front end is running; empty where there is no front end."""
+    get_parent = getattr(shell, "get_parent", None)
+    return "" if get_parent is None else str(get_parent().get("content", {}).get("code") or "")
 
 
 def saved_sources(path: Path) -> list[str]:
