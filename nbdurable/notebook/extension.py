@@ -26,7 +26,7 @@ from nbdurable.inspection import maintenance
 from nbdurable.inspection import queries as questions
 from nbdurable.view.notice import Notice
 
-from . import displays, finding, header
+from . import displays, finding, header, short_lived
 from . import shell as kernel
 from . import source as cell
 from .tracebacks import SENTENCES, one_line
@@ -155,6 +155,8 @@ def load(shell: InteractiveShell) -> None:
     displays.capture_displays(shell)
     configuration.set_notebook(finding.notebook(shell))
     store = configuration.known_store()
+    if lost := short_lived.told(store or configuration.working_folder()):
+        _say(shell, lost)
     if store is not None and not Path(store).is_file():
         _tell_earlier(shell, store)
         return
