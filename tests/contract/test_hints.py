@@ -49,8 +49,11 @@ def test_a_connection_that_steps_share():
 
     error, said = run("w", lambda: go(count).result())
     assert error is None
-    (told,) = [one for one in said if "DuckDBPyConnection" in one]
-    assert "steps that use it at once need `con.cursor()` each, or limit=1" in told
+    told = [one for one in said if "(DuckDBPyConnection)" in one]
+    assert told
+    assert all(
+        "steps that use it at once need `con.cursor()` each, or limit=1" in one for one in told
+    )
 
     class ResourceInUseException(Exception):
         pass
