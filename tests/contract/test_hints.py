@@ -27,7 +27,11 @@ def test_asyncio_run_in_a_step_called_in_place():
 
     @step
     def fetch():
-        return asyncio.run(fetched())
+        work = fetched()
+        try:
+            return asyncio.run(work)
+        finally:
+            work.close()  # where it was refused
 
     async def cell():
         async with workflow("w", store=":memory:"):
