@@ -126,7 +126,8 @@ class Output:
         text: str = untyped.writes(notebook)
         data = (text if text.endswith("\n") else text + "\n").encode("utf-8", "surrogatepass")
         try:
-            if _digest(self.path) != self._seen:
+            now = _digest(self.path)
+            if now and now != self._seen:  # one that was deleted is written again
                 changed, self.path = self.path, _free(self.path)
                 said = (
                     f"{changed.name} was changed meanwhile by somebody else and stays as it is: "

@@ -260,6 +260,8 @@ def test_what_somebody_else_wrote_is_kept(tmp_path):
     notebook, output = notebook_file.read(path), notebook_file.Output(path)
     assert output.write(notebook) == ""
     assert path.stat().st_mode & 0o777 == 0o640
+    path.unlink()
+    assert output.write(notebook) == "", "one that was deleted is written again"
     path.write_text("mine")
     assert "a.ipynb was changed meanwhile" in output.write(notebook)
     assert output.write(notebook) == ""
