@@ -29,7 +29,7 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     engine                        one execution: program order, attempts, waits, the end
     api                           what user code calls; settings; the stores that are open
     inspection                    a store, asked and put in order from outside a run
-    notebook demo                 the IPython extension; the demonstrations
+    notebook headless demo        the IPython extension; without a front end; the demonstrations
     cli testing                   the command line; kill points and clocks for tests
 
 The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.run` (the

@@ -28,7 +28,7 @@ from nbdurable.inspection import queries as questions
 from nbdurable.notebook.header import parse_age
 from nbdurable.view import tables
 
-from .errors import DurableError
+from .errors import DurableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,13 +106,73 @@ def demo_command(
     _print_story(console, story)
 
 
+_RUN_CODES = (
+    "Exit codes: 0 done; 1 a cell failed, or the notebook can't be written; 2 the command line or "
+    "the notebook is wrong, or there is no such kernel; 3 given up, the kernel died too often "
+    "without progress; 4 another process runs this notebook; 130, 143 suspended by SIGINT, SIGTERM."
+)
+
+
+@main.command(
+    "run", epilog=_RUN_CODES, short_help="Run a notebook to its end, through deaths of its kernel."
+)
+@click.argument("notebook", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter behind the cell tagged `parameters`, as papermill does.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the executed notebook goes, and whose store it has.  [default: NOTEBOOK]",
+)
+@click.option("--kernel", default="", metavar="NAME", help="Another kernel than the notebook's.")
+@click.option(
+    "--deaths",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Give up after N deaths in a row without progress.",
+)
+def run_command(
+    notebook: Path,
+    parameters: tuple[tuple[str, str], ...],
+    output: Path | None,
+    kernel: str,
+    deaths: int,
+) -> None:
+    """Run NOTEBOOK without a front end, from its first cell to its last.
+
+    When the kernel dies, a new one runs the notebook again from the top, and its durable
+    cells resume. The executed notebook is written after every cell, whole or not at all.
+    SIGTERM and Ctrl-C suspend the run: the same command goes on from there.
+    """
+    from nbdurable.headless import running, screen  # noqa: PLC0415 - the other commands don't pay for it
+
+    request = running.Request(notebook, output, parameters, kernel, deaths)
+    try:
+        code = running.run(request, screen.Screen())
+    except DurableError as error:
+        wrong = {UsageError: running.Code.WRONG, running.HeldError: running.Code.HELD}
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(wrong.get(type(error), running.Code.FAILED))
+    sys.exit(code)
+
+
 # --- Questions about a store -----------------------------------------------------------
 
 _store_option = click.option(
     "--store",
     metavar="PATH",
     help="A store, or a notebook (.ipynb) whose store is meant.  [default: that of configure or "
-    "NBDURABLE_STORE, else .nbdurable/default.duckdb in this folder]",
+    "NBDURABLE_STORE, else the only one in this folder's .nbdurable]",
 )
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON array; times in ISO 8601."

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import KernelManager
 
+from nbdurable.headless.kernels import process_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -118,7 +120,7 @@ class Kernel:
     @property
     def pid(self) -> int:
         """The kernel's process."""
-        return int(self.manager.provisioner.pid)
+        return int(process_of(self.manager).pid)
 
     def run(self, code: str, cell_id: str | None = None, *, timeout: float = TIMEOUT) -> Result:
         """Run a cell to its end.
@@ -190,7 +192,7 @@ class Kernel:
     def kill(self) -> None:
         """Kill the process at once, as a crash does, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
-        self.manager.provisioner.process.wait()
+        process_of(self.manager).wait()
 
     def restart(self) -> None:
         """Start a new process, as after a crash or by the restart button."""

@@ -41,11 +41,15 @@ class _State:
     settings: Settings = field(default_factory=Settings)
     notebook: Path | None = None
     places: dict[str | None, str] = field(default_factory=dict)
-    """What NBDURABLE_STORE, or None for the working folder, meant when it was first used."""
+    """What NBDURABLE_STORE, or None for the working folder, meant when it was first used.
+
+    Under `_LAST`: the store of the run that was begun last, where no notebook is known.
+    """
     clock: Clock = field(default_factory=SystemClock)
 
 
 _state = _State()
+_LAST = ""
 
 
 def configure(**settings: Any) -> None:
@@ -122,7 +126,29 @@ def replaced_clock(clock: Clock) -> Iterator[None]:
 
 
 def default_store() -> str:
-    """Return the store: `configure`'s, NBDURABLE_STORE, the notebook's, or the folder's.
+    """Return the store that a question without a run's name is about.
+
+    `configure`'s, NBDURABLE_STORE, or the notebook's. Where no notebook is known: the
+    store of the run that was begun last, or the only one of the working folder.
+
+    Raises:
+        UsageError: The working folder has several, and none of them has been used.
+    """
+    if (known := known_store()) is not None:
+        return known
+    if (last := _state.places.get(_LAST)) is not None and Path(last).is_file():
+        return last
+    there = stores_of_folder(working_folder())
+    if len(there) > 1:
+        raise UsageError(
+            f"there are {len(there)} stores in {working_folder()}: say which one is meant with "
+            f"configure(store=...) or NBDURABLE_STORE: {', '.join(one.name for one in there)}"
+        )
+    return str(there[0] if there else working_folder() / f"{NO_NOTEBOOK}.duckdb")
+
+
+def known_store() -> str | None:
+    """Return the store that somebody has named, or the notebook's; None if neither is known.
 
     A relative path is resolved when it is set, or first used: a later ``os.chdir`` leads
     to no other store.
@@ -130,12 +156,44 @@ def default_store() -> str:
     if _state.settings.store is not None:
         return str(_state.settings.store)
     chosen = os.environ.get("NBDURABLE_STORE")
-    if not chosen and _state.notebook is not None:
-        return store_of(_state.notebook)
-    key = chosen or None
-    if key not in _state.places:
-        _state.places[key] = stores.place_of(chosen) if chosen else _store_of_working_folder()
-    return _state.places[key]
+    if not chosen:
+        return None if _state.notebook is None else store_of(_state.notebook)
+    if chosen not in _state.places:
+        _state.places[chosen] = stores.place_of(chosen)
+    return _state.places[chosen]
+
+
+def store_for(run: str) -> str:
+    """Return the store of a run: the one that is known, else the run's own.
+
+    Args:
+        run: The run's name, as it is written: of ``etl-{day}`` all days are in one store.
+    """
+    if (known := known_store()) is not None:
+        return known
+    _state.places[_LAST] = store_of_run(run)
+    return _state.places[_LAST]
+
+
+def store_of_run(run: str) -> str:
+    """Return the store that a run has where no notebook is known."""
+    return str(working_folder() / f"{stores.run_stem(run)}.duckdb")
+
+
+def stores_at_hand() -> list[str]:
+    """Return the stores that a question may be about: the one that is known, or the folder's."""
+    if (known := known_store()) is not None:
+        return [known]
+    return [str(path) for path in stores_of_folder(working_folder())]
+
+
+def stores_of_folder(folder: Path) -> list[Path]:
+    """Return the stores in a folder of stores, by their names."""
+    return sorted(path for path in folder.glob("*.duckdb") if path.is_file())
+
+
+NO_NOTEBOOK = "default"
+"""What the store of a working folder was called that all its runs shared."""
 
 
 def is_chosen() -> bool:
@@ -143,15 +201,22 @@ def is_chosen() -> bool:
     return _state.settings.store is not None or bool(os.environ.get("NBDURABLE_STORE"))
 
 
-def _store_of_working_folder() -> str:
-    try:
-        return str(stores.folder_for(Path.cwd()) / "default.duckdb")
-    except FileNotFoundError as error:
-        raise StoreError(
-            "the working folder was removed or moved, so there is no place for a store in it: "
-            "change to another with os.chdir(...), or name a store with configure(store=...) or "
-            "NBDURABLE_STORE"
-        ) from error
+def working_folder() -> Path:
+    """Return the folder of the stores of the working folder, as it was when first asked for.
+
+    Raises:
+        StoreError: There is no working folder any more.
+    """
+    if None not in _state.places:
+        try:
+            _state.places[None] = str(stores.folder_for(Path.cwd()))
+        except FileNotFoundError as error:
+            raise StoreError(
+                "the working folder was removed or moved, so there is no place for a store in it: "
+                "change to another with os.chdir(...), or name a store with configure(store=...) "
+                "or NBDURABLE_STORE"
+            ) from error
+    return Path(_state.places[None])
 
 
 def store_of(notebook: Path) -> str:

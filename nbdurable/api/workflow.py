@@ -32,9 +32,9 @@ from .configuration import (
     clock,
     default_limit,
     default_progress,
-    default_store,
     is_seconds,
     settings,
+    store_for,
 )
 from .open_stores import acquire, executed, executing, leftovers_of, release
 
@@ -98,6 +98,7 @@ def workflow(
         raise UsageError(f"workflow max_age={max_age!r}: give a number of seconds, 0 or more")
     return Workflow(
         run_name=run_name,
+        written=name,
         by_arguments=id is None,
         store=None if store is None else stores.place_of(store),
         new=new,
@@ -116,13 +117,14 @@ class Workflow:
 
     After the end `notes` holds lines for the person at the screen, and `steps` how
     many steps and timers the code asked for. `control` is there from the beginning of
-    an execution on.
+    an execution on, and `fresh`, whether nothing had been saved of the run before.
     """
 
     def __init__(
         self,
         *,
         run_name: str,
+        written: str,
         by_arguments: bool,
         store: str | None,
         new: bool,
@@ -139,6 +141,8 @@ class Workflow:
         self.warnings: tuple[str, ...] = ()
         self.steps = 0
         self.control: Control | None = None
+        self.fresh = False
+        self._written = written
         self._by_arguments = by_arguments
         self._store = store
         self._new = new
@@ -197,7 +201,7 @@ class Workflow:
                 f"{self.run_name} is being executed by this very workflow(...) already; make a "
                 f"second one with another name or id="
             )
-        self._place = self._store or default_store()
+        self._place = self._store or store_for(self._written)
         asked = default_progress() if self._progress is None else self._progress
         # An interrupt can come anywhere: what has been done by then is undone.
         with executing(self._place, self.run_name), contextlib.ExitStack() as undo:
@@ -207,6 +211,7 @@ class Workflow:
             opened = stores.begin_execution(
                 found.store, self.run_name, now=clock().time(), new=self._new, max_age=self._max_age
             )
+            self.fresh = opened.previous is None
             streams.install()
             undo.callback(streams.remove)
             undo.callback(output.leave_screen, output.enter_screen())
@@ -308,6 +313,7 @@ class Workflow:
             name = f"{label} {short}"
         return Workflow(
             run_name=name,
+            written=self._written,
             by_arguments=False,
             store=self._store,
             new=self._new,

@@ -387,7 +387,9 @@ def _dump(pickler: _Pickler, value: object) -> None:
         raise
     except Exception as error:
         message = f"{type_name(value)} can't be pickled: {type(error).__name__}: {error}"
-        raise EncodeError(message) from error
+        lazy = "DuckDBPyRelation" in message
+        cure = "return what it gives: .df(), .arrow() or .fetchall()" if lazy else ""
+        raise EncodeError(message, cure) from error
 
 
 class _Stream:

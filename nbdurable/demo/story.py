@@ -16,20 +16,18 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from nbdurable.api import open_stores
 from nbdurable.errors import DurableError
+from nbdurable.headless.kernels import OwnKernels, process_of
 from nbdurable.inspection import queries as questions
 
 if TYPE_CHECKING:
@@ -169,19 +167,6 @@ def play(notebook: Path, tell: Callable[[str], None]) -> Story:
 # --- One pass of the notebook ----------------------------------------------------------
 
 
-class _OwnKernel(AsyncKernelManager):
-    """Starts a kernel of this very interpreter, whatever kernelspecs are installed."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """The kernel that ipykernel gives for the running Python."""
-        return KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            display_name="Python 3 (ipykernel)",
-            language="python",
-        )
-
-
 class _Client(NotebookClient):
     """An nbclient that lets its owner see each message as it comes."""
 
@@ -190,7 +175,7 @@ class _Client(NotebookClient):
     ) -> None:
         super().__init__(
             notebook,
-            kernel_manager_class=_OwnKernel,
+            kernel_manager_class=OwnKernels,
             kernel_name="python3",
             timeout=_CELL_TIMEOUT,
             store_widget_state=False,
@@ -201,9 +186,7 @@ class _Client(NotebookClient):
     @property
     def pid(self) -> int:
         """The kernel's process."""
-        assert self.km is not None
-        pid: int = self.km.provisioner.pid  # type: ignore[union-attr, attr-defined, unused-ignore]
-        return pid
+        return int(process_of(self.km).pid)
 
     def process_message(
         self, msg: dict[str, Any], cell: nbformat.NotebookNode, cell_index: int

@@ -30,8 +30,9 @@ from nbdurable.handles.scope import Scope
 from nbdurable.interrupts import uninterrupted
 from nbdurable.labels import ago, label_of, telling
 from nbdurable.records import Call, Checkpoint, Kind, RunStatus
-from nbdurable.steps.attempts import Work, explain, is_async, note_settings
+from nbdurable.steps.attempts import Work, explain, is_async
 from nbdurable.steps.draws import draw_again
+from nbdurable.steps.hints import add_hint
 from nbdurable.store import correct_whys, pack, pack_used
 
 from .cancellation import Cancellation
@@ -682,7 +683,7 @@ class Run:
         return step is not None
 
     def _end(self, error: BaseException | None) -> None:
-        note_settings(error)
+        add_hint(error)
         self.scope.live = False
         self._dataflow.close()
         still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 NOT_COMPARED = "not compared"
 WRITTEN = "written"
 NO_SOURCE = "no source"
+_CONNECTION = "DuckDBPyConnection"
+"""What steps that run at once can't share, although nothing refuses it: results get mixed up."""
 
 
 def digest16(data: bytes) -> bytes:
@@ -41,7 +43,10 @@ class Note(NamedTuple):
             return f"writes global `{self.where}`: on replay that change won't happen"
         if self.kind == NO_SOURCE:
             return f"no source: `{self.where}` ({self.what})"
-        return f"{self.kind}: `{self.where}` ({self.what})"
+        said = f"{self.kind}: `{self.where}` ({self.what})"
+        if self.what.endswith(_CONNECTION):
+            said += "; steps that use it at once need `con.cursor()` each, or limit=1"
+        return said
 
 
 def nothing_moved(_sample: bool) -> tuple[tuple[str, object], ...]:  # noqa: FBT001

@@ -7,21 +7,28 @@ is about to be taken out is said before it is.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbdurable import store as stores
-from nbdurable.api.configuration import clock, default_store
-from nbdurable.api.open_stores import executed_at, leftovers_of, reading, undisturbed
+from nbdurable.api.configuration import clock
+from nbdurable.api.open_stores import (
+    close_stores,
+    executed_at,
+    leftovers_of,
+    reading,
+    undisturbed,
+)
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.handles.call_identity import BODY_PART, NAME_MARK, is_called
 from nbdurable.labels import duration
 from nbdurable.store import LOCK_WAIT_SECONDS
 
+from .at_hand import store_holding
 from .reports import instead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from nbdurable.store import Redo, Store
 
@@ -54,9 +61,9 @@ def redo(
             run is being executed.
         StoreError: There is no store, or it can't be written; then nothing is gone.
     """
-    place = stores.place_of(store or default_store())
+    place = store_holding(name, store)
     wanted = Wanted(labels)
-    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
+    with undisturbed(), reading(place, LOCK_WAIT_SECONDS) as opened:
         if opened is None:
             raise StoreError(f"there is no store at {place} yet")
         if name in executed_at(place):
@@ -97,22 +104,38 @@ def rename(old: str, new: str, store: str | Path | None = None) -> str:
             concerns is being executed.
         StoreError: There is no store, or it can't be written; then nothing has changed.
     """
-    place = stores.place_of(store or default_store())
+    place = store_holding(old, store)
     if new != new.strip() or not new or not new.isprintable() or old == new:
         raise UsageError(f"rename {old} {new!r}: give another name, one that prints in one line")
-    with undisturbed(), reading(store, LOCK_WAIT_SECONDS) as opened:
-        if opened is None:
-            raise StoreError(f"there is no store at {place} yet")
-        running = executed_at(place)
-        names = {one.name for one in stores.summaries(opened)}
-        if old in names:
-            if new in names:
+    with undisturbed():
+        with reading(place, LOCK_WAIT_SECONDS) as opened:
+            if opened is None:
+                raise StoreError(f"there is no store at {place} yet")
+            running = executed_at(place)
+            names = {one.name for one in stores.summaries(opened)}
+            if old not in names:
+                return _rename_step(opened, old, new, names, running)
+            taken = _store_of_new(place, old, new)
+            if new in names or (taken is not None and taken.exists()):
                 raise UsageError(f"rename {old} {new}: another run is called {new}")
             if old in running:
                 raise UsageError(f"rename {old} {new}: {old} is running: wait until it has ended")
             stores.rename_run(opened, old, new)
-            return f"the run {old} is called {new} now: name its cell so, `%%durable {new}`"
-        return _rename_step(opened, old, new, names, running)
+        if taken is not None:
+            close_stores()
+            stores.hand_over(Path(place), taken, keep=len(names) > 1)
+    return f"the run {old} is called {new} now: name its cell so, `%%durable {new}`"
+
+
+def _store_of_new(place: str, old: str, new: str) -> Path | None:
+    """Return the store that a run has under its new name; None if it stays where it is.
+
+    Where no notebook is known, a run is looked for in the store of its name.
+    """
+    path = Path(place)
+    if path.stem != stores.run_stem(old):
+        return None
+    return path.with_name(f"{stores.run_stem(new)}.duckdb")
 
 
 def _rename_step(opened: Store, old: str, new: str, names: set[str], running: Sequence[str]) -> str:

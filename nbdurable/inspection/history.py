@@ -15,7 +15,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from nbdurable import store as stores
-from nbdurable.api.configuration import default_store
 from nbdurable.api.open_stores import executed_at, reading
 from nbdurable.codec.outcomes import decode_error, traceback_text
 from nbdurable.engine.control import end_of
@@ -39,6 +38,8 @@ from nbdurable.records import NOBODY, TIMER_VERSION, Kind, RunStatus, Why
 from nbdurable.steps.attempts import explain
 from nbdurable.store.history import NOT_STARTED, Choice, Ended, Past, Try
 from nbdurable.view.progress import CHOOSERS, RunView, StepView
+
+from .at_hand import store_holding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +134,7 @@ def recall(name: str, store: str | Path | None = None) -> Recalled | None:
         name: The run's name.
         store: The DuckDB file; by default the one that a durable cell would use.
     """
-    place = stores.place_of(store or default_store())
+    place = store_holding(name, store)
     with reading(place) as opened:
         past = None if opened is None else stores.past_of(opened, name, limit=MOST)
         if opened is None or past is None:

@@ -22,8 +22,10 @@ from nbdurable.api.open_stores import (
     undisturbed,
     unused,
 )
-from nbdurable.errors import StoreError, UsageError
+from nbdurable.errors import CodecError, StoreError, UsageError
 from nbdurable.store import LOCK_WAIT_SECONDS, MEMORY
+
+from .at_hand import runs_in, store_holding
 
 if TYPE_CHECKING:
     from nbdurable.store import Garbage, Survey
@@ -35,7 +37,7 @@ def restart(name: str, store: str | Path | None = None) -> str:
     Raises:
         UsageError: There is no run of that name.
     """
-    with reading(store, LOCK_WAIT_SECONDS) as opened:
+    with reading(store_holding(name, store), LOCK_WAIT_SECONDS) as opened:
         if opened is None or not stores.restart(opened, name, clock().time()):
             known = sorted({one.name for one in stores.summaries(opened)}) if opened else []
             there = f"there are {', '.join(known)}" if known else "there are none yet"
@@ -144,7 +146,8 @@ def earlier_names() -> list[str]:
     for other in sorted(store.parent.glob("*.duckdb")):
         original = notebook.with_name(f"{other.stem}.ipynb")
         copied = re.fullmatch(re.escape(other.stem) + _COPY, notebook.stem) is not None
-        if other.stem != "default" and (copied or not original.exists()):
+        shared = other.stem == configuration.NO_NOTEBOOK or other.stem.endswith(stores.RUN_ENDING)
+        if not shared and (copied or not original.exists()):
             found.append(other.stem)
     return found
 
@@ -162,14 +165,17 @@ def adopt(name: str) -> str:
     """
     notebook = configuration.notebook()
     if notebook is None:
-        raise UsageError(f"adopt {name}: no notebook is known here whose checkpoints they would be")
+        raise UsageError(
+            f"adopt {name}: no notebook is known here whose checkpoints they would be; to go on "
+            f"from a store, name it with configure(store=...) or NBDURABLE_STORE"
+        )
     stem = name.removesuffix(".ipynb")
     if not stem or Path(stem).name != stem:
         raise UsageError(
             f"adopt {name!r}: give the name of a notebook that was in {notebook.parent}, no path"
         )
     mine, theirs = Path(default_store()), Path(store_of(notebook.with_name(f"{stem}.ipynb")))
-    if mine.exists():
+    if mine.exists() and any(one.saved for one in runs_in(str(mine), LOCK_WAIT_SECONDS)):
         raise UsageError(
             f"adopt {name}: {notebook.name} has checkpoints of its own in {mine}: move that file "
             f"away first, if you don't need it"
@@ -178,10 +184,86 @@ def adopt(name: str) -> str:
         others = ", ".join(earlier_names())
         there = f"; there are those of {others}" if others else ""
         raise UsageError(f"adopt {name}: there are no checkpoints at {theirs}{there}")
-    gone = not notebook.with_name(f"{stem}.ipynb").exists()
+    shared = stem == configuration.NO_NOTEBOOK or stem.endswith(stores.RUN_ENDING)
+    gone = not shared and not notebook.with_name(f"{stem}.ipynb").exists()
     with undisturbed():
         close_stores()
         stores.Store.open(theirs).close()  # what is in its write-ahead log goes into the file
+        if mine.exists():  # nothing is saved in it
+            stores.Store.open(mine).close()
+            mine.unlink()
         stores.hand_over(theirs, mine, keep=not gone)
-    taken = "they were its own" if gone else f"{stem}.ipynb keeps its own"
+    taken = "they were its own" if gone else f"{stem}{'' if shared else '.ipynb'} keeps its own"
     return f"{notebook.name} has the checkpoints of {stem} now; {taken}"
+
+
+def store_apart(written: str, store: str | Path) -> Path:
+    """Return the store that a run has beside another store, where no notebook is known.
+
+    Args:
+        written: The run's name as its cell has it, with its expressions.
+        store: The other store.
+    """
+    return Path(store).with_name(f"{stores.run_stem(written)}.duckdb")
+
+
+def adopt_line(stem: str) -> str:
+    """Return the line with which a notebook takes the checkpoints of a store."""
+    word = stem if re.fullmatch(r"[\w.:-]+", stem) else f'"{stem}"'
+    return f"`%durable adopt {word}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Checkpoints of a run in another store of the same folder.
+
+    ``saved`` outcomes, begun last at ``last_started``; None where another process has the
+    store open, so that they can't be counted.
+    """
+
+    store: Path
+    saved: int | None = None
+    last_started: float = 0.0
+
+
+def elsewhere(written: str, name: str, store: str | Path) -> list[Elsewhere]:
+    """Return where else in a store's folder there are checkpoints of a run.
+
+    A run gets other stores by where it runs: in one that it has for itself where no notebook
+    is known, else in the notebook's.
+
+    Args:
+        written: The run's name as its cell has it, with its expressions.
+        name: The run's name.
+        store: The store that has none.
+    """
+    mine = Path(store)
+    own = store_apart(written, store)
+    others = [own, mine.with_name(f"{configuration.NO_NOTEBOOK}.duckdb")]
+    if configuration.notebook() is None:
+        newest = sorted(mine.parent.glob("*.duckdb"), key=_changed, reverse=True)[:_LOOKED_AT]
+        others += [one for one in newest if not one.stem.endswith(stores.RUN_ENDING)]
+    found = []
+    for other in dict.fromkeys(others):
+        if other == mine or not other.is_file():
+            continue
+        try:
+            runs = [one for one in runs_in(str(other), 0.0) if one.name == name and one.saved]
+        except (StoreError, CodecError):
+            if other == own:  # by its name it is this run's
+                found.append(Elsewhere(other))
+            continue
+        if runs:
+            last = max(one.last_started for one in runs)
+            found.append(Elsewhere(other, sum(one.saved for one in runs), last))
+    return found
+
+
+_LOOKED_AT = 20
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -9,12 +9,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import store as stores
-from nbdurable.api.configuration import default_store
+from nbdurable.api.configuration import default_store, stores_at_hand
 from nbdurable.api.open_stores import reading
 from nbdurable.codec.values import decode
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.labels import printable
 from nbdurable.records import RunStatus, RunSummary
+
+from .at_hand import runs_in, store_holding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +31,13 @@ def runs(
     """Return a line about each run of the store, newest first; none if there is no store.
 
     Args:
-        store: The DuckDB file; by default the one that a durable cell would use.
+        store: The DuckDB file; by default the one that a durable cell would use, and where no
+            notebook is known, each one of the working folder.
         wait: How many seconds to wait for another process to let go of it.
     """
-    with reading(store, wait) as opened:
-        return stores.summaries(opened) if opened is not None else []
+    places = stores_at_hand() if store is None else [stores.place_of(store)]
+    found = [one for place in places for one in runs_in(place, wait)]
+    return sorted(found, key=lambda one: one.created, reverse=True) if len(places) > 1 else found
 
 
 def unfinished(
@@ -52,6 +56,8 @@ def unfinished(
 
 def status(store: str | Path | None = None) -> list[dict[str, object]]:
     """Give, for the newest run of each name, how far it is; and its step that was under way."""
+    if store is None and len(there := stores_at_hand()) > 1:
+        return [row for place in there for row in status(place)]
     rows = _rows(
         store,
         "SELECT workflow, status, saved, executions, created FROM nbdurable.runs "
@@ -68,6 +74,7 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
 
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
     """Return the steps of the newest run called `name`, or of the newest run."""
+    store = store_holding(name, store)
     return _rows(
         store,
         "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
@@ -78,6 +85,7 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
 
 def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
     """Give, for each step of the newest run called `name`, why it ran when it last did."""
+    store = store_holding(name, store)
     found = _rows(
         store,
         "SELECT label AS step, status, why, lower(hex(call)) AS told, execution, started "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import shlex
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def store_at(named: str | Path | None) -> str:
     Raises:
         StoreError: There is none.
     """
-    place = configuration.default_store() if named is None else str(named)
+    place = _only_store() if named is None else str(named)
     if place.endswith(".ipynb"):
         place = configuration.store_of(Path(place))
     place = stores.place_of(place)
@@ -45,6 +46,33 @@ def store_at(named: str | Path | None) -> str:
             f"in the notebook's folder with NBDURABLE_STORE set"
         )
     return place
+
+
+def _only_store() -> str:
+    """Return the store that is named by a setting, or the only one of the working folder.
+
+    Raises:
+        UsageError: There are several.
+    """
+    there = configuration.stores_at_hand()
+    if len(there) < 2:  # noqa: PLR2004 - there is no choice
+        return configuration.default_store()
+    words = [_as_named(Path(place)) for place in there]
+    listed = ", ".join(words[:_LISTED]) + (", ..." if len(words) > _LISTED else "")
+    raise UsageError(
+        f"there are {len(there)} stores in {Path(there[0]).parent}: say which one is meant with "
+        f"--store and one of {listed}"
+    )
+
+
+_LISTED = 8
+
+
+def _as_named(store: Path) -> str:
+    """Return how a store is named shortest: by its notebook, if that is there."""
+    notebook = store.parent.with_name(f"{store.stem}.ipynb")
+    named = Path(notebook.name) if notebook.is_file() else Path(store.parent.name, store.name)
+    return shlex.quote(str(named))
 
 
 # --- Rows --------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ def shown() -> list[Row]:
     """Return a row a setting: its value, where that comes from, what it is for."""
     set_here = configuration.settings()
     values = {
-        "store": configuration.default_store(),
+        "store": configuration.known_store()
+        or str(configuration.working_folder() / f"*{stores.RUN_ENDING}.duckdb"),
         "strict": _switch(set_here.strict),
         "limit": configuration.default_limit(),
         "verify": _switch(set_here.verify),

@@ -26,7 +26,7 @@ from nbdurable.view import summary
 from nbdurable.view.notebook import widget
 from nbdurable.view.tables import Table
 
-from . import header
+from . import finding, header
 from . import shell as kernel
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(shell: InteractiveShell, line: str) -> object:
         near = difflib.get_close_matches(word, _COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean %durable {near[0]}?" if near else f"it has {', '.join(_COMMANDS)}"
         raise UsageError(f"%durable has no {word}: {hint}")
-    configuration.set_notebook(kernel.notebook(shell))
+    configuration.set_notebook(finding.notebook(shell))
     return _invoke(shell, command, rest.strip())
 
 
@@ -144,8 +144,15 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
     return Table(
         reports.aware(rows),
         "no durable cell has run here yet",
-        title=f"store: {configuration.default_store()}",
+        title=_where(),
     )
+
+
+def _where() -> str:
+    there = configuration.stores_at_hand()
+    if len(there) > 1:
+        return f"stores: {len(there)} in {configuration.working_folder()}"
+    return f"store: {configuration.default_store()}"
 
 
 @_command("runs")
@@ -368,7 +375,7 @@ def complete(shell: InteractiveShell, event: Any) -> list[str]:
         return list(_COMMANDS)
     if (command := _COMMANDS.get(before[0])) is None:
         return []
-    configuration.set_notebook(kernel.notebook(shell))
+    configuration.set_notebook(finding.notebook(shell))
     with suppress(DurableError):  # whoever holds the store, or has broken it, is told of elsewhere
         return [*_values(command, before[1:], typed[-1]), *_options(command, event.symbol)]
     return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import linecache
 import sys
+import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,8 +15,10 @@ from IPython import get_ipython
 from nbdurable.api import configuration
 from nbdurable.api import workflow as session
 from nbdurable.errors import UsageError
+from nbdurable.inspection import maintenance
+from nbdurable.labels import ago
 
-from . import cell_names, displays, tracebacks
+from . import cell_names, displays, finding, tracebacks
 from . import header as header_
 from . import interrupt as interrupt_
 from . import shell as kernel
@@ -44,7 +47,7 @@ def enter(header: str, suggestion: str) -> DurableCell:
     _tidy_first_line(sys._getframe(1).f_code.co_filename)  # noqa: SLF001 - the cell's own frame
     options = header_.parse_header(header, suggestion)
     name = header_.expand_name(options.name, shell.user_ns)
-    cell_names.claim(name, shell)
+    cell_names.claim(name, header, shell)
     return DurableCell(shell, name, options)
 
 
@@ -92,10 +95,12 @@ class DurableCell:
         self._screen = _new_screen(shell, name) if shown and notebook else None
         self._view = None if self._screen is None else _new_view(name, self._screen)
         self._told = shown and not notebook  # the session's own view says all, and stays
-        configuration.set_notebook(kernel.notebook(shell))
+        configuration.set_notebook(finding.notebook(shell, decide=True))
+        self._store = _store_of(shell, options.name)
         displays.cover_displays(shell)
         self._workflow = session.workflow(
             name,
+            store=self._store,
             observers=() if self._view is None else (self._view,),
             progress=self._told,
             **_asked(options),
@@ -164,6 +169,9 @@ class DurableCell:
 
     def _started(self) -> None:
         _kept.set(None)
+        if self._workflow.fresh and not configuration.is_chosen():
+            for other in maintenance.elsewhere(self._options.name, self._name, self._store):
+                _tell(self._shell, _elsewhere_told(self._name, other, self._store))
         if self._screen is not None:
             self._screen.controls = self._workflow.control
         if self._view is not None:
@@ -193,7 +201,7 @@ class DurableCell:
                 f"{self._name} ran no step, so nothing was saved: call a function marked "
                 f"with @step, or start one with go(...)",
             )
-        _say_store(self._shell)
+        _say_store(self._shell, self._store)
 
 
 def _asked(options: header_.CellOptions) -> dict[str, Any]:
@@ -213,7 +221,12 @@ def _new_screen(shell: InteractiveShell, name: str) -> NotebookScreen:
     """
     from nbdurable.view.notebook.widget import NotebookScreen  # noqa: PLC0415 - a --quiet cell doesn't pay for it
 
-    return NotebookScreen(name, times=kernel.watched(shell))
+    return NotebookScreen(
+        name,
+        times=kernel.watched(shell),
+        deaf=not kernel.listens(shell),
+        announce_busy=kernel.busy_announcer(shell),
+    )
 
 
 def _new_view(name: str, screen: NotebookScreen) -> LiveView:
@@ -222,22 +235,60 @@ def _new_view(name: str, screen: NotebookScreen) -> LiveView:
     return LiveView(name, screen)
 
 
-_told_store: set[str] = set()
+_told_folders: set[str] = set()
 
 
-def _say_store(shell: InteractiveShell) -> None:
+def _store_of(shell: InteractiveShell, written: str) -> str:
+    """Return the store of a cell's run, whose name is `written` so in the cell.
+
+    A notebook that was only found may not have been found when the run began: where it has
+    no store and the run has one, the run goes on in that.
+    """
+    store = configuration.store_for(written)
+    if configuration.is_chosen() or configuration.notebook() is None or finding.is_told(shell):
+        return store
+    own = maintenance.store_apart(written, store)
+    return str(own) if own.is_file() and not Path(store).is_file() else store
+
+
+def _elsewhere_told(name: str, other: maintenance.Elsewhere, store: str) -> str:
+    """Say that a run has checkpoints in another store, and how to go on from them."""
+    if other.saved is None:
+        there = "may have some, but another process has it open"
+    else:
+        many = "" if other.saved == 1 else "s"
+        there = f"has {other.saved} outcome{many}, {ago(time.time() - other.last_started)}"
+    if configuration.notebook() is not None:
+        line = maintenance.adopt_line(other.store.stem)
+    else:
+        line = f"`nbdurable.configure(store={str(other.store)!r})` (or set NBDURABLE_STORE)"
+    return (
+        f"{name} has no checkpoints in {store} and begins anew; {other.store} {there}: to go on "
+        f"from there, stop this cell, run {line}, and run it again"
+    )
+
+
+def _say_store(shell: InteractiveShell, store: str) -> None:
     """Say once where the checkpoints are, if no notebook tells."""
-    store = configuration.default_store()
-    notebook = kernel.notebook(shell)
-    if store in _told_store or configuration.is_chosen():
+    notebook = configuration.notebook()
+    folder, name = str(Path(store).parent), Path(store).name
+    if folder in _told_folders or configuration.is_chosen():
         return
     if notebook is None:
-        said = f"no notebook path is known here: checkpoints are in {store}"
+        said = (
+            f"no notebook path is known here: each run has a store of its own in {folder}, this "
+            f"one in {name}"
+        )
     elif notebook.parent not in Path(store).parents:
         said = f"DuckDB can't keep a file in {notebook.parent}: checkpoints are in {store}"
     else:
         return
-    _told_store.add(store)
+    _told_folders.add(folder)
+    _tell(shell, said)
+
+
+def _tell(shell: InteractiveShell, said: str) -> None:
+    """Say a line to who looks, or else to who runs the kernel."""
     if kernel.watched(shell):
         kernel.say(shell, said)
     else:

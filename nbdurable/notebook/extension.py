@@ -21,18 +21,20 @@ from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
 from nbdurable.api import configuration
-from nbdurable.errors import CodecError, StoreError, UsageError
+from nbdurable.errors import CodecError, StoreError, StoreLockedError, UsageError
 from nbdurable.inspection import maintenance
 from nbdurable.inspection import queries as questions
 from nbdurable.view.notice import Notice
 
-from . import displays
+from . import displays, finding, header, short_lived
 from . import shell as kernel
 from . import source as cell
 from .tracebacks import SENTENCES, one_line
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from nbdurable.records import RunSummary
 
 
 # --- A cell, running ------------------------------------------------------------
@@ -135,6 +137,9 @@ def _complete(shell: InteractiveShell, event: Any) -> list[str]:
 _LOAD_WAIT_SECONDS: Final = 1.0
 """Loading waits no longer for the store: the first durable cell waits, and says who holds it."""
 
+_MOST_ASKED: Final = 8
+"""Where no notebook is known, loading looks into no more of the folder's stores."""
+
 # --- Loading --------------------------------------------------------------------
 
 
@@ -148,30 +153,79 @@ def load(shell: InteractiveShell) -> None:
     untyped.register_magic_function(durable_cell, "cell", "durable")
     untyped.set_hook("complete_command", _complete, str_key="%durable")
     displays.capture_displays(shell)
-    configuration.set_notebook(kernel.notebook(shell))
-    if not Path(configuration.default_store()).is_file():
-        for name in maintenance.earlier_names():
-            print(  # noqa: T201 - told as the extension loads
-                f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
-                f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them"
-            )
+    configuration.set_notebook(finding.notebook(shell))
+    store = configuration.known_store()
+    if lost := short_lived.told(store or configuration.working_folder()):
+        _say(shell, lost)
+    if store is not None and not Path(store).is_file():
+        _tell_earlier(shell, store)
         return
+    found: list[RunSummary] = []
+    for place in configuration.stores_at_hand()[:_MOST_ASKED]:
+        try:
+            found += questions.unfinished(
+                store=place, wait=_LOAD_WAIT_SECONDS if store is not None else 0.0
+            )
+        except (StoreError, CodecError) as error:
+            # Another kernel that works in this folder uses its own; nothing has died there.
+            if store is not None or not isinstance(error, StoreLockedError):
+                _say(shell, f"nbdurable is loaded, but what was saved can't be read: {error}")
+    if found:
+        _tell(shell, Notice(found, time.time()))
+
+
+def _tell_earlier(shell: InteractiveShell, store: str) -> None:
+    """Say which stores may hold checkpoints of this notebook, which has none yet."""
+    for name in maintenance.earlier_names():
+        _say(
+            shell,
+            f"nothing is saved for this notebook yet, but there are checkpoints of {name}: if "
+            f"this is that notebook, renamed or copied, `%durable adopt {name}` takes them",
+        )
+    notebook = configuration.notebook()
+    if notebook is None or configuration.is_chosen():
+        return
+    for source in kernel.saved_sources(notebook):
+        written = _name_in(source)
+        if written is None:
+            continue
+        apart = maintenance.store_apart(written, store)
+        if apart.is_file():
+            _say(
+                shell,
+                f"nothing is saved for this notebook yet, but {written} has run where no notebook "
+                f"was known: {maintenance.adopt_line(apart.stem)} takes what it saved",
+            )
+
+
+def _name_in(source: str) -> str | None:
+    """Return the name in a durable cell's first line; None in any other cell."""
     try:
-        found = questions.unfinished(wait=_LOAD_WAIT_SECONDS)
-    except (StoreError, CodecError) as error:
-        print(f"nbdurable is loaded, but what was saved can't be read: {error}")  # noqa: T201
-    else:
-        if found:
-            _tell(shell, Notice(found, time.time()))
+        return header.parse_header(cell.header_of(source) or "").name
+    except UsageError:
+        return None
 
 
 def _tell(shell: InteractiveShell, notice: Notice) -> None:
-    """Show what is unfinished: in a panel where a person looks, in lines elsewhere."""
-    if kernel.in_kernel(shell) and kernel.watched(shell):
+    """Show what is unfinished: in a panel where a person looks, in lines on a terminal.
+
+    A notebook that is executed where nobody looks is not to show that it was interrupted.
+    """
+    if not kernel.in_kernel(shell):
+        notice.print()
+    elif kernel.watched(shell):
         publisher: Any = shell.display_pub
         publisher.publish(notice.bundle)
     else:
-        notice.print()
+        kernel.log(shell, str(notice))
+
+
+def _say(shell: InteractiveShell, text: str) -> None:
+    """Print a line as the extension loads; where nobody looks, into the kernel's log."""
+    if kernel.watched(shell):
+        print(text)  # noqa: T201 - told as the extension loads
+    else:
+        kernel.log(shell, text)
 
 
 def unload(shell: InteractiveShell) -> None:

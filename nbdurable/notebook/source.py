@@ -26,6 +26,8 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Final
 
+from nbdurable.errors import UsageError
+
 from .header import suggest_name
 
 if TYPE_CHECKING:
@@ -50,13 +52,43 @@ def mark(lines: list[str]) -> list[str]:
     Blank lines and comments may come before it. A cell magic on the first line
     of the body (``%%time``) gets the rest, as if it stood in a cell of its own.
     Anything else is returned as it is, ``%%durable?`` included.
+
+    Raises:
+        UsageError: The line stands further down.
     """
     at = _first(lines, comments=True)
     if at is None or (header := _HEADER.match(lines[at])) is None:
+        _refuse_later(lines, at or 0)
         return lines
     # The prefix u, which nobody writes, tells the literal from a docstring.
     literal = f"u{(MAGIC + ' ' + (header['line'] or '')).rstrip()!r}\n"
     return [*lines[:at], literal, *_inner_magic(lines[at + 1 :])]
+
+
+def _refuse_later(lines: list[str], first: int) -> None:
+    """Refuse a ``%%durable`` line below code; in a string, or another magic's body, it is text."""
+    if lines[first : first + 1] and lines[first].startswith("%%"):
+        return
+    for at, line in enumerate(lines):
+        if line.startswith(MAGIC) and (found := _HEADER.match(line)) is not None:
+            before = "".join("pass\n" if one[:1] in {"%", "!"} else one for one in lines[:at])
+            if _is_whole(before):
+                raise UsageError(
+                    f"{MAGIC} {found['line'] or 'NAME'} has to be the first line of its cell: put "
+                    f"what stands before it into a cell of its own; an .ipy file is one cell: use "
+                    f"a notebook, or `with nbdurable.workflow(...):`"
+                )
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether a text is statements to its end, so that what follows is outside of strings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def asked(lines: list[str]) -> list[str]:
@@ -70,6 +102,12 @@ def header_of(source: str) -> str | None:
     at = _first(lines, comments=True)
     found = None if at is None else _HEADER.match(lines[at])
     return None if found is None else found["line"] or ""
+
+
+def headers_in(source: str) -> set[str]:
+    """Return what follows ``%%durable`` in each line that begins so: another magic may be first."""
+    found = (_HEADER.match(line) for line in source.splitlines())
+    return {(one["line"] or "").strip() for one in found if one is not None}
 
 
 def _first(lines: Sequence[str], *, comments: bool = False) -> int | None:

@@ -49,6 +49,7 @@ from nbdurable.output.streams import Capturing
 from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
 
 from .draws import draws
+from .hints import add_hint
 from .movers import is_part_of, moved_before, moved_meanwhile, named
 from .uses import Use  # noqa: TC001 - dataclass fields are read at run time
 
@@ -67,10 +68,6 @@ _SIGNS_OF_ANOTHER_LOOP = (
     "Event loop is closed",  # a connection of a client whose loop has ended
 )
 """What asyncio says, Python 3.11 to 3.13, of what was made on another loop."""
-
-
-_SIGN_OF_SETTINGS = "same database file with a different configuration"
-"""What DuckDB says to a second connection of a process that has other settings."""
 
 
 @dataclass(slots=True)
@@ -375,19 +372,6 @@ def _note_loop(work: Work, error: BaseException) -> None:
         error.add_note(note)
 
 
-def note_settings(error: BaseException | None) -> None:
-    """Say why DuckDB refuses a connection with settings to a store that is in use."""
-    if type(error).__name__ != "ConnectionException" or _SIGN_OF_SETTINGS not in str(error):
-        return
-    note = (
-        "nbdurable has this file open as its store while a durable cell runs, and shortly after. "
-        "In this kernel duckdb.connect(path) without read_only= and config= shares it; settings "
-        "can be made afterwards, by SET."
-    )
-    if error is not None and note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
-
-
 def timed_out(work: Work) -> Ending:
     """Return the ending of an attempt that took longer than the step's timeout."""
     ending = failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
@@ -474,7 +458,7 @@ def _refuse(work: Work, moved: Moved) -> Ending:
 
 
 def _failed(work: Work, error: BaseException) -> Ending:
-    note_settings(error)
+    add_hint(error)
     moved = work.moved()
     if moved and work.use is not None:
         moved = work.use.not_explained(moved, error)

@@ -35,7 +35,16 @@ from .index import (
     same_set,
 )
 from .packed import Group, Identity
-from .paths import LOCK_WAIT_SECONDS, MEMORY, QUESTION_WAIT_SECONDS, file_stem, folder_for, place_of
+from .paths import (
+    LOCK_WAIT_SECONDS,
+    MEMORY,
+    QUESTION_WAIT_SECONDS,
+    RUN_ENDING,
+    file_stem,
+    folder_for,
+    place_of,
+    run_stem,
+)
 
 if TYPE_CHECKING:
     from .adopt import hand_over
@@ -65,6 +74,7 @@ __all__ = [
     "MEMORY",
     "NOT_SAVED",
     "QUESTION_WAIT_SECONDS",
+    "RUN_ENDING",
     "Batch",
     "Entry",
     "Garbage",
@@ -117,6 +127,7 @@ __all__ = [
     "replace_progress",
     "replace_save",
     "restart",
+    "run_stem",
     "runs_of_step",
     "same_set",
     "settle_acceptances",

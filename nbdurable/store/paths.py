@@ -61,6 +61,29 @@ def file_stem(notebook_stem: str) -> str:
     return f"_{stem}" if taken_by_schema(stem) else stem
 
 
+def run_stem(run: str) -> str:
+    """Return what the store of a run is called where no notebook is known, without its ending.
+
+    Letters that a file's name can't have are written in hexadecimal; a long name is cut,
+    and told from others by a digest.
+    """
+    name = _UNFIT.sub(lambda found: f"%{ord(found[0]):02X}", run)
+    if len(name.encode()) > _STEM_BYTES:
+        digest = hashlib.blake2b(run.encode(), digest_size=6).hexdigest()
+        short = name.encode()[: _STEM_BYTES - len(digest) - 1].decode(errors="ignore")
+        name = f"{short}-{digest}"
+    return file_stem(f"{name}{RUN_ENDING}")
+
+
+RUN_ENDING = ".run"
+"""What tells the store of a run from that of a notebook, whose store is called as it is."""
+
+
+_UNFIT = re.compile(r"[^\w .,+=@(){}\[\]~!#$&'-]")
+_STEM_BYTES = 150
+"""With what is put behind it, such a name is shorter than what every file system allows."""
+
+
 def taken_by_schema(filename: str) -> bool:
     """Tell whether DuckDB would call a file of this name as our schema, and confuse the two."""
     return filename.split(".", maxsplit=1)[0].casefold() == "nbdurable"

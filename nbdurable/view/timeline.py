@@ -37,11 +37,15 @@ _LOOKED_FOR: Final = (State.RUNNING, State.RETRYING, State.NOT_SAVED, State.FAIL
 
 
 class Timeline:
-    """The rows that one window shows of one run, and what it was told of them."""
+    """The rows that one window shows of one run, and what it was told of them.
 
-    def __init__(self, view: RunView) -> None:
+    ``deaf`` tells the window that the kernel answers nothing while the cell runs.
+    """
+
+    def __init__(self, view: RunView, *, deaf: bool = False) -> None:
         self.view = view
         self.cut = 0
+        self._deaf = deaf
         self._opened: dict[str, int] = {}
         self._closed: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
@@ -177,7 +181,7 @@ class Timeline:
             "notes": capped([clipped(note) for note in view.notes], "notes"),
             "total": len(view.steps),
             "cut": self.cut,
-        }
+        } | ({"deaf": True} if self._deaf else {})
 
     def _of_family(self, family: Family[StepView], depth: int) -> dict[str, Any]:
         return {

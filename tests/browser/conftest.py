@@ -1,12 +1,14 @@
 """JupyterLab in headless Chromium, for tests that look at the screen.
 
 The `lab` fixture opens notebooks in a JupyterLab of its own: loopback, a token,
-every Jupyter folder below a temporary one. In CI a missing browser fails the test: a
+every Jupyter folder below a temporary one. NBDURABLE_TEST_KERNEL names the Python of
+another environment, in which the kernels run. In CI a missing browser fails the test: a
 screen that nobody looked at is not a screen that works. Elsewhere it is skipped, and said.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -88,6 +90,13 @@ def server(tmp_path_factory):
     port = free_port()
     token = secrets.token_hex(16)
     environment = os.environ | jupyter_folders(home)
+    if (python := os.environ.get("NBDURABLE_TEST_KERNEL")) is not None:
+        spec = home / "data" / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"})
+        )
     environment["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), str(Path(__file__).parent)))
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"),

@@ -85,6 +85,11 @@ def test_a_step_is_looked_at_and_cancelled(lab, cell):
     expect(detail).to_contain_text("api_key=***")
     expect(detail).to_contain_text("slow has begun")
     lab.picture("detail")
+    # A kernel that has answered says that it is idle; the view says that it isn't.
+    lab.page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget"
+        ".sessionContext.session?.kernel?.status === 'busy'"
+    )
     detail.get_by_role("button", name="Cancel step").click()
     lab.idle()
     expect(output.filter(has_text="cancelled:")).to_be_visible()
@@ -96,6 +101,27 @@ def test_a_step_is_looked_at_and_cancelled(lab, cell):
     lab.idle()
     expect(output.filter(has_text="1 replayed, 1 cancelled")).to_be_visible()
     assert calls(lab) == ["quick(1)", "slow"]
+
+
+def test_a_kernel_that_does_not_listen(lab):
+    """Where nothing is answered in mid-cell there are no buttons, but a line that says so."""
+    deaf = "\ntype(get_ipython().kernel)._supports_kernel_subshells = False"
+    lab.open(LOAD + deaf, SETUP, BLOCKING)
+    lab.run(0)
+    lab.run(1)
+    lab.run(2, wait=False)
+    output = lab.output(2)
+    slow = output.locator(".nbd-view tr", has_text="slow(2")
+    expect(slow).to_contain_text("running")
+    said = output.locator(".nbd-answer")
+    expect(said).to_contain_text("answers when the cell has ended")
+    expect(output.get_by_role("button", name="Suspend")).to_be_hidden()
+    slow.click()
+    expect(output.get_by_role("button", name="Cancel step")).to_be_hidden()
+    lab.picture("deaf")
+    (lab.server.root / "go").touch()
+    lab.idle()
+    expect(output.filter(has_text="got [1, 2]")).to_be_visible()
 
 
 def test_the_next_kernel_shows_what_the_dead_one_did(lab):

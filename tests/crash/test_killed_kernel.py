@@ -47,9 +47,9 @@ def bodies(folder):
 
 def winner(folder):
     """Ask the store who won."""
-    found = questions.query("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
+    found = questions.answer("SELECT DISTINCT winner FROM decisions", folder / "store.duckdb")
     open_stores.close_stores()
-    return list(found["winner"])
+    return [row["winner"] for row in found]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def test_killed_in_mid_cell(tmp_path, uninterrupted, finished, in_flight):
     assert winner(tmp_path) == ["quote('alpha', 0.8)"]
 
     with kernel(tmp_path, environment) as running:
-        loaded = running.run("%load_ext nbdurable")
-        assert f"quotes: {len(saved)} of 4 steps saved, died" in loaded.stdout
+        loaded = running.run("%load_ext nbdurable", "cell")
+        assert f"quotes: {len(saved)} of 4 steps saved, died" in loaded.text
         assert run_all(running)[1:] == uninterrupted[1:]
         replayed = running.run(sources()[2])
         assert shown(replayed) == uninterrupted[2]

@@ -89,16 +89,19 @@ def check_one_line(result, *words):
 
 
 def test_a_store_is_named_in_each_way(place, monkeypatch):
-    """A store is named by its path, its notebook's, the variable, or the folder's default."""
+    """A store is named by its path, its notebook's, the variable; the only one needs no name."""
     store = place / ".nbdurable" / "analysis.duckdb"
     for words in (["--store", str(store)], ["--store", ".nbdurable/analysis.duckdb"], NOTEBOOK):
         assert "finished" in call("runs", *words).stdout
-    check_one_line(call("runs"), "there is no store at", "default.duckdb")
+    assert "finished" in call("runs").stdout
     monkeypatch.setenv("NBDURABLE_STORE", str(store))
     assert "finished" in call("runs").stdout
     monkeypatch.delenv("NBDURABLE_STORE")
-    make(place / ".nbdurable" / "default.duckdb")
-    assert "finished" in call("runs").stdout
+    make(place / ".nbdurable" / "quotes.run.duckdb")
+    said = "there are 2 stores in", "--store and one of .nbdurable/analysis.duckdb, .nbdurable/quo"
+    check_one_line(call("runs"), *said)
+    (place / "analysis.ipynb").touch()
+    check_one_line(call("steps", "w"), "--store and one of analysis.ipynb, .nbdurable/quotes.run.")
 
 
 COMMANDS = [

@@ -173,7 +173,7 @@ def test_told_when_the_extension_loads(folder):
     (folder / "analysis.ipynb").rename(folder / "report.ipynb")
     open_stores.close_stores()
     with kernel(folder, notebook=folder / "report.ipynb") as running:
-        told = running.run("%load_ext nbdurable")
+        told = running.run("%load_ext nbdurable", "cell")
         assert "there are checkpoints of analysis" in told.stdout
         assert "%durable adopt analysis" in told.stdout
         assert "were its own" in running.run("%durable adopt analysis").stdout

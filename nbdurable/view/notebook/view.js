@@ -7,6 +7,7 @@
 
 const SILENCE = 5000; // ms without news after which the kernel may be gone
 const UNHEARD = 3000; // ms without an answer after which the kernel doesn't listen
+const DEAF = "This kernel answers when the cell has ended; the stop button ■ suspends the run.";
 const TICK = 200; // ms
 const SPOKEN = 5000; // ms between two lines for screen readers
 const FRESH = 1000; // ms after which an open step's detail is asked for again
@@ -147,7 +148,8 @@ function showHead(parts, head) {
   write(parts.status, head.status);
   style(parts.status, `nbd-status nbd-${slug(head.status)}`);
   write(parts.said, head.said);
-  hide(parts.suspend, !head.live);
+  hide(parts.suspend, !head.live || head.deaf);
+  if (head.deaf) write(parts.answer, head.live ? DEAF : "");
 }
 
 function speak(parts, head, silent) {
@@ -471,8 +473,8 @@ function render({ model, el }) {
     if (said === undefined) return;
     detail.panel.setAttribute("aria-label", `Detail of ${said.label}`);
     write(detail.name, said.label);
-    hide(detail.cancel, !store.head.live || !(MOVING.has(said.state) || said.state === "waiting"));
-    hide(detail.retry, !store.head.live || said.state !== "retrying");
+    hide(detail.cancel, !store.head.live || store.head.deaf || !(MOVING.has(said.state) || said.state === "waiting"));
+    hide(detail.retry, !store.head.live || store.head.deaf || said.state !== "retrying");
   };
   const toggle = (key, open) => {
     const said = store.rows.get(key);
@@ -549,7 +551,7 @@ function render({ model, el }) {
     if (showAxis(table, root, elapsed, store.head.live)) showLinks(table, store);
     for (const parts of table.rows.values()) tick(parts, now);
     if (waiting && performance.now() - waiting > UNHEARD && !silent) {
-      write(head.answer, "The kernel does not listen while the cell runs (ipykernel 7.4 would): the stop button ■ suspends the run.");
+      write(head.answer, DEAF);
     }
     const said = store.rows.get(String(detail.place));
     if (said !== undefined && !silent && store.head.live && said.state !== "waiting") refresh(false);
@@ -578,7 +580,7 @@ function render({ model, el }) {
     answer: (message) => {
       waiting = 0;
       if (message.said !== undefined) write(head.answer, message.said);
-      else if (head.answer.textContent.startsWith("The kernel does not listen")) write(head.answer, "");
+      else if (head.answer.textContent === DEAF && !store.head.deaf) write(head.answer, "");
       if (message.detail !== undefined && message.place === detail.place) showDetail(detail, message.detail);
     },
   };

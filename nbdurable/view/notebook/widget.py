@@ -52,14 +52,26 @@ class NotebookScreen:
     The live view is displayed with the widget's MIME type alone and emptied at
     the end, so a saved notebook holds the summary and no dead widget. ``times``
     puts durations and what was replayed into the summary's HTML; without, the
-    saved notebook's output is the same on every replay.
+    saved notebook's output is the same on every replay. ``deaf`` says that the kernel
+    answers nothing while the cell runs. ``announce_busy`` is called now and then: a front
+    end takes a kernel for idle that has answered a question.
     """
 
-    def __init__(self, name: str, *, times: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        times: bool = True,
+        deaf: bool = False,
+        announce_busy: Callable[[], None] = lambda: None,
+    ) -> None:
         self.controls: Controls | None = None
         self.asked = False
         self._name = name
         self._times = times
+        self._deaf = deaf
+        self._announce_busy = announce_busy
+        self._announced = 0.0
         self._id = uuid.uuid4().hex
         self._elsewhere: list[str] = []
         self._over = False
@@ -87,7 +99,7 @@ class NotebookScreen:
 
     def _make(self, view: RunView, now: float) -> None:
         """Make the model, and drop the one that this name's last run left."""
-        self._timeline = Timeline(view)
+        self._timeline = Timeline(view, deaf=self._deaf)
         self._timeline.news(now)
         self._model = _model_class()(state=self._timeline.told())
         self._model.fresh = self._told
@@ -113,10 +125,19 @@ class NotebookScreen:
             self.asked = False
             news = self._timeline.news(now)
         self._send({"news": news})
+        self._still_busy(now)
 
     def beat(self, now: float) -> None:
         """Send the time."""
         self._send({"beat": now})
+        self._still_busy(now)
+
+    def _still_busy(self, now: float) -> None:
+        """Say that the cell runs, at most once a second."""
+        if abs(now - self._announced) >= 1.0:
+            self._announced = now
+            with _closed():
+                self._announce_busy()
 
     def clear(self) -> None:
         """Empty the live view's display."""
