@@ -1,7 +1,7 @@
 """The pytest plugin: a notebook that nbval runs has its own store, as in JupyterLab.
 
-It stands beside the package, not in it: pytest loads it in every run, and most runs have no
-notebook, so it imports nothing of nbdurable.
+It is installed beside the package, not in it: pytest loads it in every run, and most runs have
+no notebook, so it imports nothing of nbdurable.
 
 Invariant: a run without ``--nbval`` is as it would be without this.
 """
