@@ -65,6 +65,16 @@ class Run(Protocol):
     ) -> Any:
         """Run a sync step in the calling thread and return its value."""
 
+    def call_ahead(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Claim the call now; return what performs it in the thread that it is handed to."""
+
     def call_async(
         self,
         where: Scope,
@@ -137,8 +147,9 @@ class Scope:
     """One namespace of calls: a run's cell, or one attempt of a step's body.
 
     ``occurrences`` counts identical calls in program order; each count keeps the
-    strand (task or thread) that the first of them came from, for two strands
-    have no order between them. ``attempt`` is a body's own.
+    strand (task, thread or handed-over work) that the first of them came from, for two
+    strands have no order between them. ``attempt`` is a body's own. ``handed_over`` counts
+    equal work that was handed to other threads.
     """
 
     run: Run
@@ -150,6 +161,7 @@ class Scope:
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
     stage: Stage | None = None
     attempt: Any = None
+    handed_over: dict[bytes, int] = field(default_factory=dict)
 
     def end(self) -> None:
         """Let what is left of this body start and decide nothing more, and hold up nobody."""
@@ -163,7 +175,7 @@ class Scope:
 
     def strand(self) -> int:
         """Return what tells apart the places that code in this scope can run at."""
-        place: object = threading.current_thread()
+        place: object = work.get() or threading.current_thread()
         if self.asynchronous:
             with contextlib.suppress(RuntimeError):
                 place = asyncio.current_task() or place
@@ -173,6 +185,17 @@ class Scope:
         return known
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class HandedOver:
+    """One piece of work that was handed to another thread.
+
+    ``path`` tells it apart: who handed it over, the function, its plain arguments, and how
+    many equal ones came before it there.
+    """
+
+    path: bytes
+
+
 # By number, not by address: Python puts a new task where one was that is gone.
 _strands: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
@@ -180,6 +203,12 @@ _numbers = itertools.count()
 current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "nbdurable_scope", default=None
 )
+
+
+work: contextvars.ContextVar[HandedOver | None] = contextvars.ContextVar(
+    "nbdurable_work", default=None
+)
+"""The handed-over work that the calling code belongs to; none for what the scope runs itself."""
 
 
 def scope_of(operation: str) -> Scope:

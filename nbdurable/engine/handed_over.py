@@ -1,0 +1,306 @@
+"""Work that a run's code hands to other threads: steps called there belong to the run.
+
+Invariant: order and scope are taken where the work is handed over (`submit`, `start`,
+`apply_async`), in the thread that hands it over. The standard library's classes are patched
+only while a run is active, and what code outside of a run hands over goes by untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import importlib
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from nbdurable.handles import scope
+from nbdurable.handles.scope import HandedOver
+from nbdurable.records import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from nbdurable.handles.handle import StepHandle
+    from nbdurable.handles.scope import Scope
+
+_OURS = "nbdurable"
+"""Begins the names of the engine's own threads."""
+_WORKERS = {"concurrent.futures.thread", "multiprocessing.pool"}
+"""The modules whose threads outlive the work that they are started for: each work is handed
+over by itself."""
+_PLAIN = (str, int, float, complex, bool, bytes, type(None))
+_LONGEST = 200
+
+
+class Step(Protocol):
+    """What a step does where it is handed over; `nbdurable.api.step.Step` is one."""
+
+    def ahead(
+        self, where: Scope, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ClaimedCall | None:
+        """Claim the call now; None for an async step, whose call gives a coroutine."""
+
+
+class ClaimedCall:
+    """A step's call whose place in program order is taken: performed where this is called."""
+
+    def __init__(
+        self, handle: StepHandle[Any], perform: Callable[[], Any], forgo: Callable[[], object]
+    ) -> None:
+        self.handle = handle
+        self._perform = perform
+        self._forgo = forgo
+
+    def __call__(self) -> Any:
+        """Perform the call, or replay it, and return its value."""
+        return self._perform()
+
+    def left_by(self, future: Future[Any]) -> None:
+        """Give the call up where its work was cancelled before it began."""
+        if future.cancelled():
+            self._forgo()
+
+
+def hand_over(
+    where: Scope, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> Callable[[], Any]:
+    """Return what does the work of a call in another thread, as part of the scope `where`."""
+    step, args, kwargs = _step_in(function, arguments, keywords)
+    claimed = None if step is None else step.ahead(where, args, kwargs)
+    if claimed is not None:
+        return _Entered(where, claimed, HandedOver(b""), claimed)
+    work = HandedOver(_path_of(where, function, arguments))
+    return _Entered(where, functools.partial(function, *arguments, **keywords), work, None)
+
+
+class _Entered:
+    """Work that stands in the scope that it was handed over from while it is done."""
+
+    def __init__(
+        self,
+        where: Scope,
+        do: Callable[[], Any],
+        work: HandedOver,
+        claimed: ClaimedCall | None,
+    ) -> None:
+        self.claimed = claimed
+        self._where = where
+        self._do = do
+        self._work = work
+
+    def __call__(self) -> Any:
+        with _standing_in(self._where, self._work):
+            return self._do()
+
+
+@contextlib.contextmanager
+def _standing_in(where: Scope, work: HandedOver) -> Iterator[None]:
+    standing, doing = scope.current.set(where), scope.work.set(work)
+    try:
+        yield
+    finally:
+        scope.work.reset(doing)
+        scope.current.reset(standing)
+
+
+def _step_in(
+    function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[Step | None, tuple[Any, ...], dict[str, Any]]:
+    """Return the step that a callable is, below `partial` and `Context.run`, and what it gets."""
+    while True:
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, contextvars.Context) and arguments:  # what `to_thread` hands over
+            function, *rest = arguments
+            arguments = tuple(rest)
+        elif type(function) is functools.partial:
+            keywords = {**function.keywords, **keywords}
+            function, arguments = function.func, (*function.args, *arguments)
+        else:
+            is_step = getattr(type(function), "__nbdurable_step__", False)
+            return cast("Step", function) if is_step else None, arguments, keywords
+
+
+def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
+    """Return what tells work apart by who hands it over, what it is, and its plain arguments."""
+    outer = scope.work.get()
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    shown = [
+        repr(one)[:_LONGEST] if type(one) in _PLAIN else type(one).__name__ for one in arguments
+    ]
+    content = digest_of(outer.path if outer else b"", name.encode(), repr(shown).encode())
+    count = where.handed_over.get(content, 0)
+    where.handed_over[content] = count + 1
+    return digest_of(content, b"%d" % count)
+
+
+def _scope() -> Scope | None:
+    """Return the scope whose code hands over; None where no run is concerned."""
+    where = scope.current.get()
+    return where if where is not None and where.live else None
+
+
+# --- what is patched while a run is active ------------------------------------------
+
+
+def _submit(
+    before: Any, executor: ThreadPoolExecutor, function: Any, /, *args: Any, **kwargs: Any
+) -> Future[Any]:
+    where = _scope()
+    if where is None or isinstance(function, _Entered):
+        return cast("Future[Any]", before(executor, function, *args, **kwargs))
+    entered = hand_over(where, function, args, kwargs)
+    future: Future[Any] = before(executor, entered)
+    claimed = cast("_Entered", entered).claimed
+    if claimed is not None:
+        future.add_done_callback(claimed.left_by)
+    return future
+
+
+def _start(before: Any, thread: threading.Thread) -> None:
+    where = _scope()
+    target: Any = getattr(thread, "_target", None)
+    worker = getattr(target, "__module__", None) in _WORKERS
+    if where is not None and not worker and not thread.name.startswith(_OURS):
+        given: Any = thread
+        plain = type(thread).run is threading.Thread.run and target is not None
+        args, kwargs = (given._args, given._kwargs) if plain else ((), {})  # noqa: SLF001 - its own
+        entered = hand_over(where, target if plain else thread.run, args, kwargs)
+        if plain:
+            given._target, given._args, given._kwargs = entered, (), {}  # noqa: SLF001 - likewise
+        else:
+            given.run = entered
+    before(thread)
+
+
+def _apply_async(
+    before: Any,
+    pool: Any,
+    function: Any,
+    args: Iterable[Any] = (),
+    kwds: Any = None,
+    *more: Any,
+    **named: Any,
+) -> Any:
+    where = _scope()
+    if where is None or not _has_threads(pool):
+        return before(pool, function, args, kwds or {}, *more, **named)
+    return before(pool, hand_over(where, function, tuple(args), kwds or {}), (), {}, *more, **named)
+
+
+def _map_async(
+    before: Any, pool: Any, function: Any, iterable: Iterable[Any], mapper: Any, *more: Any
+) -> Any:
+    where = _scope()
+    if where is None or not _has_threads(pool):
+        return before(pool, function, iterable, mapper, *more)
+    pools = sys.modules[mapper.__module__]
+    rows = iterable if mapper is pools.starmapstar else ((one,) for one in iterable)
+    works = [hand_over(where, function, tuple(row), {}) for row in rows]
+    return before(pool, _done, works, pools.mapstar, *more)
+
+
+def _imap(before: Any, pool: Any, function: Any, iterable: Iterable[Any], *more: Any) -> Any:
+    where = _scope()
+    if where is None or not _has_threads(pool):
+        return before(pool, function, iterable, *more)
+    works = (hand_over(where, function, (one,), {}) for one in iterable)
+    return before(pool, _done, works, *more)
+
+
+def _has_threads(pool: Any) -> bool:
+    return isinstance(pool, sys.modules["multiprocessing.pool"].ThreadPool)
+
+
+def _done(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def _run_in_executor(before: Any, loop: Any, executor: Any, function: Any, *args: Any) -> Any:
+    where = _scope()
+    pooled = executor is None or isinstance(executor, ThreadPoolExecutor)
+    if where is None or not pooled:
+        return before(loop, executor, function, *args)
+    entered = hand_over(where, function, args, {})
+    future = before(loop, executor, entered)
+    claimed = cast("_Entered", entered).claimed
+    if claimed is None:
+        return future
+    return loop.create_task(_awaited(claimed, future))
+
+
+async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
+    """Await a step in an executor in its turn among what the run's tasks await."""
+    mine = asyncio.current_task()
+
+    def ended(work: asyncio.Future[Any]) -> None:
+        if work.cancelled():
+            claimed.left_by(cast("Future[Any]", work))
+            if mine is not None:
+                mine.cancel()
+        else:
+            work.exception()  # it is raised from the handle
+
+    future.add_done_callback(ended)
+    try:
+        return await claimed.handle
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+
+
+def _points() -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Return what is patched: a class, the name of its method, and what is called instead."""
+    points: list[tuple[Any, str, Callable[..., Any]]] = [
+        (ThreadPoolExecutor, "submit", _submit),
+        (threading.Thread, "start", _start),
+        (asyncio.BaseEventLoop, "run_in_executor", _run_in_executor),
+    ]
+    with contextlib.suppress(ImportError):
+        # Here, for its import takes 6 ms; some small platforms have none.
+        pools = importlib.import_module("multiprocessing.pool").Pool
+        points += [(pools, "apply_async", _apply_async), (pools, "_map_async", _map_async)]
+        points += [(pools, "imap", _imap), (pools, "imap_unordered", _imap)]
+    return points
+
+
+_lock = threading.Lock()
+_users = 0
+_patched: list[tuple[Any, str, Any, Any]] = []
+
+
+def install() -> None:
+    """Let what runs hand over belong to them; each call wants one `remove`."""
+    global _users  # noqa: PLW0603 - the classes are the process's
+    with _lock:
+        _users += 1
+        if _users == 1:
+            for owner, name, instead in _points():
+                before = vars(owner)[name]
+                patched = _patch(before, instead)
+                setattr(owner, name, patched)
+                _patched.append((owner, name, before, patched))
+
+
+def remove() -> None:
+    """Put back what was patched, with the last user; what replaced it meanwhile stays."""
+    global _users  # noqa: PLW0603 - likewise
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            for owner, name, before, patched in reversed(_patched):
+                if vars(owner).get(name) is patched:
+                    setattr(owner, name, before)
+            _patched.clear()
+
+
+def _patch(before: Any, instead: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(before)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return instead(before, *args, **kwargs)
+
+    return patched
