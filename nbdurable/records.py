@@ -227,7 +227,10 @@ class Decision:
     """The stored result of a select: the lowest number among its branches.
 
     ``branches`` holds the (call, version, code) of every step below the branches,
-    sorted; ``winner`` is the identity of the winning branch.
+    sorted; ``winner`` is the identity of the winning branch. ``seconds`` is 0, but for what a
+    clock decided, an await that was cancelled or a timeout of asyncio's that passed: then it
+    is how long that had lasted, there is no winner, and ``number`` is the last one that had
+    been given to the waiting code before.
     """
 
     key: bytes
@@ -237,6 +240,7 @@ class Decision:
     execution: int
     losers: tuple[tuple[bytes, bytes], ...]
     signature: bytes
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

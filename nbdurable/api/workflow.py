@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from nbdurable import evidence
 from nbdurable import store as stores
-from nbdurable.engine import handed_over, outside
+from nbdurable.engine import handed_over, outside, timed
 from nbdurable.engine.run import Run
 from nbdurable.errors import UsageError
 from nbdurable.fingerprint import Fingerprinter
@@ -242,8 +242,9 @@ class Workflow:
                 run.note_unseen(unseen)
             undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
-            handed_over.install()
-            undo.callback(handed_over.remove)
+            for patches in (handed_over.patches, timed.patches):
+                patches.install()
+                undo.callback(patches.remove)
             outside.enter(run, run.say)
             undo.callback(outside.leave, run)
             self.control = run.control

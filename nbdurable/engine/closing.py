@@ -1,4 +1,4 @@
-"""What the end of an execution asks of its handles.
+"""What a run asks of all its handles: whether a body was cancelled, and what its end needs.
 
 Invariant: looks only; nothing is started or ended here.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.handle import StepHandle
+from nbdurable.records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,6 +38,17 @@ def is_passed_over(handles: Sequence[Handle[Any]], handle: StepHandle[Any]) -> b
     while isinstance(step, StepHandle) and not step.lost:
         step = None if step.parent is None else handles[step.parent]
     return step is not None
+
+
+def is_cancelled(handles: Sequence[Handle[Any]], place: int | None) -> bool:
+    """Tell whether the step at a place, or one that it is inside of, was cancelled."""
+    while place is not None:
+        step = handles[place]
+        assert isinstance(step, StepHandle)
+        if step.ended is Kind.CANCELLED:
+            return True
+        place = step.parent
+    return False
 
 
 def reused_of(handles: Iterable[Handle[Any]], index: ReplayIndex) -> Iterator[Identity]:

@@ -14,6 +14,7 @@ import functools
 import importlib
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,12 +22,16 @@ from nbdurable.handles import scope
 from nbdurable.handles.scope import HandedOver
 from nbdurable.records import digest_of
 
+from .patching import Patches
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
     from nbdurable.handles.handle import StepHandle
     from nbdurable.handles.scope import Scope
+
+    from .patching import Point
 
 _OURS = "nbdurable"
 """Begins the names of the engine's own threads."""
@@ -98,12 +103,28 @@ class _Entered:
             return self._do()
 
 
+_at_work: Counter[int] = Counter()
+_counting = threading.Lock()
+
+
+def at_work(run: object) -> bool:
+    """Tell whether another thread does work that a run's code has handed over."""
+    return _at_work[id(run)] > 0
+
+
 @contextlib.contextmanager
 def _standing_in(where: Scope, work: HandedOver) -> Iterator[None]:
+    run = id(where.run)
     standing, doing = scope.current.set(where), scope.work.set(work)
+    with _counting:
+        _at_work[run] += 1
     try:
         yield
     finally:
+        with _counting:
+            _at_work[run] -= 1
+            if not _at_work[run]:
+                del _at_work[run]
         scope.work.reset(doing)
         scope.current.reset(standing)
 
@@ -253,9 +274,9 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
         raise
 
 
-def _points() -> list[tuple[Any, str, Callable[..., Any]]]:
+def _points() -> list[Point]:
     """Return what is patched: a class, the name of its method, and what is called instead."""
-    points: list[tuple[Any, str, Callable[..., Any]]] = [
+    points: list[Point] = [
         (ThreadPoolExecutor, "submit", _submit),
         (threading.Thread, "start", _start),
         (asyncio.BaseEventLoop, "run_in_executor", _run_in_executor),
@@ -268,39 +289,5 @@ def _points() -> list[tuple[Any, str, Callable[..., Any]]]:
     return points
 
 
-_lock = threading.Lock()
-_users = 0
-_patched: list[tuple[Any, str, Any, Any]] = []
-
-
-def install() -> None:
-    """Let what runs hand over belong to them; each call wants one `remove`."""
-    global _users  # noqa: PLW0603 - the classes are the process's
-    with _lock:
-        _users += 1
-        if _users == 1:
-            for owner, name, instead in _points():
-                before = vars(owner)[name]
-                patched = _patch(before, instead)
-                setattr(owner, name, patched)
-                _patched.append((owner, name, before, patched))
-
-
-def remove() -> None:
-    """Put back what was patched, with the last user; what replaced it meanwhile stays."""
-    global _users  # noqa: PLW0603 - likewise
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            for owner, name, before, patched in reversed(_patched):
-                if vars(owner).get(name) is patched:
-                    setattr(owner, name, before)
-            _patched.clear()
-
-
-def _patch(before: Any, instead: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(before)
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        return instead(before, *args, **kwargs)
-
-    return patched
+patches = Patches(_points)
+"""In place while runs are active."""

@@ -33,11 +33,11 @@ from nbdurable.labels import ago, label_of
 from nbdurable.records import Call, Checkpoint, Kind, RunStatus
 from nbdurable.steps.attempts import Work, explain, is_async, note_settings
 from nbdurable.steps.draws import draw_again
-from nbdurable.store import correct_whys, pack, pack_used
+from nbdurable.store import correct_whys, drop_decisions, pack, pack_used
 
 from .cancellation import Cancellation
 from .claims import Claims
-from .closing import is_passed_over, reused_of, steps_to_wait_for
+from .closing import is_cancelled, is_passed_over, reused_of, steps_to_wait_for
 from .completions import Completions
 from .contents import Contents
 from .control import Control, Execution
@@ -52,6 +52,7 @@ from .program_order import ProgramOrder
 from .results import Received
 from .scheduler import Bodies
 from .timers import Timers
+from .turns import Turns
 from .usage import Usage
 from .waiting import Waiting
 
@@ -124,7 +125,8 @@ class Run:
             self._ledger, opened, self._reasons, self._delivery, self._escaped,
             verify=settings.verify,
         )  # fmt: skip
-        self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
+        self.turns = Turns(self._ledger, opened, self.handles)
+        self._waiting = Waiting(self._ledger, self._bodies, self._delivery, self.turns)
         self._cancellation = Cancellation(
             self._ledger, opened.index, self._bodies, opened.run,
             live=self._live, children=self._escaped.children,
@@ -427,19 +429,8 @@ class Run:
         self._acceptance.refuse_suspended(where.parent)
         if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
-        if not where.live or self._is_cancelled(where):
+        if not where.live or is_cancelled(self.handles, where.parent):
             raise NotInRunError(what, "the step whose code this is has ended: it was let go")
-
-    def _is_cancelled(self, where: Scope) -> bool:
-        """Tell whether the step whose body this is, or one that it is inside of, was cancelled."""
-        place = where.parent
-        while place is not None:
-            step = self.handles[place]
-            assert isinstance(step, StepHandle)
-            if step.ended is Kind.CANCELLED:
-                return True
-            place = step.parent
-        return False
 
     # --- replay -------------------------------------------------------------------
 
@@ -737,10 +728,13 @@ class Run:
         listed = pack(tuple(self._escaped.listed(error)))
         reused = pack_used(tuple(reused_of(self.handles, self._index)), told[0])
         corrected = self._reasons.corrected(self.handles)
+        undone = self.turns.escaped(error)
 
         def write(batch: Batch) -> None:
             if corrected:
                 correct_whys(batch, corrected)
+            if undone:
+                drop_decisions(batch, self.opened.run, undone)
             self._contents.write(batch)
             text = "" if error is None else explain(error)
             self._acceptance.settle(batch)

@@ -34,6 +34,7 @@ class Run(Protocol):
     """What code that stands in a run asks of it; `nbdurable.engine.run.Run` is one."""
 
     settings: RunSettings
+    turns: Any
 
     @property
     def current(self) -> Current:

@@ -67,7 +67,8 @@ def decision_message(store: str, decision: Decision) -> bytes:
         pack(decision.branches),
         pack(decision.losers),
     )
-    head = _DECISION.pack(b"decision", decision.number, *map(len, fields))
+    lengths = map(len, fields)
+    head = _DECISION.pack(b"decision", decision.number, decision.seconds, *lengths)
     return head + b"".join(fields)
 
 
@@ -79,7 +80,7 @@ def store_message(store: str) -> bytes:
 _NOBODYS: Identity = (bytes(16), bytes(16))
 _GAP = b"".join(_NOBODYS)
 _CHECKPOINT = struct.Struct(">10sqq13Q")
-_DECISION = struct.Struct(">10sq5Q")
+_DECISION = struct.Struct(">10sqd5Q")
 
 
 def pack(tuples: tuple[Identity, ...] | tuple[Member, ...]) -> bytes:

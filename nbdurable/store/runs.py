@@ -335,7 +335,9 @@ def _keep_lost(
     """
     losing: list[Checkpoint] = []
     decisions = [decision for made in index.numbered.values() for decision in made]
-    last_left = max((one.number for one in decisions if one.winner == NOBODY), default=0)
+    last_left = max(
+        (one.number for one in decisions if one.winner == NOBODY and not one.seconds), default=0
+    )
     for found in retried:
         if (found.call, found.version) in listed or found.number in index.numbered:
             continue
@@ -362,8 +364,8 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         index = ReplayIndex(store.id, store.key)
         _load_checkpoints(store, run, index, sort=True)
     of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-    for key, branches, winner, losers, number, execution, signature in store.rows(
-        "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
+    for key, branches, winner, losers, number, execution, signature, seconds in store.rows(
+        "SELECT key, branches, winner, losers, number, t.execution, signature, seconds "  # noqa: S608 - no input
         f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
         [run],
     ):
@@ -376,6 +378,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
                 execution,
                 unpack(losers),
                 signature,
+                seconds,
             )
         )
     load_amendments(store, run, index)

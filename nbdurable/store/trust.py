@@ -185,12 +185,12 @@ def _checkpoints(store: Store) -> Iterator[_Signed]:
 
 
 def _decisions(store: Store) -> Iterator[_Signed]:
-    names = ["key", "branches", "winner", "number", "execution", "losers", "signature"]
-    for row, key, branches, winner, number, execution, losers, signature in _rows(
+    names = ["key", "branches", "winner", "number", "execution", "losers", "signature", "seconds"]
+    for row, key, branches, winner, number, execution, losers, signature, seconds in _rows(
         store, "decision_log", names
     ):
         members, lost = unpack_members(branches), unpack(losers)
-        decision = Decision(key, members, winner, number, execution, lost, signature)
+        decision = Decision(key, members, winner, number, execution, lost, signature, seconds)
         yield row, decision_message(store.id, decision), signature
 
 
