@@ -223,6 +223,21 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """Which of several equal calls is that of a piece of work that runs beside others.
+
+    ``path`` tells the work apart, and ``position`` which of its own equal calls it is.
+    """
+
+    run: str
+    call: bytes
+    path: bytes
+    position: int
+    execution: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The stored result of a select: the lowest number among its branches.
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nbdurable.handles import scope
-from nbdurable.handles.scope import HandedOver
+from nbdurable.handles.scope import HandedOver, Works
 from nbdurable.records import digest_of
 
 from .patching import Patches
@@ -78,8 +78,8 @@ def hand_over(
     step, args, kwargs = _step_in(function, arguments, keywords)
     claimed = None if step is None else step.ahead(where, args, kwargs)
     if claimed is not None:
-        return _Entered(where, claimed, HandedOver(b""), claimed)
-    work = HandedOver(_path_of(where, function, arguments))
+        return _Entered(where, claimed, HandedOver(b"step"), claimed)
+    work = HandedOver(_path_of(where, function, arguments, threads=True))
     return _Entered(where, functools.partial(function, *arguments, **keywords), work, None)
 
 
@@ -146,17 +146,28 @@ def _step_in(
             return cast("Step", function) if is_step else None, arguments, keywords
 
 
-def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
+def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...], *, threads: bool) -> bytes:
     """Return what tells work apart by who hands it over, what it is, and its plain arguments."""
     outer = scope.work.get()
+    if where.works is None:
+        where.works = Works()
+    works = where.works
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    shown = [
-        repr(one)[:_LONGEST] if type(one) in _PLAIN else type(one).__name__ for one in arguments
-    ]
-    content = digest_of(outer.path if outer else b"", name.encode(), repr(shown).encode())
-    count = where.handed_over.get(content, 0)
-    where.handed_over[content] = count + 1
-    return digest_of(content, b"%d" % count)
+    shown = repr([*map(_shown, arguments)]).encode("utf-8", "surrogatepass")
+    content = digest_of(outer.path if outer else b"", name.encode(), shown)
+    count = works.counts.get(content, 0)
+    works.counts[content] = count + 1
+    path = digest_of(content, b"%d" % count)
+    works.paths.add(path)
+    works.threads = works.threads or threads
+    return path
+
+
+def _shown(argument: Any) -> str:
+    if type(argument) not in _PLAIN:
+        return type(argument).__name__
+    long = isinstance(argument, str | bytes) and len(argument) > _LONGEST
+    return repr(argument[:_LONGEST]) + str(len(argument)) if long else repr(argument)
 
 
 def _scope() -> Scope | None:
@@ -274,12 +285,25 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
         raise
 
 
+def _create_task(before: Any, loop: Any, coroutine: Any, *args: Any, **named: Any) -> Any:
+    where = _scope()
+    if where is None or named.get("context") is not None:
+        return before(loop, coroutine, *args, **named)  # whoever brings a context knows why
+    frame = getattr(coroutine, "cr_frame", None)
+    given = tuple(frame.f_locals.values()) if frame is not None else ()
+    context = contextvars.copy_context()
+    work = HandedOver(_path_of(where, coroutine, given, threads=False))
+    context.run(scope.work.set, work)
+    return before(loop, coroutine, *args, **{**named, "context": context})
+
+
 def _points() -> list[Point]:
     """Return what is patched: a class, the name of its method, and what is called instead."""
     points: list[Point] = [
         (ThreadPoolExecutor, "submit", _submit),
         (threading.Thread, "start", _start),
         (asyncio.BaseEventLoop, "run_in_executor", _run_in_executor),
+        (asyncio.BaseEventLoop, "create_task", _create_task),
     ]
     with contextlib.suppress(ImportError):
         # Here, for its import takes 6 ms; some small platforms have none.

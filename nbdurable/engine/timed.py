@@ -52,6 +52,10 @@ async def _leave_timeout(before: Any, block: Any, *error: Any) -> Any:
     timed = _under_way.pop(id(block), None)
     try:
         return await before(block, *error)
+    except TimeoutError as passed:
+        if timed is not None:
+            timed.mark(passed)
+        raise
     finally:
         if timed is not None:
             timed.over()
@@ -73,8 +77,9 @@ async def _wait_for(before: Any, future: Any, timeout: float | None) -> Any:  # 
         return await before(future, timeout)
     try:
         return await before(future, timeout)
-    except TimeoutError:
+    except TimeoutError as passed:
         timed.passed()
+        timed.mark(passed)
         raise
     finally:
         timed.over()

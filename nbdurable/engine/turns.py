@@ -38,8 +38,8 @@ BLIND_ROUNDS = 20
 """A loop that doesn't show what it has ready is given so many rounds to come to rest."""
 GRACE_SECONDS = 1.0
 """What was cancelled before pends so much longer than it did then, at least."""
-MARK = "_nbdurable_cancelled"
-"""The attribute by which a CancelledError is known to be that of a recorded await."""
+MARK = "_nbdurable_passed"
+"""The attribute of an error that names the recorded events that it tells of."""
 
 
 class Awaiting:
@@ -72,7 +72,6 @@ class Turns:
         self._handles = handles
         self._counts: dict[bytes, int] = {}
         self._rows: dict[asyncio.AbstractEventLoop, _Row] = {}
-        self._marked: dict[bytes, Decision] = {}
 
     # --- an await ----------------------------------------------------------------
 
@@ -129,8 +128,7 @@ class Turns:
                 _await_key(mine), members_of(mine.handle), row.highest, seconds,
                 f"await {mine.handle.label}",
             )  # fmt: skip
-        self._marked[decision.key] = decision
-        setattr(error, MARK, decision.key)
+        mark(error, decision.key)
 
     def _counts_in(self, where: Scope) -> bool:
         if not where.live or self._ledger.closed:
@@ -194,15 +192,15 @@ class Turns:
             self._index.decisions.pop(key, None)
 
     def escaped(self, error: BaseException | None) -> list[bytes]:
-        """Return the recorded awaits whose cancellation ended the cell: they don't stand."""
-        found, stack, visited = [], [error], set()
+        """Return the recorded events that ended the cell: they don't stand, as its errors don't."""
+        found: list[bytes] = []
+        stack, visited = [error], set()
         while stack:
             one = stack.pop()
             if one is None or id(one) in visited:
                 continue
             visited.add(id(one))
-            if (key := getattr(one, MARK, None)) in self._marked:
-                found.append(key)
+            found += getattr(one, MARK, ())
             stack += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 stack += one.exceptions
@@ -255,6 +253,11 @@ class Timed:
     def passed(self) -> None:
         """Commit that it has passed."""
         self.turns.passed(self, self.row.loop.time() - self.began)
+
+    def mark(self, error: BaseException) -> None:
+        """Let an error be known to tell of it."""
+        if self.recorded:
+            mark(error, self.key)
 
     def over(self) -> None:
         """Let the others go on: it has passed, or its code has ended before."""
@@ -354,6 +357,11 @@ class _Row:
             if self._queued:
                 self._look_soon()
             return
+
+
+def mark(error: BaseException, key: bytes) -> None:
+    """Let an error be known to tell of a recorded event."""
+    setattr(error, MARK, (*getattr(error, MARK, ()), key))
 
 
 def members_of(handle: Handle[Any]) -> tuple[Member, ...]:

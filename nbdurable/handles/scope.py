@@ -149,8 +149,8 @@ class Scope:
 
     ``occurrences`` counts identical calls in program order; each count keeps the
     strand (task, thread or handed-over work) that the first of them came from, for two
-    strands have no order between them. ``attempt`` is a body's own. ``handed_over`` counts
-    equal work that was handed to other threads.
+    strands have no order between them. ``attempt`` is a body's own. ``home`` is the
+    strand of the scope's own code, ``works`` is what that handed to others.
     """
 
     run: Run
@@ -162,7 +162,8 @@ class Scope:
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
     stage: Stage | None = None
     attempt: Any = None
-    handed_over: dict[bytes, int] = field(default_factory=dict)
+    home: int | None = None
+    works: Works | None = None
 
     def end(self) -> None:
         """Let what is left of this body start and decide nothing more, and hold up nobody."""
@@ -186,15 +187,38 @@ class Scope:
         return known
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+@dataclass(slots=True)
+class Works:
+    """The work that the code of one scope has handed to other threads and tasks.
+
+    ``counts`` counts equal pieces, ``paths`` tells each apart, ``threads`` is whether one of
+    them went to a thread, and ``strands`` are the paths by strand.
+    """
+
+    counts: dict[bytes, int] = field(default_factory=dict)
+    paths: set[bytes] = field(default_factory=set)
+    strands: dict[int, bytes] = field(default_factory=dict)
+    threads: bool = False
+
+
 class HandedOver:
-    """One piece of work that was handed to another thread.
+    """One piece of work that was handed to another thread or task.
 
     ``path`` tells it apart: who handed it over, the function, its plain arguments, and how
     many equal ones came before it there.
     """
 
-    path: bytes
+    __slots__ = ("__weakref__", "_strand", "path")
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self._strand: int | None = None
+
+    def is_of(self, strand: int) -> bool:
+        """Tell whether a strand is the one that does this work: the first that asks is."""
+        if self._strand is None:
+            self._strand = strand
+        return self._strand == strand
 
 
 # By number, not by address: Python puts a new task where one was that is gone.
@@ -210,6 +234,12 @@ work: contextvars.ContextVar[HandedOver | None] = contextvars.ContextVar(
     "nbdurable_work", default=None
 )
 """The handed-over work that the calling code belongs to; none for what the scope runs itself."""
+
+
+def stand_in(where: Scope) -> contextvars.Token[Scope | None]:
+    """Let the calling context stand in a scope, as that scope's own code."""
+    work.set(None)
+    return current.set(where)
 
 
 def scope_of(operation: str) -> Scope:

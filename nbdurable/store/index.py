@@ -19,6 +19,7 @@ from nbdurable.records import (
     Decision,
     Kind,
     Part,
+    Placed,
     Redone,
     Renamed,
     Save,
@@ -167,6 +168,8 @@ class ReplayIndex:
     """The calls whose progress the store holds"""
     redone: dict[bytes, Redone] = field(default_factory=dict)
     """By call, that its outcome was last taken out to be made again"""
+    placed: dict[bytes, Placed] = field(default_factory=dict)
+    """By call, the work whose call it is, of several that run beside each other"""
     accepted: list[Accepted] = field(default_factory=list)
     renamed: list[Renamed] = field(default_factory=list)
 

@@ -110,6 +110,10 @@ TABLES: dict[str, str] = {
     "renames": """
         run VARCHAR NOT NULL, old VARCHAR NOT NULL, new VARCHAR NOT NULL,
         renamed DOUBLE NOT NULL, signature BLOB NOT NULL""",
+    # Which of several equal calls is that of which work, of what runs beside each other.
+    "placements": """
+        run VARCHAR NOT NULL, call BLOB NOT NULL, path BLOB NOT NULL, position INTEGER NOT NULL,
+        execution BIGINT NOT NULL, signature BLOB NOT NULL""",
     "evidence": """
         evidence BLOB NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
         state BLOB NOT NULL""",
