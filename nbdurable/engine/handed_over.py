@@ -73,17 +73,18 @@ class ClaimedCall:
 
 def hand_over(
     where: Scope, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
-) -> Callable[[], Any]:
+) -> Entered:
     """Return what does the work of a call in another thread, as part of the scope `where`."""
     step, args, kwargs = _step_in(function, arguments, keywords)
     claimed = None if step is None else step.ahead(where, args, kwargs)
-    if claimed is not None:
-        return _Entered(where, claimed, HandedOver(b"step"), claimed)
-    work = HandedOver(_path_of(where, function, arguments, threads=True))
-    return _Entered(where, functools.partial(function, *arguments, **keywords), work, None)
+    path = _path_of(where, function, arguments)
+    work = HandedOver(path, in_thread=True)
+    works_of(where).handed.append(work)
+    do = claimed or functools.partial(function, *arguments, **keywords)
+    return Entered(where, do, work, claimed)
 
 
-class _Entered:
+class Entered:
     """Work that stands in the scope that it was handed over from while it is done."""
 
     def __init__(
@@ -99,8 +100,39 @@ class _Entered:
         self._work = work
 
     def __call__(self) -> Any:
+        """Do the work."""
         with _standing_in(self._where, self._work):
             return self._do()
+
+    def show_after(self, owner: Any, name: str) -> None:
+        """Show the work's steps' output where the scope's own code asks a method of `owner`."""
+        asked = getattr(owner, name)
+
+        @functools.wraps(asked)
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return asked(*args, **kwargs)
+            finally:
+                if scope.current.get() is self._where and self._where.live:
+                    show(self._work)
+
+        setattr(owner, name, ask)
+
+
+def show(work: HandedOver) -> None:
+    """Show what the steps of a piece of work have written, where no thread does other work."""
+    mine = scope.work.get()
+    if mine is None or not mine.in_thread:
+        unshown, work.unshown = work.unshown, []
+        for handle in unshown:
+            handle.run_of().show(handle)
+
+
+def works_of(where: Scope) -> Works:
+    """Return what a scope has handed over so far."""
+    if where.works is None:
+        where.works = Works()
+    return where.works
 
 
 _at_work: Counter[int] = Counter()
@@ -146,12 +178,9 @@ def _step_in(
             return cast("Step", function) if is_step else None, arguments, keywords
 
 
-def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...], *, threads: bool) -> bytes:
+def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
     """Return what tells work apart by who hands it over, what it is, and its plain arguments."""
-    outer = scope.work.get()
-    if where.works is None:
-        where.works = Works()
-    works = where.works
+    outer, works = scope.work.get(), works_of(where)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     shown = repr([*map(_shown, arguments)]).encode("utf-8", "surrogatepass")
     content = digest_of(outer.path if outer else b"", name.encode(), shown)
@@ -159,7 +188,6 @@ def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...], *, threads
     works.counts[content] = count + 1
     path = digest_of(content, b"%d" % count)
     works.paths.add(path)
-    works.threads = works.threads or threads
     return path
 
 
@@ -183,11 +211,12 @@ def _submit(
     before: Any, executor: ThreadPoolExecutor, function: Any, /, *args: Any, **kwargs: Any
 ) -> Future[Any]:
     where = _scope()
-    if where is None or isinstance(function, _Entered):
+    if where is None or isinstance(function, Entered):
         return cast("Future[Any]", before(executor, function, *args, **kwargs))
     entered = hand_over(where, function, args, kwargs)
     future: Future[Any] = before(executor, entered)
-    claimed = cast("_Entered", entered).claimed
+    entered.show_after(future, "result")
+    claimed = entered.claimed
     if claimed is not None:
         future.add_done_callback(claimed.left_by)
     return future
@@ -206,6 +235,7 @@ def _start(before: Any, thread: threading.Thread) -> None:
             given._target, given._args, given._kwargs = entered, (), {}  # noqa: SLF001 - likewise
         else:
             given.run = entered
+        entered.show_after(thread, "join")
     before(thread)
 
 
@@ -259,7 +289,7 @@ def _run_in_executor(before: Any, loop: Any, executor: Any, function: Any, *args
         return before(loop, executor, function, *args)
     entered = hand_over(where, function, args, {})
     future = before(loop, executor, entered)
-    claimed = cast("_Entered", entered).claimed
+    claimed = entered.claimed
     if claimed is None:
         return future
     return loop.create_task(_awaited(claimed, future))
@@ -292,7 +322,7 @@ def _create_task(before: Any, loop: Any, coroutine: Any, *args: Any, **named: An
     frame = getattr(coroutine, "cr_frame", None)
     given = tuple(frame.f_locals.values()) if frame is not None else ()
     context = contextvars.copy_context()
-    work = HandedOver(_path_of(where, coroutine, given, threads=False))
+    work = HandedOver(_path_of(where, coroutine, given), in_thread=False)
     context.run(scope.work.set, work)
     return before(loop, coroutine, *args, **{**named, "context": context})
 

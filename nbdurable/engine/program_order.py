@@ -63,7 +63,7 @@ class ProgramOrder:
         where.occurrences[called, inputs] = (count + 1, first)
         beside = self._beside_of(where, called, inputs, count, first)
         place = beside.place(path, strand, works.paths if works is not None else set())
-        if works is not None and (works.threads or beside.shared) and (new := beside.unrecorded()):
+        if works is not None and (works.handed or beside.shared) and (new := beside.unrecorded()):
             self._record(new)
         return place
 

@@ -627,6 +627,10 @@ class Run:
         """Deliver a durable step's output once, and give its value or raise its error."""
         return self._received.receive(handle)
 
+    def show(self, handle: StepHandle[Any]) -> None:
+        """Show a durable step's output, once."""
+        self._delivery.deliver(handle)
+
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew."""
         return self._received.fresh(handle)
@@ -694,7 +698,7 @@ class Run:
         unasked: tuple[Identity, ...] = ()
         told = ""
         if error is None:
-            self._delivery.deliver_rest(tuple(self.handles))
+            self._delivery.deliver_rest(tuple(self.handles), self.scope.works)
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
             told = self._holding.tell(self.handles, self._news.say)

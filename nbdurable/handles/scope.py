@@ -191,27 +191,30 @@ class Scope:
 class Works:
     """The work that the code of one scope has handed to other threads and tasks.
 
-    ``counts`` counts equal pieces, ``paths`` tells each apart, ``threads`` is whether one of
-    them went to a thread, and ``strands`` are the paths by strand.
+    ``counts`` counts equal pieces, ``paths`` tells each apart, ``strands`` are the paths by
+    strand, and ``handed`` are the pieces that went to threads, in order.
     """
 
     counts: dict[bytes, int] = field(default_factory=dict)
+    handed: list[HandedOver] = field(default_factory=list)
     paths: set[bytes] = field(default_factory=set)
     strands: dict[int, bytes] = field(default_factory=dict)
-    threads: bool = False
 
 
 class HandedOver:
     """One piece of work that was handed to another thread or task.
 
     ``path`` tells it apart: who handed it over, the function, its plain arguments, and how
-    many equal ones came before it there.
+    many equal ones came before it there. What a thread receives is ``unshown`` until the
+    scope's own code asks for what the work gave, or ends: threads have no order to show it in.
     """
 
-    __slots__ = ("__weakref__", "_strand", "path")
+    __slots__ = ("__weakref__", "_strand", "in_thread", "path", "unshown")
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, *, in_thread: bool) -> None:
         self.path = path
+        self.in_thread = in_thread
+        self.unshown: list[StepHandle[Any]] = []
         self._strand: int | None = None
 
     def is_of(self, strand: int) -> bool:
