@@ -244,8 +244,8 @@ class Decision:
     ``branches`` holds the (call, version, code) of every step below the branches,
     sorted; ``winner`` is the identity of the winning branch. ``seconds`` is 0, but for what a
     clock decided, an await that was cancelled or a timeout of asyncio's that passed: then it
-    is how long that had lasted, there is no winner, and ``number`` is the last one that had
-    been given to the waiting code before.
+    is how long that had lasted, there is no winner, ``number`` is the last one that had been
+    given to the waiting code before, and ``place`` counts what clocks decided.
     """
 
     key: bytes
@@ -256,6 +256,7 @@ class Decision:
     losers: tuple[tuple[bytes, bytes], ...]
     signature: bytes
     seconds: float = 0.0
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

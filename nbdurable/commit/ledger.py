@@ -204,6 +204,7 @@ class Ledger:
                 self.news.clock.time(),
                 sign(self.store.key, decision_message(self.store.id, decision)),
                 decision.seconds,
+                decision.place,
             ),
         )
 

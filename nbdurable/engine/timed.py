@@ -6,6 +6,7 @@ Invariant: patched only while a run is active; code outside of runs goes by unto
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 _timeouts: Any = asyncio.timeouts
 _tasks: Any = asyncio.tasks
 _under_way: dict[int, Timed] = {}
+_mine: contextvars.ContextVar[Timed | None] = contextvars.ContextVar(
+    "nbdurable_timed", default=None
+)
+"""The timeout whose timer is being set: a timer keeps the context that it was set in."""
 
 
 def _begin(name: str, seconds: float | None) -> Timed | None:
@@ -63,25 +68,35 @@ async def _leave_timeout(before: Any, block: Any, *error: Any) -> Any:
 
 def _timeout_passed(before: Any, block: Any) -> None:
     timed = _under_way.get(id(block))
-    if timed is not None:
-        timed.passed()
-    before(block)
+    if timed is None:
+        before(block)
+    else:
+        timed.fire(lambda: before(block))
 
 
-# --- asyncio.wait_for, which has a timer of its own before Python 3.12 -------------------
+# --- the timers of asyncio.wait, and before Python 3.12 of asyncio.wait_for -----------------
+
+
+def _release_waiter(before: Any, waiter: Any, *ended: Any) -> None:
+    timed = None if ended else _mine.get()  # what has ended is handed on by who waits for it
+    if timed is None:
+        before(waiter, *ended)
+    else:
+        timed.fire(lambda: before(waiter))
 
 
 async def _wait_for(before: Any, future: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - its own
     timed = _begin("wait_for", timeout)
     if timed is None:
         return await before(future, timeout)
+    mine = _mine.set(timed)
     try:
         return await before(future, timeout)
     except TimeoutError as passed:
-        timed.passed()
         timed.mark(passed)
         raise
     finally:
+        _mine.reset(mine)
         timed.over()
 
 
@@ -119,15 +134,15 @@ async def _wait(before: Any, futures: Any, timeout: float | None, *more: Any) ->
         )
     ended: dict[Any, None] = {one: None for one in _as_made(futures) if one.done()}
     timed = _begin("wait", timeout)
+    mine = _mine.set(timed)
     for one in futures:
         one.add_done_callback(ended.setdefault)
     try:
         done, pending = await before(futures, timeout, *more)
-        if timed is not None and pending and timed.row.loop.time() - timed.began >= timed.seconds:
-            timed.passed()
     finally:
         for one in futures:
             one.remove_done_callback(ended.setdefault)
+        _mine.reset(mine)
         if timed is not None:
             timed.over()
     return _InOrder(one for one in ended if one in done), _InOrder(_as_made(pending))
@@ -161,6 +176,7 @@ def _points() -> list[Point]:
         (_timeouts.Timeout, "__aexit__", _leave_timeout),
         (_timeouts.Timeout, "_on_timeout", _timeout_passed),
         (_tasks, "_wait", _wait),
+        (_tasks, "_release_waiter", _release_waiter),
         (_tasks, "as_completed", _as_completed),
         (asyncio, "as_completed", _as_completed),
     ]

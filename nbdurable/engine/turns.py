@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import interrupts
@@ -25,7 +26,7 @@ from .closing import is_cancelled
 from .standstill import nobody_can_go_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nbdurable.commit.ledger import Ledger
     from nbdurable.handles.handle import Handle
@@ -71,6 +72,7 @@ class Turns:
         self._run = opened.run
         self._handles = handles
         self._counts: dict[bytes, int] = {}
+        self._last_place = opened.index.last_place
         self._rows: dict[asyncio.AbstractEventLoop, _Row] = {}
 
     # --- an await ----------------------------------------------------------------
@@ -153,6 +155,7 @@ class Turns:
             found = self._index.decision_for(timed.key, ())
             if found is not None:
                 timed.recorded = True
+                timed.place = found.place
                 row.hold(timed, found.number)
                 later = found.seconds + GRACE_SECONDS
                 timed.retry = loop.call_later(later, self._let_go_of, timed)
@@ -167,7 +170,7 @@ class Turns:
 
     def _let_go_of(self, timed: Timed) -> None:
         """Hold nothing for a timeout any more that lasts longer than when it was recorded."""
-        timed.recorded = False
+        timed.recorded, timed.place = False, 0
         timed.row.leave(timed)
         self._drop([timed.key])
 
@@ -176,9 +179,10 @@ class Turns:
     def _record(
         self, key: bytes, members: tuple[Member, ...], number: int, seconds: float, label: str
     ) -> Decision:
-        decision = Decision(
-            key, members, NOBODY, number, self._ledger.execution, (), b"", max(seconds, 1e-6)
-        )  # fmt: skip
+        self._last_place += 1
+        execution, least = self._ledger.execution, 1e-6
+        clock = max(seconds, least), self._last_place
+        decision = Decision(key, members, NOBODY, number, execution, (), b"", *clock)
         if self._ledger.first_decision(decision):
             self._ledger.store.commit(
                 lambda batch: self._ledger.add_decision(batch, decision, label, "passed")
@@ -235,7 +239,19 @@ class Turns:
 class Timed:
     """A timeout of asyncio's that counts in code of a run."""
 
-    __slots__ = ("began", "key", "name", "recorded", "retry", "row", "seconds", "turns", "where")
+    __slots__ = (
+        "began",
+        "is_over",
+        "key",
+        "name",
+        "place",
+        "recorded",
+        "retry",
+        "row",
+        "seconds",
+        "turns",
+        "where",
+    )
 
     def __init__(  # noqa: PLR0917 - what it is known by
         self, turns: Turns, row: _Row, key: bytes, where: Scope, name: str, seconds: float
@@ -248,7 +264,13 @@ class Timed:
         self.seconds = seconds
         self.began = row.loop.time()
         self.recorded = False
+        self.place = 0
+        self.is_over = False
         self.retry: asyncio.TimerHandle | None = None
+
+    def fire(self, go_on: Callable[[], object]) -> None:
+        """Let its code hear that it has passed, when its turn comes and that is committed."""
+        self.row.fire(self, go_on)
 
     def passed(self) -> None:
         """Commit that it has passed."""
@@ -261,6 +283,7 @@ class Timed:
 
     def over(self) -> None:
         """Let the others go on: it has passed, or its code has ended before."""
+        self.is_over = True
         if self.retry is not None:
             self.retry.cancel()
         self.row.leave(self)
@@ -279,6 +302,12 @@ class _Row:
         self._holding: dict[Awaiting | Timed, int] = {}
         self._looking = False
         self._rounds = 0
+        self._fired: list[tuple[Timed, Callable[[], object]]] = []
+
+    def fire(self, timed: Timed, go_on: Callable[[], object]) -> None:
+        """Call `go_on` for a timeout that is due, when the loop has come to rest."""
+        self._fired.append((timed, go_on))
+        self._look_soon()
 
     def enter(self, mine: Awaiting) -> None:
         """Take in one that awaits; one that has its number already must not be overtaken."""
@@ -300,14 +329,14 @@ class _Row:
     def let_go(self, one: Awaiting | Timed) -> None:
         """Hold nobody for `one` any more."""
         self._holding.pop(one, None)
-        if self._queued:
+        if self._queued or self._fired:
             self._look_soon()
 
     def is_turn(self, mine: Awaiting) -> bool:
         """Tell whether one that has ended may go on at once."""
         if mine.handle.broken is not None and not mine.handle.durable:
             return True
-        if mine.held is not None or self._queued or not self._at_rest(blind=False):
+        if mine.held is not None or self._queued or self._fired or not self._at_rest(blind=False):
             return False
         return self._pass(mine.handle.number, mine)
 
@@ -344,6 +373,10 @@ class _Row:
             self.loop.call_soon(self._look)
             return
         self._looking = False
+        if not self._fire_next():
+            self._go_on_next()
+
+    def _go_on_next(self) -> None:
         while self._queued:
             number, _, mine = self._queued[0]
             turn = mine.turn
@@ -354,9 +387,30 @@ class _Row:
                 return  # who is waited for looks again when it is over
             heapq.heappop(self._queued)
             turn.set_result(None)
-            if self._queued:
-                self._look_soon()
+            self._look_soon()
             return
+
+    def _fire_next(self) -> bool:
+        """Let the next timeout that is due be heard of; False if none is, or others come before."""
+        self._fired = [one for one in self._fired if not one[0].is_over]
+        # What had passed in another pass comes in that order, and what had not comes after it.
+        due = min(self._fired, key=lambda one: one[0].place or math.inf, default=None)
+        if due is None:
+            return False
+        timed, go_on = due
+        pending = [one.place for one in self._holding if isinstance(one, Timed)]
+        if min(pending, default=math.inf) < (timed.place or math.inf):
+            return False  # that one fires, too, and is looked at then
+        if timed.place:
+            last = self._holding.get(timed, 0)
+            if any(number <= last and not one.over for number, _, one in self._queued):
+                return False
+        self._fired.remove(due)
+        timed.passed()
+        self._holding.pop(timed, None)
+        go_on()
+        self._look_soon()
+        return True
 
 
 def mark(error: BaseException, key: bytes) -> None:

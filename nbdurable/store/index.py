@@ -69,7 +69,8 @@ def decision_message(store: str, decision: Decision) -> bytes:
         pack(decision.losers),
     )
     lengths = map(len, fields)
-    head = _DECISION.pack(b"decision", decision.number, decision.seconds, *lengths)
+    clock = decision.seconds, decision.place
+    head = _DECISION.pack(b"decision", decision.number, *clock, *lengths)
     return head + b"".join(fields)
 
 
@@ -81,7 +82,7 @@ def store_message(store: str) -> bytes:
 _NOBODYS: Identity = (bytes(16), bytes(16))
 _GAP = b"".join(_NOBODYS)
 _CHECKPOINT = struct.Struct(">10sqq13Q")
-_DECISION = struct.Struct(">10sqd5Q")
+_DECISION = struct.Struct(">10sqdq5Q")
 
 
 def pack(tuples: tuple[Identity, ...] | tuple[Member, ...]) -> bytes:
@@ -146,6 +147,9 @@ class ReplayIndex:
     losers: set[Identity] = field(default_factory=set)
     loser_codes: set[Identity] = field(default_factory=set)
     waiting_losers: set[Identity] = field(default_factory=set)
+    given_up: set[Identity] = field(default_factory=set)
+    """What was not awaited any longer, for a clock or other code had cancelled that"""
+    last_place: int = 0
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
     evidence: dict[bytes, tuple[Part, ...]] = field(default_factory=dict)
@@ -185,7 +189,11 @@ class ReplayIndex:
     def add_decision(self, decision: Decision) -> None:
         """Take in a committed decision."""
         self.decisions.setdefault(decision.key, []).append(decision)
-        self.numbered.setdefault(decision.number, []).append(decision)
+        if decision.seconds:
+            self.last_place = max(self.last_place, decision.place)
+            self.given_up.update((call, version) for call, version, _ in decision.branches)
+        else:
+            self.numbered.setdefault(decision.number, []).append(decision)
         self._add_losers(decision)
         self.next_number = max(self.next_number, decision.number + 1)
 

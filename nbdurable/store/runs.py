@@ -299,7 +299,7 @@ def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
         pair = found.call, found.version
         if pair in listed:
             retried.append(found)
-        elif pair not in seen:
+        elif pair not in seen and pair not in index.given_up:
             (kept if index.checkpoints.newest(found.namespace) else retried).append(found)
     _retry_with_parents(retried, kept)
     _keep_lost(retried, kept, index, listed)
@@ -364,8 +364,8 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         index = ReplayIndex(store.id, store.key)
         _load_checkpoints(store, run, index, sort=True)
     of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-    for key, branches, winner, losers, number, execution, signature, seconds in store.rows(
-        "SELECT key, branches, winner, losers, number, t.execution, signature, seconds "  # noqa: S608 - no input
+    for key, branches, winner, losers, number, execution, *signed in store.rows(
+        "SELECT key, branches, winner, losers, number, t.execution, signature, seconds, place "  # noqa: S608 - no input
         f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
         [run],
     ):
@@ -377,8 +377,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
                 number,
                 execution,
                 unpack(losers),
-                signature,
-                seconds,
+                *signed,
             )
         )
     load_amendments(store, run, index)

@@ -69,7 +69,7 @@ TABLES: dict[str, str] = {
         key BLOB NOT NULL, branches BLOB NOT NULL, winner BLOB NOT NULL, losers BLOB NOT NULL,
         number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
         winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL,
-        seconds DOUBLE NOT NULL""",
+        seconds DOUBLE NOT NULL, place BIGINT NOT NULL""",
     "seen_errors": "call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL",
     "used_attributes": """
         code BLOB NOT NULL, generation BIGINT NOT NULL, root VARCHAR NOT NULL,
