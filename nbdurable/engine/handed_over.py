@@ -40,6 +40,7 @@ _WORKERS = {"concurrent.futures.thread", "multiprocessing.pool"}
 over by itself."""
 _PLAIN = (str, int, float, complex, bool, bytes, type(None))
 _LONGEST = 200
+_DEEPEST = 3
 
 
 class Step(Protocol):
@@ -191,11 +192,16 @@ def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
     return path
 
 
-def _shown(argument: Any) -> str:
-    if type(argument) not in _PLAIN:
-        return type(argument).__name__
-    long = isinstance(argument, str | bytes) and len(argument) > _LONGEST
-    return repr(argument[:_LONGEST]) + str(len(argument)) if long else repr(argument)
+def _shown(argument: Any, depth: int = 0) -> str:
+    """Return what tells an argument from others as far as that costs nothing."""
+    kind = type(argument)
+    if kind in _PLAIN:
+        long = isinstance(argument, str | bytes) and len(argument) > _LONGEST
+        return repr(argument[:_LONGEST]) + str(len(argument)) if long else repr(argument)
+    if kind in {tuple, list, dict} and depth < _DEEPEST and len(argument) < _LONGEST:
+        inside = [*argument, *argument.values()] if kind is dict else argument
+        return f"{kind.__name__}{[_shown(one, depth + 1) for one in inside]}"
+    return str(getattr(argument, "__qualname__", kind.__qualname__))
 
 
 def _scope() -> Scope | None:

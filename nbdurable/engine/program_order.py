@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
 from nbdurable.handles.call_identity import call_id
-from nbdurable.records import Placed
+from nbdurable.records import Placed, RunStatus
 from nbdurable.store import add_amendment, verify_amendment
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class ProgramOrder:
         self._ledger = ledger
         self._index = opened.index
         self._run = opened.run
+        self._finished = opened.previous is RunStatus.FINISHED
         self._beside: dict[tuple[int, str, bytes], _Beside] = {}
         self._scopes: dict[int, Scope] = {}
 
@@ -62,7 +63,8 @@ class ProgramOrder:
             return count
         where.occurrences[called, inputs] = (count + 1, first)
         beside = self._beside_of(where, called, inputs, count, first)
-        place = beside.place(path, strand, works.paths if works is not None else set())
+        present = works.paths if works is not None else set()
+        place = beside.place(path, strand, present, finished=self._finished)
         if works is not None and (works.handed or beside.shared) and (new := beside.unrecorded()):
             self._record(new)
         return place
@@ -155,22 +157,23 @@ class _Beside:
         self._strands.add(strand)
         self._counts[strand] = self._counts.get(strand, 0) + 1
 
-    def place(self, path: bytes, strand: int, present: set[bytes]) -> int:
+    def place(self, path: bytes, strand: int, present: set[bytes], *, finished: bool) -> int:
         """Return the place of the next call of a strand: its own of an earlier pass, or a free one.
 
-        What is recorded for work that is `present` in this pass is not free.
+        What is recorded for work that is `present` in this pass is free last of all, and only
+        if that pass had `finished`: one that died may not have recorded all that were made.
         """
         owner = path, self._counts.get(strand, 0)
         found = self._recorded.get(owner)
         if found is None or found in self._taken:
-            free = (
+            others = [
                 place
                 for place in range(self._first_free, self._end)
-                if place not in self._taken
-                and (recorded := self._paths.get(place)) != b""
-                and recorded not in present
-            )
-            found = next(free, self._end)
+                if place not in self._taken and self._paths.get(place) != b""
+            ]
+            free = (place for place in others if self._paths.get(place) not in present)
+            last = others[0] if finished and others else self._end
+            found = next(free, last)
         self.take(found, owner, strand)
         return found
 

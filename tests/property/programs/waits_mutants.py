@@ -25,7 +25,7 @@ def threads_stand_outside():
 def equal_calls_as_they_come():
     """Which of several equal calls is whose is not looked up."""
 
-    def place(beside, path, strand, present):
+    def place(beside, path, strand, present, *, finished):
         found = min(set(range(beside._end + 1)) - beside._taken.keys())
         beside.take(found, (path, beside._counts.get(strand, 0)), strand)
         return found
