@@ -161,6 +161,11 @@ class Turns:
                 timed.retry = loop.call_later(later, self._let_go_of, timed)
         return timed
 
+    def may_time_out(self) -> bool:
+        """Tell whether a timeout of asyncio's counts in code of this run on the running loop."""
+        row = self._rows.get(asyncio.get_running_loop())
+        return row is not None and row.timed > 0
+
     def passed(self, timed: Timed, seconds: float) -> None:
         """Commit that a timeout has passed, before its code hears of it."""
         if not timed.recorded and self._counts_in(timed.where):
@@ -263,6 +268,7 @@ class Timed:
         self.name = name
         self.seconds = seconds
         self.began = row.loop.time()
+        row.count(1)
         self.recorded = False
         self.place = 0
         self.is_over = False
@@ -284,6 +290,7 @@ class Timed:
     def over(self) -> None:
         """Let the others go on: it has passed, or its code has ended before."""
         self.is_over = True
+        self.row.count(-1)
         if self.retry is not None:
             self.retry.cancel()
         self.row.leave(self)
@@ -295,6 +302,7 @@ class _Row:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.highest = 0
+        self.timed = 0
         self.entered: dict[Awaiting, None] = {}
         self._queued: list[tuple[int, int, Awaiting]] = []
         self._order = itertools.count()
@@ -303,6 +311,10 @@ class _Row:
         self._looking = False
         self._rounds = 0
         self._fired: list[tuple[Timed, Callable[[], object]]] = []
+
+    def count(self, more: int) -> None:
+        """Count the timeouts under way."""
+        self.timed += more
 
     def fire(self, timed: Timed, go_on: Callable[[], object]) -> None:
         """Call `go_on` for a timeout that is due, when the loop has come to rest."""

@@ -78,7 +78,10 @@ class Waiting:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self.slots_given(), self._bodies.coroutines.blocked():
-                await self._delivery.wait_async(handle, gate, rest)
+                if self._turns.may_time_out():
+                    await gate.wait()  # what is shown by then would not be on replay
+                else:
+                    await self._delivery.wait_async(handle, gate, rest)
         if rest is not None or handle.broken is not None:
             _awoken(handle)
 

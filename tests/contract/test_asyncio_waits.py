@@ -10,6 +10,7 @@ import asyncio
 import pytest
 
 from nbdurable import UsageError, gather, go, step
+from nbdurable.inspection.amending import redo
 
 SOON = 0.02
 """What a timeout waits that passes; what ends later waits for an event."""
@@ -303,3 +304,38 @@ async def spins(probe):
 def test_a_loop_that_never_rests_holds_up_nobody(always_replay):
     """After a number of rounds a task goes on all the same."""
     assert always_replay(spins).value == (1, True)
+
+
+async def prints_while_it_waits(probe):
+    """Wait with a timeout for a step that prints before and after it."""
+
+    def talks():
+        print("before")
+        assert probe.event("on").wait(LONG)
+        print("after")
+
+    handle = go(talks)
+    try:
+        async with asyncio.timeout(0.2):
+            await handle
+    except TimeoutError:
+        print("too late")
+    probe.event("on").set()
+    await handle
+
+
+def test_nothing_is_shown_of_what_times_out(always_replay):
+    """Its output comes where it is received, as on replay."""
+    report = always_replay(prints_while_it_waits)
+    assert report.stdout == "too late\nbefore\nafter\n"
+
+
+def test_a_redo_takes_out_that_an_await_was_cancelled(bench):
+    """What was not awaited any longer is awaited anew, with the step that is made again."""
+    bench.run(a_group_that_fails)
+    assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(1,)]
+    redo("program", ["held"], store=bench.store)
+    assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(0,)]
+    again = bench.run(a_group_that_fails)
+    assert again.value == ["cancelled", "group"]
+    assert bench.check()[0] == []

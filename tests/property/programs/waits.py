@@ -21,14 +21,14 @@ class Drawing:
 
     def program(self):
         """Give a program of a few operations."""
-        return self._operations(self._random.randint(2, 4), depth=0)
+        return self._operations(self._random.randint(2, 3), depth=0)
 
     def kills(self):
         """Give the commits at which processes are killed, each before or after it."""
         moments = ("before", "after")
         return [
             (self._random.choice(moments), self._random.randint(1, 14))
-            for _ in range(self._random.choice((0, 1, 1)))
+            for _ in range(self._random.choice((0, 1)))
         ]
 
     def _operations(self, count, depth):
@@ -82,7 +82,7 @@ class Drawing:
     def _gather(self, depth):
         kind = self._random.choice(("gather", "gather", "group"))
         count = self._random.randint(2, 3)
-        return [kind, [self._operations(self._random.randint(1, 2), depth) for _ in range(count)]]
+        return [kind, [self._operations(1, depth) for _ in range(count)]]
 
     def _timeout(self, depth):
         return ["timeout", self._time(), self._operations(2, depth)]
