@@ -96,13 +96,14 @@ class Entered:
         claimed: ClaimedCall | None,
     ) -> None:
         self.claimed = claimed
+        self.lasts = False  # it is no work that ends, but watches or serves others
         self._where = where
         self._do = do
         self._work = work
 
     def __call__(self) -> Any:
         """Do the work."""
-        with _standing_in(self._where, self._work):
+        with _standing_in(self._where, self._work, counted=not self.lasts):
             return self._do()
 
     def show_after(self, owner: Any, name: str) -> None:
@@ -146,8 +147,8 @@ def at_work(run: object) -> bool:
 
 
 @contextlib.contextmanager
-def _standing_in(where: Scope, work: HandedOver) -> Iterator[None]:
-    run = id(where.run)
+def _standing_in(where: Scope, work: HandedOver, *, counted: bool) -> Iterator[None]:
+    run = id(where.run) if counted else 0
     standing, doing = scope.current.set(where), scope.work.set(work)
     with _counting:
         _at_work[run] += 1
@@ -241,6 +242,7 @@ def _start(before: Any, thread: threading.Thread) -> None:
             given._target, given._args, given._kwargs = entered, (), {}  # noqa: SLF001 - likewise
         else:
             given.run = entered
+            entered.lasts = thread.daemon  # such as the monitor of tqdm's bars
         entered.show_after(thread, "join")
     before(thread)
 
