@@ -22,6 +22,7 @@ from nbdurable.records import Part
 
 from . import cells, digests
 from .recorder import Ran
+from .registries import REGISTRY, has_more, registry_parts, state_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 RAN, TEXT, MODULE, COMPILED = "ran", "text", "module", "instructions"
 """Kinds of parts: what ran, a statement's text, a module's whole text, a code's instructions."""
-
-KINDS = frozenset({RAN, TEXT, MODULE, COMPILED})
 
 _EFFECTS = "<module>"
 _DEFINING = (*DEFS, ast.ClassDef)
@@ -190,8 +189,13 @@ _MOST = 1000
 
 
 def code_parts(ran: Iterable[Ran], places: Places) -> tuple[Part, ...]:
-    """Return the evidence of code objects that ran; remembered while their files stay."""
+    """Return the evidence of code objects that ran, with the registries that they reached."""
     held = list(ran)
+    return (*_texts_of(held, places), *registry_parts(held))
+
+
+def _texts_of(held: list[Ran], places: Places) -> tuple[Part, ...]:
+    """Return the evidence of code objects alone; remembered while their files stay."""
     key = frozenset(id(one.code) for one in held)
     known = _made.get(key)
     if known is not None and all(digests.stat_of(path) == stat for path, stat in known[1].items()):
@@ -342,6 +346,7 @@ class Comparison:
     def changed(self, parts: tuple[Part, ...]) -> list[Part]:
         """Return the parts of code evidence that are no longer as they were."""
         compiled = [one for one in parts if one.kind == COMPILED and not _compiles(one)]
+        compiled += [one for one in parts if one.kind == REGISTRY and has_more(one)]
         modules = {one.name: one.state for one in parts if one.kind == MODULE}
         same = all(state and self._content(name) == state for name, state in modules.items())
         if same:
@@ -366,6 +371,7 @@ class Comparison:
         """Return a digest of how all is that some evidence says something of."""
         texts = [label.encode() + state for label, state in sorted(self.states(parts).items())]
         texts += [b"%d" % _compiles(one) for one in parts if one.kind == COMPILED]
+        texts += [state_now(one) for one in parts if one.kind == REGISTRY]
         return digest16(b"".join(texts))
 
     def states(self, parts: Iterable[Part]) -> dict[str, bytes]:
@@ -416,7 +422,7 @@ def shown(parts: Iterable[Part], evidence: Iterable[Part]) -> list[str]:
             where = f" in {_file(module)}" if module != "__main__" else ""
             found |= dict.fromkeys(f"{name}{where}" for name in named)
         else:
-            module, _, name = part.name.rpartition(".")
+            module, _, name = part.name.rpartition(":" if part.kind == REGISTRY else ".")
             where = f" in {_file(module)}" if module not in {"", "__main__"} else ""
             found[f"{name}{where}"] = None
     return list(found)

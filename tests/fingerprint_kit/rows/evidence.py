@@ -319,13 +319,53 @@ HARMLESS_TEXTS = {
     ),
 }
 
+_REGISTRY = """
+import importlib, sys
+import pk.plugins
+«|import pk.late
+»@step
+def f(n, x): return getattr(importlib.import_module("pk." + n), "be" + "st")(x)
+>>> f("rules", 1)
+--- pk/__init__.py
+--- pk/rules.py
+RULES
+--- pk/plugins.py
+from pk import rules
+PLUGIN
+--- pk/late.py
+from pk import rules
+LATER
+"""
+
+
+def _registry(rules, plugin, later):
+    return _REGISTRY.replace("RULES", rules).replace("PLUGIN", plugin).replace("LATER", later)
+
+
+_LISTED = "FOUND = []\ndef rule(fn):\n    FOUND.append(fn)\n    return fn\ndef best(x): return FOUND[-1](x)"
+_KEYED = "FOUND = {}\ndef rule(p):\n    def add(fn):\n        FOUND[p] = fn\n        return fn\n    return add\ndef best(x): return FOUND[max(FOUND)](x)"
+_DERIVED = "class Rule:\n    def on(self, x): return x\ndef best(x): return Rule.__subclasses__()[-1]().on(x)"
+_OWNED = "class Rule:\n    known = []\n    def __init_subclass__(cls): Rule.known.append(cls)\ndef best(x): return Rule.known[-1]().on(x)"
+
+REGISTRIES = {
+    "a plug-in comes into a list": _registry(_LISTED, "@rules.rule\ndef low(x): return x", "@rules.rule\ndef high(x): return x + 1"),
+    "a plug-in comes into a table": _registry(_KEYED, "@rules.rule(1)\ndef low(x): return x", "@rules.rule(2)\ndef high(x): return x + 1"),
+    "a subclass comes": _registry(_DERIVED, "class Low(rules.Rule): pass", "class High(rules.Rule):\n    def on(self, x): return x + 1"),
+    "a subclass comes that its base keeps": _registry(_OWNED, "class Low(rules.Rule):\n    def on(self, x): return x", "class High(rules.Rule):\n    def on(self, x): return x + 1"),
+    "a first plug-in comes": _registry("FOUND = []\ndef best(x): return FOUND[-1](x) if FOUND else 0", "", "rules.FOUND.append(lambda x: x + 1)"),
+}  # fmt: skip
+
+HARMLESS_REGISTRIES = {
+    "a memo of functions that another step fills": "import importlib, sys\nimport pk.rules\n@step\ndef f(n, x): return getattr(importlib.import_module('pk.' + n), 'be' + 'st')(x)\n«|pk.rules.best(7)\n»>>> f('rules', 1)\n--- pk/__init__.py\n--- pk/rules.py\nMADE = {}\ndef made(x):\n    if x not in MADE: MADE[x] = lambda y: x + y\n    return MADE[x]\ndef best(x): return made(x)(1)\n",
+}  # fmt: skip
+
 NOTICED = [
     *_crossed(WAYS, USES, 4),
-    *(Row(name, text) for name, text in TEXTS.items()),
+    *(Row(name, text) for name, text in (TEXTS | REGISTRIES).items()),
     *(Row(f"{name}, in cells", text, notebook=True) for name, text in NOTEBOOK.items()),
 ]
 HARMLESS = [
     *_crossed(FOLLOWED, HARMLESS_USES, 2),
-    *(Row(name, text) for name, text in HARMLESS_TEXTS.items()),
+    *(Row(name, text) for name, text in (HARMLESS_TEXTS | HARMLESS_REGISTRIES).items()),
     *(Row(f"{name}, in cells", text, notebook=True) for name, text in HARMLESS_NOTEBOOK.items()),
 ]
