@@ -20,7 +20,7 @@ from support.always_replay import Zygote
 from nbdurable.store import Store, check
 
 PROGRAMS = int(os.environ.get("NBDURABLE_WAITS", "60"))
-SEED = int(os.environ.get("NBDURABLE_WAITS_SEED", "0"))
+SEED = int(os.environ.get("NBDURABLE_WAITS_SEED", "1"))
 MOST_PROGRAMS = 60
 """So many programs in which a mutant comes up are tried to catch it."""
 ENGINE = Path(waits.__file__).with_name("waits_engine.py")
@@ -75,7 +75,7 @@ class Story:
         """Say what is wrong, with all that was shown."""
         return "\n".join([what, *self.told])
 
-    def run(self, kills):
+    def run(self, kills, *, checked=False):
         """Run the whole story; raise AssertionError where an execution differs."""
         shown = []
         killed = 0
@@ -90,7 +90,7 @@ class Story:
         for lines in shown:
             assert lines == last[: len(lines)], self.story("shown in another order, or otherwise")
         assert shown[-1] == last, self.story("the last execution shows something else")
-        if not self._mutant:
+        if checked:
             store = Store.open(self._folder / "s.duckdb")
             problems = check(store)
             store.close()
@@ -110,10 +110,12 @@ def test_random_waits(stage, tmp_path):
     """Killed anywhere and resumed, it shows what it has shown, and goes on from there."""
     come_up, killed = set(), 0
     for number in range(PROGRAMS):
-        drawn = waits.Drawing(SEED * 100_000 + number)
+        drawn = waits.Drawing(SEED * 1000 + number)
         program = drawn.program()
         come_up |= waits.words(program)
-        killed += Story(stage, folder_of(tmp_path, number), program).run(drawn.kills())
+        killed += Story(stage, folder_of(tmp_path, number), program).run(
+            drawn.kills(), checked=number % 5 == 0
+        )
     print(f"{PROGRAMS} programs, {killed} processes killed")
     if PROGRAMS >= 60:
         assert not EVERYTHING - come_up
