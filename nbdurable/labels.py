@@ -7,14 +7,16 @@ shape, and gives one line that any terminal, store or page can hold.
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 import re
+import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _SECRET_NAME = re.compile(
     r"(^|_)(api_?key|key|token|secret|passw(or)?d|pwd|auth|credentials?|bearer)($|_)", re.IGNORECASE
@@ -32,13 +34,18 @@ _LONG = 300
 _SHOWN_ITEMS = 12
 _SHOWN_ARGUMENTS = 4
 _SHOWN_BITS = 64
+_MOST_ITEMS = 6
+_LONGEST_DICT = 48
+_PLACE = re.compile(r"(/|\.{1,2}/|~/|[A-Za-z]:[\\/]|[a-z][a-z0-9+.-]*://)?[^\s'\"]*[/\\][^\s'\"]*")
 _LOOKED_AT = 256
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
-_SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow"})
+_SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch"})
 """Whose own classes tell their shape without computing anything."""
 
-_name_of_class = type.__dict__["__name__"].__get__  # a metaclass may have a `__name__` of its own
+# A metaclass may have a `__name__` of its own.
+_name_of_class = type.__dict__["__name__"].__get__
+_module_of_class = type.__dict__["__module__"].__get__
 
 
 def label_of(
@@ -56,6 +63,14 @@ def label_of(
     if len(arguments) + len(keywords) > len(parts):
         parts.append("...")
     return printable(f"{name}({', '.join(parts)})")
+
+
+def telling(keywords: Mapping[str, Any], same: Collection[str]) -> Mapping[str, Any]:
+    """Return the named arguments that tell one call of a map from calls elsewhere.
+
+    What is the ``same`` for all of the map does so only if it can be read in a label.
+    """
+    return {key: one for key, one in keywords.items() if key not in same or type(one) in _PLAIN}
 
 
 def printable(text: str) -> str:
@@ -96,23 +111,14 @@ def _is_secret(parameter: str) -> bool:
 
 
 def _item(value: Any) -> str:
-    kind = type(value)
-    if kind in _PLAIN:
-        return _plain(value, _LONG)
-    if kind.__module__.partition(".")[0] in _SHAPED:
-        shape = getattr(value, "shape", None)
-        if type(shape) is tuple and all(type(one) is int for one in shape):
-            element = getattr(value, "dtype", None)
-            said = f" of {element}" if element is not None else ""
-            return f"<{_name_of_class(kind)} {' x '.join(map(str, shape)) or 'scalar'}{said}>"
-    return _short(value)
+    return _plain(value, _LONG) if type(value) in _PLAIN else _short(value, longest=_LONG)
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
-def _short(value: Any, parameter: str = "") -> str:
+def _short(value: Any, parameter: str = "", longest: int = _SHORT) -> str:
     if parameter and _is_secret(parameter):
         return _MASK
     kind = type(value)
@@ -122,7 +128,7 @@ def _short(value: Any, parameter: str = "") -> str:
         return _collection(value)
     if hasattr(kind, "__nbdurable_identity__"):
         return str(value.name)
-    return _named(value)
+    return _of_library(value, longest) or _of_fields(value) or _named(value)
 
 
 def _plain(value: Any, longest: int = _SHORT) -> str:
@@ -136,23 +142,144 @@ def _plain(value: Any, longest: int = _SHORT) -> str:
         return _MASK
     if len(value) <= longest:
         return repr(value)
+    if isinstance(value, str) and len(value) <= _LOOKED_AT and _PLACE.fullmatch(value):
+        return repr(_elided(value, longest))
     cut = repr(value[: longest - 3])
     return f"{cut[:-1]}...{cut[-1]}"
 
 
+def _elided(place: str, longest: int) -> str:
+    """Return a path or an address without what is in its middle: its end tells it apart.
+
+    What is asked for with an address is not shown: there can be a secret.
+    """
+    if "://" in place and "?" in place:
+        place = f"{place.partition('?')[0]}?..."
+    if len(place) <= longest:
+        return place
+    scheme = place[: place.index("://") + 3] if "://" in place[:12] else ""
+    parts = place[len(scheme) :].replace("\\", "/").split("/")
+    kept = parts.pop()
+    while parts and len(scheme) + len(kept) + len(parts[-1]) + 3 <= longest:
+        kept = f"{parts.pop()}/{kept}"
+    if len(kept) > longest:
+        kept = f"{kept[: longest // 2 - 2]}...{kept[-(longest // 2 - 1) :]}"
+    return f"{scheme}…/{kept}"
+
+
 def _collection(value: Any) -> str:
+    """Return a few small values as they are, of more their number."""
     kind = type(value)
-    if kind is list or kind is tuple:
-        shown = value[:_SHOWN_ARGUMENTS]
-        if all(type(one) in _PLAIN for one in shown):
-            parts = [_plain(one) for one in shown]
-            if len(value) > len(shown):
+    if len(value) <= _MOST_ITEMS or kind in {list, tuple}:
+        if kind is dict:
+            parts = [f"{_plain_key(key)}: {_inside(one, key)}" for key, one in value.items()]
+        else:
+            parts = [_inside(one) for one in itertools.islice(value, _SHOWN_ARGUMENTS)]
+            if kind in {set, frozenset}:
+                parts.sort()  # it has no order that another process would give it
+        if all(parts) and not any(part.endswith(": ") or part.startswith(": ") for part in parts):
+            if kind is not dict and len(value) > len(parts):
                 parts.append("...")
             text = ", ".join(parts)
-            text = f"[{text}]" if kind is list else f"({text}{',' * (len(value) == 1)})"
-            if len(text) <= _SHORT:
-                return text
+            if len(text) <= (_LONGEST_DICT if kind is dict else _SHORT):
+                return _bracketed(kind, text, len(value))
     return f"<{kind.__name__} of {len(value)}>"
+
+
+def _bracketed(kind: type, text: str, count: int) -> str:
+    if kind is tuple:
+        return f"({text}{',' * (count == 1)})"
+    if kind is list:
+        return f"[{text}]"
+    if kind is dict or count:
+        return f"{{{text}}}" if kind is not frozenset else f"frozenset({{{text}}})"
+    return f"{kind.__name__}()"
+
+
+def _plain_key(key: Any) -> str:
+    return _plain(key) if type(key) in _PLAIN else ""
+
+
+def _inside(value: Any, key: Any = "") -> str:
+    """Return a value inside another, if it is small; else nothing."""
+    if type(key) is str and key and _is_secret(key):
+        return _MASK
+    if type(value) in _PLAIN:
+        return _plain(value)
+    if type(value) in {list, tuple, set, frozenset, dict}:
+        return "[]" if type(value) is list and not value else ""
+    return _of_library(value, _SHORT)
+
+
+def _of_library(value: Any, longest: int) -> str:
+    """Return what an instance of a known library's own class is; of any other, nothing."""
+    kind = type(value)
+    module = _module_of_class(kind)
+    root = module.partition(".")[0] if type(module) is str else ""
+    if root in _SAID:
+        known = getattr(sys.modules.get(root), _name_of_class(kind), None) is kind
+        if not known or issubclass(kind, type):
+            return ""
+        zone = type(getattr(value, "tzinfo", None)) if root == "datetime" else type(None)
+        if zone.__module__ not in {"builtins", "datetime", "zoneinfo"}:
+            value = value.replace(tzinfo=None)  # a zone of the user's has code
+        return _elided(str(value), max(longest, _LONGEST_DICT))
+    if root not in _SHAPED or issubclass(kind, type):
+        return ""
+    if kind.__name__ == "Timestamp":
+        return str(value.isoformat())
+    shape: Any = getattr(value, "shape", None)
+    if not issubclass(type(shape), tuple) or not all(type(one) is int for one in shape):
+        return ""
+    if not shape:
+        item = value.item() if root == "numpy" else None
+        return _plain(item) if type(item) in _PLAIN else ""
+    element = getattr(value, "dtype", None) if longest == _LONG else None
+    said = f" of {element}" if element is not None else ""
+    return f"<{_name_of_class(kind)} {' x '.join(map(str, shape))}{said}>"
+
+
+_SAID: Final = frozenset({"datetime", "decimal", "fractions", "pathlib", "uuid", "zoneinfo"})
+"""Modules of the standard library whose own instances say what they are."""
+
+
+def _held_by(kind: Any) -> Any:
+    """Return what a class holds itself, nobody's metaclass asked."""
+    return type.__dict__["__dict__"].__get__(kind)
+
+
+def _of_fields(value: Any) -> str:
+    """Return a member of an enum, or a record by its fields: a dataclass, a model, a named tuple.
+
+    Looked at is what the instance holds itself: no attribute is asked for.
+    """
+    kind = type(value)
+    if issubclass(kind, type):
+        return ""
+    state = _state_of(value)
+    if issubclass(type(kind), enum.EnumMeta):
+        name = state.get("_name_")
+        return f"{_name_of_class(kind)}.{name}" if type(name) is str else ""
+    held = _held_by(kind)
+    names = held.get("_fields")
+    if issubclass(kind, tuple) and type(names) is tuple and all(type(n) is str for n in names):
+        pairs: list[tuple[str, Any]] = [*zip(names, tuple.__iter__(value), strict=False)]
+    else:
+        names = held.get("__dataclass_fields__", held.get("__pydantic_fields__"))
+        if type(names) is not dict:
+            return ""
+        pairs = [(name, state[name]) for name in names if name in state]
+    shown = [f"{name}={_inside(one, name) or '...'}" for name, one in pairs[:_SHOWN_ARGUMENTS]]
+    text = ", ".join(shown + ["..."] * (len(pairs) > len(shown)))
+    return f"{_name_of_class(kind)}({text})" if shown and len(text) <= _LONGEST_DICT else ""
+
+
+def _state_of(value: Any) -> dict[str, Any]:
+    try:
+        state = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return state if type(state) is dict else {}
 
 
 def _named(value: Any) -> str:

@@ -1,10 +1,18 @@
 """Labels: short, one line, no secrets, and no code of a user's class runs for one."""
 
+import datetime as dt
+import decimal
+import enum
 import functools
 import unittest.mock
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pydantic
 import pytest
 
 from nbdurable import go, step, workflow
@@ -53,6 +61,53 @@ def plain(number):
     return number
 
 
+class Color(enum.Enum):
+    """A choice."""
+
+    RED = 1
+
+
+@dataclass
+class Config:
+    """A record."""
+
+    lr: object
+    name: object
+    api_key: str | None = None
+
+    def __post_init__(self):
+        if self.api_key is None:
+            del self.__dict__["api_key"]
+
+    def __repr__(self):
+        raise AssertionError("the repr was asked for")
+
+
+class Pair(NamedTuple):
+    """A named tuple."""
+
+    left: int
+    right: str
+
+
+class Answer(pydantic.BaseModel):
+    """A model."""
+
+    text: str
+    score: float
+
+
+class Zone(dt.tzinfo):
+    """A zone with code of its own."""
+
+    def utcoffset(self, _):
+        """Fail."""
+        raise AssertionError("the zone was asked for")
+
+
+_MIDDLE = "…/long/very/long/very/long/01/orders.parquet"
+
+
 # --- what is shown -------------------------------------------------------------------
 
 
@@ -78,21 +133,47 @@ def plain(number):
         (list(range(1000)), "[0, 1, 2, 3, ...]"),
         (["a long text here"] * 3, "<list of 3>"),
         ([[1]], "<list of 1>"),
-        ({"a": 1}, "<dict of 1>"),
-        ({1, 2}, "<set of 2>"),
-        (frozenset(), "<frozenset of 0>"),
+        ({"a": 1}, "{'a': 1}"),
+        ({1, 2}, "{1, 2}"),
+        (frozenset(), "frozenset()"),
         (plain, "plain"),
         (len, "len"),
         (int, "int"),
         ("".join, "join"),
-        (np.zeros(3), "<ndarray>"),
-        (pd.DataFrame(), "<DataFrame>"),
+        (np.zeros(3), "<ndarray 3>"),
+        (pd.DataFrame(), "<DataFrame 0 x 0>"),
         (functools.partial(plain, 1), "<partial>"),
         (object(), "<object>"),
         (10**18, "1" + "0" * 18),
         (10**5000, "<int of 16610 bits>"),
         ([10**5000], "[<int of 16610 bits>]"),
         (float("nan"), "nan"),
+        (np.float32(0.5), "0.5"),
+        (np.int64(7), "7"),
+        (np.zeros((2, 3)), "<ndarray 2 x 3>"),
+        (pd.DataFrame({"a": [1, 2]}), "<DataFrame 2 x 1>"),
+        (pd.Timestamp("2026-01-05"), "2026-01-05T00:00:00"),
+        (dt.date(2026, 1, 5), "2026-01-05"),
+        (dt.datetime(2026, 1, 5, 12, 30, tzinfo=dt.UTC), "2026-01-05 12:30:00+00:00"),
+        (dt.timedelta(minutes=5), "0:05:00"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (Path("data/01/orders.parquet"), "data/01/orders.parquet"),
+        (Path("/a" + "/very/long" * 9 + "/01/orders.parquet"), _MIDDLE),
+        ("s3://bucket/some/where/deep/01/orders.parquet", "'s3://…/01/orders.parquet'"),
+        ("https://x.org/a/b/c/d/e/f?token=abcdefghijklm", "'https://…/b/c/d/e/f?...'"),
+        (Color.RED, "Color.RED"),
+        (Config(0.1, "adam"), "Config(lr=0.1, name='adam')"),
+        (Config(0.1, "x", "sesame"), "Config(lr=0.1, name='x', api_key=***)"),
+        (Config([1, 2], object()), "Config(lr=..., name=...)"),
+        (Pair(1, "b"), "Pair(left=1, right='b')"),
+        (Answer(text="yes", score=0.5), "Answer(text='yes', score=0.5)"),
+        ({"depth": 2, "features": "sqrt"}, "{'depth': 2, 'features': 'sqrt'}"),
+        ({"key": "v", "password": "x"}, "{'key': ***, 'password': ***}"),
+        ({"rows": [1, 2]}, "<dict of 1>"),
+        ({"a" * 30: "b" * 30}, "<dict of 1>"),
+        ({n: n for n in range(7)}, "<dict of 7>"),
+        ([dt.date(2026, 1, 5)], "[2026-01-05]"),
     ],
     ids=lambda value: str(type(value).__name__),
 )
@@ -108,6 +189,22 @@ def test_arguments_and_keywords():
     assert shown(1, 2, 3, a=4, b=5) == "1, 2, 3, a=4, ..."
     assert shown(1, 2, 3, 4, 5, a=6) == "1, 2, 3, 4, ..."
     assert shown(**{"not a name": 1}) == "not a name=1"
+
+
+def test_what_a_map_holds_constant_is_shown_only_if_it_tells_something(tmp_path):
+    """A frame that all rows share is in none of their labels; a number is."""
+
+    def evaluate(depth, frame, seed):
+        return depth + len(frame) + seed
+
+    with workflow("w", store=tmp_path / "s.duckdb"):
+        frame = pd.DataFrame({"a": [1]})
+        both = step(evaluate).map([1, 2], frame=frame, seed=3)
+        assert both.result() == [5, 6]
+        assert [one.label for one in both.branches] == [
+            "evaluate(1, seed=3)",
+            "evaluate(2, seed=3)",
+        ]
 
 
 def test_huge_values_are_short():
@@ -136,6 +233,7 @@ def test_subclasses_show_their_class():
 def test_no_code_of_a_users_class_runs():
     """Neither repr, nor attributes, nor length, nor truth: alone, inside, as a class, a method."""
     evil = Evil()
+    assert shown(dt.datetime(2026, 1, 5, tzinfo=Zone())) == "2026-01-05 00:00:00"
     assert shown(evil, [evil], (1, evil), {"a": evil}) == (
         "<Evil>, <list of 1>, <tuple of 2>, <dict of 1>"
     )
@@ -276,7 +374,7 @@ def test_a_label_is_one_line():
         (list(range(20)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... 8 more]"),
         ({"api_key": "abc", "n": [1]}, "{'api_key': ***, 'n': [1]}"),
         (np.zeros((2, 3), "float32"), "<ndarray 2 x 3 of float32>"),
-        (np.float64(1.5), "<float64 scalar of float64>"),
+        (np.float64(1.5), "1.5"),
         (pd.DataFrame({"a": [1]}), "<DataFrame 1 x 1>"),
         ([Evil()], "[<Evil>]"),
         ({"thing": Evil()}, "{'thing': <Evil>}"),

@@ -29,7 +29,7 @@ from nbdurable.handles.coroutines import StepCoroutine, never_awaited
 from nbdurable.handles.handle import Handle, StepHandle, handles_in, with_values
 from nbdurable.handles.scope import Scope
 from nbdurable.interrupts import uninterrupted
-from nbdurable.labels import ago, label_of
+from nbdurable.labels import ago, label_of, telling
 from nbdurable.records import Call, Checkpoint, Kind, RunStatus
 from nbdurable.steps.attempts import Work, explain, is_async, note_settings
 from nbdurable.steps.draws import draw_again
@@ -339,7 +339,8 @@ class Run:
                 draw_again(states, (claim.inputs, claim.code))
             return handle
         parameters = self._prints.parameters(function) if arguments else ()
-        handle.label_text = label_of(options.name, arguments, keywords, parameters)
+        shown = telling(keywords, held) if held else keywords
+        handle.label_text = label_of(options.name, arguments, shown, parameters)
         handle.work = Work(
             label=handle.label_text,
             function=function,
