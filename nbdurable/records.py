@@ -223,11 +223,29 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """Which of several equal calls is that of a piece of work that runs beside others.
+
+    ``path`` tells the work apart, and ``position`` which of its own equal calls it is.
+    """
+
+    run: str
+    call: bytes
+    path: bytes
+    position: int
+    execution: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The stored result of a select: the lowest number among its branches.
 
     ``branches`` holds the (call, version, code) of every step below the branches,
-    sorted; ``winner`` is the identity of the winning branch.
+    sorted; ``winner`` is the identity of the winning branch. ``seconds`` is 0, but for what a
+    clock decided, an await that was cancelled or a timeout of asyncio's that passed: then it
+    is how long that had lasted, there is no winner, ``number`` is the last one that had been
+    given to the waiting code before, and ``place`` counts what clocks decided.
     """
 
     key: bytes
@@ -237,6 +255,8 @@ class Decision:
     execution: int
     losers: tuple[tuple[bytes, bytes], ...]
     signature: bytes
+    seconds: float = 0.0
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

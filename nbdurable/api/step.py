@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Generic, Literal, Never, ParamSpec, TypeVar, overload
 
+from nbdurable.engine.outside import told_outside
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
 from nbdurable.handles.scope import scope_of
@@ -30,6 +31,7 @@ from nbdurable.steps.signatures import check_arguments
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from nbdurable.engine.handed_over import ClaimedCall
     from nbdurable.handles.combinators import Gather
     from nbdurable.handles.handle import StepHandle
     from nbdurable.handles.scope import Scope
@@ -59,6 +61,7 @@ class Step(Generic[P, R]):
         function = self.__wrapped__
         where = scope.current.get()
         if where is None:
+            told_outside(self._options.name)
             return function(*args, **kwargs)
         check_arguments(function, args, kwargs)
         result: R
@@ -67,6 +70,23 @@ class Step(Generic[P, R]):
         else:
             result = where.run.call(where, function, args, kwargs, self._options)
         return result
+
+    def ahead(
+        self, where: Scope, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> ClaimedCall | None:
+        """Claim a call that is handed to another thread; None for an async step.
+
+        Raises:
+            TypeError: The arguments don't fit the function, as in a plain call.
+        """
+        function = self.__wrapped__
+        if is_async(function):
+            return None
+        check_arguments(function, arguments, keywords)
+        claimed: ClaimedCall = where.run.call_ahead(
+            where, function, arguments, keywords, self._options
+        )
+        return claimed
 
     def go(self, *args: P.args, **kwargs: P.kwargs) -> StepHandle[R]:
         """Start the step beside whatever else runs, and give a handle at once.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from nbdurable import evidence
 from nbdurable import store as stores
+from nbdurable.engine import handed_over, outside, timed
 from nbdurable.engine.run import Run
 from nbdurable.errors import UsageError
 from nbdurable.fingerprint import Fingerprinter
@@ -191,7 +192,7 @@ class Workflow:
 
     def _begin(self, *, asynchronous: bool) -> Run:
         outer = scope.current.get()
-        if outer is not None and not outer.run.is_of_parent():
+        if outer is not None and outer.live and not outer.run.is_of_parent():
             raise UsageError(
                 f"{self.run_name} would begin inside {outer.run.settings.name}: a run can't "
                 f"contain another; a step that starts steps is a sub-workflow"
@@ -246,6 +247,11 @@ class Workflow:
                 run.note_unseen(unseen)
             undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
+            for patches in (handed_over.patches, timed.patches):
+                patches.install()
+                undo.callback(patches.remove)
+            outside.enter(run, run.say)
+            undo.callback(outside.leave, run)
             self.control = run.control
             if view is not None:
                 view.show()

@@ -203,6 +203,8 @@ class Ledger:
                 winner,
                 self.news.clock.time(),
                 sign(self.store.key, decision_message(self.store.id, decision)),
+                decision.seconds,
+                decision.place,
             ),
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
     from nbdurable.executors.gates import Gate, LoopGate
     from nbdurable.handles.handle import Handle
-    from nbdurable.handles.scope import Scope
+    from nbdurable.handles.scope import Scope, Works
     from nbdurable.records import Message
     from nbdurable.steps.attempts import Running
 
@@ -52,6 +52,10 @@ class Delivery:
         where = scope.current.get()
         if where is None or where.run is not self._home.run:
             where = self._home  # asked after its run
+        work = scope.work.get()
+        if work is not None and work.in_thread and where.parent is None:
+            work.unshown.append(handle)  # until the cell's own code comes to it
+            return
         if handle.delivered is where or handle.call.namespace != where.namespace:
             return
         if where.parent is not None and not where.live:
@@ -74,8 +78,14 @@ class Delivery:
                 return
             self.deliver(step)
 
-    def deliver_rest(self, handles: Iterable[Handle[Any]]) -> None:
-        """Show, in `go` order, the output of steps that the cell never asked; losers' never."""
+    def deliver_rest(self, handles: Iterable[Handle[Any]], works: Works | None) -> None:
+        """Show, in `go` order, the output of steps that the cell never asked; losers' never.
+
+        Before them that of steps in threads, in the order in which their work was handed over.
+        """
+        for work in works.handed if works is not None else ():
+            for step in work.unshown:
+                self.deliver(step)
         for handle in handles:
             if isinstance(handle, StepHandle) and handle.durable and not handle.lost:
                 self.deliver(handle)

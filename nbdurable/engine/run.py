@@ -8,6 +8,7 @@ execution will see (CONTRACT sections 3 to 5).
 from __future__ import annotations
 
 import contextvars
+import functools
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.commit.acceptance import Acceptance
@@ -33,10 +34,11 @@ from nbdurable.records import Call, Checkpoint, Kind, RunStatus
 from nbdurable.steps.attempts import Work, explain, is_async
 from nbdurable.steps.draws import draw_again
 from nbdurable.steps.hints import add_hint
-from nbdurable.store import correct_whys, pack, pack_used
+from nbdurable.store import correct_whys, drop_decisions, pack, pack_used
 
 from .cancellation import Cancellation
 from .claims import Claims
+from .closing import is_cancelled, is_passed_over, reused_of, steps_to_wait_for
 from .completions import Completions
 from .contents import Contents
 from .control import Control, Execution
@@ -44,16 +46,19 @@ from .current import Current
 from .dataflow import Dataflow
 from .delivery import Delivery
 from .escaped import Escaped, status_of
+from .handed_over import ClaimedCall
 from .holding import Holding
 from .pinned import Pinned
+from .program_order import ProgramOrder
 from .results import Received
 from .scheduler import Bodies
 from .timers import Timers
+from .turns import Turns
 from .usage import Usage
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nbdurable.executors.clock import Clock
     from nbdurable.fingerprint import Held
@@ -100,6 +105,7 @@ class Run:
         self._holding = Holding(opened, self._ledger.kept, self._reasons, self._acceptance)
         self._rules = FileRules(store.path)
         self._unseen = ""
+        self._program_order = ProgramOrder(self._ledger, opened)
         self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
         self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
         self.current = Current(self._ledger, opened.index, self.handles, self._refuse_ended)
@@ -120,7 +126,8 @@ class Run:
             self._ledger, opened, self._reasons, self._delivery, self._escaped,
             verify=settings.verify,
         )  # fmt: skip
-        self._waiting = Waiting(self._ledger, self._bodies, self._delivery)
+        self.turns = Turns(self._ledger, opened, self.handles)
+        self._waiting = Waiting(self._ledger, self._bodies, self._delivery, self.turns)
         self._cancellation = Cancellation(
             self._ledger, opened.index, self._bodies, opened.run,
             live=self._live, children=self._escaped.children,
@@ -152,6 +159,10 @@ class Run:
             self.handles, self._ledger, opened.index, self._bodies, self._cancellation
         )
         self.control = Control(self._controlled)
+
+    def say(self, line: str) -> None:
+        """Keep a line for the person at the screen, and show it; the same line only once."""
+        self._news.say(line)
 
     @property
     def notes(self) -> list[str]:
@@ -240,11 +251,40 @@ class Run:
             UsageError: It would wait for an argument, and so block its own loop.
         """
         self._waiting.refuse_unknown(arguments, keywords)
+        return self._perform(where, self._claim(where, function, arguments, keywords, options))
+
+    def call_ahead(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> ClaimedCall:
+        """Claim a sync step's call now; return what performs it in another thread."""
         handle = self._claim(where, function, arguments, keywords, options)
+        waits = not handle.durable and not handle.started and not handle.pending
+        handle.pending = 1 if waits else handle.pending  # nobody else is to start it
+
+        def perform() -> Any:
+            self._refuse_ended(where, handle.name)
+            if waits:
+                handle.pending = 0
+            return self._perform(where, handle)
+
+        def forgo() -> None:
+            handle.lost = True
+            self._ledger.lost_more()
+
+        return ClaimedCall(handle, perform, forgo)
+
+    def _perform(self, where: Scope, handle: StepHandle[Any]) -> Any:
         if handle.cancelled_by_race is not None:
             self._cancellation.settle(handle)
         if not handle.durable and not handle.pending and not handle.started:
-            if options.timeout is None and not self._bodies.left_over(handle):
+            work = handle.work
+            timed = work is not None and work.options.timeout is not None
+            if not timed and not self._bodies.left_over(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
                 self._launch(handle)
@@ -352,16 +392,8 @@ class Run:
         code = claim.code_digest if claim is not None else b""
         with self._lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
-            strand = where.strand()
             called = claim.called if claim is not None else name
-            count, first = where.occurrences.get((called, inputs), (0, strand))
-            if count and first != strand:
-                raise UsageError(
-                    f"{name}: the same call with the same arguments comes from two tasks or "
-                    f"threads, which have no order between them: give one of them another "
-                    f"`name=`, or tell them apart with `key=`"
-                )
-            where.occurrences[called, inputs] = (count + 1, strand)
+            count = self._program_order.occurrence(where, name, called, inputs)
             identity = call_id(where.namespace, called, inputs, count)
             if not self._index.checkpoints.knows(identity):
                 former = self._acceptance.former(where.namespace, name, called, inputs, count, code)
@@ -398,19 +430,8 @@ class Run:
         self._acceptance.refuse_suspended(where.parent)
         if self._bodies.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
-        if not where.live or self._is_cancelled(where):
+        if not where.live or is_cancelled(self.handles, where.parent):
             raise NotInRunError(what, "the step whose code this is has ended: it was let go")
-
-    def _is_cancelled(self, where: Scope) -> bool:
-        """Tell whether the step whose body this is, or one that it is inside of, was cancelled."""
-        place = where.parent
-        while place is not None:
-            step = self.handles[place]
-            assert isinstance(step, StepHandle)
-            if step.ended is Kind.CANCELLED:
-                return True
-            place = step.parent
-        return False
 
     # --- replay -------------------------------------------------------------------
 
@@ -607,6 +628,10 @@ class Run:
         """Deliver a durable step's output once, and give its value or raise its error."""
         return self._received.receive(handle)
 
+    def show(self, handle: StepHandle[Any]) -> None:
+        """Show a durable step's output, once."""
+        self._delivery.deliver(handle)
+
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew."""
         return self._received.fresh(handle)
@@ -630,8 +655,9 @@ class Run:
         if error is None:
             try:
                 self._completions.leave_all(self.scope)
-                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
-                for handle in self._rest():
+                passed_over = functools.partial(is_passed_over, self.handles)
+                rest = self._delivery.watch_rest(self.handles, passed_over)
+                for handle in steps_to_wait_for(self.handles):
                     self._waiting.wait(handle, rest)
                 self._acceptance.refuse_suspended(None)
             except BaseException as late:
@@ -644,8 +670,9 @@ class Run:
         if error is None:
             try:
                 self._completions.leave_all(self.scope)
-                rest = self._delivery.watch_rest(self.handles, self._is_passed_over)
-                for handle in self._rest():
+                passed_over = functools.partial(is_passed_over, self.handles)
+                rest = self._delivery.watch_rest(self.handles, passed_over)
+                for handle in steps_to_wait_for(self.handles):
                     await self._waiting.wait_async(handle, rest)
                 self._acceptance.refuse_suspended(None)
             except BaseException as late:
@@ -661,27 +688,6 @@ class Run:
         """Tell whether any body was started."""
         return any(isinstance(one, StepHandle) and one.ran for one in self.handles)
 
-    def _rest(self) -> Iterable[StepHandle[Any]]:
-        """Return the steps that the end of the cell waits for, new ones included."""
-        at = 0
-        while at < len(self.handles):
-            handle = self.handles[at]
-            at += 1
-            if not isinstance(handle, StepHandle) or handle.kind != "step":
-                continue
-            never_awaited = handle.held and not handle.started
-            if handle.durable or handle.broken is not None or never_awaited:
-                continue
-            if not self._is_passed_over(handle):
-                yield handle
-
-    def _is_passed_over(self, handle: StepHandle[Any]) -> bool:
-        """Tell whether the end does not wait for a step: it lost, or what started it did."""
-        step: Handle[Any] | None = handle
-        while isinstance(step, StepHandle) and not step.lost:
-            step = None if step.parent is None else self.handles[step.parent]
-        return step is not None
-
     def _end(self, error: BaseException | None) -> None:
         add_hint(error)
         self.scope.live = False
@@ -693,7 +699,7 @@ class Run:
         unasked: tuple[Identity, ...] = ()
         told = ""
         if error is None:
-            self._delivery.deliver_rest(tuple(self.handles))
+            self._delivery.deliver_rest(tuple(self.handles), self.scope.works)
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
             told = self._holding.tell(self.handles, self._news.say)
@@ -704,7 +710,7 @@ class Run:
         self._delivery.close()
         now = self._news.clock.time()
         try:
-            self._write_end(status, now, error, unasked, told)
+            self._write_end(status, now, error, (unasked, told))
         except StoreError:
             # A store that broke in mid-run has been reported by what broke; the missing
             # end makes the next execution treat this one as died, which loses nothing.
@@ -722,28 +728,22 @@ class Run:
         status: RunStatus,
         now: float,
         error: BaseException | None,
-        unasked: tuple[Identity, ...],
-        told: str,
+        told: tuple[tuple[Identity, ...], str],
     ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
-        reused = pack_used(tuple(self._reused()), unasked)
+        reused = pack_used(tuple(reused_of(self.handles, self._index)), told[0])
         corrected = self._reasons.corrected(self.handles)
+        undone = self.turns.escaped(error)
 
         def write(batch: Batch) -> None:
             if corrected:
                 correct_whys(batch, corrected)
+            if undone:
+                drop_decisions(batch, self.opened.run, undone)
             self._contents.write(batch)
             text = "" if error is None else explain(error)
             self._acceptance.settle(batch)
-            row = (self.execution, status.value, now, text, listed, reused, told)
+            row = (self.execution, status.value, now, text, listed, reused, told[1])
             batch.add("execution_ends", row)
 
         self._store.commit(write)
-
-    def _reused(self) -> Iterator[Identity]:
-        """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
-        for handle in self.handles:
-            if isinstance(handle, StepHandle) and handle.replayed:
-                found = handle.checkpoint
-                if found is not None and self._index.checkpoints.superseded(found):
-                    yield handle.pair

@@ -216,7 +216,7 @@ class Bodies:
             body.attempt = running
             body.limits += self._room_for(work)
             context = work.context.copy()
-            context.run(scope.current.set, body)
+            context.run(scope.stand_in, body)
             try:
                 with self._delivery.here(handle, running):
                     running.end(attempt(work, running.capture, context))
@@ -318,7 +318,7 @@ class Bodies:
         running.stop = functools.partial(self._let_go, body)
         # A context of its own: an attempt that timed out may still be in its.
         context = work.context.copy()
-        context.run(scope.current.set, body)
+        context.run(scope.stand_in, body)
         self._time(handle, work, running)
         let_go = False
         try:
@@ -371,7 +371,7 @@ class Bodies:
         task = asyncio.current_task()
         assert task is not None
         running.stop = functools.partial(self._stop_task, body, task)
-        token = scope.current.set(body)
+        token = scope.stand_in(body)
         try:
             try:
                 ending = await attempt_async(work, running.capture)

@@ -6,6 +6,7 @@ loop that it needs is refused (CONTRACT section 2).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from nbdurable.handles.handle import StepHandle, handles_in
 from nbdurable.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterator
 
     from nbdurable.commit.ledger import Ledger
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from .delivery import Delivery, Watch
     from .scheduler import Bodies
+    from .turns import Turns
 
 
 class Waiting:
     """One execution's waits."""
 
-    def __init__(self, ledger: Ledger, bodies: Bodies, delivery: Delivery) -> None:
+    def __init__(self, ledger: Ledger, bodies: Bodies, delivery: Delivery, turns: Turns) -> None:
+        self._turns = turns
         self._ledger = ledger
         self._bodies = bodies
         self._delivery = delivery
@@ -54,12 +56,34 @@ class Waiting:
         _awoken(handle)
 
     async def wait_async(self, handle: Handle[Any], rest: Watch | None = None) -> None:
-        """Wait on the running loop until `handle` is durable; at the end with the `rest`."""
+        """Wait on the running loop until `handle` is durable; at the end with the `rest`.
+
+        Tasks that await handles go on one by one, in the order of outcome numbers.
+        """
+        if rest is not None or handle.known:
+            await self._until_durable(handle, rest)
+            return
+        mine = self._turns.enter(handle)
+        try:
+            await self._until_durable(handle, None)
+            await self._turns.turn(mine)
+        except asyncio.CancelledError as error:
+            self._turns.cancelled(mine, error)
+            raise
+        finally:
+            self._turns.leave(mine)
+        _awoken(handle)
+
+    async def _until_durable(self, handle: Handle[Any], rest: Watch | None) -> None:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self.slots_given(), self._bodies.coroutines.blocked():
-                await self._delivery.wait_async(handle, gate, rest)
-        _awoken(handle)
+                if self._turns.may_time_out():
+                    await gate.wait()  # what is shown by then would not be on replay
+                else:
+                    await self._delivery.wait_async(handle, gate, rest)
+        if rest is not None or handle.broken is not None:
+            _awoken(handle)
 
     def refuse_blocking(self, handle: Handle[Any]) -> None:
         """Refuse to block the asking code's own loop, or one that `handle` still needs.

@@ -65,6 +65,9 @@ class Order(Protocol):
     def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
         """Return the error that a numbered step ended with."""
 
+    def show(self, handle: StepHandle[Any]) -> None:
+        """Show a durable step's output, once."""
+
     def see(self, handle: StepHandle[Any]) -> None:
         """Make it durable that the cell has seen this error."""
 

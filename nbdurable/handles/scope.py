@@ -34,6 +34,7 @@ class Run(Protocol):
     """What code that stands in a run asks of it; `nbdurable.engine.run.Run` is one."""
 
     settings: RunSettings
+    turns: Any
 
     @property
     def current(self) -> Current:
@@ -64,6 +65,16 @@ class Run(Protocol):
         options: StepOptions,
     ) -> Any:
         """Run a sync step in the calling thread and return its value."""
+
+    def call_ahead(
+        self,
+        where: Scope,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: StepOptions,
+    ) -> Any:
+        """Claim the call now; return what performs it in the thread that it is handed to."""
 
     def call_async(
         self,
@@ -137,8 +148,9 @@ class Scope:
     """One namespace of calls: a run's cell, or one attempt of a step's body.
 
     ``occurrences`` counts identical calls in program order; each count keeps the
-    strand (task or thread) that the first of them came from, for two strands
-    have no order between them. ``attempt`` is a body's own.
+    strand (task, thread or handed-over work) that the first of them came from, for two
+    strands have no order between them. ``attempt`` is a body's own. ``home`` is the
+    strand of the scope's own code, ``works`` is what that handed to others.
     """
 
     run: Run
@@ -150,6 +162,8 @@ class Scope:
     occurrences: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
     stage: Stage | None = None
     attempt: Any = None
+    home: int | None = None
+    works: Works | None = None
 
     def end(self) -> None:
         """Let what is left of this body start and decide nothing more, and hold up nobody."""
@@ -163,7 +177,7 @@ class Scope:
 
     def strand(self) -> int:
         """Return what tells apart the places that code in this scope can run at."""
-        place: object = threading.current_thread()
+        place: object = work.get() or threading.current_thread()
         if self.asynchronous:
             with contextlib.suppress(RuntimeError):
                 place = asyncio.current_task() or place
@@ -173,6 +187,43 @@ class Scope:
         return known
 
 
+@dataclass(slots=True)
+class Works:
+    """The work that the code of one scope has handed to other threads and tasks.
+
+    ``counts`` counts equal pieces, ``paths`` tells each apart, ``strands`` are the paths by
+    strand, and ``handed`` are the pieces that went to threads, in order.
+    """
+
+    counts: dict[bytes, int] = field(default_factory=dict)
+    handed: list[HandedOver] = field(default_factory=list)
+    paths: set[bytes] = field(default_factory=set)
+    strands: dict[int, bytes] = field(default_factory=dict)
+
+
+class HandedOver:
+    """One piece of work that was handed to another thread or task.
+
+    ``path`` tells it apart: who handed it over, the function, its plain arguments, and how
+    many equal ones came before it there. What a thread receives is ``unshown`` until the
+    scope's own code asks for what the work gave, or ends: threads have no order to show it in.
+    """
+
+    __slots__ = ("__weakref__", "_strand", "in_thread", "path", "unshown")
+
+    def __init__(self, path: bytes, *, in_thread: bool) -> None:
+        self.path = path
+        self.in_thread = in_thread
+        self.unshown: list[StepHandle[Any]] = []
+        self._strand: int | None = None
+
+    def is_of(self, strand: int) -> bool:
+        """Tell whether a strand is the one that does this work: the first that asks is."""
+        if self._strand is None:
+            self._strand = strand
+        return self._strand == strand
+
+
 # By number, not by address: Python puts a new task where one was that is gone.
 _strands: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
@@ -180,6 +231,18 @@ _numbers = itertools.count()
 current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "nbdurable_scope", default=None
 )
+
+
+work: contextvars.ContextVar[HandedOver | None] = contextvars.ContextVar(
+    "nbdurable_work", default=None
+)
+"""The handed-over work that the calling code belongs to; none for what the scope runs itself."""
+
+
+def stand_in(where: Scope) -> contextvars.Token[Scope | None]:
+    """Let the calling context stand in a scope, as that scope's own code."""
+    work.set(None)
+    return current.set(where)
 
 
 def scope_of(operation: str) -> Scope:

@@ -23,7 +23,7 @@ from .amendments import (
     unasked_of,
     verify_amendment,
 )
-from .changes import conclude, correct_whys, record_packages, take_out, undo, unsee
+from .changes import conclude, correct_whys, drop_decisions, record_packages, take_out, undo, unsee
 from .index import (
     Member,
     PastAttempts,
@@ -100,6 +100,7 @@ __all__ = [
     "conclude",
     "correct_whys",
     "decision_message",
+    "drop_decisions",
     "drop_saves",
     "file_stem",
     "folder_for",

@@ -1,4 +1,4 @@
-"""What stands beside outcomes: saves of steps, redone calls, acceptances, new names.
+"""What stands beside outcomes: saves, redone calls, acceptances, new names, places of calls.
 
 Invariant: a row that code can branch on is signed, and what its signature does not cover
 is used for nothing that code could branch on. One call has one save at most.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import UntrustedCheckpointError
-from nbdurable.records import Accepted, Redone, Renamed, Save
+from nbdurable.records import Accepted, Placed, Redone, Renamed, Save
 
 from .index import unpack_used
 
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from .journal import Batch
     from .packed import Identity
 
-Amendment = Save | Redone | Accepted | Renamed
-A = TypeVar("A", Save, Redone, Accepted, Renamed)
+Amendment = Save | Redone | Accepted | Renamed | Placed
+A = TypeVar("A", Save, Redone, Accepted, Renamed, Placed)
 
 TABLE_OF: dict[type[Amendment], str] = {
     Save: "saves",
     Redone: "redos",
     Accepted: "acceptances",
     Renamed: "renames",
+    Placed: "placements",
 }
 
 
@@ -48,6 +49,8 @@ def amendment_message(store: str, row: Amendment) -> bytes:
         case Renamed():
             old, new = (one.encode("utf-8", "surrogatepass") for one in (row.old, row.new))
             fields = (b"rename", row.run.encode(), old, new)
+        case Placed():
+            fields = (b"place", row.run.encode(), row.call, row.path, b"%d" % row.position)
     return b"".join([b"%d:%b" % (len(one), one) for one in (b"amendment", store.encode(), *fields)])
 
 
@@ -132,6 +135,8 @@ def load_amendments(store: Store, run: str, index: ReplayIndex) -> None:
     for redone in _rows(store, Redone, "WHERE run = ? ORDER BY ordinal", run):
         index.redone[redone.call] = redone
     index.accepted += _rows(store, Accepted, "WHERE run = ? ORDER BY execution", run)
+    for placed in _rows(store, Placed, "WHERE run = ? ORDER BY execution", run):
+        index.placed[placed.call] = placed
     index.renamed += _rows(store, Renamed, "WHERE run = ? ORDER BY renamed", run)
 
 

@@ -96,6 +96,15 @@ def undo(
     )
 
 
+def drop_decisions(batch: Batch, run: str, keys: Sequence[bytes]) -> None:
+    """Take out what was decided under these keys."""
+    batch.execute(
+        "DELETE FROM nbdurable.decision_log WHERE key IN (SELECT unnest(?::BLOB[])) "
+        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        [list(keys), run],
+    )
+
+
 def unsee(batch: Batch, identities: Sequence[Identity]) -> None:
     """Take back that errors were seen."""
     batch.execute(

@@ -224,7 +224,7 @@ def _remove_runs(batch: Batch, runs: list[str]) -> None:
             f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
             [runs],
         )
-    for table in ("redos", "acceptances", "renames", "execution_log"):
+    for table in ("redos", "acceptances", "renames", "placements", "execution_log"):
         batch.execute(f"DELETE FROM nbdurable.{table} WHERE run IN {these}", [runs])  # noqa: S608 - constants
     batch.execute(f"DELETE FROM nbdurable.run_log WHERE id IN {these}", [runs])  # noqa: S608 - constants
 

@@ -19,6 +19,7 @@ from nbdurable.records import (
     Decision,
     Kind,
     Part,
+    Placed,
     Redone,
     Renamed,
     Save,
@@ -67,7 +68,9 @@ def decision_message(store: str, decision: Decision) -> bytes:
         pack(decision.branches),
         pack(decision.losers),
     )
-    head = _DECISION.pack(b"decision", decision.number, *map(len, fields))
+    lengths = map(len, fields)
+    clock = decision.seconds, decision.place
+    head = _DECISION.pack(b"decision", decision.number, *clock, *lengths)
     return head + b"".join(fields)
 
 
@@ -79,7 +82,7 @@ def store_message(store: str) -> bytes:
 _NOBODYS: Identity = (bytes(16), bytes(16))
 _GAP = b"".join(_NOBODYS)
 _CHECKPOINT = struct.Struct(">10sqq13Q")
-_DECISION = struct.Struct(">10sq5Q")
+_DECISION = struct.Struct(">10sqdq5Q")
 
 
 def pack(tuples: tuple[Identity, ...] | tuple[Member, ...]) -> bytes:
@@ -144,6 +147,9 @@ class ReplayIndex:
     losers: set[Identity] = field(default_factory=set)
     loser_codes: set[Identity] = field(default_factory=set)
     waiting_losers: set[Identity] = field(default_factory=set)
+    given_up: set[Identity] = field(default_factory=set)
+    """What was not awaited any longer, for a clock or other code had cancelled that"""
+    last_place: int = 0
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
     evidence: dict[bytes, tuple[Part, ...]] = field(default_factory=dict)
@@ -166,6 +172,8 @@ class ReplayIndex:
     """The calls whose progress the store holds"""
     redone: dict[bytes, Redone] = field(default_factory=dict)
     """By call, that its outcome was last taken out to be made again"""
+    placed: dict[bytes, Placed] = field(default_factory=dict)
+    """By call, the work whose call it is, of several that run beside each other"""
     accepted: list[Accepted] = field(default_factory=list)
     renamed: list[Renamed] = field(default_factory=list)
 
@@ -181,7 +189,11 @@ class ReplayIndex:
     def add_decision(self, decision: Decision) -> None:
         """Take in a committed decision."""
         self.decisions.setdefault(decision.key, []).append(decision)
-        self.numbered.setdefault(decision.number, []).append(decision)
+        if decision.seconds:
+            self.last_place = max(self.last_place, decision.place)
+            self.given_up.update((call, version) for call, version, _ in decision.branches)
+        else:
+            self.numbered.setdefault(decision.number, []).append(decision)
         self._add_losers(decision)
         self.next_number = max(self.next_number, decision.number + 1)
 

@@ -42,6 +42,7 @@ class Made:
     losers: frozenset[Identity]
     number: int
     label: str
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -144,6 +145,7 @@ def _hangs_on(decision: Made, taken: dict[Identity, Checkpoint]) -> bool:
         if one is None:
             continue
         ordered = decision.winner == NOBODY or decision.label == AS_COMPLETED
+        ordered = ordered and not decision.seconds  # what was not waited for any longer lost
         if not ordered or decision.number >= one.number:
             return True
     return False
@@ -151,13 +153,13 @@ def _hangs_on(decision: Made, taken: dict[Identity, Checkpoint]) -> bool:
 
 def _decisions(store: Store, run: str) -> list[Made]:
     rows = store.rows(
-        "SELECT key, branches, winner, losers, number, label FROM nbdurable.decision_log "
+        "SELECT key, branches, winner, losers, number, label, seconds FROM nbdurable.decision_log "
         "WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
         [run],
     )
     return [
-        Made(key, packed, unpack_members(packed), winner, frozenset(unpack(losers)), number, label)
-        for key, packed, winner, losers, number, label in rows
+        Made(key, packed, unpack_members(packed), winner, frozenset(unpack(losers)), *rest)
+        for key, packed, winner, losers, *rest in rows
     ]
 
 

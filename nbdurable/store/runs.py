@@ -299,7 +299,7 @@ def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
         pair = found.call, found.version
         if pair in listed:
             retried.append(found)
-        elif pair not in seen:
+        elif pair not in seen and pair not in index.given_up:
             (kept if index.checkpoints.newest(found.namespace) else retried).append(found)
     _retry_with_parents(retried, kept)
     _keep_lost(retried, kept, index, listed)
@@ -335,7 +335,9 @@ def _keep_lost(
     """
     losing: list[Checkpoint] = []
     decisions = [decision for made in index.numbered.values() for decision in made]
-    last_left = max((one.number for one in decisions if one.winner == NOBODY), default=0)
+    last_left = max(
+        (one.number for one in decisions if one.winner == NOBODY and not one.seconds), default=0
+    )
     for found in retried:
         if (found.call, found.version) in listed or found.number in index.numbered:
             continue
@@ -362,8 +364,8 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         index = ReplayIndex(store.id, store.key)
         _load_checkpoints(store, run, index, sort=True)
     of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-    for key, branches, winner, losers, number, execution, signature in store.rows(
-        "SELECT key, branches, winner, losers, number, t.execution, signature "  # noqa: S608 - no input
+    for key, branches, winner, losers, number, execution, *signed in store.rows(
+        "SELECT key, branches, winner, losers, number, t.execution, signature, seconds, place "  # noqa: S608 - no input
         f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
         [run],
     ):
@@ -375,7 +377,7 @@ def load_index(store: Store, run: str) -> ReplayIndex:
                 number,
                 execution,
                 unpack(losers),
-                signature,
+                *signed,
             )
         )
     load_amendments(store, run, index)

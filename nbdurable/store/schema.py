@@ -68,7 +68,8 @@ TABLES: dict[str, str] = {
     "decision_log": """
         key BLOB NOT NULL, branches BLOB NOT NULL, winner BLOB NOT NULL, losers BLOB NOT NULL,
         number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
-        winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL""",
+        winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL,
+        seconds DOUBLE NOT NULL, place BIGINT NOT NULL""",
     "seen_errors": "call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL",
     "used_attributes": """
         code BLOB NOT NULL, generation BIGINT NOT NULL, root VARCHAR NOT NULL,
@@ -109,6 +110,10 @@ TABLES: dict[str, str] = {
     "renames": """
         run VARCHAR NOT NULL, old VARCHAR NOT NULL, new VARCHAR NOT NULL,
         renamed DOUBLE NOT NULL, signature BLOB NOT NULL""",
+    # Which of several equal calls is that of which work, of what runs beside each other.
+    "placements": """
+        run VARCHAR NOT NULL, call BLOB NOT NULL, path BLOB NOT NULL, position INTEGER NOT NULL,
+        execution BIGINT NOT NULL, signature BLOB NOT NULL""",
     "evidence": """
         evidence BLOB NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
         state BLOB NOT NULL""",

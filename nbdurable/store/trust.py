@@ -185,13 +185,14 @@ def _checkpoints(store: Store) -> Iterator[_Signed]:
 
 
 def _decisions(store: Store) -> Iterator[_Signed]:
-    names = ["key", "branches", "winner", "number", "execution", "losers", "signature"]
-    for row, key, branches, winner, number, execution, losers, signature in _rows(
+    names = ["key", "branches", "winner", "number", "execution", "losers"]
+    names += ["signature", "seconds", "place"]
+    for row, key, branches, winner, number, execution, losers, *signed in _rows(
         store, "decision_log", names
     ):
         members, lost = unpack_members(branches), unpack(losers)
-        decision = Decision(key, members, winner, number, execution, lost, signature)
-        yield row, decision_message(store.id, decision), signature
+        decision = Decision(key, members, winner, number, execution, lost, *signed)
+        yield row, decision_message(store.id, decision), decision.signature
 
 
 def _rows(store: Store, table: str, names: list[str]) -> Iterator[tuple[Any, ...]]:

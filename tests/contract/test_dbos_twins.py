@@ -73,6 +73,8 @@ Seen on dbos 3.4.0, shown not to happen here:
 - swapped loop items: test_swapped_loop_items
 - loops of waits for the first, and as_completed, in another order on replay:
   test_shrinking_sets, test_as_completed_on_ten_replays, test_an_order_that_was_seen_stays
+- loops of asyncio's own wait and as_completed over steps:
+  test_asyncio_waits.py::test_loops_of_waits_and_as_completed
 - an argument mutated in a step, lost on replay: test_an_argument_changed_by_its_step,
   test_a_changed_argument_that_is_returned
 """

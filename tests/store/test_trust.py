@@ -27,7 +27,7 @@ from nbdurable.api import open_stores
 from nbdurable.events import AttemptStarted
 from nbdurable.inspection import queries as questions
 from nbdurable.inspection.amending import redo
-from nbdurable.records import Accepted, Renamed, Save
+from nbdurable.records import Accepted, Placed, Renamed, Save
 from nbdurable.store import (
     Store,
     add_amendment,
@@ -334,7 +334,8 @@ def test_trust_signs_what_stands_beside_outcomes(path, monkeypatch, tmp_path):
     accepted = Accepted("run", "code", "work", b"a", b"b", "clean()", 1, 1, 0, b"")
     renamed = Renamed("run", "__main__.work", "work2", 1.0, b"")
     saved = Save(b"call", b"state", b"code", 1, 1, "work", "work()", 1.0, b"", b"", b"")
-    for one in (accepted, renamed, saved):
+    placed = Placed("run", b"call", b"path", 1, 1, b"")
+    for one in (accepted, renamed, saved, placed):
         store.commit(lambda batch, one=one: add_amendment(batch, index, one))
     store.close()
     monkeypatch.setenv("NBDURABLE_KEY_FILE", str(tmp_path / "other.key"))
@@ -344,7 +345,7 @@ def test_trust_signs_what_stands_beside_outcomes(path, monkeypatch, tmp_path):
     with contextlib.closing(Store.open(path)) as store:
         assert check(store) == []
         rows = sum(store.rows(f"SELECT count(*) FROM nbdurable.{table}")[0][0]
-                   for table in ("saves", "redos", "acceptances", "renames",
+                   for table in ("saves", "redos", "acceptances", "renames", "placements",
                                  "checkpoints", "decision_log"))  # fmt: skip
     assert before.unsigned == rows
 
