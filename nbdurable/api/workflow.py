@@ -23,7 +23,7 @@ from nbdurable.labels import label_of
 from nbdurable.output import capture as output
 from nbdurable.output import streams
 from nbdurable.steps.attempts import is_async
-from nbdurable.steps.options import RunSettings
+from nbdurable.steps.options import RunSettings, checked_executor
 
 from .configuration import (
     check_limit,
@@ -35,6 +35,7 @@ from .configuration import (
     default_store,
     is_seconds,
     settings,
+    slots,
 )
 from .open_stores import acquire, executed, executing, leftovers_of, release
 
@@ -63,6 +64,7 @@ def workflow(
     limit: int | None = None,
     tee: bool = False,
     keep: bool = False,
+    executor: Any = None,
     progress: bool | None = None,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
@@ -78,6 +80,7 @@ def workflow(
         limit: How many sync steps run at once.
         tee: Show every step's output while it runs, in no order, instead of in program order.
         keep: Accept saved outcomes whose code changed, as they are; what is accepted is said.
+        executor: Where the bodies of sync steps run, unless a step says; see `step`.
         progress: Show how the run stands, on stderr, wherever that goes; False, don't. By
             default a terminal shows it once the run lasts; see `configure`.
         observers: Called with each event, in any thread; must be quick and not raise.
@@ -92,6 +95,8 @@ def workflow(
         raise UsageError(f"workflow({name!r}, id={id!r}): give an id that prints in one line")
     check_store(store)
     check_progress(progress)
+    if executor is not None:
+        checked_executor(f"workflow({name!r})", executor)
     if limit is not None:
         check_limit(limit)
     if max_age is not None and not is_seconds(max_age):
@@ -106,6 +111,7 @@ def workflow(
         limit=limit,
         tee=tee,
         keep=keep,
+        executor=executor,
         progress=progress,
         observers=tuple(observers),
     )
@@ -131,6 +137,7 @@ class Workflow:
         limit: int | None,
         tee: bool,
         keep: bool,
+        executor: Any,
         progress: bool | None,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
@@ -147,6 +154,7 @@ class Workflow:
         self._limit = limit
         self._tee = tee
         self._keep = keep
+        self._executor = executor
         self._progress = progress
         self._observers = observers
         self._run: Run | None = None
@@ -230,6 +238,9 @@ class Workflow:
                     settings().confirm,
                     settings().pin_packages,
                     settings().reads or "",
+                    self._executor or settings().executor,
+                    slots(self._limit),
+                    settings().dask,
                 ),
                 clock=clock(),
                 observers=observers,
@@ -316,6 +327,7 @@ class Workflow:
             limit=self._limit,
             tee=self._tee,
             keep=self._keep,
+            executor=self._executor,
             progress=self._progress,
             observers=self._observers,
         )

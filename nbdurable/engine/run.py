@@ -106,7 +106,7 @@ class Run:
             self._ledger,
             opened.index,
             self._reasons,
-            limit=settings.limit,
+            settings=settings,
             careful=opened.previous is RunStatus.DIED,
             leftovers=leftovers,
             scope_of=self._body_scope,
@@ -200,6 +200,7 @@ class Run:
 
     def _launch(self, handle: StepHandle[Any]) -> None:
         if not handle.durable:
+            self._bodies.pack(handle)
             with uninterrupted():
                 self._bodies.launch(handle)
             self._acceptance.refuse_suspended(handle.parent)
@@ -243,7 +244,7 @@ class Run:
         if handle.cancelled_by_race is not None:
             self._cancellation.settle(handle)
         if not handle.durable and not handle.pending and not handle.started:
-            if options.timeout is None and not self._bodies.left_over(handle):
+            if self._bodies.runs_here(handle, options):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
                 self._launch(handle)
@@ -320,6 +321,7 @@ class Run:
             rules=self._rules,
             reads=reads,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
+            pool=self._bodies.pool_of(options, function),
         )
         if claim.code is not None and claim.code.contents:
             self._contents.written_by(handle, claim.code)

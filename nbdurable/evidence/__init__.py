@@ -20,12 +20,14 @@ from .files import (
     may_name_file,
 )
 from .recorder import Recorder, begin_cell, leave
+from .remote import merge_codes, merge_files
 from .seeing import Seeing, install
-from .settings import told_settings
+from .settings import MOVED, told_settings
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
     "FILE_KINDS",
+    "MOVED",
     "NAMED",
     "WATCHED",
     "WROTE",
@@ -44,6 +46,8 @@ __all__ = [
     "is_gone",
     "leave",
     "may_name_file",
+    "merge_codes",
+    "merge_files",
     "shown",
     "told_settings",
     "unpacked",
