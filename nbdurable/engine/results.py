@@ -13,17 +13,20 @@ from nbdurable.codec.outcomes import decode_error, loading_fault
 from nbdurable.codec.values import decode, pickles_in
 from nbdurable.codec.versions import changes, sentence
 from nbdurable.errors import UntrustedCheckpointError
+from nbdurable.handles.handle import StepHandle
 from nbdurable.output import capture as output
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import Ending
 from nbdurable.store import conclude, undo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
-    from nbdurable.handles.handle import StepHandle
+    from nbdurable.handles.handle import Handle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Opened
+    from nbdurable.store import Batch, Identity, Opened
 
     from .delivery import Delivery
     from .escaped import Escaped
@@ -51,6 +54,14 @@ class Received:
         self._escaped = escaped
         self._verify = verify
         self._changes: dict[int, list[tuple[str, str, str]]] = {}
+
+    def reused(self, handles: Iterable[Handle[Any]]) -> Iterator[Identity]:
+        """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
+        for handle in handles:
+            if isinstance(handle, StepHandle) and handle.replayed:
+                found = handle.checkpoint
+                if found is not None and self._index.checkpoints.superseded(found):
+                    yield handle.pair
 
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""

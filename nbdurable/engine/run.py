@@ -52,7 +52,7 @@ from .usage import Usage
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nbdurable.executors.clock import Clock
     from nbdurable.fingerprint import Held
@@ -279,6 +279,7 @@ class Run:
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
         self._refuse_ended(where, options.name)
+        pool = self._bodies.pool_of(options, function)
         claim = self._claims.claim(where, function, arguments, keywords, options, held)
         upstream = tuple(handles_in(arguments, keywords))
         handle, again = self._claim_call(
@@ -321,7 +322,7 @@ class Run:
             rules=self._rules,
             reads=reads,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
-            pool=self._bodies.pool_of(options, function),
+            pool=pool,
         )
         if claim.code is not None and claim.code.contents:
             self._contents.written_by(handle, claim.code)
@@ -727,7 +728,7 @@ class Run:
         told: str,
     ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
-        reused = pack_used(tuple(self._reused()), unasked)
+        reused = pack_used(tuple(self._received.reused(self.handles)), unasked)
         corrected = self._reasons.corrected(self.handles)
 
         def write(batch: Batch) -> None:
@@ -740,11 +741,3 @@ class Run:
             batch.add("execution_ends", row)
 
         self._store.commit(write)
-
-    def _reused(self) -> Iterator[Identity]:
-        """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
-        for handle in self.handles:
-            if isinstance(handle, StepHandle) and handle.replayed:
-                found = handle.checkpoint
-                if found is not None and self._index.checkpoints.superseded(found):
-                    yield handle.pair
