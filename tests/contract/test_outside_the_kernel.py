@@ -101,7 +101,7 @@ def _made(name, stack):
     if name == "pool":
         pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
         return stack.enter_context(pool)
-    distributed = pytest.importorskip("distributed")
+    distributed = importlib.import_module("distributed")  # who needs it not doesn't wait for it
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
     )
