@@ -19,7 +19,6 @@ import cloudpickle
 
 from nbdurable.errors import DecodeError, EncodeError
 from nbdurable.isolation import Apart
-from nbdurable.pickled import frozen
 
 from .values import LARGE, type_name
 
@@ -64,13 +63,11 @@ def _is_main(cls: type) -> bool:
 _RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
-@frozen("code")
 def _code(data: bytes) -> Any:
     """Make code again; kernel and worker are of one version of Python."""
     return marshal.loads(data)  # noqa: S302 - as any pickle, and it comes from the kernel
 
 
-@frozen("main_class")
 def _main_class(name: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
     """Make a notebook class in a worker, whose main module holds it from then on."""
     made = make(*arguments)

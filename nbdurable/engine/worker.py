@@ -278,6 +278,7 @@ def _performed(
     context.run(scope.current.set, Scope(run, b"", 0, asynchronous=False))
     if message["announce"]:
         tell({"began": me})
+    began = time.perf_counter()
     _live.begin(capture, relay, lambda: tell({"began": me}))
     bodies[message["token"]] = threading.get_ident()
     try:
@@ -293,6 +294,7 @@ def _performed(
         **_outcome(ending),
         "output": [[one.kind, one.data] for one in rest],
         "sent": relay.sent,
+        "seconds": time.perf_counter() - began,
         "progress": current.progressed,
         **_seen(work.seen),
     }

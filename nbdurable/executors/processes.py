@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from loky.backend import get_context
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 60.0
 """A worker that no run has used for so long is ended."""
+
+SHORT_SECONDS = 0.02
+"""Bodies that take less have their worker sent the next one before it asks."""
 
 _PARENT_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -60,14 +64,16 @@ def _watch(parent: int) -> None:
 
 
 class _Slot:
-    """One worker, which runs one call at a time; loky starts it with the first."""
+    """One worker and its calls, first come first served; loky starts it with the first."""
 
     def __init__(self, perform: Perform) -> None:
         self._perform = perform
         self.executor = ProcessPoolExecutor(
             1, context=get_context("loky"), initializer=begin_worker, initargs=(os.getpid(),)
         )
+        self.calls: list[Call] = []
         self.fresh = True
+        self.dead = False
         self.surroundings: Any = None
 
     def submit(self, message: Message) -> Future[Message]:
@@ -82,10 +88,14 @@ class _Slot:
 
 
 class Processes:
-    """The workers of this process, shared by its runs; a fork forgets them."""
+    """The workers of this process, shared by its runs; a fork forgets them.
+
+    Where bodies are short, a worker is sent its next call while it runs one, so that it
+    need not wait for it.
+    """
 
     link = ""
-    name = "a worker process"
+    name = "its worker process"
     knows_memory = True
 
     def __init__(self, perform: Perform) -> None:
@@ -95,16 +105,19 @@ class Processes:
     def forget(self) -> None:
         """Begin anew, in a forked child, whose parent's workers these are."""
         self._lock = threading.Lock()
-        self._idle: list[_Slot] = []
-        self._busy: dict[Call, _Slot] = {}
+        self._slots: list[_Slot] = []
+        self._waiting: deque[Call] = deque()
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._most = 1
         self._rooms: dict[int, Limit] = {}
         self._used = time.monotonic()
         self._closing = False
 
     def room(self, slots: int) -> Room | None:
-        """Return the room of as many workers as the run asks for."""
+        """Return the room of as many workers as the run asks for, and what waits at each."""
         with self._lock:
-            return self._rooms.setdefault(slots, Limit(slots))
+            self._most = max(self._most, slots)
+            return self._rooms.setdefault(slots, Limit(2 * slots))
 
     @staticmethod
     def prepare(message: Message) -> None:
@@ -112,16 +125,45 @@ class Processes:
         message["channel"] = hearing.address()
 
     def send(self, call: Call) -> None:
-        """Run a call on an idle worker, or on a new one."""
-        with self._lock:
-            slot = self._idle.pop() if self._idle else _Slot(self._perform)
-            self._busy[call] = slot
+        """Run a call on an idle worker, or on a new one, or when there is one."""
         hearing.expect(call)
-        if slot.fresh:
-            slot.fresh = False
-            call_in(_starting.loop, self._submit, slot, call)
-        else:
-            self._submit(slot, call)
+        with self._lock:
+            self._waiting.append(call)
+        self._assign()
+
+    def _assign(self) -> None:
+        """Send what waits to the workers that can take it."""
+        while True:
+            with self._lock:
+                while self._waiting and self._waiting[0].stopped:
+                    self._waiting.popleft()
+                slot = self._free() if self._waiting and not self._closing else None
+                if slot is None:
+                    return
+                call = self._waiting.popleft()
+                slot.calls.append(call)
+                fresh, slot.fresh = slot.fresh, False
+            if fresh:
+                call_in(_starting.loop, self._submit, slot, call)
+            else:
+                self._submit(slot, call)
+
+    def _free(self) -> _Slot | None:
+        """Return a worker for the call that is next, a new one if there may be more."""
+        idle = [slot for slot in self._slots if not slot.calls]
+        if idle:
+            return idle[-1]
+        if len(self._slots) < self._most:
+            self._slots.append(_Slot(self._perform))
+            return self._slots[-1]
+        if self._is_short(self._waiting[0]):
+            for slot in self._slots:
+                if len(slot.calls) == 1 and self._is_short(slot.calls[0]) and not slot.fresh:
+                    return slot
+        return None
+
+    def _is_short(self, call: Call) -> bool:
+        return self._seconds.get(_kind(call), 1.0) < SHORT_SECONDS
 
     def _submit(self, slot: _Slot, call: Call) -> None:
         around = _surroundings()
@@ -130,7 +172,7 @@ class Processes:
         try:
             future = slot.submit(call.message)
         except Exception as error:  # noqa: BLE001 - loky tells of a broken or closed executor so
-            self._ended(slot, call, Arrival(lost=_how(error), innocent=True), alive=False)
+            self._lost(slot, call, _how(error), innocent=True)
             return
         _end_first(self.close)
         future.add_done_callback(functools.partial(self._done, slot, call))
@@ -139,33 +181,48 @@ class Processes:
 
     def _done(self, slot: _Slot, call: Call, future: Future[Message]) -> None:
         error = future.exception()
-        if error is None:
-            self._ended(slot, call, Arrival(future.result()), alive=True)
-        elif isinstance(error, ShutdownExecutorError):
-            self._ended(slot, call, Arrival(lost="it was ended", innocent=True), alive=False)
-        else:
-            self._ended(slot, call, Arrival(lost=_how(error)), alive=False)
-
-    def _ended(self, slot: _Slot, call: Call, arrival: Arrival, *, alive: bool) -> None:
+        if error is not None:
+            ended = isinstance(error, ShutdownExecutorError)
+            self._lost(slot, call, "it was ended" if ended else _how(error), innocent=ended)
+            return
+        reply = future.result()
+        kind = _kind(call)
         with self._lock:
-            self._busy.pop(call, None)
+            slot.calls.remove(call)
             self._used = time.monotonic()
-            alive = alive and not self._closing
-            if alive:
-                self._idle.append(slot)
-        if not alive:
-            slot.kill()
-        call.arrive(arrival)
+            if "seconds" in reply:
+                self._seconds[kind] = (reply["seconds"] + self._seconds.get(kind, 0.0)) / 2
+            unwanted = slot.calls[0] if slot.calls and slot.calls[0].stopped else None
+        if unwanted is not None:
+            self.stop(unwanted)
+        self._assign()
+        call.arrive(Arrival(reply))
         hearing.over(call)  # what the worker told before comes before the end
 
+    def _lost(self, slot: _Slot, call: Call, how: str, *, innocent: bool) -> None:
+        """Take note that a worker has died: over the first of its calls, and no other."""
+        with self._lock:
+            innocent = innocent or slot.dead
+            slot.dead = True
+            if slot in self._slots:
+                self._slots.remove(slot)
+        slot.kill()
+        self._assign()
+        call.arrive(Arrival(lost=how, innocent=innocent))
+        hearing.over(call)
+
     def stop(self, call: Call) -> None:
-        """Kill the worker of a call."""
+        """Kill the worker that runs a call; one that waits there is left out later."""
         call.stopped = True
         hearing.over(call)
         with self._lock:
-            slot = self._busy.pop(call, None)
-        if slot is not None:
-            slot.kill()
+            slot = next((one for one in self._slots if one.calls[:1] == [call]), None)
+            if slot is None:
+                return
+            self._slots.remove(slot)
+            slot.dead = True
+        slot.kill()
+        self._assign()
 
     def rest(self) -> None:
         """End the workers that are idle, once nobody has used any for a while."""
@@ -175,9 +232,11 @@ class Processes:
 
     def _end_idle(self) -> None:
         with self._lock:
-            if self._busy or time.monotonic() - self._used < IDLE_SECONDS:
+            if any(slot.calls for slot in self._slots):
                 return
-            idle, self._idle = self._idle, []
+            if time.monotonic() - self._used < IDLE_SECONDS:
+                return
+            idle, self._slots = self._slots, []
         for slot in idle:
             slot.kill()
 
@@ -185,11 +244,16 @@ class Processes:
         """End every worker at once: this process ends."""
         with self._lock:
             self._closing = True
-            slots = [*self._idle, *self._busy.values()]
-            self._idle, self._busy = [], {}
+            slots, self._slots = self._slots, []
+            self._waiting.clear()
         for slot in slots:
             slot.kill(wait=True)
         hearing.close()
+
+
+def _kind(call: Call) -> tuple[str, str]:
+    """Return what calls have in common whose bodies take about as long."""
+    return str(call.message.get("run")), str(call.message.get("name"))
 
 
 def _surroundings() -> tuple[str, list[str], dict[str, str]]:

@@ -58,7 +58,7 @@ class Objects:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._owner = 0  # the kernel whose drafts these are; nothing for this process's own
-        self._probe = ""
+        self._shared: tuple[str, str] | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ready = False
         self._preparing = threading.Lock()
@@ -79,20 +79,21 @@ class Objects:
         Raises:
             StoreError: They can't be made.
         """
+        if self._shared and os.path.exists(os.path.join(*self._shared)):  # noqa: PTH110, PTH118
+            return self._shared
         with _store_errors("made", self._folder or Path(tempfile.gettempdir())), self._preparing:
             if not self._ready or (self._folder is not None and not self._folder.is_dir()):
                 self._prepare()
-            assert self._folder is not None, "it has just been made"
-            if not self._probe or not (self._folder / self._probe).exists():
-                self._probe = self.draft().name
-                (self._folder / self._probe).touch()
-            return str(self._folder.absolute()), self._probe
+            probe = self.draft()
+            probe.touch()
+            self._shared = str(probe.parent.absolute()), probe.name
+            return self._shared
 
     def close(self) -> None:
         """Remove a folder that was to end with the store, and what workers knew it by."""
-        if self._probe and self._folder is not None:
+        if self._shared:
             with contextlib.suppress(OSError):  # the next owner removes it
-                (self._folder / self._probe).unlink(missing_ok=True)
+                Path(*self._shared).unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
 
