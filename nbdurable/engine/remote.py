@@ -256,7 +256,8 @@ class Remote:
         self._progress(sent, reply["progress"])
         ending = self._outcome(work, reply)
         if (recorder := work.seen) is not None:
-            merge_files(recorder, reply["files"])
+            if reply["shared"]:  # elsewhere a path means another file
+                merge_files(recorder, reply["files"])
             merge_codes(recorder, [(marshal.loads(code), *rest) for code, *rest in reply["codes"]])  # noqa: S302 - of a worker of ours
             with_evidence(work, ending, recorder)
             # The generators that a worker moves are its own.

@@ -292,6 +292,7 @@ def _performed(
     relay.send()
     return {
         **_outcome(ending),
+        "shared": objects is not None,
         "output": [[one.kind, one.data] for one in rest],
         "sent": relay.sent,
         "seconds": time.perf_counter() - began,
