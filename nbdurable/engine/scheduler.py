@@ -148,20 +148,21 @@ class Bodies:
         pool = handle.work.pool if handle.work is not None else None
         room = pool.room(self._slots) if pool is not None else None
         workers: tuple[Room, ...] = () if room is None else (room,)
-        if not self._suspects:
-            return workers
+        if not self._suspects or pool is not None:
+            return workers  # what runs outside the kernel is not what kills it
         if handle.pair not in self._suspects:
-            return (self._turnstile.many, *workers)
+            return (self._turnstile.many,)
         deaths = self._index.attempts[handle.pair].deaths
         self._news.say(
             f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone"
         )
-        return (self._turnstile.alone, *workers)
+        return (self._turnstile.alone,)
 
     def given_up(self, handle: StepHandle[Any]) -> bool:
         """End a step that was in flight at too many deaths; False if it may be tried again."""
         past = self._index.attempts.get(handle.pair)
-        if past is None or past.deaths < MOST_DEATHS:
+        outside = handle.work is not None and handle.work.pool is not None
+        if past is None or past.deaths < MOST_DEATHS or outside:
             return False
         error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
         running = Running(past.last, self._clock.time())

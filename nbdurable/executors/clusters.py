@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -21,7 +22,8 @@ import distributed
 from distributed.scheduler import KilledWorker
 
 from .channel import hearing
-from .remote import Arrival, end_process, interrupt_body
+from .remote import Arrival, end_process, interrupt_body, perform_batch
+from .short import Short, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,8 @@ class Cluster:
         self._come = threading.Semaphore(0)
         self._fetch = threading.Semaphore(0)
         self._calls: dict[str, tuple[Call, Any]] = {}
+        self._batched: dict[str, list[Call]] = {}
+        self._short = Short()
         self._done: Any = None
         self._link = ""
         self._process = os.getpid()
@@ -90,14 +94,17 @@ class Cluster:
             _, future = self._calls.pop(call.token, (None, None))
             if call in self._queued:
                 self._queued.remove(call)
-        if future is not None:
+            alone = future is not None and len(self._batched.get(future.key, ())) == 1
+        # Others of a batch go on; a body that is known to take long is ended all the same.
+        if future is not None and (alone or call.workers):
             threading.Thread(target=self._end, args=(call, future), daemon=True).start()
 
     def _end(self, call: Call, future: Any) -> None:
         client: Any = self._client
         # The scheduler may be gone, with all that it had.
         with contextlib.suppress(Exception):
-            client.cancel([future], force=True)
+            if len(self._batched.get(future.key, ())) <= 1:
+                client.cancel([future], force=True)
             end = interrupt_body if self._own is None else end_process
             client.run(end, call.token, on_error="ignore")
 
@@ -163,27 +170,45 @@ class Cluster:
                     self._arrive(call, Arrival(refused=refused))
 
     def _submit(self, client: Any, calls: list[Call]) -> None:
+        """Send calls, with the settings of Dask that they ask for, in one message each."""
         groups: dict[str, list[Call]] = {}
         for call in calls:
             groups.setdefault(repr(call.message["dask"]), []).append(call)
         for group in groups.values():
-            settings = group[0].message["dask"] or {}
-            keys = [f"{call.message['name']}-{call.token}" for call in group]
+            batches = self._batches(group)
+            keys = [f"{one[0].message['name']}-{one[0].token}" for one in batches]
+            with self._lock:
+                self._batched.update(zip(keys, batches, strict=True))
             futures = client.map(
-                self._perform,
-                [call.message for call in group],
+                functools.partial(perform_batch, self._perform),
+                [[call.message for call in batch] for batch in batches],
                 key=keys,
                 pure=False,
-                **settings,
+                **(group[0].message["dask"] or {}),
             )
             with self._lock:
-                for call, future in zip(group, futures, strict=True):
-                    self._calls[call.token] = call, future
+                for batch, future in zip(batches, futures, strict=True):
+                    self._calls.update((call.token, (call, future)) for call in batch)
             self._done.update(futures)
             self._fetch.release()
             for call in group:
                 if call.stopped:
                     self.stop(call)
+
+    def _batches(self, calls: list[Call]) -> list[list[Call]]:
+        """Return calls put together where their bodies are known to be short."""
+        waiting: dict[tuple[str, str], list[Call]] = {}
+        found = []
+        for call in calls:
+            if self._short.holds(call):
+                waiting.setdefault(kind_of(call), []).append(call)
+            else:
+                found.append([call])
+        for alike in waiting.values():
+            workers = sum(self._client.nthreads().values()) if len(alike) > 1 else 1
+            size = self._short.batch(alike[0], len(alike), workers)
+            found += [alike[at : at + size] for at in range(0, len(alike), size)]
+        return found
 
     # --- back -------------------------------------------------------------------------------
 
@@ -201,31 +226,31 @@ class Cluster:
         client = self._client
         assert client is not None
         whole = [one for one in futures if one.status == "finished"]
-        replies: dict[Any, Message] = {}
+        replies: dict[Any, list[Message]] = {}
         if whole:
             try:
-                replies = dict(
-                    zip(
-                        [one.key for one in whole],
-                        client.gather(whole, errors="raise"),
-                        strict=True,
-                    )
-                )
+                gathered = client.gather(whole, errors="raise")
+                replies = dict(zip([one.key for one in whole], gathered, strict=True))
             except Exception:  # noqa: BLE001 - one of them is lost: each is asked for by itself
                 replies = self._each(client, whole)
         for future in futures:
-            token = str(future.key).rpartition("-")[2]
             with self._lock:
-                call, _ = self._calls.pop(token, (None, None))
-            if call is None:
-                continue
-            if future.key in replies:
-                self._arrive(call, Arrival(replies[future.key]))
-            else:
-                self._arrive(call, _failed(call, future))
+                batch = self._batched.pop(future.key, [])
+                there = [self._calls.pop(one.token, None) is not None for one in batch]
+            given = replies.get(future.key)
+            for at, call in enumerate(batch):
+                if not there[at]:
+                    continue  # it was stopped, or is known to be lost
+                if given is None:
+                    self._arrive(call, _failed(call, future))
+                elif given[at]["status"] == "later":
+                    self.send(call)
+                else:
+                    self._short.learn(call, given[at])
+                    self._arrive(call, Arrival(given[at]))
 
     @staticmethod
-    def _each(client: Any, futures: list[Any]) -> dict[Any, Message]:
+    def _each(client: Any, futures: list[Any]) -> dict[Any, list[Message]]:
         found = {}
         for one in futures:
             with contextlib.suppress(Exception):  # told as lost

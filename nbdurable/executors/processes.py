@@ -24,9 +24,10 @@ from loky.backend import get_context
 from loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
 
 from .channel import hearing
-from .limits import Limit
+from .limits import Elastic
 from .loops import LoopThread, call_in
-from .remote import Arrival
+from .remote import Arrival, perform_batch
+from .short import MOST_IN_A_BATCH, Short, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 60.0
 """A worker that no run has used for so long is ended."""
-
-SHORT_SECONDS = 0.02
-"""Bodies that take less have their worker sent the next one before it asks."""
 
 _PARENT_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -71,14 +69,15 @@ class _Slot:
         self.executor = ProcessPoolExecutor(
             1, context=get_context("loky"), initializer=begin_worker, initargs=(os.getpid(),)
         )
-        self.calls: list[Call] = []
+        self.batches: list[list[Call]] = []
         self.fresh = True
         self.dead = False
         self.surroundings: Any = None
 
-    def submit(self, message: Message) -> Future[Message]:
-        """Let the worker run a call."""
-        future: Future[Message] = self.executor.submit(self._perform, message)
+    def submit(self, batch: list[Call]) -> Future[list[Message]]:
+        """Let the worker run calls, one after the other."""
+        messages = [call.message for call in batch]
+        future: Future[list[Message]] = self.executor.submit(perform_batch, self._perform, messages)
         return future
 
     def kill(self, *, wait: bool = False) -> None:
@@ -90,8 +89,8 @@ class _Slot:
 class Processes:
     """The workers of this process, shared by its runs; a fork forgets them.
 
-    Where bodies are short, a worker is sent its next call while it runs one, so that it
-    need not wait for it.
+    Where bodies are short, a worker is sent several at once, and the next ones while it runs
+    those, so that it need not wait for them.
     """
 
     link = ""
@@ -107,17 +106,21 @@ class Processes:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
         self._waiting: deque[Call] = deque()
-        self._seconds: dict[tuple[str, str], float] = {}
+        self._short = Short()
         self._most = 1
-        self._rooms: dict[int, Limit] = {}
+        self._rooms: dict[int, Elastic] = {}
         self._used = time.monotonic()
         self._closing = False
 
     def room(self, slots: int) -> Room | None:
-        """Return the room of as many workers as the run asks for, and what waits at each."""
+        """Return the room of as many workers as the run asks for; more where bodies are short."""
+
+        def most() -> int:
+            return slots * MOST_IN_A_BATCH if self._short.last else slots
+
         with self._lock:
             self._most = max(self._most, slots)
-            return self._rooms.setdefault(slots, Limit(2 * slots))
+            return self._rooms.setdefault(slots, Elastic(most))
 
     @staticmethod
     def prepare(message: Message) -> None:
@@ -140,83 +143,108 @@ class Processes:
                 slot = self._free() if self._waiting and not self._closing else None
                 if slot is None:
                     return
-                call = self._waiting.popleft()
-                slot.calls.append(call)
+                batch = self._batch()
+                slot.batches.append(batch)
                 fresh, slot.fresh = slot.fresh, False
             if fresh:
-                call_in(_starting.loop, self._submit, slot, call)
+                call_in(_starting.loop, self._submit, slot, batch)
             else:
-                self._submit(slot, call)
+                self._submit(slot, batch)
+
+    def _batch(self) -> list[Call]:
+        """Take the call that is next, with others of its kind if they are short."""
+        first = self._waiting[0]
+        size = 1
+        if self._short.holds(first):
+            size = self._short.batch(first, len(self._waiting), self._most)
+        found = [self._waiting.popleft()]
+        while len(found) < size and self._waiting and kind_of(self._waiting[0]) == kind_of(first):
+            if self._waiting[0].lost_before:
+                break
+            found.append(self._waiting.popleft())
+        return found
 
     def _free(self) -> _Slot | None:
         """Return a worker for the call that is next, a new one if there may be more."""
-        idle = [slot for slot in self._slots if not slot.calls]
+        idle = [slot for slot in self._slots if not slot.batches]
         if idle:
             return idle[-1]
         if len(self._slots) < self._most:
             self._slots.append(_Slot(self._perform))
             return self._slots[-1]
-        if self._is_short(self._waiting[0]):
+        if self._short.holds(self._waiting[0]):
             for slot in self._slots:
-                if len(slot.calls) == 1 and self._is_short(slot.calls[0]) and not slot.fresh:
+                if len(slot.batches) == 1 and self._short.holds(slot.batches[0][0]):
                     return slot
         return None
 
-    def _is_short(self, call: Call) -> bool:
-        return self._seconds.get(_kind(call), 1.0) < SHORT_SECONDS
-
-    def _submit(self, slot: _Slot, call: Call) -> None:
+    def _submit(self, slot: _Slot, batch: list[Call]) -> None:
         around = _surroundings()
         if around != slot.surroundings:
-            slot.surroundings = call.message["around"] = around
+            slot.surroundings = batch[0].message["around"] = around
         try:
-            future = slot.submit(call.message)
+            future = slot.submit(batch)
         except Exception as error:  # noqa: BLE001 - loky tells of a broken or closed executor so
-            self._lost(slot, call, _how(error), innocent=True)
+            self._lost(slot, batch, _how(error), innocent=True)
             return
         _end_first(self.close)
-        future.add_done_callback(functools.partial(self._done, slot, call))
-        if call.stopped:
-            self.stop(call)
+        future.add_done_callback(functools.partial(self._done, slot, batch))
+        for call in batch:
+            if call.stopped:
+                self.stop(call)
 
-    def _done(self, slot: _Slot, call: Call, future: Future[Message]) -> None:
+    def _done(self, slot: _Slot, batch: list[Call], future: Future[list[Message]]) -> None:
         error = future.exception()
         if error is not None:
             ended = isinstance(error, ShutdownExecutorError)
-            self._lost(slot, call, "it was ended" if ended else _how(error), innocent=ended)
+            self._lost(slot, batch, "it was ended" if ended else _how(error), innocent=ended)
             return
-        reply = future.result()
-        kind = _kind(call)
+        replies = future.result()
         with self._lock:
-            slot.calls.remove(call)
+            slot.batches.remove(batch)
             self._used = time.monotonic()
-            if "seconds" in reply:
-                self._seconds[kind] = (reply["seconds"] + self._seconds.get(kind, 0.0)) / 2
-            unwanted = slot.calls[0] if slot.calls and slot.calls[0].stopped else None
+            for call, reply in zip(batch, replies, strict=True):
+                self._short.learn(call, reply)
+            later = [call for call, one in zip(batch, replies, strict=True) if _is_later(one)]
+            self._waiting.extendleft(reversed(later))
+            next_one = slot.batches[0] if slot.batches else []
+            unwanted = next_one[0] if len(next_one) == 1 and next_one[0].stopped else None
         if unwanted is not None:
             self.stop(unwanted)
         self._assign()
-        call.arrive(Arrival(reply))
-        hearing.over(call)  # what the worker told before comes before the end
+        for call, reply in zip(batch, replies, strict=True):
+            if not _is_later(reply):
+                call.arrive(Arrival(reply))
+                hearing.over(call)  # what the worker told before comes before the end
 
-    def _lost(self, slot: _Slot, call: Call, how: str, *, innocent: bool) -> None:
-        """Take note that a worker has died: over the first of its calls, and no other."""
+    def _lost(self, slot: _Slot, batch: list[Call], how: str, *, innocent: bool) -> None:
+        """Take note that a worker has died: over what it ran, and over nothing that waited.
+
+        Of several short bodies nobody knows which it was, unless one has said that it takes
+        longer: each is tried again alone.
+        """
         with self._lock:
             innocent = innocent or slot.dead
             slot.dead = True
             if slot in self._slots:
                 self._slots.remove(slot)
         slot.kill()
+        for call in batch:
+            blamed = len(batch) == 1 or bool(call.workers)
+            call.arrive(Arrival(lost=how, innocent=innocent or not blamed))
+            hearing.over(call)
         self._assign()
-        call.arrive(Arrival(lost=how, innocent=innocent))
-        hearing.over(call)
 
     def stop(self, call: Call) -> None:
-        """Kill the worker that runs a call; one that waits there is left out later."""
+        """Kill the worker that runs a call; one that waits there is left out later.
+
+        So is one of several short ones, which end by themselves, until it is known that it
+        takes long.
+        """
         call.stopped = True
         hearing.over(call)
         with self._lock:
-            slot = next((one for one in self._slots if one.calls[:1] == [call]), None)
+            slot = next((one for one in self._slots if _runs(one, call)), None)
             if slot is None:
                 return
             self._slots.remove(slot)
@@ -232,7 +260,7 @@ class Processes:
 
     def _end_idle(self) -> None:
         with self._lock:
-            if any(slot.calls for slot in self._slots):
+            if any(slot.batches for slot in self._slots):
                 return
             if time.monotonic() - self._used < IDLE_SECONDS:
                 return
@@ -251,9 +279,14 @@ class Processes:
         hearing.close()
 
 
-def _kind(call: Call) -> tuple[str, str]:
-    """Return what calls have in common whose bodies take about as long."""
-    return str(call.message.get("run")), str(call.message.get("name"))
+def _is_later(reply: Message) -> bool:
+    return bool(reply["status"] == "later")
+
+
+def _runs(slot: _Slot, call: Call) -> bool:
+    """Tell whether a worker is at work on a call, or on a batch in which it takes long."""
+    now = slot.batches[0] if slot.batches else []
+    return call in now and (len(now) == 1 or bool(call.workers))
 
 
 def _surroundings() -> tuple[str, list[str], dict[str, str]]:
