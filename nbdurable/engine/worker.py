@@ -26,7 +26,7 @@ from nbdurable.codec.shipping import unpack_call
 from nbdurable.codec.values import pickles_in
 from nbdurable.errors import DecodeError, NotInRunError, StoreError
 from nbdurable.executors.channel import telling
-from nbdurable.executors.remote import bodies
+from nbdurable.executors.remote import bodies, stopped
 from nbdurable.fingerprint import Places
 from nbdurable.handles import scope
 from nbdurable.handles.scope import Scope
@@ -279,8 +279,11 @@ def _performed(
     if message["announce"]:
         tell({"began": me})
     began = time.perf_counter()
-    _live.begin(capture, relay, lambda: tell({"began": me}))
     bodies[message["token"]] = threading.get_ident()
+    if message["token"] in stopped:
+        bodies.pop(message["token"])
+        return {"status": "unreadable", "why": "it was cancelled"}
+    _live.begin(capture, relay, lambda: tell({"began": me}))
     try:
         with _bounded(message["memory"]):
             ending = attempt(work, capture, context)

@@ -139,7 +139,7 @@ class Cluster:
     def _connected(self) -> Any:
         """Connect to the scheduler that Dask is configured for, or start a cluster here."""
         if dask.config.get("scheduler-address", None):
-            return _dask.Client(set_as_default=False, timeout=10)
+            return _dask.Client(set_as_default=False)
         # A lost worker is an attempt of ours: Dask is not to try again by itself.
         with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
             self._own = _dask.LocalCluster(

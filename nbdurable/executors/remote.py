@@ -105,6 +105,9 @@ comes back, to be sent again. So much work may run again where a worker is lost.
 bodies: dict[str, int] = {}
 """The threads of the bodies that run here, by their calls."""
 
+stopped: set[str] = set()
+"""The calls that nobody waits for any more, some of which may come here yet."""
+
 
 def perform_batch(perform: Perform, messages: list[Message]) -> list[Message]:
     """Run calls one after the other; what there is no time for comes back."""
@@ -120,13 +123,15 @@ class StoppedError(BaseException):
 
 
 def end_process(token: str) -> None:
-    """End this process, if it runs that body and no other."""
+    """End this process, if it runs that body; one that comes to it later does not begin."""
     if token in bodies:
         os._exit(1)
+    stopped.add(token)
 
 
 def interrupt_body(token: str) -> None:
     """End a body of this process where its Python code stands; one that waits in C, after that."""
+    stopped.add(token)  # it may not have begun
     thread = bodies.get(token)
     if thread is not None:
         raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -27,6 +27,7 @@ from nbdurable import (
     StepError,
     StepTimeoutError,
     UsageError,
+    configure,
     current_step,
     gather,
     go,
@@ -35,8 +36,10 @@ from nbdurable import (
     step,
     workflow,
 )
+from nbdurable.engine import remote
 from nbdurable.events import AttemptFailed, StepProgressed
 from nbdurable.inspection import queries
+from nbdurable.store import Objects
 
 # A pool that broke, or a cluster, leaves sockets and pipes to the garbage collector.
 pytestmark = [
@@ -668,3 +671,124 @@ def test_an_executor_that_was_ended(tmp_path):
     error = run(tmp_path / "s.duckdb", lambda: mine.go("a").outcome().error)[0]
     assert isinstance(error, UsageError)
     assert "takes no more work" in str(error)
+
+
+def test_another_folder(tmp_path, monkeypatch):
+    """Workers that don't see the kernel's files get and give what is large in messages."""
+    monkeypatch.setattr(Objects, "shared", lambda self: (str(tmp_path / "elsewhere"), "probe"))
+    made = []
+    monkeypatch.setattr(Objects, "writer", _counted(Objects.writer, made))
+
+    @step(executor="process")
+    def doubles(table):
+        return table * 2
+
+    def program():
+        return float(doubles.go(np.ones(100_000)).result().sum())
+
+    assert run(tmp_path / "s.duckdb", program)[0] == 200_000
+    assert made  # the kernel has written the result, and the argument before it knew
+    assert run(tmp_path / "s.duckdb", program)[0] == 200_000
+
+
+def _counted(method, made):
+    def counted(self):
+        made.append(1)
+        return method(self)
+
+    return counted
+
+
+def test_other_versions_are_refused(tmp_path, monkeypatch):
+    """Workers of another Python or nbdurable are refused in one line, and nothing runs."""
+    monkeypatch.setattr(remote, "version", lambda: ["CPython", "3.99.1", "7.0"])
+
+    @step(executor="process")
+    def body():
+        return 1
+
+    error = run(tmp_path / "s.duckdb", lambda: body.go().outcome().error)[0]
+    assert isinstance(error, UsageError)
+    assert "this kernel CPython 3.99.1 and nbdurable 7.0: give them the same" in str(error)
+
+
+# --- Dask ---------------------------------------------------------------------------------
+
+
+@on("dask")
+def test_dasks_own_settings_are_passed_on(where, tmp_path):
+    """`configure(dask=...)` says on which of the workers bodies run."""
+    address = min(where.executor.nthreads())
+
+    @where.step
+    def body(number):
+        return importlib.import_module("distributed").get_worker().address
+
+    configure(dask={"workers": [address], "priority": 3})
+    try:
+        found = run(tmp_path / "s.duckdb", lambda: body.map(range(8)).result())[0]
+    finally:
+        configure(dask=None)
+    assert found == [address] * 8
+
+
+@on("dask")
+def test_a_cancelled_body_on_dask_ends(where, tmp_path):
+    """Python code is ended where it stands, and its worker is free for others."""
+    beats = tmp_path / "beats"
+
+    @where.step
+    def beat():
+        while True:
+            with beats.open("a") as file:
+                file.write(".")
+            time.sleep(0.01)
+
+    @where.step
+    def after(number):
+        return number
+
+    @step
+    def until_it_beats():
+        deadline = time.monotonic() + 30
+        while not beats.exists() and time.monotonic() < deadline:
+            threading.Event().wait(0.02)
+
+    def program():
+        handles = [beat.go(), beat.with_options(name="other").go()]
+        until_it_beats()
+        for handle in handles:
+            handle.cancel()
+        return after.map(range(4)).result()
+
+    assert run(tmp_path / "s.duckdb", program)[0] == [0, 1, 2, 3]
+
+
+def test_no_cluster(tmp_path):
+    """One line says that there is none where Dask's setting leads to."""
+    dask = importlib.import_module("dask")
+
+    @step(executor="dask")
+    def body():
+        return 1
+
+    with dask.config.set(
+        {
+            "scheduler-address": "tcp://127.0.0.1:9",
+            "distributed.comm.timeouts.connect": "500ms",
+        }
+    ):
+        error = run(tmp_path / "s.duckdb", lambda: body.go().outcome().error)[0]
+    assert isinstance(error, UsageError)
+    assert "no cluster of Dask could take it" in str(error)
+    assert "\n" not in str(error)
+
+
+def test_settings_of_dask_that_are_none():
+    """They are refused where they are set."""
+    with pytest.raises(UsageError, match="resources"):
+        configure(dask={"memory": 3})
+    with pytest.raises(UsageError):
+        configure(dask=3)
+    with pytest.raises(UsageError, match="threads"):
+        configure(executor="cluster")
