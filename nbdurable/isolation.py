@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 class _Own:
     """What one block has for itself: pyplot's figures, tqdm's bars, what is live on a console."""
 
-    __slots__ = ("bars", "consoles", "figures")
+    __slots__ = ("_bars", "consoles", "figures")
 
     def __init__(self) -> None:
         self.figures: OrderedDict[Any, Any] = OrderedDict()
-        self.bars: WeakSet[Any] = WeakSet()
+        self._bars: WeakSet[Any] | None = None  # few blocks have any, and each step has a block
         self.consoles: WeakKeyDictionary[Any, dict[str, Any]] | None = None
+
+    @property
+    def bars(self) -> WeakSet[Any]:
+        """The block's progress bars."""
+        if self._bars is None:
+            self._bars = WeakSet()
+        return self._bars
 
 
 _own: contextvars.ContextVar[_Own | None] = contextvars.ContextVar("nbdurable_own", default=None)

@@ -7,6 +7,7 @@ shape, and gives one line that any terminal, store or page can hold.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import types
@@ -71,7 +72,7 @@ def printable(text: str) -> str:
 
 def described(value: Any, parameter: str = "") -> str:
     """Return a value in a line, longer than in a label and as safely."""
-    if parameter and _SECRET_NAME.search(parameter):
+    if parameter and _is_secret(parameter):
         return _MASK
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
@@ -87,6 +88,11 @@ def described(value: Any, parameter: str = "") -> str:
         more = [f"... {len(value) - len(parts):,} more"] if len(value) > len(parts) else []
         return printable(_cut("{" + ", ".join(parts + more) + "}"))
     return printable(_item(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret(parameter: str) -> bool:
+    return _SECRET_NAME.search(parameter) is not None
 
 
 def _item(value: Any) -> str:
@@ -107,7 +113,7 @@ def _cut(text: str) -> str:
 
 
 def _short(value: Any, parameter: str = "") -> str:
-    if parameter and _SECRET_NAME.search(parameter):
+    if parameter and _is_secret(parameter):
         return _MASK
     kind = type(value)
     if kind in _PLAIN:

@@ -1,6 +1,7 @@
 """Fixtures for every test: a signing key of the test's own, and the always-replay bench."""
 
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from nbdurable.evidence import starts
 
 LONG = ("crash", "property", "browser", "notebooks", "contract", "notebook", "store")
 """The folders whose files take long: they begin first, so that no core waits for one at the end."""
+
+
+# Hundreds of processes import the package: as for a user, it is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(config, items):

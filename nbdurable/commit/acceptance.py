@@ -33,7 +33,7 @@ from nbdurable.records import Accepted, Kind, Part, Version, Why, digest_of
 from nbdurable.store import add_amendment, settle_acceptances, unasked_of, verify_amendment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from nbdurable.handles.handle import StepHandle
     from nbdurable.records import Checkpoint
@@ -92,16 +92,21 @@ class Acceptance:
     # --- what counts as made by other code ------------------------------------------
 
     def of(
-        self, handle: StepHandle[Any], function: Any, code: Mapping[str, bytes] | None
+        self,
+        handle: StepHandle[Any],
+        function: Any,
+        parts: Callable[[], Mapping[str, bytes] | None],
     ) -> Checkpoint | None:
         """Return the outcome that is accepted for a call of other code; None if none is.
 
-        ``code`` is None for a step with `version=`. The handle stands for its version then;
+        ``parts`` returns what the code is made of, None for a step with `version=`. The
+        handle stands for its version then;
         also for that of a loser that is not to start.
         """
         index, own = self._index, handle.version
         if own is None or not (self._keep or self._known or index.renamed):
             return None
+        code = parts()
         call = handle.call.id
         for found in reversed(index.checkpoints.versions(call)):
             same = digest_of(found.code, own.upstream) == found.version

@@ -237,8 +237,8 @@ class Ledger:
             pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
             base=handle.version.base if handle.version is not None else b"",
-            code_evidence=self.kept.save(ending.code_parts, batch),
-            file_evidence=self.kept.save(ending.file_parts, batch),
+            code_evidence=(ending.code_parts and self.kept.save(ending.code_parts, batch)) or b"",
+            file_evidence=(ending.file_parts and self.kept.save(ending.file_parts, batch)) or b"",
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))

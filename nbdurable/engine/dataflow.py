@@ -132,7 +132,7 @@ class Dataflow:
         try:
             handle.version = self.version(handle, work.reads)
             found = self._index.checkpoints.get(handle.pair)
-            found = found or self._acceptance.of(handle, work.function, work.code_parts())
+            found = found or self._acceptance.of(handle, work.function, work.code_parts)
             if found is not None:
                 self._index.verify(found)
                 if found.cause:

@@ -94,8 +94,10 @@ class Escaped:
 
     def take_out_lost(self, handle: StepHandle[Any]) -> None:
         """Take out the error that a loser has had, now that it is asked for and starts."""
+        if handle.pair not in self._index.unseen:
+            return
         found = self._index.checkpoints.get(handle.pair)
-        if found is None or handle.pair not in self._index.unseen:
+        if found is None:
             return
         with uninterrupted():
             self._ledger.journal.enqueue(_Begun(found), kick=False)

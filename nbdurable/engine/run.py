@@ -278,7 +278,6 @@ class Run:
         held: Held | None = None,
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
-        self._refuse_ended(where, options.name)
         pool = self._bodies.pool_of(options, function)
         claim = self._claims.claim(where, function, arguments, keywords, options, held)
         upstream = tuple(handles_in(arguments, keywords))
@@ -296,7 +295,7 @@ class Run:
         if found is None:
             # It may have been cancelled before its version was known.
             found = self._index.checkpoints.get((handle.call.id, bytes(16)))
-        found = found or self._acceptance.of(handle, function, claim.parts())
+        found = found or self._acceptance.of(handle, function, claim.parts)
         if found is not None and self._replay_found(handle, found):
             if (states := self._index.draws.get(handle.pair)) is not None:
                 draw_again(states, (claim.inputs, claim.code))

@@ -118,6 +118,7 @@ class Bodies:
         self._remote = Remote(ledger, current, settings)
         self._senders = Threads(_SENDERS, "nbdurable-send")
         self._slots = settings.slots
+        self._everywhere = settings.executor
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -223,6 +224,8 @@ class Bodies:
         Raises:
             UsageError: There is no such place, or it can't do what the step asks for.
         """
+        if options.executor is None and self._everywhere is None and options.memory is None:
+            return None
         return self._remote.pool_of(options, is_async=is_async(function))
 
     def pack(self, handle: StepHandle[Any]) -> None:

@@ -141,11 +141,12 @@ class Usage:
 
     def use_of(self, handle: StepHandle[Any], claim: Claim) -> Use | None:
         """Return what watches a step's objects while its body runs; None if it has none."""
-        prints = tuple(
-            one for one in (claim.inputs, claim.code) if one is not None and one.inputs is not None
-        )
-        if not prints:
+        code = claim.code
+        if claim.inputs.inputs is None and (code is None or code.inputs is None):
             return None
+        prints = tuple(
+            one for one in (claim.inputs, code) if one is not None and one.inputs is not None
+        )
         key = self._prints.key(claim.function, claim.options)
         claimed = _Claimed(handle, claim, claim.inputs.inputs is not None)
         with self._lock:

@@ -12,7 +12,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import digests
-from .settings import Settings
+from .patterns import files_of
+from .settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,7 +73,7 @@ class Recorder:
         self.codes: dict[int, Ran] = {}
         self._code = code
         self.covered = code.ids if code is not None else frozenset[int]()
-        self.settings = Settings(code)
+        self.settings = settings_of(code)
         self.files: dict[str, Met] = {}
         self.named: frozenset[str] = frozenset()
         self.quiet = quiet  # nothing about files is asked for
@@ -105,7 +106,12 @@ class Recorder:
         """Take note of existing files that the user named, and of names of files to be."""
         if self.quiet:
             return
-        self.named = frozenset(names)
+        given = frozenset(names)
+        matching = [one for name in given if "*" in name for one in files_of(name)]
+        self.named = given.union(name for name, is_folder in matching if not is_folder)
+        for name, is_folder in matching:
+            if is_folder:
+                self.meet(name, LIST)
         for name in self.named:
             stat = digests.stat_of(name)
             if stat is not None:

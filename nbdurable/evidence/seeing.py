@@ -24,9 +24,10 @@ class Seeing:
         self._recorder = recorder
 
     def __enter__(self) -> None:
-        self._token = enter(self._recorder)
-        running[id(self._recorder)] = self._recorder
-        starts.begin(self._recorder)
+        recorder = self._recorder
+        self._token = enter(recorder)
+        running[id(recorder)] = recorder
+        starts.begin(recorder)
 
     def __exit__(self, *_: object) -> None:
         running.pop(id(self._recorder), None)

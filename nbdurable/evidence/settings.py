@@ -40,21 +40,13 @@ class Settings:
 
     __slots__ = ("_covered", "_states")
 
-    _covered: Covered | None
-    _states: dict[str, bytes]
-
-    def __init__(self, covered: Covered | None) -> None:
-        if covered is None or covered.names.isdisjoint(_RELEVANT):
-            self._covered, self._states = None, {}
-            return
+    def __init__(self, covered: Covered) -> None:
         self._covered = covered
         draws = not _DRAWING.isdisjoint(covered.names)
         self._states = _states() if draws else {}
 
     def parts(self) -> list[Part]:
         """Return what a body that has ended used and moved."""
-        if self._covered is None:
-            return []
         found = []
         if self._states:
             now = _states()
@@ -66,6 +58,11 @@ class Settings:
         if not names.isdisjoint({"environ", "getenv"}):
             found += [Part(SETTING, name, _now(name)) for name in self._covered.variables]
         return found
+
+
+def settings_of(code: Covered | None) -> Settings | None:
+    """Return what keeps how things are now; None where the code names no setting."""
+    return None if code is None or code.names.isdisjoint(_RELEVANT) else Settings(code)
 
 
 def told_settings(parts: Iterable[Part]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint import Places
 
+from . import readers
 from .recorder import Recorder, claims, running
 
 if TYPE_CHECKING:
@@ -82,14 +83,24 @@ def _callback(disable: Any) -> Callable[[CodeType, int], Any]:
     is_project, places_of = project.known, project.judge
     counts, disabled, generation = _counts, _disabled, _generation
     current, recording, bodies, frame_at = claims(), Recorder, running, sys._getframe  # noqa: SLF001
-    looks, most = LOOKS, MOST
+    looks, most, libraries = LOOKS, MOST, project.readers
+    meet_files = readers.meet
+
+    def reader_started(code: CodeType, frame: Any) -> Any:
+        if not code.co_qualname.startswith(libraries[code.co_filename]):
+            return disable
+        now = current()
+        if found := (now,) if type(now) is recording else () if now else (*bodies.values(),):
+            meet_files(found, code, frame)
+        return None  # it stays looked at: it may be given another file
 
     def started(code: CodeType, _: int) -> Any:
-        ours = is_project.get(code.co_filename)
-        if ours is None:
+        try:
+            ours = is_project[code.co_filename]
+        except KeyError:
             ours = places_of(code, frame_at(1))
         if not ours:
-            return disable
+            return disable if ours is False else reader_started(code, frame_at(1))
         key = id(code)
         now = current()
         if type(now) is recording:
@@ -119,15 +130,19 @@ def _callback(disable: Any) -> Callable[[CodeType, int], Any]:
 
 
 class _Project:
-    """Which files hold the user's own code, by the names in code objects."""
+    """Which files hold the user's own code, by the names in code objects.
+
+    ``known`` is None for a library's file that has readers, whose names are in ``readers``.
+    """
 
     def __init__(self) -> None:
-        self.known: dict[str, bool] = {}
+        self.known: dict[str, bool | None] = {}
+        self.readers: dict[str, tuple[str, ...]] = {}
         self._places = Places()
         self._root = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
 
-    def judge(self, code: CodeType, frame: Any) -> bool:
-        """Tell whether code is the user's; remembered by file, where it has one."""
+    def judge(self, code: CodeType, frame: Any) -> bool | None:
+        """Tell whether code is the user's; remembered by file, where it has one; see ``known``."""
         if code.co_name == "__del__":
             return False  # the garbage collector runs it in whatever body is at hand
         path = code.co_filename
@@ -140,6 +155,8 @@ class _Project:
             return name in sys.modules and self._places.named(name, space.get("__file__"))
         if len(self.known) > 100_000:  # noqa: PLR2004
             self.known.clear()
-        ours = self._places.file(path) and not path.startswith(self._root)
+        ours: bool | None = self._places.file(path) and not path.startswith(self._root)
+        if not ours and (names := readers.readers_in(path)):
+            self.readers[path], ours = names, None
         self.known[path] = ours
         return ours

@@ -7,7 +7,7 @@ do. Nothing here is imported that the user did not import, and nothing is change
 from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
-from nbdurable.fingerprint.covered import nested, place_of, texts_in
+from nbdurable.fingerprint.covered import NOT_TEXTS, nested, place_of, texts_in
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.generators import draws_of, set_draws
 from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
@@ -26,11 +26,13 @@ from nbdurable.fingerprint.prints import (
 )
 from nbdurable.fingerprint.purposes import purposes_of
 from nbdurable.fingerprint.source import syntax_of
+from nbdurable.fingerprint.strings import files_in
 from nbdurable.fingerprint.texts import still_defined
 
 __all__ = [
     "DRAWS",
     "NOTHING_USED",
+    "NOT_TEXTS",
     "Attribute",
     "Covered",
     "Fingerprinter",
@@ -42,6 +44,7 @@ __all__ = [
     "Used",
     "contains",
     "draws_of",
+    "files_in",
     "is_plain",
     "joined_pieces",
     "nested",

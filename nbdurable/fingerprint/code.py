@@ -687,7 +687,8 @@ class Reach:
 
     def moved(self, sample: bool = False) -> tuple[tuple[str, object], ...]:  # noqa: FBT001, FBT002
         """Names and objects of what the code reads that is no longer what it was."""
-        return tuple(one for one in self._differing(sample=sample) if one[0] not in self._loose)
+        found = self._differing(sample=sample)
+        return tuple(one for one in found if one[0] not in self._loose) if found else ()
 
     def rebound(self) -> frozenset[str]:
         """Names that stand for other objects now than they did."""

@@ -9,6 +9,7 @@ import os
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.fingerprint import strings
 from nbdurable.fingerprint.following import MISSING
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 _DEEPEST = 3
 _MOST_ITEMS = 100
-_NUMBERS = frozenset({int, float, bool, bytes, complex, type(None), CodeType})
+NOT_TEXTS = frozenset({int, float, bool, bytes, complex, type(None), CodeType})
+"""Classes of values in which there is no text."""
 
 
 class Covered:
@@ -94,6 +96,7 @@ class Covered:
                 value = slot.get()
                 if value is not MISSING:
                     found.update(texts_in(value))
+            found.update([piece for text in found for piece in strings.files_in(text)])
             self._texts = frozenset(filter(_may_name_file, found))
         return self._texts
 
@@ -119,7 +122,7 @@ def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield the strings and paths in a value: alone, or in plain containers."""
     if type(value) is str:
         yield value
-    elif type(value) in _NUMBERS:
+    elif type(value) in NOT_TEXTS:
         return
     elif isinstance(value, os.PathLike):
         try:

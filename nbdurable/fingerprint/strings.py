@@ -27,11 +27,16 @@ _SQL = re.compile(
     r"|(un)?pivot\s+[\w.\"]+\s+on\b|copy\s+[\w.\"]+\s+(to|from)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_READER = re.compile(
+    r"\b(from|join|copy|to|read_\w+|parquet_\w+|sniff_csv)\b[\s(\[]*['\"]", re.IGNORECASE
+)
+_QUOTED = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"")
 _WORD = re.compile(r"[^\W\d]\w*")
 _AT = re.compile(r"(?<![\w.@])@([^\W\d]\w*)")
 _FIELD = re.compile(r"(?<!\{)\{\s*([^\W\d]\w*)|\$\{?([^\W\d]\w*)")
 _BOUND = re.compile(r"[:@$]([^\W\d]\w*)|\{\s*([^\W\d]\w*)")
 _LONGEST = 100_000
+_LONGEST_QUERY = 20_000
 
 
 class Named(NamedTuple):
@@ -51,6 +56,14 @@ def names_in(text: str) -> Iterator[Named]:
     if _SQL.match(text):
         for name in _WORD.findall(text):
             yield Named(name, TABLE)
+
+
+def files_in(text: str) -> Iterator[str]:
+    """Yield what can be names of files in SQL: what is quoted, where something is read by name."""
+    quoted = "'" in text or '"' in text
+    if quoted and len(text) <= _LONGEST_QUERY and _READER.search(text):
+        for found in _QUOTED.finditer(text):
+            yield found[1] or found[2]
 
 
 def run_by(kind: str, text: str) -> Iterator[Named]:

@@ -36,7 +36,9 @@ def received_as(where: Scope, called: str, inputs: bytes, identity: bytes) -> by
 
     What received an equal value of it does not run again because its code changed.
     """
-    name, own, captured = (*called.split("#"), "", "")[:3]
+    if "#" not in called:
+        return identity
+    name, own, captured = (*called.split("#"), "")[:3]
     if not own:
         return identity
     name = f"{name}#{captured}"

@@ -275,9 +275,12 @@ class Capture:
 
     def _settle_widgets(self) -> None:
         """Change each live display into its last state; take out those that were closed."""
+        widgets = [one for one in self._roll.pieces if one.widget]
+        if not widgets:
+            return
         closed = set()
         sources = Counter(id(piece.source) for piece in self._roll.pieces)
-        for piece in [one for one in self._roll.pieces if one.widget]:
+        for piece in widgets:
             bundle = json.loads(piece.text)
             settled = _settled(bundle)
             if settled is None and sources[id(piece.source)] == 1:

@@ -16,6 +16,7 @@ import inspect
 import os
 import threading
 import traceback
+import types
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -42,7 +43,7 @@ from nbdurable.evidence import (
 )
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.executors.remote import Pool  # noqa: TC001 - likewise
-from nbdurable.fingerprint import Print, texts_in
+from nbdurable.fingerprint import NOT_TEXTS, Print, files_in, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
 from nbdurable.output.capture import Capture, Destination
@@ -112,18 +113,20 @@ class Work:
         """Return what takes the evidence of an attempt that is about to begin."""
         code = self.code.covered if self.code is not None else None
         recorder = self.seen = Recorder(quiet=self.reads == "ignore", code=code)
-        if not recorder.quiet:
-            recorder.name(self._names())
+        if not recorder.quiet and (names := self._names()):
+            recorder.name(names)
         return recorder
 
-    def _names(self) -> Iterator[str]:
-        """Yield what may be names of files: in the arguments, and among the code's constants."""
-        if self.arguments:
-            yield from filter(may_name_file, texts_in(self.arguments))
-        if self.keywords:
-            yield from filter(may_name_file, texts_in(self.keywords))
+    def _names(self) -> set[str]:
+        """Return what may be names of files: in the arguments, and among the code's constants."""
+        found: set[str] = set()
+        for given in (*self.arguments, *self.keywords.values()):
+            if type(given) not in NOT_TEXTS:
+                for text in texts_in(given):
+                    found.update(filter(may_name_file, (text, *files_in(text))))
         if self.code is not None and self.code.covered is not None:
-            yield from self.code.covered.texts
+            found |= self.code.covered.texts
+        return found
 
     def code_parts(self) -> dict[str, bytes] | None:
         """Return what the code is made of, by name; None for a step with `version=`."""
@@ -206,6 +209,8 @@ class Running:
             if target is None:
                 self.ending = ending
                 return
+        # The body's scope knows its attempt: without these it goes when nobody holds it.
+        self.stop, self.body = _nothing, None
         target(ending)
 
     def fence(self) -> bool:
@@ -247,13 +252,6 @@ def attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endin
 def _attempt(work: Work, capture: Capture, context: contextvars.Context) -> Ending:
     process = os.getpid()
     recorder = work.recorder()
-    ending = _attempted(work, capture, context, recorder, process)
-    return with_evidence(work, ending, recorder)
-
-
-def _attempted(
-    work: Work, capture: Capture, context: contextvars.Context, recorder: Recorder, process: int
-) -> Ending:
     try:
         value = context.run(_call, work, capture, recorder)
     except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome
@@ -261,10 +259,13 @@ def _attempted(
             _leave_fork(work, error)
         # In the main thread a person may have interrupted it without a signal, by a key.
         in_main = threading.current_thread() is threading.main_thread()
-        return _raised(work, error, interrupt=in_main and isinstance(error, KeyboardInterrupt))
-    if os.getpid() != process:
-        _leave_fork(work, None)
-    return _returned(work, value)
+        interrupt = in_main and isinstance(error, KeyboardInterrupt)
+        ending = _raised(work, error, interrupt=interrupt)
+    else:
+        if os.getpid() != process:
+            _leave_fork(work, None)
+        ending = _returned(work, value)
+    return with_evidence(work, ending, recorder)
 
 
 async def attempt_async(work: Work, capture: Capture) -> Ending:
@@ -285,8 +286,8 @@ def with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> Endi
     if work.rules is not None and recorder is not None:
         if recorder.files:
             ending.file_parts = tuple(file_parts(recorder, work.rules))
-        if settings := recorder.settings.parts():
-            ending.file_parts += tuple(settings)
+        if recorder.settings is not None:
+            ending.file_parts += tuple(recorder.settings.parts())
         if recorder.codes and work.code is not None:
             ending.code_parts = code_parts([*recorder.codes.copy().values()], work.rules.places)
     return ending
@@ -449,6 +450,8 @@ def arguments_text(work: Work | None) -> str:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Tell whether calling `function` gives a coroutine."""
+    if type(function) is types.FunctionType and not vars(function):  # it bears no mark
+        return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

@@ -478,7 +478,7 @@ class Store:
         Raises:
             StoreLockedError: This process was forked while its parent had the store open.
         """
-        if self.is_of_parent():
+        if self._pid != os.getpid():
             raise StoreLockedError(forked_sentence(self.path, self._pid))
 
     def before_commit(self) -> None:

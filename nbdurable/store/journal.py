@@ -12,6 +12,7 @@ into the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable  # noqa: TC003 - a module's annotation is read at run time
@@ -91,6 +92,7 @@ class Journal:
     def __init__(self, connection: duckdb.DuckDBPyConnection, watch: Watch) -> None:
         self._connection = connection
         self._watch = watch
+        self._pid = os.getpid()
         # For one row alone: it is parsed once, and there is nothing in it to optimise.
         self._lean = connection.cursor()
         self._lean.execute("PRAGMA disable_optimizer")
@@ -120,7 +122,8 @@ class Journal:
         Raises:
             StoreLockedError: This is a forked child of the process that has the store.
         """
-        self._watch.refuse_fork()
+        if self._pid != os.getpid():
+            self._watch.refuse_fork()
         self._queue.append(entry)
         if kick:
             self.kick()

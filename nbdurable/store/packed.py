@@ -62,6 +62,7 @@ class Saved:
         self._calls: dict[Group, list[bytes]] = {}
         self._groups: list[Group] = []
         self._alike: list[tuple[Kind, bytes, int, bytes]] = []
+        self._last: tuple[bytes, Checkpoint | None] = (b"", None)
         self._special: dict[bytes, None] = {}  # calls that have an outcome without a value
 
     def __len__(self) -> int:
@@ -208,6 +209,14 @@ class Saved:
             calls[:] = [call for call in calls if call not in stay or next(stay[call], True)]
 
     def _unpacked(self, call: bytes, packed: bytes) -> Checkpoint:
+        last, found = self._last  # a step that replays asks more than once for its own
+        if last is packed and found is not None:
+            return found
+        found = self._made(call, packed)
+        self._last = packed, found
+        return found
+
+    def _made(self, call: bytes, packed: bytes) -> Checkpoint:
         # Written out, for each step that replays waits for it.
         (
             group, alike, version, number, cause, label, arguments, attempt, started, seconds,

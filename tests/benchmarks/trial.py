@@ -1,13 +1,14 @@
 """A program: one timing of one kind of work, by public names alone, printed as seconds.
 
-``python trial.py KIND FOLDER`` works with whichever nbdurable is found first, so that two
-versions can be compared (`against`). KIND is one of `KINDS`.
+``python trial.py KIND FOLDER [CLOCK]`` works with whichever nbdurable is found first, so that two
+versions can be compared (`against`). KIND is one of `KINDS`, CLOCK a function of `time`.
 """
 
 import sys
+import time
 from pathlib import Path
-from time import perf_counter
 
+now = time.perf_counter
 MANY, FEW = 10_000, 400
 
 
@@ -24,10 +25,10 @@ def sequential(folder):
     with workflow("sequential", store=folder / "s.duckdb"):
         for number in range(50):
             call(number)  # warms up
-        began = perf_counter()
+        began = now()
         for number in range(50, 50 + FEW):
             call(number)
-        return perf_counter() - began
+        return now() - began
 
 
 def concurrent(folder):
@@ -49,10 +50,10 @@ def _many(store):
 
     with workflow("warm", store=store.with_name(f"warm-{store.name}")):
         gather([go(double, number) for number in range(20)]).result()
-    began = perf_counter()
+    began = now()
     with workflow("many", store=store):
         results = gather([go(double, number) for number in range(MANY)]).result()
-        seconds = perf_counter() - began
+        seconds = now() - began
     if results != [2 * number for number in range(MANY)]:
         raise AssertionError("wrong results have no speed")
     return seconds
@@ -66,12 +67,13 @@ def load(folder):
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell.instance()
-    began = perf_counter()
+    began = now()
     shell.run_line_magic("load_ext", "nbdurable")
-    return perf_counter() - began
+    return now() - began
 
 
 KINDS = {one.__name__: one for one in (sequential, concurrent, replay, load)}
 
 if __name__ == "__main__":
+    now = getattr(time, sys.argv[3]) if sys.argv[3:] else now
     print(KINDS[sys.argv[1]](Path(sys.argv[2])))

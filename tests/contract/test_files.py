@@ -16,6 +16,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -195,6 +197,153 @@ def test_files_of_libraries_that_no_hook_sees_are_known_by_name(execute):
     assert execute(lambda: go(total, "t.parquet").result()).ran == []
     pd.DataFrame({"a": [1, 5]}).to_parquet("t.parquet")
     assert execute(lambda: go(total, "t.parquet").result()).value == 6
+
+
+def asked(query):
+    """Ask DuckDB."""
+    return sys.modules["duckdb"].sql(query).fetchall()
+
+
+def asked_by_name():
+    """Ask DuckDB of a file by its name in a query of several lines."""
+    return (
+        sys.modules["duckdb"]
+        .sql("""
+        SELECT sum(a)
+        FROM 'data/t.parquet'
+    """)
+        .fetchall()
+    )
+
+
+def asked_by_pattern():
+    """Ask DuckDB of all files that match."""
+    return sys.modules["duckdb"].sql("SELECT sum(a) FROM read_parquet('data/*.parquet')").fetchall()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: asked("SELECT sum(a) FROM read_parquet('data/t.parquet')"),
+        lambda: asked(query="FROM 'data/t.parquet' SELECT sum(a)"),
+        asked_by_name,
+        asked_by_pattern,
+    ],
+    ids=["argument", "keyword", "constant", "pattern"],
+)
+def test_files_named_in_a_query_are_named_files(execute, call):
+    """What stands in quotes in SQL is a name of a file as any other text."""
+    Path("data").mkdir()
+    pd.DataFrame({"a": [1, 2]}).to_parquet("data/t.parquet")
+    assert execute(lambda: go(call).result()).value == [(3,)]
+    assert execute(lambda: go(call).result()).ran == []
+    pd.DataFrame({"a": [1, 5]}).to_parquet("data/t.parquet")
+    assert execute(lambda: go(call).result()).value == [(6,)]
+    assert execute(lambda: go(call).result()).ran == []
+
+
+def test_a_file_that_comes_to_a_pattern_is_told(execute):
+    """The folder of a pattern is evidence as a listing is."""
+    Path("data").mkdir()
+    pd.DataFrame({"a": [1, 2]}).to_parquet("data/t.parquet")
+    assert execute(lambda: go(asked_by_pattern).result()).value == [(3,)]
+    assert execute(lambda: go(asked_by_pattern).result()).told == ""
+    pd.DataFrame({"a": [1]}).to_parquet("data/u.parquet")
+    for _ in range(2):
+        report = execute(lambda: go(asked_by_pattern).result())
+        assert report.ran == []
+        assert "data" in report.told
+
+
+def test_what_a_prompt_has_in_quotes_names_no_file(execute):
+    """Only where something is read by its name: prose that mentions a file is prose."""
+    write("notes.txt", "old")
+
+    def length(prompt):
+        return len(prompt)
+
+    prompt = "Explain to me what 'notes.txt' is for, and \"why\" it's there."
+    assert execute(lambda: go(length, prompt).result()).ran == ["length"]
+    write("notes.txt", "other and longer")
+    assert execute(lambda: go(length, prompt).result()).ran == []
+
+
+def read_lazily(folder, name):
+    """Read a table by polars' lazy reader."""
+    return pl.scan_parquet(f"{folder}/{name}.parquet").collect()["a"].sum()
+
+
+def read_eagerly(folder, name):
+    """Read a table by polars."""
+    return pl.read_parquet(f"{folder}/./{name}.parquet")["a"].sum()
+
+
+def read_csv(folder, name):
+    """Read text by polars."""
+    return pl.read_csv(Path(folder) / f"{name}.csv")["a"].sum()
+
+
+def read_table(folder, name):
+    """Read a table by pyarrow."""
+    return pq.read_table(f"{folder}/{name}.parquet")["a"].to_pandas().sum()
+
+
+def read_piecewise(folder, name):
+    """Read a table by pyarrow, group by group."""
+    with pq.ParquetFile(f"{folder}/{name}.parquet") as file:
+        return sum(file.read_row_group(0)["a"].to_pylist())
+
+
+def read_pattern(folder, name):
+    """Read all that match a pattern."""
+    return pl.read_parquet(f"{folder}/{name[:1]}*.parquet")["a"].sum()
+
+
+def read_dataset(folder, name):
+    """Read a folder as a data set."""
+    found = ds.dataset(f"{folder}/", format="parquet").to_table()["a"]
+    return sum(found.to_pylist()) + len(name)
+
+
+@pytest.mark.monitoring
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_lazily,
+        read_eagerly,
+        read_csv,
+        read_table,
+        read_piecewise,
+        read_pattern,
+        read_dataset,
+    ],
+)
+def test_a_file_whose_name_a_body_makes_up_is_watched_in_libraries_too(execute, read):
+    """Readers that no audit event tells of are seen by what their functions are given."""
+    Path("data").mkdir()
+
+    def put(*values):
+        frame = pd.DataFrame({"a": values})
+        if read is read_csv:
+            frame.to_csv("data/table.csv")
+        else:
+            frame.to_parquet("data/table.parquet")
+
+    def program():
+        return int(go(read, "data", "table").result())
+
+    put(1, 2)
+    first = execute(program)
+    for _ in range(2):
+        again = execute(program)
+        assert (again.ran, again.told, again.value) == ([], "", first.value)
+    put(1, 2, 3)
+    for _ in range(2):
+        told = execute(program)
+        assert told.ran == []
+        assert "data/table" in told.told
+    configure(reads="rerun")
+    assert execute(program).value == first.value + 3
 
 
 @pytest.mark.parametrize("version", ["", "1"])

@@ -309,20 +309,21 @@ def edited_race(probe):
 
     def winner():
         probe.effect(f"winner {text}")
-        probe.event("begun" if text == "old" else "other").wait(10)
+        probe.event("begun" if text == "old" else "decided").wait(10)
         return text
 
     def other():
         if probe.effect("other") == 1:
             probe.event("begun").set()
             probe.event("never").wait(10)
-        probe.event("other").set()
         return "other"
 
     loser = go(other)
     named = probe.parameters.get("named", True)
     first = race(loser, step(winner, name="winner").go() if named else go(winner))
-    return first.result(), loser.outcome().kind.value
+    found = first.result()
+    probe.event("decided").set()
+    return found, loser.outcome().kind.value
 
 
 @pytest.mark.parametrize("named", [True, False])
