@@ -220,7 +220,19 @@ class Cluster:
                     batch = self._done.next_batch(block=True)
                 except StopIteration:
                     break
-                self._take(batch)
+                try:
+                    self._take(batch)
+                except Exception as error:  # noqa: BLE001 - what the network and Dask raise
+                    self._lose(batch, f"{type(error).__name__}: {error}")
+
+    def _lose(self, futures: list[Any], why: str) -> None:
+        """Let calls that could not be fetched be sent again: nobody may wait for them for good."""
+        for future in futures:
+            with self._lock:
+                batch = self._batched.pop(future.key, [])
+                left = [one for one in batch if self._calls.pop(one.token, None) is not None]
+            for call in left:
+                self._arrive(call, Arrival(lost=why, innocent=True))
 
     def _take(self, futures: list[Any]) -> None:
         client = self._client
