@@ -20,7 +20,7 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
 ``tests/test_architecture.py`` holds it. Each wing's folder says its duty::
 
     errors records events labels interrupts isolation pickled   ground: words as data
-    executors                                           threads, loops, limits, the clock
+    executors                          threads, loops, processes, Dask; limits, the clock
     output fingerprint            each step's prints kept apart; code and arguments to digests
     codec evidence                values and errors to bytes, signatures; what bodies ran and read
     store steps view              DuckDB; one step, its attempts; events to a view

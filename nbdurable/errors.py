@@ -23,17 +23,22 @@ class UsageError(DurableError):
 class NotInRunError(UsageError):
     """A durable operation was used where no run is active."""
 
-    def __init__(self, operation: str, reason: str = "") -> None:
-        super().__init__(operation, reason)
+    def __init__(self, operation: str, reason: str = "", cure: str = "") -> None:
+        super().__init__(operation, reason, *([cure] if cure else ()))
 
     def __str__(self) -> str:
-        """Say which operation, and the two ways to be in a run."""
-        operation, reason = self.args
+        """Say which operation, and the two ways to be in a run, or another way out."""
+        operation, reason, *rest = self.args
         why = reason or "it is used outside a run"
-        return (
-            f"{operation}: {why}; put it in a cell that starts with `%%durable NAME`, "
-            f"or inside `with nbdurable.workflow(NAME):`"
+        cure = (
+            rest[0]
+            if rest and rest[0]
+            else (
+                "put it in a cell that starts with `%%durable NAME`, "
+                "or inside `with nbdurable.workflow(NAME):`"
+            )
         )
+        return f"{operation}: {why}; {cure}"
 
 
 class StepError(DurableError):

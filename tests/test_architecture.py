@@ -34,6 +34,8 @@ LEVEL_OF = {wing: level for level, wings in enumerate(LEVELS) for wing in wings}
 LATE = {
     ("nbdurable", "nbdurable.notebook.extension"): "only IPython loads the extension",
     ("nbdurable.api.workflow", "nbdurable.view.terminal.screen"): "only a terminal shows a view",
+    ("nbdurable.engine.pools", "nbdurable.executors.clusters"): "who uses no Dask doesn't load it",
+    ("nbdurable.engine.worker", "nbdurable.executors.clusters"): "likewise",
     ("nbdurable.cli", "nbdurable.demo.lab"): "the other commands drive no kernels",
     ("nbdurable.cli", "nbdurable.headless.running"): "likewise",
     ("nbdurable.cli", "nbdurable.headless.screen"): "likewise",
@@ -50,6 +52,9 @@ IMPORTERS = {
     "platformdirs": {"store"},
     "psutil": {"headless", "notebook", "store"},
     "cloudpickle": {"codec"},
+    "dask": {"executors"},
+    "distributed": {"api", "executors"},  # a client's type, in annotations only, and the client
+    "loky": {"executors"},
     "pickle": {"codec"},
     "xxhash": {"evidence", "fingerprint"},
     "tenacity": {"store", "steps"},

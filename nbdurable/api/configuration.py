@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import store as stores
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.executors.clock import Clock, SystemClock
-from nbdurable.steps.options import checked_reads
+from nbdurable.steps.options import checked_executor, checked_reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,8 @@ class Settings:
     confirm: int | None = None
     pin_packages: bool = False
     reads: str | None = None
+    executor: Any = None
+    dask: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -65,13 +67,16 @@ def configure(**settings: Any) -> None:
             saved outcomes than that would run again, the run is suspended before the
             first of them starts, and says how to go on; ``pin_packages``, another
             version of a package that a step's code uses makes it run again; ``reads``,
-            what a file that was read and has changed does, as the step option says. None
+            what a file that was read and has changed does, as the step option says;
+            ``executor``, where the bodies of sync steps run, as the step option says;
+            ``dask``, Dask's own settings for each step, as in
+            ``dask={"resources": {"GPU": 1}, "priority": 10, "workers": [...]}``. None
             sets a default back.
 
     Raises:
         UsageError: A setting is unknown or can't have this value.
     """
-    known = ("store", "strict", "limit", "verify", "progress", "confirm", "pin_packages", "reads")
+    known = tuple(one.name for one in fields(Settings))
     for name, value in settings.items():
         if name not in known:
             raise UsageError(
@@ -92,6 +97,10 @@ def configure(**settings: Any) -> None:
             checked_reads("configure", value)
         if name == "progress":
             check_progress(value)
+        if name == "executor" and value is not None:
+            checked_executor("configure", value)
+        if name == "dask":
+            check_dask(value)
     _state.settings = replace(_state.settings, **settings)
 
 
@@ -262,6 +271,33 @@ def check_progress(value: Any) -> None:
     """Refuse what is neither True, False nor None."""
     if value is not None and not isinstance(value, bool):
         raise UsageError(f"progress={value!r}: give True, False, or None")
+
+
+_DASK = ("resources", "priority", "workers", "allow_other_workers")
+"""What of Dask's own settings of a call is passed on."""
+
+
+def check_dask(value: Any) -> None:
+    """Refuse what are no settings of Dask's that can be passed on."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise UsageError(f"configure(dask={value!r}): give a dict of {', '.join(_DASK)}")
+    for name in value:
+        if name not in _DASK:
+            raise UsageError(
+                f"configure(dask={{{name!r}: ...}}): unknown; Dask's settings that are passed on "
+                f"are {', '.join(_DASK)}"
+            )
+
+
+def slots(limit: int | None) -> int:
+    """Return how many worker processes a run uses: its limit, if it has one, or one a core."""
+    given = limit or _state.settings.limit
+    if given:
+        return given
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable is not None else os.cpu_count() or 1
 
 
 def check_store(value: Any) -> None:

@@ -181,8 +181,9 @@ def undisturbed() -> threading.RLock:
 
 def close_stores() -> None:
     """Close every store that no run uses, at once."""
-    for place, found in list(_state.opens.items()):
-        _close_unused(place, found)
+    with _state.lock:  # a thread that is closing one must not be in DuckDB when Python ends
+        for place, found in list(_state.opens.items()):
+            _close_unused(place, found)
 
 
 # A connection that is still open when the interpreter ends makes DuckDB print what it leaks.

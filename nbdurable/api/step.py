@@ -30,6 +30,9 @@ from nbdurable.steps.signatures import check_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
+
+    from distributed import Client
 
     from nbdurable.engine.handed_over import ClaimedCall
     from nbdurable.handles.combinators import Gather
@@ -240,6 +243,8 @@ def step(
     ignore: Iterable[str] = (),
     version: str | int | None = None,
     reads: Literal["rerun", "tell", "ignore"] | None = None,
+    executor: Literal["threads", "process", "dask"] | Executor | Client | None = None,
+    memory: str | int | None = None,
 ) -> Step[P, R]: ...
 @overload
 def step(
@@ -257,6 +262,8 @@ def step(
     ignore: Iterable[str] = (),
     version: str | int | None = None,
     reads: Literal["rerun", "tell", "ignore"] | None = None,
+    executor: Literal["threads", "process", "dask"] | Executor | Client | None = None,
+    memory: str | int | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a step: ``@step``, ``@step(retries=3)``, or ``step(function, name="api1")``.
@@ -273,7 +280,10 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             place of the code; ``reads``, what a file that a body read and that has
             changed since does: "rerun" makes the step of a finished run run again,
             "tell" is told, "ignore" is nothing (by default a file that was named does
-            the first, one that was only seen the second).
+            the first, one that was only seen the second); ``executor``, where the body
+            of a sync step runs: "threads" of the kernel, a "process", "dask", any
+            `concurrent.futures.Executor`, or a Client of Dask; ``memory``, how much a
+            body in a process may use, as in "2 GiB".
 
     Raises:
         UsageError: `function` can't be called, or an option is unknown or can't

@@ -24,7 +24,7 @@ from nbdurable.labels import label_of
 from nbdurable.output import capture as output
 from nbdurable.output import streams
 from nbdurable.steps.attempts import is_async
-from nbdurable.steps.options import RunSettings
+from nbdurable.steps.options import RunSettings, checked_executor
 
 from .configuration import (
     check_limit,
@@ -35,6 +35,7 @@ from .configuration import (
     default_progress,
     is_seconds,
     settings,
+    slots,
     store_for,
 )
 from .open_stores import acquire, executed, executing, leftovers_of, release
@@ -64,6 +65,7 @@ def workflow(
     limit: int | None = None,
     tee: bool = False,
     keep: bool = False,
+    executor: Any = None,
     progress: bool | None = None,
     observers: Sequence[Callable[[Event], None]] = (),
 ) -> Workflow:
@@ -79,6 +81,7 @@ def workflow(
         limit: How many sync steps run at once.
         tee: Show every step's output while it runs, in no order, instead of in program order.
         keep: Accept saved outcomes whose code changed, as they are; what is accepted is said.
+        executor: Where the bodies of sync steps run, unless a step says; see `step`.
         progress: Show how the run stands, on stderr, wherever that goes; False, don't. By
             default a terminal shows it once the run lasts; see `configure`.
         observers: Called with each event, in any thread; must be quick and not raise.
@@ -93,6 +96,8 @@ def workflow(
         raise UsageError(f"workflow({name!r}, id={id!r}): give an id that prints in one line")
     check_store(store)
     check_progress(progress)
+    if executor is not None:
+        checked_executor(f"workflow({name!r})", executor)
     if limit is not None:
         check_limit(limit)
     if max_age is not None and not is_seconds(max_age):
@@ -108,6 +113,7 @@ def workflow(
         limit=limit,
         tee=tee,
         keep=keep,
+        executor=executor,
         progress=progress,
         observers=tuple(observers),
     )
@@ -134,6 +140,7 @@ class Workflow:
         limit: int | None,
         tee: bool,
         keep: bool,
+        executor: Any,
         progress: bool | None,
         observers: tuple[Callable[[Event], None], ...],
     ) -> None:
@@ -152,6 +159,7 @@ class Workflow:
         self._limit = limit
         self._tee = tee
         self._keep = keep
+        self._executor = executor
         self._progress = progress
         self._observers = observers
         self._run: Run | None = None
@@ -236,6 +244,9 @@ class Workflow:
                     settings().confirm,
                     settings().pin_packages,
                     settings().reads or "",
+                    self._executor or settings().executor,
+                    slots(self._limit),
+                    settings().dask,
                 ),
                 clock=clock(),
                 observers=observers,
@@ -328,6 +339,7 @@ class Workflow:
             limit=self._limit,
             tee=self._tee,
             keep=self._keep,
+            executor=self._executor,
             progress=self._progress,
             observers=self._observers,
         )

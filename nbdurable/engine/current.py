@@ -164,7 +164,7 @@ class Current:
         Raises:
             UsageError: One of them is no number.
         """
-        _refuse_numbers(done, total)
+        refuse_numbers(done, total)
         handle, running = self._handle(where), self._running(where)
         if not self._is_under_way(handle, running, where):
             return
@@ -224,7 +224,8 @@ def _state(handle: StepHandle[Any]) -> bytes:
     return digest_of(version.upstream, version.code if given else b"")
 
 
-def _refuse_numbers(done: object, total: object) -> None:
+def refuse_numbers(done: object, total: object) -> None:
+    """Raise UsageError for a progress that is no number."""
     for name, value in (("done", done), ("total", total)):
         if value is None and name == "total":
             continue

@@ -113,7 +113,7 @@ class Run:
             self._ledger,
             opened.index,
             self._reasons,
-            limit=settings.limit,
+            settings=settings,
             careful=opened.previous is RunStatus.DIED,
             leftovers=leftovers,
             scope_of=self._body_scope,
@@ -212,6 +212,7 @@ class Run:
 
     def _launch(self, handle: StepHandle[Any]) -> None:
         if not handle.durable:
+            self._bodies.pack(handle)
             with uninterrupted():
                 self._bodies.launch(handle)
             self._acceptance.refuse_suspended(handle.parent)
@@ -282,9 +283,7 @@ class Run:
         if handle.cancelled_by_race is not None:
             self._cancellation.settle(handle)
         if not handle.durable and not handle.pending and not handle.started:
-            work = handle.work
-            timed = work is not None and work.options.timeout is not None
-            if not timed and not self._bodies.left_over(handle):
+            if self._bodies.runs_here(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
                 self._launch(handle)
@@ -318,6 +317,7 @@ class Run:
         held: Held | None = None,
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
+        pool = self._bodies.pool_of(options, function)
         claim = self._claims.claim(where, function, arguments, keywords, options, held)
         upstream = tuple(handles_in(arguments, keywords))
         handle, again = self._claim_call(
@@ -361,6 +361,7 @@ class Run:
             rules=self._rules,
             reads=reads,
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
+            pool=pool,
         )
         if claim.code is not None and claim.code.contents:
             self._contents.written_by(handle, claim.code)

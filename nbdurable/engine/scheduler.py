@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.values import encode
 from nbdurable.commit.entries import AttemptEnded, Nothing, Settled, Started
-from nbdurable.errors import NotInRunError, RetriesExhaustedError, StepCancelledError
+from nbdurable.errors import (
+    EncodeError,
+    NotInRunError,
+    RetriesExhaustedError,
+    StepCancelledError,
+    UsageError,
+)
 from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
 from nbdurable.evidence import covered_parts
 from nbdurable.executors.clock import Pause
@@ -32,8 +38,11 @@ from nbdurable.steps.attempts import (
     backoff,
     explain,
     failure,
+    is_async,
     timed_out,
 )
+
+from .remote import Remote, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,9 +52,11 @@ if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
     from nbdurable.executors.limits import Room
+    from nbdurable.executors.remote import Pool
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope
     from nbdurable.steps.attempts import Work
+    from nbdurable.steps.options import RunSettings, StepOptions
     from nbdurable.store import Identity, ReplayIndex
 
     from .current import Current
@@ -65,6 +76,9 @@ After a death every start is committed before its body runs: then the step that 
 flight at the next one is known.
 """
 
+_SENDERS = 2
+"""How many threads hand bodies to workers: one more than it takes, for large arguments."""
+
 _background = LoopThread("nbdurable-loop")
 
 
@@ -77,7 +91,7 @@ class Bodies:
         index: ReplayIndex,
         reasons: Reasons,
         *,
-        limit: int,
+        settings: RunSettings,
         careful: bool,
         leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
@@ -86,7 +100,7 @@ class Bodies:
         current: Current,
         acceptance: Acceptance,
     ) -> None:
-        self.threads = Threads(limit)
+        self.threads = Threads(settings.limit)
         self.coroutines = Coroutines(ASYNC_LIMIT)
         self.ended = False
         self._ledger = ledger
@@ -101,6 +115,10 @@ class Bodies:
         self._escaped = escaped
         self._current = current
         self._acceptance = acceptance
+        self._remote = Remote(ledger, current, settings)
+        self._senders = Threads(_SENDERS, "nbdurable-send")
+        self._slots = settings.slots
+        self._everywhere = settings.executor
         self._starts_due = False
         self._careful = careful
         self._turnstile = Turnstile()
@@ -123,12 +141,16 @@ class Bodies:
         return self._index.lost(handle.pair, handle.code_digest)
 
     def room_of(self, handle: StepHandle[Any]) -> tuple[Room, ...]:
-        """Return what a step needs room in because a step was in flight when kernels died.
+        """Return what a step needs room in besides its limits: a worker, and to be alone.
 
-        A suspect runs alone, so that nothing else can be what kills the kernel.
+        A step that was in flight when kernels died runs alone, so that nothing else can be
+        what kills the kernel.
         """
-        if not self._suspects:
-            return ()
+        pool = handle.work.pool if handle.work is not None else None
+        room = pool.room(self._slots) if pool is not None else None
+        workers: tuple[Room, ...] = () if room is None else (room,)
+        if not self._suspects or pool is not None:
+            return workers  # what runs outside the kernel is not what kills it
         if handle.pair not in self._suspects:
             return (self._turnstile.many,)
         deaths = self._index.attempts[handle.pair].deaths
@@ -140,7 +162,8 @@ class Bodies:
     def given_up(self, handle: StepHandle[Any]) -> bool:
         """End a step that was in flight at too many deaths; False if it may be tried again."""
         past = self._index.attempts.get(handle.pair)
-        if past is None or past.deaths < MOST_DEATHS:
+        outside = handle.work is not None and handle.work.pool is not None
+        if past is None or past.deaths < MOST_DEATHS or outside:
             return False
         error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
         running = Running(past.last, self._clock.time())
@@ -184,9 +207,63 @@ class Bodies:
         ended = leftover.ending if leftover is not None else None
         return None if ended is not None and isinstance(ended.error, NotInRunError) else leftover
 
-    def left_over(self, handle: StepHandle[Any]) -> bool:
-        """Tell whether an earlier execution's body of this step still runs."""
-        return handle.pair in self._leftovers
+    def runs_here(self, handle: StepHandle[Any]) -> bool:
+        """Tell whether a step that is called runs in the calling thread.
+
+        It doesn't if it may have to be stopped, runs outside the kernel, or if an earlier
+        execution's body of it still runs.
+        """
+        work = handle.work
+        elsewhere = work is not None and (work.options.timeout is not None or work.pool is not None)
+        return not elsewhere and handle.pair not in self._leftovers
+
+    # --- outside the kernel -------------------------------------------------------------
+
+    def pool_of(self, options: StepOptions, function: Callable[..., Any]) -> Pool | None:
+        """Return where a step's body runs; None for the kernel's threads and loops.
+
+        Raises:
+            UsageError: There is no such place, or it can't do what the step asks for.
+        """
+        if options.executor is None and self._everywhere is None and options.memory is None:
+            return None
+        return self._remote.pool_of(options, is_async=is_async(function))
+
+    def pack(self, handle: StepHandle[Any]) -> None:
+        """Pickle what a body outside the kernel needs, if all of it is known.
+
+        Raises:
+            EncodeError: It can't be; the step ends with that.
+            UsageError: Its workers would run other code.
+        """
+        if handle.work is None or handle.work.pool is None or handle.pending or handle.started:
+            return
+        try:
+            self._remote.pack(handle)
+        except (EncodeError, UsageError) as error:
+            self._ledger.break_off(handle, error)
+            raise
+
+    def _perform_remote(self, handle: StepHandle[Any], work: Work, pool: Pool) -> None:
+        """Send one attempt to a worker."""
+        body = self._scope_of(handle, False)
+        body.limits += work.limits
+        if self.ended or handle.number:
+            body.give_limits()
+            return
+        try:
+            running = self._open(handle)
+            running.body, body.attempt = body, running
+            sent = Sent(running, body, pool, functools.partial(self._time, handle, work, running))
+            running.stop = sent.stop
+            self._remote.attempt(handle, work, sent)
+        except BaseException as error:  # noqa: BLE001 - a defect, or a store that can't be written
+            if handle.running is not None:
+                handle.running.fence()
+            self._ledger.break_off(handle, error)
+            body.end()
+
+    # --- in this thread -----------------------------------------------------------------
 
     def perform_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
         """Run attempts in the calling thread until one ends the step, and commit that."""
@@ -269,6 +346,8 @@ class Bodies:
             perform = functools.partial(self._perform_async, handle, work)
             loop = work.loop or _background.loop
             self.coroutines.submit(perform, work.context.copy(), loop, work.label)
+        elif work.pool is not None:
+            self._senders.submit(functools.partial(self._perform_remote, handle, work, work.pool))
         else:
             self.threads.submit(functools.partial(self._perform, handle, work))
 
@@ -335,9 +414,10 @@ class Bodies:
                 self.threads.came_back()
 
     def _time(self, handle: StepHandle[Any], work: Work, running: Running) -> None:
-        """Let an attempt on a thread run into its timeout, counted from its start."""
+        """Let an attempt run into its timeout: from its start, or, in a worker, from now."""
         if work.options.timeout is not None:
-            left = running.started + work.options.timeout - self._clock.time()
+            since = running.started if work.pool is None else self._clock.time()
+            left = since + work.options.timeout - self._clock.time()
             expire = functools.partial(self._expire, handle, running)
             running.stop_timer = self._clock.call_later(left, expire)
 
@@ -626,6 +706,7 @@ class Bodies:
         with self._ledger.lock:
             self.ended = True
         self.threads.close()
+        self._senders.close()
         handles = tuple(handles)
         parents = {handle.parent for handle in handles if isinstance(handle, StepHandle)}
         kept = []
@@ -642,6 +723,10 @@ class Bodies:
                 continue
             running.stop_timer()
             reason = "cancelled" if handle.work.is_async else "let go"
+            if handle.work.pool is not None:
+                running.stop()  # what runs outside the kernel is ended, not left
+                self._news.emit(StepLetGo(handle.place, "cancelled", self._clock.time()))
+                continue
             # The waits of a body that starts steps are broken off: it is no use any more.
             if keep and not handle.work.is_async and handle.place not in parents:
                 self._leftovers[handle.pair] = running
@@ -649,6 +734,7 @@ class Bodies:
                 reason = "still running"
             self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
         self.coroutines.close()
+        self._remote.close()
         return kept
 
 

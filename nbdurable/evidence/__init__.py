@@ -20,12 +20,14 @@ from .files import (
     may_name_file,
 )
 from .recorder import Recorder, begin_cell, leave
+from .remote import merge_codes, merge_files
 from .seeing import Seeing, install
-from .settings import SETTING_KINDS, is_setting_now, told_settings
+from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
     "FILE_KINDS",
+    "MOVED",
     "NAMED",
     "SETTING_KINDS",
     "WATCHED",
@@ -46,6 +48,8 @@ __all__ = [
     "is_setting_now",
     "leave",
     "may_name_file",
+    "merge_codes",
+    "merge_files",
     "shown",
     "told_settings",
     "unpacked",

@@ -67,10 +67,11 @@ class Recorder:
     ``covered``, for the step's code fingerprint is of them.
     """
 
-    __slots__ = ("codes", "covered", "files", "named", "quiet", "settings")
+    __slots__ = ("_code", "codes", "covered", "files", "named", "quiet", "settings")
 
     def __init__(self, *, quiet: bool = False, code: Covered | None = None) -> None:
         self.codes: dict[int, Ran] = {}
+        self._code = code
         self.covered = code.ids if code is not None else frozenset[int]()
         self.settings = settings_of(code)
         self.files: dict[str, Met] = {}
@@ -81,6 +82,10 @@ class Recorder:
     def known(self) -> frozenset[int]:
         """The identities of the code objects that need not be seen."""
         return self.covered
+
+    def covers(self, place: tuple[str, str, int]) -> bool:
+        """Tell whether code of another process, by where it stands, need not be seen."""
+        return self._code is not None and place in self._code.places
 
     def see(self, code: CodeType, frame: Any) -> None:
         """Take note of a code object that runs, and hold it: another may get its address."""

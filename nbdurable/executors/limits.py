@@ -55,6 +55,46 @@ class Limit:
                 self._free -= 1
 
 
+class Elastic:
+    """As `Limit`, but how many there may be at a time is asked each time."""
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        self._most = most
+        self._inside = 0
+        self._lock = threading.Lock()
+        self._line: deque[Callable[[], object]] = deque()
+
+    def take(self, start: Callable[[], object]) -> None:
+        """Call `start` as soon as there is room; it must not raise, and `give` must follow."""
+        with self._lock:
+            if self._inside >= self._most():
+                self._line.append(start)
+                return
+            self._inside += 1
+        start()
+
+    def give(self) -> None:
+        """Make room: for as many in line as there may be now."""
+        with self._lock:
+            self._inside -= 1
+        while True:
+            with self._lock:
+                if not self._line or self._inside >= self._most():
+                    return
+                self._inside += 1
+                start = self._line.popleft()
+            start()
+
+    def lend(self) -> None:
+        """Make room while the body waits, until `take_back`."""
+        self.give()
+
+    def take_back(self) -> None:
+        """Take the room that was lent meanwhile, even where that is one too many."""
+        with self._lock:
+            self._inside += 1
+
+
 class Room(Protocol):
     """What a body needs room in before it runs: a `Limit`, or one side of a `Turnstile`."""
 

@@ -7,7 +7,7 @@ do. Nothing here is imported that the user did not import, and nothing is change
 from __future__ import annotations
 
 from nbdurable.fingerprint.contain import contains
-from nbdurable.fingerprint.covered import NOT_TEXTS, nested, texts_in
+from nbdurable.fingerprint.covered import NOT_TEXTS, nested, place_of, texts_in
 from nbdurable.fingerprint.fingerprinter import Fingerprinter
 from nbdurable.fingerprint.generators import draws_of, set_draws
 from nbdurable.fingerprint.given import is_plain, joined_pieces, root_of
@@ -25,6 +25,7 @@ from nbdurable.fingerprint.prints import (
     Used,
 )
 from nbdurable.fingerprint.purposes import purposes_of
+from nbdurable.fingerprint.source import syntax_of
 from nbdurable.fingerprint.strings import files_in
 from nbdurable.fingerprint.texts import still_defined
 
@@ -48,9 +49,11 @@ __all__ = [
     "joined_pieces",
     "nested",
     "packages_used",
+    "place_of",
     "purposes_of",
     "root_of",
     "set_draws",
     "still_defined",
+    "syntax_of",
     "texts_in",
 ]

@@ -55,6 +55,12 @@ class Covered:
         return self._ids
 
     @property
+    def places(self) -> frozenset[tuple[str, str, int]]:
+        """Where each code object stands: file, name there, first line."""
+        roots = [code for _, code in self._codes if code is not None]
+        return frozenset(place_of(one) for root in roots for one in nested(root))
+
+    @property
     def names(self) -> frozenset[str]:
         """The global names, attributes and modules that the code names."""
         if self._names is None:
@@ -93,6 +99,11 @@ class Covered:
             found.update([piece for text in found for piece in strings.files_in(text)])
             self._texts = frozenset(filter(_may_name_file, found))
         return self._texts
+
+
+def place_of(code: CodeType) -> tuple[str, str, int]:
+    """Return where a code object stands, which is the same in another process."""
+    return code.co_filename, code.co_qualname, code.co_firstlineno
 
 
 def _may_name_file(text: str) -> bool:

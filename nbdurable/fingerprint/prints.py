@@ -266,6 +266,10 @@ class Covered(Protocol):
         """The identities of all code objects."""
 
     @property
+    def places(self) -> frozenset[tuple[str, str, int]]:
+        """Where each code object stands: file, name there, first line."""
+
+    @property
     def texts(self) -> frozenset[str]:
         """What may be names of files among constants and data."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import UsageError
+from nbdurable.steps.options import EXECUTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,8 @@ MEANINGS: Final = {
     "confirm": "so many saved outcomes may run again unasked",
     "pin_packages": "another version of a package that a step uses makes it run again",
     "reads": "what a file that was read and has changed does: rerun, tell, or ignore",
+    "executor": "where the bodies of sync steps run: threads, process, dask",
+    "dask": "Dask's own settings of each step; set by nbdurable.configure(dask={...})",
 }
 """What `configure` knows, and what it is for."""
 
@@ -49,6 +52,8 @@ def shown() -> list[Row]:
         "confirm": "any number" if set_here.confirm is None else set_here.confirm,
         "pin_packages": _switch(set_here.pin_packages),
         "reads": set_here.reads or "named files rerun, others tell",
+        "executor": _named(set_here.executor),
+        "dask": "none" if not set_here.dask else ", ".join(set_here.dask),
     }
     rows: list[Row] = [
         {"setting": name, "value": value, "from": _origin(name), "": MEANINGS[name]}
@@ -89,6 +94,8 @@ def choices(name: str) -> list[str]:
     """Return the words that a setting may be set to, where they can be listed."""
     if name == "reads":
         return ["rerun", "tell", "ignore", _DEFAULT]
+    if name == "executor":
+        return [*EXECUTORS, _DEFAULT]
     switches = {"strict", "verify", "progress", "pin_packages"}
     return ["on", "off", _DEFAULT] if name in switches else [_DEFAULT]
 
@@ -96,8 +103,10 @@ def choices(name: str) -> list[str]:
 def _value(name: str, text: str) -> object:
     if text == _DEFAULT:
         return None
-    if name in {"store", "reads"}:
+    if name in {"store", "reads", "executor"}:
         return text
+    if name == "dask":
+        raise UsageError("%durable config dask: it is set by nbdurable.configure(dask={...})")
     if name in {"limit", "confirm"}:
         if not text.isdecimal():
             least = 1 if name == "limit" else 0
@@ -110,7 +119,15 @@ def _value(name: str, text: str) -> object:
 
 def _example(name: str) -> str:
     examples = {"store": "warehouse.duckdb", "limit": "8", "confirm": "10", "reads": "tell"}
+    examples["executor"] = "process"
     return examples.get(name, "on")
+
+
+def _named(executor: object) -> str:
+    """Return what an executor is called."""
+    if executor is None or isinstance(executor, str):
+        return executor or "threads"
+    return type(executor).__name__
 
 
 def _switch(value: bool | None) -> str:  # noqa: FBT001 - what it says

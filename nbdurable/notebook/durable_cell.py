@@ -206,7 +206,7 @@ class DurableCell:
 
 def _asked(options: header_.CellOptions) -> dict[str, Any]:
     """Return the options that the header names, as the session takes them."""
-    words = ("new", "max_age", "keep", "strict", "limit", "tee")
+    words = ("new", "max_age", "keep", "strict", "limit", "executor", "tee")
     asked = {word: getattr(options, word) for word in words if getattr(options, word)}
     if options.max_age is not None:
         asked["max_age"] = options.max_age  # 0 is an age, too

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nbdurable.errors import UsageError
+from nbdurable.steps.options import EXECUTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ _FLAGS: Final = {
 }
 
 
-_VALUED: Final = {"--max-age": "AGE", "--limit": "N"}
+_VALUED: Final = {"--max-age": "AGE", "--limit": "N", "--executor": "E"}
 
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -53,6 +54,7 @@ class CellOptions:
     max_age: float | None = None
     keep: bool = False
     limit: int | None = None
+    executor: str | None = None
     tee: bool = False
     quiet: bool = False
     strict: bool = False
@@ -207,6 +209,11 @@ def _value(option: str, text: str) -> float | int | str:
         if not text.isdecimal() or int(text) == 0:
             raise UsageError(f"--limit {text}: a number of concurrent steps, 1 or more")
         return int(text)
+    if text not in EXECUTORS:
+        raise UsageError(
+            f"--executor {text}: give {', '.join(EXECUTORS)}; an executor of your own is given by "
+            f"nbdurable.configure(executor=...)"
+        )
     return text
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import tenacity
 
 from nbdurable.codec.outcomes import settle_error, settle_value
+from nbdurable.codec.shipping import Packed  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.errors import (
     EncodeError,
     InputMovedError,
@@ -41,6 +42,7 @@ from nbdurable.evidence import (
     may_name_file,
 )
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
+from nbdurable.executors.remote import Pool  # noqa: TC001 - likewise
 from nbdurable.fingerprint import NOT_TEXTS, Print, files_in, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import printable
@@ -100,6 +102,9 @@ class Work:
     rules: FileRules | None = None
     reads: str = ""
     seen: Recorder | None = None
+    pool: Pool | None = None
+    """Where the body runs, if that is outside this process."""
+    packed: Packed | None = None
 
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
@@ -257,7 +262,7 @@ def _attempt(work: Work, capture: Capture, context: contextvars.Context) -> Endi
         if os.getpid() != process:
             _leave_fork(work, None)
         ending = _returned(work, value)
-    return _with_evidence(work, ending, recorder)
+    return with_evidence(work, ending, recorder)
 
 
 async def attempt_async(work: Work, capture: Capture) -> Ending:
@@ -270,10 +275,10 @@ async def attempt_async(work: Work, capture: Capture) -> Ending:
         recorder = work.recorder()
         with Capturing(capture), Seeing(recorder):
             ending = await _await(work)
-    return _with_evidence(work, ending, recorder)
+    return with_evidence(work, ending, recorder)
 
 
-def _with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> Ending:
+def with_evidence(work: Work, ending: Ending, recorder: Recorder | None) -> Ending:
     """Return the ending with what its body was seen to do."""
     if work.rules is not None and recorder is not None:
         if recorder.files:
@@ -375,7 +380,7 @@ def _note_loop(work: Work, error: BaseException) -> None:
 def timed_out(work: Work) -> Ending:
     """Return the ending of an attempt that took longer than the step's timeout."""
     ending = failure(StepTimeoutError(work.label, work.options.timeout or 0.0))
-    return _with_evidence(work, ending, work.seen)
+    return with_evidence(work, ending, work.seen)
 
 
 def failure(error: BaseException, *, final: bool = False) -> Ending:
@@ -441,6 +446,14 @@ def is_async(function: Callable[..., Any]) -> bool:
 def _call(work: Work, capture: Capture, recorder: Recorder) -> Any:
     with Capturing(capture), Seeing(recorder):
         return work.function(*work.arguments, **work.keywords)
+
+
+def refused_input(work: Work) -> Ending | None:
+    """Return the ending of an attempt whose inputs have moved since `go`; None if none has."""
+    with (
+        contextlib.nullcontext(work.moved()) if work.use is None else using(work, work.use) as moved
+    ):
+        return _refuse(work, moved) if moved else None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +24,19 @@ if TYPE_CHECKING:
 _GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
+EXECUTORS = ("threads", "process", "dask")
+"""Where bodies run, by a word; see `checked_executor` for what else can be given."""
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b)?", re.IGNORECASE)
+_UNITS = {"b": 1} | {
+    letter + end: base**power
+    for power, letter in enumerate("kmgt", 1)
+    for end, base in (("b", 1000), ("ib", 1024))
+}
+
 _OPTIONS = (
     "name", "retries", "backoff", "max_backoff", "retry_on", "timeout", "limit", "key", "ignore",
-    "version", "reads",
+    "version", "reads", "executor", "memory",
 )  # fmt: skip
 
 
@@ -61,6 +73,11 @@ def options_of(
         options = replace(options, key=_checked_key(given["key"]))
     if given.get("version") is not None:
         options = replace(options, version=repr(given["version"]))
+    if given.get("executor") is not None:
+        choice = checked_executor("step option", given["executor"])
+        options = replace(options, executor=refuse_async(function, choice))
+    if given.get("memory") is not None:
+        options = replace(options, memory=checked_memory(given["memory"]))
     if given.get("reads") is not None:
         options = replace(options, reads=checked_reads("step option", given["reads"]))
     if "ignore" in given:
@@ -96,6 +113,55 @@ def checked_reads(what: str, value: Any) -> str:
             f'step run again), "tell" (it is told) or "ignore"'
         )
     return str(value)
+
+
+def checked_executor(what: str, value: Any) -> Any:
+    """Return where bodies run, or raise UsageError if it can't be that.
+
+    That is "threads", "process", "dask", any `concurrent.futures.Executor`, or a client of Dask.
+    """
+    if isinstance(value, str) and value in EXECUTORS:
+        return value
+    if isinstance(value, Executor) or _is_dask(value):
+        return value
+    raise UsageError(
+        f'{what} executor={shown(value)}: give "threads", "process", "dask", a '
+        f"concurrent.futures.Executor, or a Client of Dask"
+    )
+
+
+def _is_dask(value: object) -> bool:
+    """Tell whether a value is a client of Dask, which need not be installed."""
+    return any(
+        base.__module__.partition(".")[0] == "distributed" and base.__name__ == "Client"
+        for base in type(value).__mro__
+    )
+
+
+def refuse_async(function: Callable[..., Any], choice: Any) -> Any:
+    """Return the choice for a function, or raise UsageError for an async one.
+
+    An async step runs on an event loop of the kernel.
+    """
+    if choice != "threads" and inspect.iscoroutinefunction(function):
+        raise UsageError(
+            f"step {name_of(function)}: an async step runs on the kernel's event loop, so it takes "
+            f"no executor=: make it a plain function (which may call asyncio.run)"
+        )
+    return choice
+
+
+def checked_memory(value: Any) -> int:
+    """Return a number of bytes, given as such or as in "2 GiB"; UsageError if it is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    found = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise UsageError(
+            f'step option memory={shown(value)}: give a size as in "2 GiB", "500 MB", or a number '
+            f"of bytes"
+        )
+    return int(float(found[1]) * _UNITS[(found[2] or "b").lower()])
 
 
 def _checked_key(key: Any) -> Callable[..., object]:
@@ -163,6 +229,11 @@ class RunSettings:
     confirm: int | None = None
     pin_packages: bool = False
     reads: str = ""
+    executor: Any = None
+    slots: int = 1
+    """How many worker processes at once."""
+    dask: Any = None
+    """What Dask's own settings are, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +248,16 @@ class StepOptions:
     ignore: frozenset[str] = frozenset()
     version: str | None = None
     reads: str = ""  # "rerun", "tell", "ignore"; empty: named files "rerun", others "tell"
+    executor: Any = None  # as `checked_executor` says; None: the run's
+    memory: int | None = None  # bytes
     named: bool = False  # whether `name` was given, and is not the function's
 
 
 def fields_of(options: StepOptions) -> dict[str, Any]:
     """Return what options hold, as plain data, for a pickle."""
     policy = options.policy
+    if not isinstance(options.executor, str):
+        options = replace(options, executor=None)  # it is of this process
     held: tuple[Any, ...] = (policy, options)
     return {
         one.name: getattr(whole, one.name)

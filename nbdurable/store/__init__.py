@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .journal import Batch, Entry, Journal
     from .keys import key_path
     from .named import mentions
+    from .objects import Objects
     from .parquet import write_parquet
     from .remembered import remember
     from .renaming import (
@@ -82,6 +83,7 @@ __all__ = [
     "Identity",
     "Journal",
     "Member",
+    "Objects",
     "Opened",
     "Past",
     "PastAttempts",
@@ -150,6 +152,7 @@ _LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run"
          "Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",
          "remove_files": "collect", "forked_sentence": "database",
          "spare_files": "collect", "hand_over": "adopt", "Store": "database",
+         "Objects": "objects",
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",

@@ -57,6 +57,8 @@ class Objects:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._owner = 0  # the kernel whose drafts these are; nothing for this process's own
+        self._shared: tuple[str, str] | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._ready = False
         self._preparing = threading.Lock()
@@ -64,8 +66,34 @@ class Objects:
         self._named: dict[bytes, int] = {}  # how many values name a file that was written here
         self._naming = threading.Lock()
 
+    @classmethod
+    def of_worker(cls, folder: Path, kernel: int) -> Objects:
+        """Return what writes values in a worker of a kernel, by its pid: it removes nothing."""
+        made = cls(folder)
+        made._owner, made._ready = kernel, True
+        return made
+
+    def shared(self) -> tuple[str, str]:
+        """Return the folder, and a file in it by which a worker knows that it sees this one.
+
+        Raises:
+            StoreError: They can't be made.
+        """
+        if self._shared and os.path.exists(os.path.join(*self._shared)):  # noqa: PTH110, PTH118
+            return self._shared
+        with _store_errors("made", self._folder or Path(tempfile.gettempdir())), self._preparing:
+            if not self._ready or (self._folder is not None and not self._folder.is_dir()):
+                self._prepare()
+            probe = self.draft()
+            probe.touch()
+            self._shared = str(probe.parent.absolute()), probe.name
+            return self._shared
+
     def close(self) -> None:
-        """Remove a folder that was to end with the store."""
+        """Remove a folder that was to end with the store, and what workers knew it by."""
+        if self._shared:
+            with contextlib.suppress(OSError):  # the next owner removes it
+                Path(*self._shared).unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -227,7 +255,7 @@ class Objects:
     def draft(self) -> Path:
         """Return a name that no other file has."""
         assert self._folder is not None, "a writer comes from a folder that is there"
-        return self._folder / f"{os.getpid()}-{secrets.token_hex(8)}.draft"
+        return self._folder / f"{self._owner or os.getpid()}-{secrets.token_hex(8)}.draft"
 
     def keep(self, draft: Path, file: bytes, pieces: dict[bytes, Piece]) -> dict[bytes, Piece]:
         """Return a synced draft its name, durably; and its pieces with that name."""

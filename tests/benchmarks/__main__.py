@@ -17,6 +17,7 @@ from . import (
     linear,
     load,
     million,
+    outside,
     replay,
     report,
     sequential,
@@ -27,7 +28,18 @@ from .measure import Settings
 
 BENCHMARKS = {
     module.NAME: module
-    for module in (sequential, concurrently, replay, linear, load, values, window, million, digest)
+    for module in (
+        sequential,
+        concurrently,
+        replay,
+        linear,
+        load,
+        values,
+        window,
+        million,
+        digest,
+        outside,
+    )
 }
 CORES = 2
 ROUNDS = 7

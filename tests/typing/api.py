@@ -1,5 +1,6 @@
 """What a type checker must accept, and know, about the public names: checked by mypy."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import assert_type
 
 from nbdurable import after, current_step, gather, go, select, step, workflow
@@ -38,6 +39,9 @@ current_step().progress(1)
 current_step().progress(1, total=2.5)
 
 step(len, reads="tell")
+step(len, executor="process", memory="2 GiB")
+step(len, executor=ThreadPoolExecutor(2))
+step(len, executor="elsewhere")  # type: ignore[call-overload]
 step(len, reads="never")  # type: ignore[call-overload]
 double("a")  # type: ignore[arg-type] # a step keeps its function's parameters
 double.go(1, 2, 3)  # type: ignore[call-arg]
