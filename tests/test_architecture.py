@@ -68,6 +68,7 @@ IMPORTERS = {
     "rich": {"cli", "headless", "view"},
     "nbclient": {"demo", "headless"},
     "papermill": {"headless"},
+    "pytest": {"headless"},
     "nbformat": {"demo", "headless"},
     "jupyter_client": {"headless"},
     "jupyter_core": {"headless"},
