@@ -3,18 +3,23 @@
 Invariant: a file is named by its content (BLAKE3), ends with its name, and is never
 changed. It is written under another name, synced, renamed, and its folder synced before
 anybody learns of it, so a row that names it comes after it on the disk; one that no row
-names is harmless. A piece is given as a private, copy-on-write memory map of its file,
-whose length and end are looked at first: a file that is shorter than its map kills the
-process, and one that was exchanged for another would be a wrong value.
+names is harmless. What is unpickled is read once into memory of this process's own, and
+compared with its digest there: the bytes that were checked are the bytes that are used. Any
+other piece is given as a private, copy-on-write memory map of its file, whose length and end
+are looked at first (a file that is shorter than its map kills the process, and one that was
+exchanged for another would be a wrong value), and only where nobody else can write to the
+file; elsewhere it is read and compared, too. No link is followed, no pipe is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import secrets
+import stat
 import struct
 import tempfile
 import threading
@@ -138,21 +143,26 @@ class Objects:
         """
         found = _unpack(pieces)
         ends = _ends(found)
-        maps: dict[bytes, memoryview] = {}
+        maps: dict[bytes, tuple[memoryview, bool]] = {}
         given: set[tuple[bytes, int]] = set()
         views = []
         for number, piece in enumerate(found):
             place = (piece.file, piece.offset)
-            # What changes one buffer must not change another of the same content.
-            if piece.file not in maps or place in given:
-                try:
+            try:
+                if number < proven:
+                    views.append(self._read(piece))
+                    continue
+                # What changes one buffer must not change another of the same content.
+                if piece.file not in maps or place in given:
                     maps[piece.file] = self._map(piece.file, ends[piece.file])
-                except _Fault as fault:
-                    raise _unrestorable(fault) from None
-            if number < proven and (other := self._other_content(piece)):
-                raise _unrestorable(other)
+                whole, is_safe = maps[piece.file]
+                view = whole[piece.offset : piece.offset + piece.length]
+                if not is_safe:
+                    _refuse_other(piece, view)
+            except _Fault as fault:
+                raise _unrestorable(fault) from None
             given.add(place)
-            views.append(maps[piece.file][piece.offset : piece.offset + piece.length])
+            views.append(view)
         return views
 
     def fault(self, pieces: bytes, *, proven: int = 0) -> str:
@@ -164,13 +174,16 @@ class Objects:
         if len(pieces) % _PIECE.size:
             return "it does not say where its object files are"  # nobody has signed this
         found = _unpack(pieces)
+        foreign = set()
         for file, end in _ends(found).items():
             try:
-                with self._opened(file, end):
-                    pass
+                with self._opened(file, end) as (descriptor, _):
+                    if not _is_mine(os.fstat(descriptor)):
+                        foreign.add(file)
             except _Fault as fault:
                 return str(fault)
-        return next(filter(None, map(self._other_content, found[:proven])), "")
+        compared = [one for at, one in enumerate(found) if at < proven or one.file in foreign]
+        return next(filter(None, map(self._other_content, compared)), "")
 
     def reused(self, digest: bytes, length: int, files: set[bytes]) -> Piece | None:
         """Return the piece that has this content already, if it still has.
@@ -221,17 +234,32 @@ class Objects:
         same = content.digest() == piece.digest
         return "" if same else f"object file {_short(piece.file)} has another content"
 
-    def _map(self, file: bytes, end: int) -> memoryview:
+    def _read(self, piece: Piece) -> memoryview:
+        """Return a piece in memory of its own, in which it was compared with its digest."""
+        with self._opened(piece.file, piece.offset + piece.length) as (descriptor, _):
+            content = _read_from(piece.file, descriptor, piece.offset, piece.length)
+        _refuse_other(piece, content)
+        return content
+
+    def _map(self, file: bytes, end: int) -> tuple[memoryview, bool]:
+        """Return a whole file, and whether nobody else can change what is seen of it."""
         with self._opened(file, end) as (descriptor, length):
-            return _private_map(descriptor, length) or _read_whole(file, descriptor, length)
+            if not _is_mine(os.fstat(descriptor)):
+                return _read_from(file, descriptor, 0, length), False
+            mapped = _private_map(descriptor, length)
+            return mapped or _read_from(file, descriptor, 0, length), True
 
     @contextlib.contextmanager
     def _opened(self, file: bytes, end: int) -> Iterator[tuple[int, int]]:
         """Open a file that is whole and its name's own, as far as its length and its end tell."""
         with _faults(file):
-            descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self.path(file), flags)
             try:
-                length = os.fstat(descriptor).st_size
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    raise _Fault(f"object file {_short(file)} is no regular file")
+                length = found.st_size
                 _refuse_short(file, length, end + _DIGEST)
                 if os.pread(descriptor, _DIGEST, length - _DIGEST) != file:
                     raise _Fault(f"object file {_short(file)} has another end")
@@ -244,7 +272,7 @@ class Objects:
             self._temporary = tempfile.TemporaryDirectory(prefix="nbdurable-")
             self._folder = Path(self._temporary.name)
         if not self._folder.is_dir():
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self._folder.parent)
         # One process at a time has a store: what others were writing, they died over.
         for draft in self._folder.glob("*.draft"):
@@ -291,7 +319,7 @@ class ObjectWriter:
     def __enter__(self) -> Self:
         with _store_errors("written", self._draft.parent):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._draft, flags, 0o666)
+            self._descriptor = os.open(self._draft, flags, 0o600)
         return self
 
     def __exit__(
@@ -405,6 +433,8 @@ def _faults(file: bytes) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise _Fault(f"object file {_short(file)} is missing") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _Fault(f"object file {_short(file)} is a link") from None
         raise StoreError(
             f"object file {error.filename or _short(file)} can't be read: "
             f"{error.strerror or error}; nothing was changed: make it readable and run the cell "
@@ -470,11 +500,21 @@ def _private_map(descriptor: int, length: int) -> memoryview | None:
     return memoryview(block).cast("B")
 
 
-def _read_whole(file: bytes, descriptor: int, length: int) -> memoryview:
-    """Read a file where the system, or the disk that it lies on, has no map for it."""
-    whole = memoryview(bytearray(length))
+def _read_from(file: bytes, descriptor: int, first: int, length: int) -> memoryview:
+    """Return a part of a file in memory of its own."""
+    found = memoryview(bytearray(length))
     at = 0
-    while at < length and (count := os.preadv(descriptor, [whole[at:]], at)):
+    while at < length and (count := os.preadv(descriptor, [found[at:]], first + at)):
         at += count
     _refuse_short(file, at, length)
-    return whole
+    return found
+
+
+def _refuse_other(piece: Piece, content: memoryview) -> None:
+    if blake3(content).digest() != piece.digest:
+        raise _Fault(f"object file {_short(piece.file)} has another content")
+
+
+def _is_mine(found: os.stat_result) -> bool:
+    """Tell whether a file is this user's, and nobody else may write to it."""
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
