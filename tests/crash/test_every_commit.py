@@ -257,15 +257,13 @@ def test_killed_at_every_commit(bench, make_bench, program, moment):
     """Killed at any commit and run again, a program gives what it gives uninterrupted."""
     expected = bench.run(program)
     assert expected.code == 0
-    killed = 0
-    for commit in commits(moment):
+    for killed, commit in enumerate(commits(moment)):
         trial = make_bench()
         first = trial.run(program, kill=(moment, commit))
         if not first.killed:
             assert first.seen() == expected.seen(), first.traceback
             assert killed, "no commit was reached"
             return
-        killed += 1
         died = trial.effects()
         saved = set(trial.check()[1]) if trial.store.exists() else set()
         again = trial.run(program)
