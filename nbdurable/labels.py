@@ -18,9 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-_SECRET_NAME = re.compile(
-    r"(^|_)(api_?key|key|token|secret|passw(or)?d|pwd|auth|credentials?|bearer)($|_)", re.IGNORECASE
-)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET_WORDS = frozenset(
+    {"apikey", "auth", "authorization", "authtoken", "bearer", "cookie", "cookies", "credential",
+     "credentials", "dsn", "jwt", "passphrase", "passwd", "password", "passwords", "pwd", "secret",
+     "secrets"}
+)  # fmt: skip
+_OPENING = frozenset({"key", "keys", "token", "tokens"})
+_OPENS_WHAT = frozenset(
+    {"access", "account", "api", "bot", "client", "csrf", "encryption", "id", "license", "private",
+     "refresh", "session", "shared", "signing", "ssh"}
+)  # fmt: skip
+"""Before a word of `_OPENING`: an `api_key` is secret, the `key` of a dictionary is not."""
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[-_+/=.A-Za-z0-9]{20,}")
 _SECRET_VALUE = re.compile(
     r"(sk|pk|rk|hf|gh[oprsu]|github_pat|glpat|xox[abp])[-_][-_A-Za-z0-9.]{12}"
     r"|AKIA[A-Z0-9]{12}"
@@ -87,7 +97,7 @@ def printable(text: str) -> str:
 
 def described(value: Any, parameter: str = "") -> str:
     """Return a value in a line, longer than in a label and as safely."""
-    if parameter and _is_secret(parameter):
+    if parameter and _is_secret(parameter, value):
         return _MASK
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
@@ -105,9 +115,24 @@ def described(value: Any, parameter: str = "") -> str:
     return printable(_item(value))
 
 
+def _is_secret(parameter: str, value: Any) -> bool:
+    """Tell whether a value is not to be shown, by its name; of a mere `key`, by its look, too."""
+    named = _names_secret(parameter)
+    if named is None:
+        return type(value) is str and _RANDOM.fullmatch(value[:_LOOKED_AT]) is not None
+    return named
+
+
 @functools.lru_cache(maxsize=1024)
-def _is_secret(parameter: str) -> bool:
-    return _SECRET_NAME.search(parameter) is not None
+def _names_secret(parameter: str) -> bool | None:
+    """Tell whether a name is a secret's; None where only the value can tell."""
+    words = [word.lower() for word in _WORDS.findall(parameter)]
+    if not _SECRET_WORDS.isdisjoint(words):
+        return True
+    pairs = itertools.pairwise(words)
+    if any(word in _OPENING and before in _OPENS_WHAT for before, word in pairs):
+        return True
+    return False if _OPENING.isdisjoint(words) else None
 
 
 def _item(value: Any) -> str:
@@ -119,7 +144,7 @@ def _cut(text: str) -> str:
 
 
 def _short(value: Any, parameter: str = "", longest: int = _SHORT) -> str:
-    if parameter and _is_secret(parameter):
+    if parameter and _is_secret(parameter, value):
         return _MASK
     kind = type(value)
     if kind in _PLAIN:
@@ -202,7 +227,7 @@ def _plain_key(key: Any) -> str:
 
 def _inside(value: Any, key: Any = "") -> str:
     """Return a value inside another, if it is small; else nothing."""
-    if type(key) is str and key and _is_secret(key):
+    if type(key) is str and key and _is_secret(key, value):
         return _MASK
     if type(value) in _PLAIN:
         return _plain(value)

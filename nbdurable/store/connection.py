@@ -82,8 +82,9 @@ def make_folder(folder: Path) -> None:
         StoreError: It can't be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.name == ".nbdurable":
+        ours = folder.name == ".nbdurable"
+        folder.mkdir(mode=0o700 if ours else 0o777, parents=True, exist_ok=True)
+        if ours:
             _keep_from_git(folder / ".gitignore")
     except OSError as error:
         raise file_error(
