@@ -11,7 +11,7 @@ from fingerprint_kit.editing import STAGE
 from fingerprint_kit.projects import PROJECTS, Hunt
 from support.always_replay import Zygote
 
-MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "20"))
+MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "8"))
 
 
 @pytest.fixture(scope="module")
