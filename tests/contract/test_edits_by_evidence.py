@@ -1,7 +1,7 @@
 """CONTRACT section 3, Evidence: every row of the table of edits that only a body's run shows.
 
 From Python 3.12 on. Each row is run in processes with other hash seeds than the one that
-filled the store. Every third row is looked at; with ``NBDURABLE_EDITS=all``, every one.
+filled the store. Every fifth row is looked at; with ``NBDURABLE_EDITS=all``, every one.
 """
 
 import pytest
