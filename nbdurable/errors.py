@@ -130,7 +130,7 @@ class EncodeError(CodecError):
 
     def __str__(self) -> str:
         """Say the reason and the cure."""
-        return "; ".join(map(str, self.args))
+        return "; ".join(str(part) for part in self.args if part)
 
 
 class DecodeError(CodecError):

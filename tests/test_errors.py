@@ -193,3 +193,13 @@ def test_duckdb_is_loaded_by_the_first_run():
     loaded = loaded_by(code)
     assert "duckdb" in loaded
     assert loaded & {"IPython", "ipykernel", "ipywidgets", "anywidget", "click"} == set()
+
+
+def test_what_has_no_cure_ends_with_its_reason():
+    """An empty cure leaves nothing behind the reason."""
+    assert str(errors.EncodeError("a lock can't be pickled", "")) == "a lock can't be pickled"
+    assert str(errors.EncodeError("it is open", "close it")) == "it is open; close it"
+    assert (
+        errors.EncodeError("it is open", "close it").cure,
+        errors.EncodeError("no", "").cure,
+    ) == ("close it", "")

@@ -63,7 +63,7 @@ async def _leave_timeout(before: Any, block: Any, *error: Any) -> Any:
         raise
     finally:
         if timed is not None:
-            timed.over()
+            timed.over(error[0])
 
 
 def _timeout_passed(before: Any, block: Any) -> None:
@@ -97,7 +97,7 @@ async def _wait_for(before: Any, future: Any, timeout: float | None) -> Any:  # 
         raise
     finally:
         _mine.reset(mine)
-        timed.over()
+        timed.over(sys.exc_info()[0])
 
 
 # --- asyncio.wait ------------------------------------------------------------------------
@@ -144,7 +144,7 @@ async def _wait(before: Any, futures: Any, timeout: float | None, *more: Any) ->
             one.remove_done_callback(ended.setdefault)
         _mine.reset(mine)
         if timed is not None:
-            timed.over()
+            timed.over(sys.exc_info()[0])
     return _InOrder(one for one in ended if one in done), _InOrder(_as_made(pending))
 
 

@@ -154,7 +154,7 @@ class Turns:
         if timed.key in self._index.decisions:
             found = self._index.decision_for(timed.key, ())
             if found is not None:
-                timed.recorded = True
+                timed.recorded = timed.expected = True
                 timed.place = found.place
                 row.hold(timed, found.number)
                 later = found.seconds + GRACE_SECONDS
@@ -172,6 +172,15 @@ class Turns:
             timed.recorded = True
             label = f"{timed.name} {seconds:.3g} s"
             self._record(timed.key, (), timed.row.highest, seconds, label)
+
+    def not_passed(self, timed: Timed) -> None:
+        """Tell that what had timed out in an earlier pass came in time in this one."""
+        if self._counts_in(timed.where):
+            self._ledger.news.say(
+                f"{timed.name} of {timed.seconds:.3g} s: it passed in an earlier pass, and not in "
+                f"this one, where what it bounds ended before (only waits for steps are recorded: "
+                f"what a thread or asyncio.sleep takes is not)"
+            )
 
     def _let_go_of(self, timed: Timed) -> None:
         """Hold nothing for a timeout any more that lasts longer than when it was recorded."""
@@ -246,6 +255,8 @@ class Timed:
 
     __slots__ = (
         "began",
+        "expected",
+        "has_passed",
         "is_over",
         "key",
         "name",
@@ -270,6 +281,8 @@ class Timed:
         self.began = row.loop.time()
         row.count(1)
         self.recorded = False
+        self.expected = False  # it passed in an earlier pass
+        self.has_passed = False
         self.place = 0
         self.is_over = False
         self.retry: asyncio.TimerHandle | None = None
@@ -280,6 +293,7 @@ class Timed:
 
     def passed(self) -> None:
         """Commit that it has passed."""
+        self.has_passed = True
         self.turns.passed(self, self.row.loop.time() - self.began)
 
     def mark(self, error: BaseException) -> None:
@@ -287,9 +301,11 @@ class Timed:
         if self.recorded:
             mark(error, self.key)
 
-    def over(self) -> None:
-        """Let the others go on: it has passed, or its code has ended before."""
+    def over(self, error: type[BaseException] | None = None) -> None:
+        """Let the others go on: it has passed, or its code has ended before, by `error` if any."""
         self.is_over = True
+        if self.expected and not self.has_passed and issubclass(error or Exception, Exception):
+            self.turns.not_passed(self)
         self.row.count(-1)
         if self.retry is not None:
             self.retry.cancel()

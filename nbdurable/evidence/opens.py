@@ -64,7 +64,7 @@ def _meet(recorders: tuple[Recorder, ...], path: Any, use: int) -> None:
 
 
 def _is_machinery() -> bool:
-    """Tell whether it is Python that opens a file, to import it or to show a line of it."""
+    """Tell whether it is Python that opens or lists, to import, find packages or show a line."""
     frame: Any = sys._getframe(4)  # noqa: SLF001 - there is no public word for it
     while frame is not None and frame.f_code.co_filename in _PLUMBING:
         frame = frame.f_back
@@ -77,6 +77,7 @@ def _is_machinery() -> bool:
 
 _IMPORTING = (
     "<frozen importlib",
+    os.path.join(os.path.dirname(os.__file__), "importlib", "metadata"),  # noqa: PTH118, PTH120
     os.path.dirname(os.path.dirname(__file__)),  # noqa: PTH120
     linecache.__file__,
     tokenize.__file__,

@@ -1,7 +1,9 @@
 """Any `concurrent.futures.Executor` as a place where bodies run.
 
 Invariant: a pool that broke ended calls of which one is to blame; the others are sent again.
-A broken process pool of the standard library is replaced by one made alike.
+A broken process pool of the standard library is replaced by one made alike. Nothing is
+submitted, and no lock of ours waited for, in the thread in which an executor says that a call
+failed: it may hold the executor's own lock.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,9 @@ class Futures:
         self._room: Limit | None = None
         self._alone: set[Call] = set()
         self._suspects: list[Call] = []
+        self._failing = threading.Lock()  # held for a moment, and no other is taken under it
+        self._failed: deque[tuple[Call, Future[Message]]] = deque()
+        self._settling = False
 
     @property
     def _executor(self) -> Executor:
@@ -102,9 +108,28 @@ class Futures:
             self.stop(call)
 
     def _done(self, call: Call, future: Future[Message]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._ended(call, future)
+            return
+        with self._failing:
+            self._failed.append((call, future))
+            begins, self._settling = not self._settling, True
+        if begins:
+            threading.Thread(target=self._settle, name="nbdurable-failed", daemon=True).start()
+
+    def _settle(self) -> None:
+        """Take in what failed, one after the other, until nothing is left."""
+        while True:
+            with self._failing:
+                if not self._failed:
+                    self._settling = False
+                    return
+                failed = self._failed.popleft()
+            self._ended(*failed)
+
+    def _ended(self, call: Call, future: Future[Message]) -> None:
         with self._lock:
             alone = call in self._alone
-        with self._lock:
             self._under_way.pop(call, None)
             self._alone.discard(call)
         if future.cancelled():

@@ -33,9 +33,12 @@ def check_arguments(
         return
     try:
         inspect.signature(target, follow_wrapped=False).bind(*arguments, **keywords)
-    except TypeError:
-        target(*arguments, **keywords)  # raises before its body begins: in Python's words
-        raise
+    except TypeError as error:
+        refused = error
+    else:
+        return
+    target(*arguments, **keywords)  # raises before its body begins: in Python's words
+    raise refused
 
 
 def _fits(function: types.FunctionType, count: int, keywords: Mapping[str, Any]) -> bool:

@@ -369,3 +369,14 @@ def test_a_handle_as_the_last_expression_and_a_forgotten_await(tmp_path):
         assert "RuntimeWarning" not in everything
         after = running.run("import gc; gc.collect()")
         assert "never awaited" not in after.text
+
+
+def test_wrong_arguments_are_one_error():
+    """It is raised in Python's words, and no other error is shown with it."""
+
+    def takes_one(one):
+        return one
+
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2") as found:
+        check_arguments(takes_one, (1, 2), {})
+    assert found.value.__context__ is None

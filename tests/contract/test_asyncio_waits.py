@@ -250,6 +250,35 @@ def test_a_timeout_that_ended_the_cell_does_not_stand(bench):
     assert bench.rows("SELECT count(*) FROM nbdurable.decision_log") == [(0,)]
 
 
+async def bounds_a_thread(probe):
+    """Bound what another thread does, which takes long in the first pass only."""
+    once = probe.count("thread") == 0
+
+    def work():
+        probe.effect("thread")
+        if once:
+            assert probe.event("goes on").wait(LONG)
+        return "in time"
+
+    try:
+        found = await asyncio.wait_for(asyncio.to_thread(work), 0.5)
+    except TimeoutError:
+        found = "too late"
+    probe.event("goes on").set()
+    await quick(probe, "one")
+    return found
+
+
+def test_a_timeout_that_does_not_pass_again_is_told(bench):
+    """A thread's work is not recorded: where it ends in time on a later pass, that is said."""
+    first = bench.run(bounds_a_thread)
+    assert first.value == "too late"
+    for _ in range(2):
+        again = bench.run(bounds_a_thread)
+        assert again.value == "in time"
+        assert any("passed in an earlier pass, and not in" in note for note in again.notes)
+
+
 async def refused(probe):
     """Give handles to asyncio's waits, and a timeout to its as_completed."""
     handle = quick.go(probe, "one")

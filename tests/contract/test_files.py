@@ -5,6 +5,7 @@ again in the same store; ``ran`` has the bodies that ran, ``told`` the line that
 """
 
 import contextlib
+import importlib.metadata
 import os
 import sqlite3
 import subprocess
@@ -526,6 +527,22 @@ def test_a_named_folder_that_was_listed_counts_as_a_named_file(execute):
 
 
 # --- what never counts ---------------------------------------------------------------
+
+
+def test_a_look_for_installed_packages_never_counts(execute, monkeypatch):
+    """It lists every folder of `sys.path`, the working one too: no file in there was asked for."""
+    Path("d").mkdir()
+    monkeypatch.syspath_prepend(str(Path("d").resolve()))
+
+    def looks():
+        return len([one for one in importlib.metadata.distributions() if one is None])
+
+    def program():
+        return go(looks).result()
+
+    assert execute(program).value == 0
+    write("d/b", 2)
+    assert execute(program).told == ""
 
 
 def test_what_nbdurable_writes_never_counts(execute):

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextvars
+import queue
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import BrokenExecutor, Executor, Future
 
 import pytest
 
 from nbdurable.executors.clock import SystemClock
+from nbdurable.executors.futures import Futures
 from nbdurable.executors.loops import Coroutines, LoopThread, call_in, running_loop
+from nbdurable.executors.remote import Call
 from nbdurable.executors.threads import Threads
 
 pytestmark = pytest.mark.timeout(60)
@@ -620,3 +624,40 @@ def test_a_closed_loop_keeps_no_slot():
 
     asyncio.run(main())
     assert ran == [1]
+
+
+# --- the executors of others ----------------------------------------------------------
+
+
+class Locked(Executor):
+    """Ends what it has under the lock that it takes for a submission, as the standard library."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.submitted = queue.SimpleQueue()
+
+    def submit(self, function, /, *args, **kwargs):
+        """Give a future that the test ends."""
+        if not self.lock.acquire(timeout=A_MOMENT * 10):
+            raise AssertionError("submitted where its lock is held")
+        self.lock.release()
+        future = Future()
+        self.submitted.put(future)
+        return future
+
+
+@pytest.mark.parametrize("how", ["broken", "cancelled"])
+def test_what_an_executor_ends_under_its_own_lock(how):
+    """Such a call is sent again, and nobody waits for that lock in the thread that holds it."""
+    executor = Locked()
+    pool = Futures(len, executor)
+    again = Call({}, lambda arrival: None, lambda told: None, lost_before=1)
+    call = Call({}, lambda arrival: pool.send(again), lambda told: None)
+    pool.send(call)
+    future = executor.submitted.get(timeout=LONG)
+    with executor.lock:
+        if how == "broken":
+            future.set_exception(BrokenExecutor("a worker died"))
+        else:
+            future.cancel()
+    assert executor.submitted.get(timeout=LONG) is not future
