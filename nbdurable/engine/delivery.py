@@ -158,12 +158,18 @@ class Delivery:
                     shown.go_on(gate.open)
                 gate.wait()
 
-    async def wait_async(self, handle: Handle[Any], gate: LoopGate, watch: Watch | None) -> None:
-        """Await until `handle` is durable or broken off, which opens `gate`."""
+    async def wait_async(
+        self, handle: Handle[Any], gate: LoopGate, watch: Watch | None, entered: Watch | None
+    ) -> None:
+        """Await until `handle` is durable or broken off, which opens `gate`.
+
+        What shows it meanwhile is the one that was `entered` already, or else `watch`.
+        """
         await gate.wait(LIVE_SECONDS)
         if _is_over(handle):
             return
-        with watch or self.watch(handle) as shown:
+        blocks = contextlib.nullcontext(entered) if entered else watch or self.watch(handle)
+        with blocks as shown:
             while not shown.is_over(handle):
                 with uninterrupted():
                     shown.go_on(gate.open)
@@ -242,6 +248,11 @@ class Watch:
         """Tell whether nobody has to wait for `handle` any more."""
         over = _is_over(handle)
         return over or (isinstance(handle, StepHandle) and self._passed_over(handle))
+
+    def show_ended(self) -> None:
+        """Show what has ended of what comes next, which nobody need wait for."""
+        with uninterrupted():
+            self.go_on(lambda: None)
 
     def go_on(self, wake: Callable[[], object]) -> None:
         """Show what has ended, and the next one live; `wake` is called when that has ended."""

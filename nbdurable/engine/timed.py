@@ -100,7 +100,7 @@ async def _wait_for(before: Any, future: Any, timeout: float | None) -> Any:  # 
         timed.over(sys.exc_info()[0])
 
 
-# --- asyncio.wait ------------------------------------------------------------------------
+# --- asyncio.TaskGroup, asyncio.wait -------------------------------------------------------
 
 
 class _InOrder(set[Any]):
@@ -114,12 +114,30 @@ class _InOrder(set[Any]):
         kept = [one for one in self._members if one in self]
         return iter([*kept, *(one for one in super().__iter__() if one not in self._members)])
 
+    def add(self, member: Any) -> None:
+        """Put one behind the others."""
+        self._members[member] = None
+        super().add(member)
+
+    def discard(self, member: Any) -> None:
+        """Take one out, if it is there."""
+        self._members.pop(member, None)
+        super().discard(member)
+
     def pop(self) -> Any:
         """Take the first out."""
         for one in self:
             self.discard(one)
             return one
         return super().pop()
+
+
+async def _enter_group(before: Any, group: Any) -> Any:
+    entered = await before(group)
+    where = scope.current.get()
+    if where is not None and where.live:
+        group._tasks = _InOrder(group._tasks)  # noqa: SLF001 - when one fails, the others are cancelled by it
+    return entered
 
 
 async def _wait(before: Any, futures: Any, timeout: float | None, *more: Any) -> Any:  # noqa: ASYNC109 - its own
@@ -175,6 +193,7 @@ def _points() -> list[Point]:
         (_timeouts.Timeout, "__aenter__", _enter_timeout),
         (_timeouts.Timeout, "__aexit__", _leave_timeout),
         (_timeouts.Timeout, "_on_timeout", _timeout_passed),
+        (asyncio.TaskGroup, "__aenter__", _enter_group),
         (_tasks, "_wait", _wait),
         (_tasks, "_release_waiter", _release_waiter),
         (_tasks, "as_completed", _as_completed),

@@ -64,24 +64,29 @@ class Waiting:
             await self._until_durable(handle, rest)
             return
         mine = self._turns.enter(handle)
-        try:
-            await self._until_durable(handle, None)
-            await self._turns.turn(mine)
-        except asyncio.CancelledError as error:
-            self._turns.cancelled(mine, error)
-            raise
-        finally:
-            self._turns.leave(mine)
+        # From here on: what other tasks receive meanwhile is shown after it, on every pass.
+        with self._delivery.watch(handle) as shown:
+            try:
+                await self._until_durable(handle, None, shown)
+                await self._turns.turn(mine)
+            except asyncio.CancelledError as error:
+                self._turns.cancelled(mine, error)
+                raise
+            finally:
+                self._turns.leave(mine)
+            shown.show_ended()
         _awoken(handle)
 
-    async def _until_durable(self, handle: Handle[Any], rest: Watch | None) -> None:
+    async def _until_durable(
+        self, handle: Handle[Any], rest: Watch | None, shown: Watch | None = None
+    ) -> None:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self.slots_given(), self._bodies.coroutines.blocked():
                 if self._turns.may_time_out():
                     await gate.wait()  # what is shown by then would not be on replay
                 else:
-                    await self._delivery.wait_async(handle, gate, rest)
+                    await self._delivery.wait_async(handle, gate, rest, shown)
         if rest is not None or handle.broken is not None:
             _awoken(handle)
 

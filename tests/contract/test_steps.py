@@ -542,19 +542,24 @@ def test_gather_of_nothing(tmp_path):
 
 
 def test_second_execution_is_refused(tmp_path):
-    """One execution of a run at a time; the second names the first."""
+    """One execution of a run at a time; the second names the first.
+
+    It comes from a thread that began before: one that the run's code starts belongs to the run.
+    """
     store = tmp_path / "store.duckdb"
+    found, begun = [], threading.Event()
+
+    def second():
+        begun.wait(60)
+        try:
+            workflow("one", store=store).__enter__()
+        except UsageError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=second)
+    thread.start()
     with workflow("one", store=store):
-        found = []
-
-        def second():
-            try:
-                workflow("one", store=store).__enter__()
-            except UsageError as error:
-                found.append(str(error))
-
-        thread = threading.Thread(target=second)
-        thread.start()
+        begun.set()
         thread.join()
     assert found
     assert "one is being executed already, by MainThread" in found[0]
