@@ -1,22 +1,25 @@
 """All that a commit needs, in one command: ``python -m tests [--quick] [PYTEST ARGUMENTS]``.
 
-Format, lint, types, then every test, a core each at a time. Each check is run whatever
+Format, lint, types, then every test, some at a time. Each check is run whatever
 became of those before it; the exit code is 1 if one failed. With ``--quick`` only the
 tests that need no kernel, no browser and no crash: under two minutes.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+CORES = os.cpu_count() or 1
 
 CHECKS = (
     ("ruff", "format", "--check"),
     ("ruff", "check"),
     ("mypy",),
     # Files in the order of conftest.py: the long ones come first, not those of many tests.
-    ("pytest", "--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"),
+    # One process more than there are cores: many tests wait for a disk, a kernel or a page.
+    ("pytest", f"--numprocesses={CORES + 1}", "--dist=loadfile", "--no-loadscope-reorder"),
 )
 
 QUICK = (
