@@ -6,6 +6,7 @@ loops of ``asyncio_wait`` and ``as_completed`` of DBOS for Python).
 """
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -192,6 +193,34 @@ async def a_group_that_fails(probe):
 def test_a_group_cancels_the_same_tasks_again(always_replay):
     """An await that was cancelled is cancelled again, though its outcome is there."""
     assert always_replay(a_group_that_fails).value == ["cancelled", "group"]
+
+
+async def many_that_are_cancelled(probe):
+    """Let one member of a group fail while many wait; they note in which order they hear of it."""
+    heard = []
+
+    async def waits(number):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            heard.append(number)
+            raise
+
+    async def fails():
+        await go(quick, probe, "last")
+        raise ValueError("at last")
+
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            for number in range(30):
+                group.create_task(waits(number))
+            group.create_task(fails())
+    return heard
+
+
+def test_a_group_cancels_in_the_order_of_its_tasks(always_replay):
+    """Asyncio keeps them in a set, which has an order by address."""
+    assert always_replay(many_that_are_cancelled).value == list(range(30))
 
 
 async def cancels_or_not(probe):
