@@ -1,6 +1,7 @@
 """The plain-Python door: `workflow`, `configure`, which store, which run, and what they tell."""
 
 import asyncio
+import contextvars
 import os
 import re
 import sys
@@ -425,7 +426,8 @@ def test_a_store_in_use_is_not_closed(path, closing):
     """While a run goes on, nothing closes its store; another run's end does not either."""
     with workflow("outer", store=path):
         done = threading.Event()
-        threading.Thread(target=lambda: (execute(path), done.set()), daemon=True).start()
+        thread = threading.Thread(target=lambda: (execute(path), done.set()), daemon=True)
+        contextvars.Context().run(thread.start)  # else it would belong to the run
         assert done.wait(30)
         closing.advance(100)
         open_stores.close_stores()
@@ -514,7 +516,7 @@ def test_one_workflow_object_twice(path):
 
     with run:
         thread = threading.Thread(target=enter, daemon=True)
-        thread.start()
+        contextvars.Context().run(thread.start)  # else it would belong to the run
         thread.join(30)
     assert context == ["refused"]
     with run:
