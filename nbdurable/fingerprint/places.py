@@ -76,7 +76,7 @@ class Places:
     def modules(self) -> list[ModuleType]:
         """Return the project's modules that are loaded, in the order of their names."""
         if self._loaded[0] != len(sys.modules):
-            loaded = [one for one in [*sys.modules.values()] if issubclass(type(one), ModuleType)]
+            loaded = [one for one in [*sys.modules.values()] if type(one) is ModuleType]
             found = sorted(filter(self.module, loaded), key=lambda one: one.__name__)
             self._loaded = (len(sys.modules), found)
         return self._loaded[1]

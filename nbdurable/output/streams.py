@@ -260,6 +260,10 @@ class _Sys(types.ModuleType):
     stderr = _Redirectable("stderr")
     displayhook = _Redirectable("displayhook")
 
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        """Return a plain module: Python makes those that it imports by calling `sys`'s class."""
+        return types.ModuleType(*given, **named)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Be pickled as any module is by who looks at its class: by its name."""
         return importlib.import_module, (self.__name__,)

@@ -3,15 +3,18 @@
 import contextlib
 import contextvars
 import gc
+import importlib
 import io
 import logging
 import os
 import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from nbdurable import go, workflow
 from nbdurable.output import capture as output
 from nbdurable.output import streams
 from nbdurable.output.capture import Capture, Destination
@@ -310,3 +313,17 @@ def test_flushing_reaches_who_waits(monkeypatch):
             print("b", flush=True)
             assert flushed == ["stdout"]
     assert stream.getvalue() == "a\nb\n"
+
+
+def test_modules_that_are_imported_while_steps_run_are_plain_ones(tmp_path, monkeypatch):
+    """Python makes a module by calling the class of `sys`, which is another one meanwhile."""
+    (tmp_path / "imported_by_a_step.py").write_text("stdout = 'its own'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports():
+        tool = importlib.import_module("imported_by_a_step")
+        return type(tool) is types.ModuleType, tool.stdout
+
+    with workflow("w", store=tmp_path / "s.duckdb"):
+        assert go(imports).result() == (True, "its own")
+    del sys.modules["imported_by_a_step"]
