@@ -290,11 +290,11 @@ def test_a_kernel_killed_for_want_of_memory(tmp_path, monkeypatch):
     """It is said where the system has counted it, and as probable where it looks like it."""
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     (tmp_path / "memory.events").write_text("low 0\noom_kill 3\n")
-    (tmp_path / "memory.max").write_text(f"{2**36}\n")
+    (tmp_path / "memory.max").write_text(f"{2**33}\n")
     seen = memory.Memory()
     seen.look(os.getpid())
     assert seen.verdict(-9).startswith("killed by SIGKILL; it held ")
-    assert seen.verdict(-9).endswith(" of 64.0 GiB")
+    assert seen.verdict(-9).endswith(" of 8.0 GiB")
     (tmp_path / "memory.max").write_text(f"{seen.last}\n")
     assert seen.verdict(-9).startswith("killed (SIGKILL), probably for want of memory; it held ")
     (tmp_path / "memory.events").write_text("low 0\noom_kill 4\n")
