@@ -10,6 +10,7 @@ import ast
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.fingerprint.parsing import parsed
 from nbdurable.fingerprint.texts import Source
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _made(cells: tuple[str, ...]) -> Source:
     kept: dict[tuple[object, ...], ast.stmt] = {}
     for cell in cells:
         try:
-            tree = ast.parse(cell)
+            tree = parsed(cell)
         except (SyntaxError, ValueError, RecursionError):
             continue
         for node in tree.body:

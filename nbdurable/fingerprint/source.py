@@ -15,6 +15,8 @@ import warnings
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from nbdurable.fingerprint.parsing import making_trees, parsed
+
 from .syntax import Function, constant
 
 _FUTURE = 0
@@ -88,7 +90,7 @@ def class_syntax(cls: type) -> list[ast.ClassDef]:
     found = []
     for path in paths:
         try:
-            tree: ast.AST | None = ast.parse("".join(linecache.getlines(path)))
+            tree: ast.AST | None = parsed("".join(linecache.getlines(path)))
         except (SyntaxError, ValueError, RecursionError):
             continue
         for part in cls.__qualname__.replace(".<locals>", "").split("."):
@@ -116,7 +118,7 @@ def _functions(text: str, path: str, flags: int, *, alone: bool) -> dict[str, _F
     """
     options: dict[str, Any] = {"dont_inherit": True}
     try:
-        with warnings.catch_warnings():
+        with making_trees, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = compile(text, path, "exec", flags | _MODES | ast.PyCF_ONLY_AST, **options)
             units: list[ast.Module] = [tree]

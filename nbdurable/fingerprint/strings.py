@@ -10,6 +10,8 @@ import ast
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from nbdurable.fingerprint.parsing import parsed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -93,7 +95,7 @@ def run_by(kind: str, text: str) -> Iterator[Named]:
 
 def _in_code(text: str) -> Iterator[Named]:
     try:
-        tree = ast.parse(text.strip())
+        tree = parsed(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):

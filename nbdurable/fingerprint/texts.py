@@ -14,6 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nbdurable.fingerprint.parsing import parsed
 from nbdurable.fingerprint.prints import digest16
 from nbdurable.fingerprint.reads import BARE, Imported, Use, absolute, facts_in
 from nbdurable.fingerprint.syntax import DEFS, normalised
@@ -47,7 +48,7 @@ class Source:
         self.path = path
         self.is_package = Path(path).name == "__init__.py"
         self.package = name if self.is_package else name.rpartition(".")[0]
-        tree = ast.parse(text, path)
+        tree = parsed(text, path)
         self.statements = [_statement(node) for node in tree.body if not _says_nothing(node)]
         self.binders: dict[str, list[int]] = {}
         for at, one in enumerate(self.statements):
