@@ -430,8 +430,10 @@ class _Row:
         if min(pending, default=math.inf) < (timed.place or math.inf):
             return False  # that one fires, too, and is looked at then
         if timed.place:
+            # What had gone on before it goes on before it, also what is not awaited yet.
             last = self._holding.get(timed, 0)
-            if any(number <= last and not one.over for number, _, one in self._queued):
+            lower = any(number <= last and not one.over for number, _, one in self._queued)
+            if lower or self.highest < last:
                 return False
         self._fired.remove(due)
         timed.passed()
