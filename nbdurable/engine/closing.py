@@ -23,7 +23,7 @@ def steps_to_wait_for(handles: Sequence[Handle[Any]]) -> Iterable[StepHandle[Any
     while at < len(handles):
         handle = handles[at]
         at += 1
-        if not isinstance(handle, StepHandle) or handle.kind != "step":
+        if not isinstance(handle, StepHandle) or handle.kind != "step" or not handle.is_claimed:
             continue
         never_awaited = handle.held and not handle.started
         if handle.durable or handle.broken is not None or never_awaited:

@@ -318,7 +318,8 @@ def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:
             return
         if isinstance(handle, StepHandle) and handle.kind == "step" and handle.parent is None:
             never_awaited = handle.held and not handle.started
-            if not handle.lost and not never_awaited and handle.broken is None:
+            wanted = handle.is_claimed and not handle.lost and not never_awaited
+            if wanted and handle.broken is None:
                 yield handle
 
 

@@ -386,6 +386,11 @@ class StepHandle(Handle[T_co]):
         return "running" if self.running is not None else "waiting"
 
     @property
+    def is_claimed(self) -> bool:
+        """Whether its call was claimed to the end: what an interrupt broke off is nobody's."""
+        return self.work is not None or self.started or self.durable
+
+    @property
     def pair(self) -> Identity:
         """(call, version); a version not yet known is zeros."""
         return self.call.id, self.version.id if self.version else bytes(16)

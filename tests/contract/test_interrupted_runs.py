@@ -31,6 +31,7 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.api import open_stores
+from nbdurable.engine import run as engine_run
 from nbdurable.events import AttemptStarted, StepLetGo
 from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
@@ -408,6 +409,30 @@ def test_interrupted_between_two_attempts(executions, probe):
     assert repr(second.error) == "OSError(3)", "two retries are three attempts in all"
     rows = executions.rows("SELECT attempt, ending FROM nbdurable.attempts ORDER BY attempt")
     assert rows == [(1, "error"), (2, "error"), (3, "error")]
+
+
+@pytest.mark.timeout(60)
+def test_interrupted_while_a_call_is_claimed(executions, probe, monkeypatch):
+    """A cell that catches the interrupt and goes on has an end: nobody has that call."""
+    label_of, moments = engine_run.label_of, iter([KeyboardInterrupt])
+
+    def interrupted_once(*given):
+        for moment in moments:
+            raise moment
+        return label_of(*given)
+
+    def one(number):
+        return probe.effect(f"one {number}")
+
+    def program():
+        with pytest.raises(KeyboardInterrupt):
+            go(one, 1)
+        return go(one, 2).result()
+
+    monkeypatch.setattr(engine_run, "label_of", interrupted_once)
+    report = executions.run(program)
+    assert (report.value, report.error) == (1, None)
+    assert executions.saved() == ["one(2)"]
 
 
 @pytest.mark.parametrize("combine", [gather, select], ids=["gather", "select"])
