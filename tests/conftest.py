@@ -13,6 +13,7 @@ from support.always_replay import Bench, Zygote
 
 from nbdurable.api import configuration
 from nbdurable.evidence import starts
+from nbdurable.output import streams
 
 LONG = ("crash", "property", "browser", "notebooks", "contract", "notebook", "store")
 """The folders whose files take long: they begin first, so that no core waits for one at the end."""
@@ -56,6 +57,16 @@ def nothing_unseen(monkeypatch):
     """Let runs in the test's own process not say what this Python does not show of code."""
     starts.install()
     monkeypatch.setitem(starts._state, "why", "")
+
+
+@pytest.fixture(autouse=True)
+def no_run_left():
+    """Fail the test that leaves a run open, not every later one that looks at the streams."""
+    yield
+    if left := streams._users:
+        for _ in range(left):
+            streams.remove()
+        pytest.fail(f"{left} runs of this test have no end: its streams are still replaced")
 
 
 @pytest.fixture(scope="session")

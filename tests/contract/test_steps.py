@@ -777,7 +777,7 @@ def test_secrets_are_masked_by_their_parameter(tmp_path):
         return user
 
     class Account:
-        def open(self, token, name):
+        def open(self, access_token, name):
             return name
 
     with workflow("secrets", store=tmp_path / "store.duckdb"):
