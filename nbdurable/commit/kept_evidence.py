@@ -28,8 +28,8 @@ class KeptEvidence:
         self._digests: dict[tuple[Part, ...], bytes] = {(): b""}
         self._saved = set(self._parts)
         self._code: dict[bytes, Covered] = {}
-        self.of_this_execution: list[bytes] = []
-        """The digests of what this execution's outcomes have, in the order of commits."""
+        self.files: list[tuple[float, float, bytes]] = []
+        """Of this execution's bodies that used files: start, end, and the digest of these."""
 
     def parts(self, digest: bytes) -> tuple[Part, ...]:
         """Return what a digest stands for; a part that never holds where that is gone."""
@@ -52,10 +52,16 @@ class KeptEvidence:
         if digest is None:
             digest = self._digests[given] = digest_of_parts(set(given))
             self._parts.setdefault(digest, tuple(sorted(set(given))))
-        if digest:
-            self.of_this_execution.append(digest)
         if digest not in self._saved:
             self._saved.add(digest)
             for part in self._parts[digest]:
                 batch.add("evidence", (digest, *part))
+        return digest
+
+    def save_files(
+        self, parts: Iterable[Part], batch: Batch, started: float, seconds: float
+    ) -> bytes:
+        """Do as `save` does with what a body used of files."""
+        digest = self.save(parts, batch)
+        self.files.append((started, started + seconds, digest))
         return digest

@@ -220,6 +220,7 @@ class Ledger:
         """Sign a checkpoint and add it to the transaction. The lock is held."""
         assert ending.payload is not None
         call, version = handle.pair
+        files, when = ending.file_parts, (running.started, handle.seconds)
         unsigned = Checkpoint(
             call=call,
             version=version,
@@ -240,7 +241,7 @@ class Ledger:
             output=output.dumps(ending.messages),
             base=handle.version.base if handle.version is not None else b"",
             code_evidence=(ending.code_parts and self.kept.save(ending.code_parts, batch)) or b"",
-            file_evidence=(ending.file_parts and self.kept.save(ending.file_parts, batch)) or b"",
+            file_evidence=(files and self.kept.save_files(files, batch, *when)) or b"",
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))

@@ -9,6 +9,7 @@ a run that had finished are given up for a file (CONTRACT section 3).
 from __future__ import annotations
 
 import json
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,13 @@ from nbdurable.evidence import (
     WATCHED,
     WROTE,
     Comparison,
+    Left,
     changed,
     file_state,
     is_gone,
     is_setting_now,
     shown,
     told_settings,
-    unpacked,
 )
 from nbdurable.fingerprint import Places
 from nbdurable.handles.handle import StepHandle
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.kept_evidence import KeptEvidence
     from nbdurable.commit.reasons import Reasons
-    from nbdurable.evidence import State
     from nbdurable.handles.handle import Handle
     from nbdurable.records import Checkpoint
     from nbdurable.store import Opened
@@ -77,7 +77,7 @@ class Holding:
         self._finished = opened.finished
         self._kept = kept
         self._reasons = reasons
-        self._left: dict[str, State] | None = None
+        self._left: Left | None = None
         self._left_lock = threading.Lock()
         self._noted = 0  # outcomes of this execution whose files are in `_left`
         self._ignoring: set[int] = set()
@@ -193,28 +193,28 @@ class Holding:
         return file_state(part).packed()
 
     @property
-    def _left_files(self) -> dict[str, State]:
+    def _left_files(self) -> Left:
         """How the run itself last left each file that it wrote, this execution included."""
         with self._left_lock:
             if self._left is None:
-                self._left = {
-                    part.name: unpacked(part.state)
-                    for part in self._accepted
-                    if part.kind in FILE_KINDS
-                }
+                self._left = Left()
+                for part in self._accepted:
+                    if part.kind in FILE_KINDS:
+                        self._left.note(part, -math.inf, -math.inf)
                 written = [one for one in self._saved if one.file_evidence]
                 for one in sorted(written, key=lambda one: one.number):
-                    self._note_left(self._left, one.file_evidence)
-            now = self._kept.of_this_execution
+                    ended = one.started + one.seconds
+                    self._note_left(self._left, one.started, ended, one.file_evidence)
+            now = self._kept.files
             while self._noted < len(now):
-                self._note_left(self._left, now[self._noted])
+                self._note_left(self._left, *now[self._noted])
                 self._noted += 1
             return self._left
 
-    def _note_left(self, left: dict[str, State], digest: bytes) -> None:
+    def _note_left(self, left: Left, started: float, ended: float, digest: bytes) -> None:
         for part in self._kept.parts(digest):
             if part.kind == WROTE:
-                left[part.name] = unpacked(part.state)
+                left.note(part, started, ended)
 
     # --- why, and what is told ------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Holding:
             return self._code_now(bytes.fromhex(part.name)) == part.state
         if part.kind in SETTING_KINDS:
             return is_setting_now(part)
-        return not changed([part], {})
+        return not changed([part], Left())
 
     def told(self, handles: Iterable[Handle[Any]]) -> list[Told]:
         """Return what a person is told of each outcome of this pass, run or replayed."""
@@ -275,9 +275,7 @@ class Holding:
             for text in self._told_of(one, left, ignoring=handle.place in self._ignoring)
         ]
 
-    def _told_of(
-        self, found: Checkpoint, left: dict[str, State], *, ignoring: bool
-    ) -> Iterator[str]:
+    def _told_of(self, found: Checkpoint, left: Left, *, ignoring: bool) -> Iterator[str]:
         parts = self._kept.parts(found.file_evidence)
         for told in told_settings(parts):
             if told.now not in self._accepted:

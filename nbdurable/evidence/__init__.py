@@ -6,13 +6,13 @@ imports nothing and executes nothing. Evidence is kept as `Part`s of plain data.
 
 from __future__ import annotations
 
-from .digests import State, unpacked
 from .files import (
     FILE_KINDS,
     NAMED,
     WATCHED,
     WROTE,
     FileRules,
+    Left,
     changed,
     file_parts,
     file_state,
@@ -34,9 +34,9 @@ __all__ = [
     "WROTE",
     "Comparison",
     "FileRules",
+    "Left",
     "Recorder",
     "Seeing",
-    "State",
     "begin_cell",
     "changed",
     "code_parts",
@@ -52,5 +52,4 @@ __all__ = [
     "merge_files",
     "shown",
     "told_settings",
-    "unpacked",
 ]

@@ -111,14 +111,38 @@ def file_state(part: Part) -> State:
     return state_of(part.name)
 
 
-def changed(parts: Iterable[Part], left: dict[str, State]) -> Sequence[Part]:
+class Left:
+    """How a run's bodies left the files that they wrote.
+
+    Of bodies that wrote a file beside each other, any may have seen the last of it: their
+    ends are not told apart. What ended before the last one began counts no more.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[str, list[tuple[float, float, State]]] = {}
+
+    def note(self, part: Part, started: float, ended: float) -> None:
+        """Take in that a body which ran from `started` to `ended` left a file so.
+
+        Called in the order in which outcomes were committed.
+        """
+        before = self._left.get(part.name, [])
+        beside = [one for one in before if one[1] > started]
+        self._left[part.name] = [*beside, (started, ended, unpacked(part.state))]
+
+    def is_as_left(self, name: str) -> bool:
+        """Tell whether a file is now as one of those bodies left it."""
+        return any(not differs(name, state) for _, _, state in self._left.get(name, ()))
+
+
+def changed(parts: Iterable[Part], left: Left) -> Sequence[Part]:
     """Return the parts whose files are neither as they were nor as the run itself left them."""
     return [
         one
         for one in parts
         if one.kind in FILE_KINDS
         and differs(one.name, unpacked(one.state))
-        and not (one.name in left and not differs(one.name, left[one.name]))
+        and not left.is_as_left(one.name)
     ]
 
 

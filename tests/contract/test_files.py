@@ -104,6 +104,14 @@ def load_seen():
 
 
 @step
+def append(path, number):
+    """Write a line more into a file that is named."""
+    with Path(path).open("a") as file:
+        file.write(f"{number}\n")
+    return number
+
+
+@step
 def save(text):
     """Write a file that a constant names."""
     Path("report.txt").write_text(text)
@@ -434,6 +442,21 @@ def test_a_file_as_the_run_itself_last_left_it_is_quiet(execute):
     edited = execute(program)
     assert edited.ran == ["load"]
     assert "report.txt, which save('after') wrote, has changed since" in edited.told
+
+
+def test_a_file_that_steps_append_to_beside_each_other_is_quiet(execute):
+    """Who ended last saw what all had written, whichever outcome is committed last."""
+
+    def program():
+        return gather(append.go("log.txt", number) for number in range(40)).result()
+
+    program_again = execute(program)
+    assert sorted(program_again.ran) == ["append"] * 40
+    for _ in range(2):
+        again = execute(program)
+        assert (again.ran, again.told) == ([], "")
+    write("log.txt", "somebody")
+    assert "log.txt" in execute(program).told
 
 
 # --- told ----------------------------------------------------------------------------
