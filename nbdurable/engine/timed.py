@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _timeouts: Any = asyncio.timeouts
 _tasks: Any = asyncio.tasks
+_DELAY = "_nbdurable_delay"
+"""The attribute of a timeout that has its delay as the code gave it."""
 _under_way: dict[int, Timed] = {}
 _mine: contextvars.ContextVar[Timed | None] = contextvars.ContextVar(
     "nbdurable_timed", default=None
@@ -31,23 +33,33 @@ _mine: contextvars.ContextVar[Timed | None] = contextvars.ContextVar(
 """The timeout whose timer is being set: a timer keeps the context that it was set in."""
 
 
-def _begin(name: str, seconds: float | None) -> Timed | None:
+def _begin(name: str, seconds: float | None, *, exact: bool = True) -> Timed | None:
     """Return a timeout that begins in the code of a run; None in any other."""
     where = scope.current.get()
     if seconds is None or where is None or not where.live:
         return None
-    timed: Timed = where.run.turns.begin_timed(where, name, seconds)
+    timed: Timed = where.run.turns.begin_timed(where, name, seconds, exact=exact)
     return timed
 
 
 # --- asyncio.timeout, and what is made of it -------------------------------------------
 
 
+def _timeout(before: Any, delay: float | None) -> Any:
+    block = before(delay)
+    setattr(block, _DELAY, delay)
+    return block
+
+
 async def _enter_timeout(before: Any, block: Any) -> Any:
     entered = await before(block)
-    when = block.when()
-    seconds = None if when is None else when - asyncio.get_running_loop().time()
-    timed = _begin("timeout", None if seconds is None else round(seconds, 2))
+    when, delay = block.when(), getattr(block, _DELAY, None)
+    if when is None:
+        timed = None
+    elif delay is not None:
+        timed = _begin("timeout", delay)
+    else:
+        timed = _begin("timeout", when - asyncio.get_running_loop().time(), exact=False)
     if timed is not None:
         _under_way[id(block)] = timed
     return entered
@@ -190,6 +202,8 @@ def _as_made(futures: Iterable[Any]) -> list[Any]:
 
 def _points() -> list[Point]:
     points: list[Point] = [
+        (_timeouts, "timeout", _timeout),
+        (asyncio, "timeout", _timeout),
         (_timeouts.Timeout, "__aenter__", _enter_timeout),
         (_timeouts.Timeout, "__aexit__", _leave_timeout),
         (_timeouts.Timeout, "_on_timeout", _timeout_passed),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import math
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import interrupts
@@ -141,10 +140,14 @@ class Turns:
 
     # --- a timeout ---------------------------------------------------------------------
 
-    def begin_timed(self, where: Scope, name: str, seconds: float) -> Timed:
-        """Take note that a timeout of asyncio's counts from now in code of this run."""
+    def begin_timed(self, where: Scope, name: str, seconds: float, *, exact: bool = True) -> Timed:
+        """Take note that a timeout of asyncio's counts from now in code of this run.
+
+        ``exact`` tells that `seconds` is what its code says; else it was measured.
+        """
         loop = asyncio.get_running_loop()
-        content = digest_of(b"timeout", where.namespace, name.encode(), repr(seconds).encode())
+        said = repr(seconds).encode() if exact else b""
+        content = digest_of(b"timeout", where.namespace, name.encode(), said)
         count = self._counts.get(content, 0)
         self._counts[content] = count + 1
         row = self._rows.get(loop)
@@ -401,10 +404,10 @@ class _Row:
             self.loop.call_soon(self._look)
             return
         self._looking = False
-        if not self._fire_next():
-            self._go_on_next()
+        if not self._fire_next() and not self._go_on_next():
+            self._fire_new()
 
-    def _go_on_next(self) -> None:
+    def _go_on_next(self) -> bool:
         while self._queued:
             number, _, mine = self._queued[0]
             turn = mine.turn
@@ -412,35 +415,46 @@ class _Row:
                 heapq.heappop(self._queued)
                 continue
             if not self._pass(number, mine):
-                return  # who is waited for looks again when it is over
+                return False  # who is waited for looks again when it is over
             heapq.heappop(self._queued)
             turn.set_result(None)
             self._look_soon()
-            return
+            return True
+        return False
 
     def _fire_next(self) -> bool:
-        """Let the next timeout that is due be heard of; False if none is, or others come before."""
+        """Let the next timeout be heard of that passed before; False if none is due now."""
         self._fired = [one for one in self._fired if not one[0].is_over]
-        # What had passed in another pass comes in that order, and what had not comes after it.
-        due = min(self._fired, key=lambda one: one[0].place or math.inf, default=None)
+        recorded = [one for one in self._fired if one[0].place]
+        due = min(recorded, key=lambda one: one[0].place, default=None)
         if due is None:
             return False
-        timed, go_on = due
-        pending = [one.place for one in self._holding if isinstance(one, Timed)]
-        if min(pending, default=math.inf) < (timed.place or math.inf):
+        timed, _ = due
+        if min(self._places_held(), default=timed.place) < timed.place:
             return False  # that one fires, too, and is looked at then
-        if timed.place:
-            # What had gone on before it goes on before it, also what is not awaited yet.
-            last = self._holding.get(timed, 0)
-            lower = any(number <= last and not one.over for number, _, one in self._queued)
-            if lower or self.highest < last:
-                return False
+        # What had gone on before it goes on before it, also what is not awaited yet.
+        last = self._holding.get(timed, 0)
+        lower = any(number <= last and not one.over for number, _, one in self._queued)
+        if lower or self.highest < last:
+            return False
+        self._fire(due)
+        return True
+
+    def _fire_new(self) -> None:
+        """Let a timeout be heard of that had not passed before: it comes after all that had."""
+        if self._fired and not self._places_held():
+            self._fire(self._fired[0])
+
+    def _places_held(self) -> list[int]:
+        return [one.place for one in self._holding if isinstance(one, Timed)]
+
+    def _fire(self, due: tuple[Timed, Callable[[], object]]) -> None:
         self._fired.remove(due)
+        timed, go_on = due
         timed.passed()
         self._holding.pop(timed, None)
         go_on()
         self._look_soon()
-        return True
 
 
 def mark(error: BaseException, key: bytes) -> None:

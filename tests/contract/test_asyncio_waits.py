@@ -7,6 +7,7 @@ loops of ``asyncio_wait`` and ``as_completed`` of DBOS for Python).
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -255,6 +256,39 @@ def test_a_program_that_no_longer_cancels_goes_on(bench, edited):
     third = bench.run(cancels_or_not, parameters={"how": edited})
     assert (third.value, [note for note in third.notes if "earlier pass" in note]) == ("held", [])
     assert bench.effects() == {"held": 1, "quick": 1}
+
+
+async def times_out_late(probe):
+    """Begin to wait later than the timeout was made, the first time, as on a busy machine."""
+    if probe.parameters["how"] == "at a time":
+        block = asyncio.timeout_at(asyncio.get_running_loop().time() + 3 * SOON)
+    else:
+        block = asyncio.timeout(3 * SOON)
+    if probe.count("held") == 0:
+        time.sleep(4 * SOON)
+    queue = asyncio.Queue()
+
+    async def fill():
+        queue.put_nowait(await held.go(probe, "held"))
+
+    task = asyncio.create_task(fill())
+    try:
+        async with block:
+            return await queue.get()
+    except TimeoutError:
+        return "too late"
+    finally:
+        probe.event("held").set()
+        await task
+
+
+@pytest.mark.parametrize("how", ["delay", "at a time"])
+def test_a_timeout_is_the_same_however_late_its_block_begins(bench, how):
+    """It is known by what its code says, not by what was left of it."""
+    for _ in range(3):
+        report = bench.run(times_out_late, parameters={"how": how})
+        assert (report.value, report.error) == ("too late", None)
+    assert bench.effects() == {"held": 1}
 
 
 async def ends_by_a_timeout(probe):
