@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import PATIENCE, REPOSITORY, Lab, Server, free_port, jupyter_folders
 from playwright.sync_api import expect
+from support.jupyterlab import PATIENCE, REPOSITORY, Lab, Server, free_port, jupyter_folders
 
 from nbdurable.api import open_stores
 from nbdurable.inspection import queries as questions
