@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from nbdurable import __version__
 from nbdurable.api import open_stores
-from nbdurable.inspection import amending, doctor, export, maintenance, reports
+from nbdurable.inspection import amending, doctor, export, maintenance, reports, watching
 from nbdurable.inspection import queries as questions
 from nbdurable.notebook.header import parse_age
 from nbdurable.view import tables
@@ -202,7 +203,7 @@ def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Com
 @_json_option
 def runs_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
     """List the runs of a store, newest first."""
-    _print_rows(reports.runs(reports.store_at(store)), as_json=as_json, empty="no runs yet")
+    _print_told(reports.runs(reports.store_at(store)), as_json=as_json, empty="no runs yet")
 
 
 @_command("steps", "List the steps of a run.")
@@ -211,8 +212,25 @@ def runs_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001 - cl
 @_json_option
 def steps_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
     """List the steps of a run: of the newest called NAME, or of the newest."""
-    rows = reports.steps(reports.store_at(store), name)
-    _print_rows(rows, as_json=as_json, empty="no steps yet")
+    _print_told(reports.steps(reports.store_at(store), name), as_json=as_json, empty="no steps yet")
+
+
+@_command("watch", "Show runs live that another process executes.")
+@click.argument("notebook", required=False)
+@_store_option
+def watch_command(notebook: str | None, store: str | None) -> None:
+    """Show live how far the runs of NOTEBOOK are, or of a store: a cell that is busy elsewhere.
+
+    On a terminal as they are drawn beside a script, else in plain lines. Ends when they
+    have ended; Ctrl-C ends the watching alone.
+    """
+    place = reports.store_at(notebook or store)
+    tell = _teller(Console(highlight=False, stderr=True))
+    try:
+        if not watching.watch(place, sys.stdout):
+            tell(f"no run of {place} is live; `nbdurable runs` lists those that have ended")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 @_command("why", "Say why each step of a run ran, or was replayed.")
@@ -363,6 +381,13 @@ def export_command(run: str, target: Path, values: bool, store: str | None) -> N
 def _working(what: str) -> AbstractContextManager[object]:
     """Return a context in which a terminal shows that `what` is still going on."""
     return Console(stderr=True, highlight=False).status(f"{what} ...")
+
+
+def _print_told(told: reports.Told, *, as_json: bool, empty: str) -> None:
+    """Print the rows of an answer, and beside them, on stderr, what there is to say."""
+    _print_rows(told.rows, as_json=as_json, empty=empty)
+    if told.note:
+        click.echo(told.note, err=True)
 
 
 def _print_rows(rows: Sequence[Row], *, as_json: bool, empty: str = "") -> None:

@@ -22,6 +22,7 @@ from nbdurable.executors.clock import Clock, SystemClock
 from nbdurable.store import MEMORY
 
 from .configuration import default_store
+from .live_status import LiveStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ class Open:
     """A store that is held, for how many, and what would end a wait to close it."""
 
     store: Store
+    status: LiveStatus
     users: int = 0
     cancel_close: Callable[[], None] | None = None
 
@@ -109,7 +111,9 @@ def acquire(place: str, wait: float = stores.LOCK_WAIT_SECONDS) -> Open:
         if place in _state.inherited:
             raise StoreLockedError(stores.forked_sentence(place, _state.inherited[place]))
         if found is None:
-            found = _state.opens[place] = Open(stores.Store.open(place, wait=wait))
+            found = _state.opens[place] = Open(
+                stores.Store.open(place, wait=wait), LiveStatus(place)
+            )
         if found.cancel_close is not None:
             found.cancel_close()
             found.cancel_close = None
@@ -172,6 +176,11 @@ def unused(store: str | Path | None) -> str:
     if place in _state.opens:
         raise UsageError(f"{place} is in use by a durable cell: wait until it has ended")
     return place
+
+
+def is_open(place: str) -> bool:
+    """Tell whether this process has a store open."""
+    return place in _state.opens
 
 
 def undisturbed() -> threading.RLock:

@@ -264,6 +264,8 @@ class Workflow:
             outside.enter(run, run.say)
             undo.callback(outside.leave, run)
             self.control = run.control
+            found.status.begin(run.control)
+            undo.callback(found.status.end, run.control)
             if view is not None:
                 view.show()
             with uninterrupted():

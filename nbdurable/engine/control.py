@@ -21,11 +21,13 @@ from nbdurable.output import warned
 from nbdurable.output.capture import loads
 from nbdurable.records import Kind
 
+from .so_far import counts_of, events_so_far
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nbdurable.commit.ledger import Ledger
-    from nbdurable.events import Fact
+    from nbdurable.events import Event, Fact, RunStarted
     from nbdurable.records import Checkpoint, Message
     from nbdurable.store import ReplayIndex
 
@@ -49,6 +51,7 @@ class Execution:
     index: ReplayIndex
     bodies: Bodies
     cancellation: Cancellation
+    begun: RunStarted
 
     def handle(self, place: int) -> Handle[Any] | None:
         """Return a step by its place; None if there is none."""
@@ -66,6 +69,15 @@ class Execution:
         """Return how many deaths of the kernel a step was in flight at."""
         past = self.index.attempts.get(handle.pair)
         return 0 if past is None else past.deaths
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """How far an execution is: steps by a view's word, events that tell it, lines that it said."""
+
+    counts: dict[str, int]
+    events: list[Event]
+    notes: tuple[str, ...]
 
 
 class Control:
@@ -92,6 +104,19 @@ class Control:
             return {"label": "", "facts": [("State", _NO_STEP, False)]}
         facts = _facts(handle, execution)
         return {"label": handle.label, "facts": [fact for fact in facts if fact[1]]}
+
+    def so_far(self, most: int) -> SoFar | None:
+        """Return how far the execution is, with the rows of `most` handles; None if it ended."""
+        execution = self._execution()
+        if execution is None or execution.bodies.ended:
+            return None
+        handles = [*execution.handles]
+        begun = execution.begun
+        return SoFar(
+            counts_of(handles),
+            [begun, *events_so_far(handles, begun.at, most)],
+            tuple(execution.ledger.news.notes),
+        )
 
     def cancel(self, place: int) -> str:
         """Cancel a step, durably, as `Handle.cancel` does; say what became of that."""

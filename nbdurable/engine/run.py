@@ -155,8 +155,11 @@ class Run:
             opened.index, self._bodies, self._news, claim=self._claim_timer,
             replay=self._replay_found,
         )  # fmt: skip
+        self._begun = RunStarted(
+            settings.name, opened.run, self.execution, len(opened.index.checkpoints), clock.time()
+        )
         self._controlled = Execution(
-            self.handles, self._ledger, opened.index, self._bodies, self._cancellation
+            self.handles, self._ledger, opened.index, self._bodies, self._cancellation, self._begun
         )
         self.control = Control(self._controlled)
 
@@ -181,15 +184,7 @@ class Run:
 
     def begin(self) -> None:
         """Say that the execution has begun."""
-        self._news.emit(
-            RunStarted(
-                self.settings.name,
-                self.opened.run,
-                self.execution,
-                len(self._index.checkpoints),
-                self._news.clock.time(),
-            )
-        )
+        self._news.emit(self._begun)
 
     def note_unseen(self, why: str) -> None:
         """Say at the end, if a body ran, why the code that bodies run can't be seen here."""

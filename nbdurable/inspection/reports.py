@@ -12,22 +12,33 @@ import math
 import shlex
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import StoreError, UsageError
+from nbdurable.records import RunStatus
 
 from . import queries as questions
+from .live import live_note, live_runs, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nbdurable.store import Survey
+    from nbdurable.view.progress import StepView
 
+    from .live import LiveRun
     from .maintenance import Collected
 
 Row = dict[str, object]
+
+
+class Told(NamedTuple):
+    """The rows of an answer, and what is to be said beside them."""
+
+    rows: list[Row]
+    note: str = ""
 
 
 def store_at(named: str | Path | None) -> str:
@@ -78,9 +89,11 @@ def _as_named(store: Path) -> str:
 # --- Rows --------------------------------------------------------------------------------
 
 
-def runs(store: str) -> list[Row]:
-    """Return a row a run, newest first."""
-    return [
+def runs(store: str) -> Told:
+    """Return a row a run, newest first; of a store that is held, the runs that are live."""
+    if live := live_runs(store):
+        return Told([_live_row(one) for one in live], live_note(store, live))
+    rows: list[Row] = [
         {
             "name": one.name,
             "status": str(one.status),
@@ -96,14 +109,54 @@ def runs(store: str) -> list[Row]:
         }
         for one in questions.runs(store)
     ]
+    return Told(rows)
 
 
-def steps(store: str, name: str | None) -> list[Row]:
+def _live_row(one: LiveRun) -> Row:
+    return {
+        "name": one.begun.name,
+        "status": str(RunStatus.RUNNING),
+        "saved": one.saved,
+        "in_flight": one.in_flight,
+        "executions": one.begun.execution,
+        "created": None,
+        "last_started": datetime.fromtimestamp(one.begun.at, UTC),
+        "last_ended": None,
+        "run": one.begun.run,
+    }
+
+
+def steps(store: str, name: str | None) -> Told:
     """Return a row a step of the newest run called `name`, or of the newest run.
+
+    Of a store that is held, of the run that is live.
 
     Raises:
         UsageError: No run has that name.
     """
+    if live := live_runs(store):
+        chosen = [one for one in live if name in {None, one.begun.name}]
+        if not chosen:
+            raise no_run(name or "", [one.begun.name for one in live])
+        view = view_of(max(chosen, key=lambda one: one.begun.at))
+        rows = [_live_step(row) for row in view.steps.values() if not row.combinator]
+        return Told(rows, live_note(store, live))
+    return Told(_steps(store, name))
+
+
+def _live_step(row: StepView) -> Row:
+    started = row.started
+    return {
+        "number": row.number,
+        "step": row.label or row.name,
+        "status": str(row.state),
+        "seconds": None if row.seconds is None else round(row.seconds, 3),
+        "attempts": row.attempts,
+        "started": None if started is None else datetime.fromtimestamp(started, UTC),
+    }
+
+
+def _steps(store: str, name: str | None) -> list[Row]:
     return aware(questions.steps(_known(store, name), store))
 
 

@@ -19,9 +19,10 @@ import click
 from nbdurable import labels
 from nbdurable.api import configuration
 from nbdurable.errors import DurableError, UsageError
-from nbdurable.inspection import amending, maintenance, reports, settings
+from nbdurable.inspection import amending, live, maintenance, reports, settings
 from nbdurable.inspection import history as recall
 from nbdurable.inspection import queries as questions
+from nbdurable.records import RunStatus
 from nbdurable.view import summary
 from nbdurable.view.notebook import widget
 from nbdurable.view.tables import Table
@@ -133,6 +134,9 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
 
     With NAME: that run's view, as it is now or as its last execution left it.
     """
+    for place in configuration.stores_at_hand():
+        if runs := live.live_runs(place):
+            return _elsewhere(place, runs, name)
     rows = questions.status()
     if name is not None:
         known = _known(shell, name)
@@ -146,6 +150,24 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
         "no durable cell has run here yet",
         title=_where(),
     )
+
+
+def _elsewhere(place: str, runs: list[live.LiveRun], name: str | None) -> object:
+    """Return what shows the runs that another process executes, or the one of a name."""
+    for one in runs:
+        if one.begun.name == name:
+            return summary.Summary(live.view_of(one), lambda _: ())
+    rows: list[reports.Row] = [
+        {
+            "workflow": one.begun.name,
+            "status": str(RunStatus.RUNNING),
+            "saved": one.saved,
+            "in flight": one.in_flight,
+            "executions": one.begun.execution,
+        }
+        for one in runs
+    ]
+    return Table(rows, "", title=live.live_note(place, runs))
 
 
 def _where() -> str:

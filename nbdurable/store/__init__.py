@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .history import Past, outcome_of, past_of
     from .journal import Batch, Entry, Journal
     from .keys import key_path
+    from .lock import describe
     from .named import mentions
     from .objects import Objects
     from .parquet import write_parquet
@@ -67,12 +68,20 @@ if TYPE_CHECKING:
     )
     from .retaken import Redo, plan_redo, redo
     from .runs import Opened, begin_execution, load_index, restart, summaries
+    from .status_file import (
+        MOST_STATUS_BYTES,
+        owner_of,
+        read_status,
+        remove_status,
+        write_status,
+    )
     from .trust import SavedStep, Survey, survey, trust_store
     from .verify import check
 
 __all__ = [
     "LOCK_WAIT_SECONDS",
     "MEMORY",
+    "MOST_STATUS_BYTES",
     "NOT_SAVED",
     "QUESTION_WAIT_SECONDS",
     "RUN_ENDING",
@@ -102,6 +111,7 @@ __all__ = [
     "conclude",
     "correct_whys",
     "decision_message",
+    "describe",
     "drop_decisions",
     "drop_saves",
     "file_stem",
@@ -113,17 +123,20 @@ __all__ = [
     "load_index",
     "mentions",
     "outcome_of",
+    "owner_of",
     "pack",
     "pack_used",
     "parts_of_codes",
     "past_of",
     "place_of",
     "plan_redo",
+    "read_status",
     "record_packages",
     "redo",
     "remember",
     "remove",
     "remove_files",
+    "remove_status",
     "rename_run",
     "rename_step",
     "renamed_to",
@@ -144,6 +157,7 @@ __all__ = [
     "unsee",
     "verify_amendment",
     "write_parquet",
+    "write_status",
 ]
 
 _LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run": "renaming",
@@ -158,7 +172,10 @@ _LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run"
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
          "trust_store": "trust", "mentions": "named", "key_path": "keys",
          "write_parquet": "parquet", "remember": "remembered", "Past": "history",
-         "outcome_of": "history", "past_of": "history"}  # fmt: skip
+         "outcome_of": "history", "past_of": "history", "MOST_STATUS_BYTES": "status_file",
+         "describe": "lock", "owner_of": "status_file",
+         "read_status": "status_file", "remove_status": "status_file",
+         "write_status": "status_file"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

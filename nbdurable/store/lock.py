@@ -129,6 +129,12 @@ class StoreLock:
                     os.pwrite(self._descriptor, free, 0)
             os.close(self._descriptor)
 
+    @property
+    def record(self) -> Record:
+        """What the lock file says of this process."""
+        record: Record = json.loads(self._written)
+        return record
+
     def leave_to_parent(self) -> None:
         """Close the descriptor in a forked child, and leave the file alone."""
         os.close(self._descriptor)
@@ -333,6 +339,27 @@ def _start_of(pid: int) -> float:
 
 
 # --- whether an owner lives ---------------------------------------------------------------
+
+
+def living_owner(place: str) -> Record | None:
+    """Return the record of the process that owns a store and is known to live; else None.
+
+    Takes no lock, and waits for none.
+    """
+    with _holding:
+        if (mine := _held.get(place)) is not None:
+            return mine.record
+        # Not while this process owns it: to close another descriptor would drop its lock.
+        try:
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(lock_path(place), flags)
+        except OSError:
+            return None
+        try:
+            record = _read(descriptor)
+        finally:
+            os.close(descriptor)
+    return record if _lives(record) else None
 
 
 def _refuse_living_owner(place: str, record: Record) -> None:

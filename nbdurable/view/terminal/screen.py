@@ -54,13 +54,25 @@ def view_for(
     stream = streams.uncovered("stderr")
     if asked is False or stream is None or stream.closed:
         return None
-    artist = Artist(stream)
-    if artist.can_move:
-        screen = TerminalScreen(_region(stream), artist, always=asked is True)
+    screen = screen_for(stream, always=asked is True)
+    if isinstance(screen, TerminalScreen):
         return LiveView(name, screen, beat=BEAT, clock=clock)
     if asked:
-        return LiveView(name, PlainScreen(stream, artist), beat=NEWS_GAPS[0], clock=clock)
+        return LiveView(name, screen, beat=NEWS_GAPS[0], clock=clock)
     return None
+
+
+def screen_for(stream: TextIO, *, always: bool) -> TerminalScreen | PlainScreen:
+    """Return where a run is shown on a stream: drawn on a terminal, else in plain lines.
+
+    Args:
+        stream: Where to.
+        always: Whether a run's summary is left there even if it was over before it was shown.
+    """
+    artist = Artist(stream)
+    if artist.can_move:
+        return TerminalScreen(_region(stream), artist, always=always)
+    return PlainScreen(stream, artist)
 
 
 class TerminalScreen:

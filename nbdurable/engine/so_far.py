@@ -1,0 +1,134 @@
+"""How far an execution is at this moment, as the events that would tell it.
+
+Invariant: looks at what is there, waits for nothing and changes nothing; what is told has
+been committed, as for every event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nbdurable.events import (
+    AttemptFailed,
+    AttemptStarted,
+    Decided,
+    StepCreated,
+    StepDeferred,
+    StepFinished,
+    StepProgressed,
+    StepReplayed,
+)
+from nbdurable.handles.combinators import Combinator, Select
+from nbdurable.handles.handle import StepHandle
+from nbdurable.records import Kind, Why
+from nbdurable.steps.attempts import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from nbdurable.events import Event
+    from nbdurable.handles.handle import Handle
+
+_ENDED: Final = {Kind.VALUE: "done", Kind.ERROR: "failed", Kind.CANCELLED: "cancelled"}
+_WHYS: Final = {why.value: why for why in Why}
+
+
+def counts_of(handles: Sequence[Handle[object]]) -> dict[str, int]:
+    """Return how many steps are done, replayed, failed, running and so on, by a view's words."""
+    counts: dict[str, int] = {}
+    for handle in handles:
+        if isinstance(handle, StepHandle) and handle.kind == "step":
+            word = _word(handle)
+            counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def events_so_far(handles: Sequence[Handle[object]], began: float, most: int) -> list[Event]:
+    """Return what tells of each handle how it is, in their order.
+
+    Args:
+        handles: The execution's, in the order of their places.
+        began: When the execution began, in seconds since the epoch.
+        most: So many handles at most are told of: those that are under way, or failed, first,
+            then those that ended last.
+    """
+    chosen = [*handles]
+    if len(chosen) > most:
+        chosen.sort(key=lambda one: (one.durable and one.ended is not Kind.ERROR, -one.place))
+        chosen = sorted(chosen[:most], key=lambda one: one.place)
+    told = {one.place for one in chosen}
+    replayed: set[int] = set()
+    for one in chosen:
+        of_branches = isinstance(one, Combinator) and {b.place for b in one.branches} <= replayed
+        if of_branches or getattr(one, "replayed", False):
+            replayed.add(one.place)
+    return [event for one in chosen for event in _of(one, began, told, replayed)]
+
+
+def _of(
+    handle: Handle[object], began: float, told: set[int], replayed: set[int]
+) -> Iterator[Event]:
+    if isinstance(handle, StepHandle):
+        yield from _of_step(handle, began, told)
+    elif isinstance(handle, Combinator):
+        branches = tuple(one.place for one in handle.branches if one.place in told)
+        parents = {getattr(one, "parent", None) for one in handle.branches}
+        parent = parents.pop() if len(parents) == 1 else None
+        place = handle.place
+        yield StepCreated(
+            place, handle.kind, handle.name, handle.label, began,
+            parent if parent in told else None, branches,
+        )  # fmt: skip
+        if handle.durable:
+            chosen = handle.chosen if isinstance(handle, Select) else None
+            winner = chosen.place if chosen is not None else None
+            kind = handle.ended or Kind.VALUE
+            yield Decided(place, winner, kind, handle.number, place in replayed, began)
+
+
+def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterator[Event]:
+    place, found, running = handle.place, handle.checkpoint, handle.running
+    inputs = tuple(one.place for one in handle.upstream if one.place in told)
+    parent = handle.parent if handle.parent in told else None
+    label = handle.label_text
+    yield StepCreated(place, handle.kind, handle.name, label, began, parent, inputs=inputs)
+    if handle.durable and handle.replayed and found is not None:
+        yield StepReplayed(place, found.kind, found.number, found.seconds, found.attempt, began)
+        return
+    if handle.deferred and not handle.durable:
+        yield StepDeferred(place, began)
+        return
+    started = running.started if running is not None else found.started if found else None
+    number = handle.last_attempt or 1
+    if started is not None:
+        word, _, reason = handle.why.partition(": ")
+        why = _WHYS.get(word, Why.UNFINISHED)
+        yield AttemptStarted(place, number, why, reason, started)
+        if running is not None and (said := running.progress) is not None:
+            yield StepProgressed(place, said.done, said.total, started)
+    if handle.durable:
+        seconds, kind = handle.seconds, handle.ended or Kind.VALUE
+        error = "" if kind is Kind.VALUE else _error_of(handle)
+        ended = (started if started is not None else began) + seconds
+        yield StepFinished(place, kind, handle.number, seconds, found is not None, error, ended)
+    elif handle.pause is not None and handle.attempt_errors:
+        failed = handle.attempt_errors[-1].partition(" failed: ")[2]
+        yield AttemptFailed(place, handle.failed_attempts, failed, 0.0, began)
+
+
+def _error_of(handle: StepHandle[object]) -> str:
+    ending = handle.ending
+    return explain(ending.error) if ending is not None and ending.error is not None else ""
+
+
+def _word(handle: StepHandle[object]) -> str:
+    if handle.durable:
+        kind = handle.ended or Kind.VALUE
+        if kind is Kind.VALUE and handle.replayed:
+            return "replayed"
+        return "not saved" if kind is Kind.VALUE and handle.checkpoint is None else _ENDED[kind]
+    if handle.deferred:
+        return "not started"
+    if handle.running is not None:
+        return "running"
+    return "retrying" if handle.pause is not None else "waiting"
