@@ -7,6 +7,7 @@ does; what is said beside it goes to stderr.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 import os
@@ -50,8 +51,21 @@ COMPLETION = (
 )
 
 
+class _Commands(click.Group):
+    """The subcommands; of one that there is not, the one that is meant is named."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.commands)}"
+            ctx.fail(f"no such command {args[0]!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
+
 @click.group(
-    epilog=f"{EXIT_CODES}\n\n{COMPLETION}", context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_Commands,
+    epilog=f"{EXIT_CODES}\n\n{COMPLETION}",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="nbdurable")
 def main() -> None:
@@ -208,11 +222,17 @@ def runs_command(store: str | None, as_json: bool) -> None:  # noqa: FBT001 - cl
 
 @_command("steps", "List the steps of a run.")
 @click.argument("name", required=False)
+@click.argument("step", required=False)
 @_store_option
 @_json_option
-def steps_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
-    """List the steps of a run: of the newest called NAME, or of the newest."""
-    _print_told(reports.steps(reports.store_at(store), name), as_json=as_json, empty="no steps yet")
+def steps_command(name: str | None, step: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """List the steps of a run: of the newest called NAME, or of the newest.
+
+    STEP is a step's name or label: only those.
+    """
+    found = reports.steps(reports.store_at(store), name)
+    told = reports.Told(reports.of_step(found.rows, step, name), found.note)
+    _print_told(told, as_json=as_json, empty="no steps yet")
 
 
 @_command("watch", "Show runs live that another process executes.")
@@ -235,12 +255,29 @@ def watch_command(notebook: str | None, store: str | None) -> None:
 
 @_command("why", "Say why each step of a run ran, or was replayed.")
 @click.argument("name", required=False)
+@click.argument("step", required=False)
 @_store_option
 @_json_option
-def why_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
-    """Say why each step of a run ran when it last did."""
-    rows = reports.why(reports.store_at(store), name)
+def why_command(name: str | None, step: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Say why each step of a run ran when it last did.
+
+    STEP is a step's name or label: only those, and how they failed, with the traceback,
+    which unpickles their errors.
+    """
+    place = reports.store_at(store)
+    rows = reports.of_step(reports.why(place, name), step, name)
     _print_rows(rows, as_json=as_json, empty="no steps yet")
+    if name is not None and step is not None and not as_json:
+        for error in reports.errors_of(place, name, step):
+            click.echo(f"\n{error}")
+
+
+@_command("restart", "Let the next pass of a run start from nothing.")
+@click.argument("name")
+@_store_option
+def restart_command(name: str, store: str | None) -> None:
+    """Let the next pass of NAME start from nothing; the old run stays as history."""
+    _teller(Console(highlight=False))(maintenance.restart(name, reports.store_at(store)))
 
 
 @_command("sql", "Ask a store in SQL.")

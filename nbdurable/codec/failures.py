@@ -14,6 +14,7 @@ import contextlib
 import inspect
 import re
 import sys
+import traceback
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -280,6 +281,22 @@ def link(
 
 
 # --- tracebacks -------------------------------------------------------------------------
+
+
+def told(error: BaseException) -> str:
+    """Return an error with its traceback, and those it hangs on, without the engine's lines."""
+    whole = traceback.TracebackException.from_exception(error)
+    pending, seen = [whole], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        others = [frame for frame in one.stack if not frame.filename.startswith(_PACKAGE)]
+        one.stack[:] = others or one.stack
+        pending += [other for other in (one.__cause__, one.__context__) if other is not None]
+        pending += one.exceptions or ()
+    return "".join(whole.format())
 
 
 def frames_of(error: BaseException) -> list[Frame]:

@@ -6,7 +6,6 @@ Invariant: what is handed out on the first pass is what the payload gives back.
 from __future__ import annotations
 
 import pickle
-import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable.errors import DecodeError, EncodeError, StoreError
@@ -70,7 +69,7 @@ def settle_error(error: BaseException) -> SettledError:
         "errors": errors,
         "links": links,
         "frames": [failures.frames_of(one) for one in errors],
-        "traceback": "".join(traceback.format_exception(error)),
+        "traceback": failures.told(error),
     }
     payload = pickled(fields, None, shared)
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import signal
 import threading
-import traceback
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbdurable.codec.failures import told
 from nbdurable.errors import DurableError
 from nbdurable.handles.handle import Handle, StepHandle
 from nbdurable.labels import described, share
@@ -253,7 +253,7 @@ def end_of(messages: Sequence[Message]) -> str:
 def _traceback(error: BaseException) -> str:
     """Return an error with its traceback; a message that can't be taken is left out."""
     try:
-        return "".join(traceback.format_exception(error))
+        return told(error)
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise whatever it likes
         return f"{type(error).__name__}, whose message raised {type(failed).__name__}"
 

@@ -18,8 +18,10 @@ from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import StoreError, UsageError
 from nbdurable.records import RunStatus
+from nbdurable.view.progress import State
 
 from . import queries as questions
+from .history import recall
 from .live import live_note, live_runs, view_of
 
 if TYPE_CHECKING:
@@ -163,6 +165,50 @@ def _steps(store: str, name: str | None) -> list[Row]:
 def why(store: str, name: str | None) -> list[Row]:
     """Return why each step ran when it last did; as `steps`."""
     return aware(questions.why(_known(store, name), store))
+
+
+def of_step(rows: list[Row], step: str | None, run: str | None) -> list[Row]:
+    """Return the rows of the steps that have a name or label; all if none is asked for.
+
+    Raises:
+        UsageError: No step has it.
+    """
+    if step is None:
+        return rows
+    found = [row for row in rows if step in {row["step"], called(row)}]
+    if not found:
+        there = instead(step, {called(row) for row in rows})
+        raise UsageError(f"{run or 'the newest run'} has no step {step}{there}")
+    return found
+
+
+def called(row: Row) -> str:
+    """Return a step's name, which its label begins with."""
+    return str(row["step"]).partition("(")[0]
+
+
+_MOST_ERRORS = 3
+
+
+def errors_of(store: str | None, name: str, step: str) -> list[str]:
+    """Return the errors, with their tracebacks, of the steps that have a name or label.
+
+    At most three, the first of them; none if no such step has failed.
+    """
+    found = recall(name, store)
+    if found is None:
+        return []
+    failed = [
+        place
+        for place, row in found.view.steps.items()
+        if row.state is State.FAILED and step in {row.label, row.name}
+    ]
+    return [
+        text
+        for place in failed[:_MOST_ERRORS]
+        for term, text, _ in found.facts(place)
+        if term == "Error"
+    ]
 
 
 def _known(store: str, name: str | None) -> str | None:

@@ -194,11 +194,15 @@ def _steps(shell: InteractiveShell, name: str | None, step: str | None) -> objec
 
 @_command("why", _name, _step)
 def _why(shell: InteractiveShell, name: str | None, step: str | None) -> object:
-    """Say why each step ran, or was replayed.
+    """Say why each step ran, or was replayed; with STEP also how it failed, with its traceback.
 
     NAME is a run's, else the newest run is meant; STEP a step's name or label.
     """
-    return _of_steps(shell, questions.why, name, step)
+    table = _of_steps(shell, questions.why, name, step)
+    if name is not None and step is not None:
+        for error in reports.errors_of(None, _known(shell, name), step):
+            print(error)  # noqa: T201 - the answer, above its table
+    return table
 
 
 @_command("restart", click.argument("name", required=False, metavar="NAME"))
@@ -353,18 +357,8 @@ def _of_steps(
     """Return the rows of a run's steps, or of those that have this name or label."""
     run = None if name is None else _known(shell, name)
     rows = reports.aware(ask(run))
-    if step is not None:
-        found = [row for row in rows if step in {row["step"], _called(row)}]
-        if not found:
-            there = reports.instead(step, {_called(row) for row in rows})
-            raise UsageError(f"{name} has no step {step}{there}")
-        rows = found
+    rows = reports.of_step(rows, step, name)
     return Table(rows, f"no steps of {run} yet" if run else "no steps yet")
-
-
-def _called(row: dict[str, object]) -> str:
-    """Return a step's name, which its label begins with."""
-    return str(row["step"]).partition("(")[0]
 
 
 def _known(shell: InteractiveShell, name: str) -> str:
@@ -416,7 +410,7 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
     words = [word for word in before if not word.startswith("-")]
     match command.name:
         case "steps" | "why" | "redo" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
-            return dict.fromkeys(_called(row) for row in questions.steps(words[0]))
+            return dict.fromkeys(reports.called(row) for row in questions.steps(words[0]))
         case "steps" | "why" | "restart" | "redo" | "rename" if not words:
             return _names(_LOOK_SECONDS)
         case "adopt" if not words:

@@ -181,6 +181,35 @@ def test_tables(place):
     assert "1.500" in result.stdout
 
 
+def test_why_a_step_failed(place):
+    """With a step's name or label come its rows alone, and its error where it was raised."""
+    result = call("why", "w", "refuse", *NOTEBOOK)
+    assert "load(1)" not in result.stdout
+    assert result.stdout.rstrip().endswith("ValueError: refused")
+    assert 'raise ValueError("refused")' in result.stdout
+    assert f"{nbdurable.__path__[0]}/" not in result.stdout, "a frame of ours"
+    assert [row["step"] for row in asked("why", "w", "refuse()")] == ["refuse()"]
+    assert [row["step"] for row in asked("steps", "w", "load")] == ["load(1)"]
+    assert "Error" not in call("why", "w", "load", *NOTEBOOK).stdout
+    check_one_line(call("why", "w", "lod", *NOTEBOOK), "w has no step lod: did you mean load?")
+
+
+def test_restart(place):
+    """A run of that name starts from nothing; the old one stays."""
+    assert "starts from nothing" in call("restart", "w", *NOTEBOOK).stdout
+    make(place / ".nbdurable" / "analysis.duckdb")
+    assert [one["executions"] for one in asked("runs")] == [1, 1]
+    check_one_line(call("restart", "v", *NOTEBOOK), "no run has that name; there are w")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("stepz", "steps"), ("whatch", "watch")])
+def test_a_command_that_is_not_there(typed, meant):
+    """The one that is meant is named."""
+    result = call(typed)
+    assert result.exit_code == 2
+    assert f"no such command '{typed}': did you mean {meant}?" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["steps", "why"])
 def test_a_run_that_is_not_there(place, name):
     """A name that no run has is named, with those that there are."""
