@@ -194,7 +194,7 @@ def _steps(shell: InteractiveShell, name: str | None, step: str | None) -> objec
 
 @_command("why", _name, _step)
 def _why(shell: InteractiveShell, name: str | None, step: str | None) -> object:
-    """Say why each step ran, or was replayed; with STEP also how it failed, with its traceback.
+    """Say why each step ran, or was replayed; with STEP also how it failed.
 
     NAME is a run's, else the newest run is meant; STEP a step's name or label.
     """
