@@ -40,7 +40,7 @@ from nbdurable.store import Objects
 from .current import refuse_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from nbdurable.evidence import Recorder
     from nbdurable.executors.remote import Message
@@ -243,11 +243,8 @@ def perform(message: Message) -> Message:
         call = unpack_call(data, buffers)
     except (DecodeError, StoreError) as error:
         return {"status": "unreadable", "why": str(error)}
-    _install()
-    try:
+    with _watching(message["pid"]):
         return _performed(message, call, objects if shared else None)
-    finally:
-        _note_files()
 
 
 def _performed(
@@ -359,14 +356,29 @@ def _shares(message: Message) -> bool:
     return os.path.exists(os.path.join(message["folder"], message["probe"]))  # noqa: PTH110, PTH118
 
 
-_installed: list[str] = []
+_installed: list[int] = []
+"""This process, once it is a worker whose streams are replaced for good."""
 
 
-def _install() -> None:
-    """Keep bodies' output apart in this process, and see what they run and open."""
-    if not _installed:
+@contextlib.contextmanager
+def _watching(kernel: int) -> Iterator[None]:
+    """Keep a body's output apart in this process, and see what it runs and opens.
+
+    A worker does so until it ends; the kernel itself, in threads of the user's, for the body.
+    """
+    mine = os.getpid()
+    in_kernel = mine == kernel
+    if in_kernel or mine not in _installed:
         streams.install()
-        _installed.append(evidence.install())
+        evidence.install()
+    if not in_kernel:
+        _installed[:] = [mine]
+    try:
+        yield
+    finally:
+        _note_files()
+        if in_kernel:
+            streams.remove()
 
 
 def _surround(around: Any) -> None:

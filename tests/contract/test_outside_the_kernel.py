@@ -656,9 +656,11 @@ def test_threads_of_ones_own(tmp_path):
         print("there", number)
         return number, os.getpid()
 
+    streams = sys.stdout, sys.stderr
     with ThreadPoolExecutor(2) as pool:
         mine = step(body, executor=pool)
         value, out, _ = run(tmp_path / "s.duckdb", lambda: mine.map([1, 2, 3]).result())
+    assert (sys.stdout, sys.stderr) == streams
     assert value == [(1, here), (2, here), (3, here)]
     assert out == "there 1\nthere 2\nthere 3\n"
 
