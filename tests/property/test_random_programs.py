@@ -41,7 +41,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(300 + 3 * PROGRAMS)
+@pytest.mark.timeout(900 + 6 * PROGRAMS)
 def test_random_programs(theatre, folders):
     """Killed anywhere and resumed, a program does what the oracle says, and nothing twice."""
     counts, come_up = Counter(), set()
