@@ -20,7 +20,7 @@ from nbdurable.events import (
 from nbdurable.handles.combinators import Select
 from nbdurable.handles.handle import Handle, StepHandle
 from nbdurable.records import Kind, Why
-from nbdurable.steps.attempts import explain
+from nbdurable.steps.attempts import explain, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nbdurable.executors.clock import Clock
     from nbdurable.fingerprint import Print
     from nbdurable.handles.combinators import Combinator
+    from nbdurable.steps.attempts import Work
 
 
 _WHYS = {why.value: why for why in Why}  # a look-up takes a tenth of what Why(...) takes
@@ -74,6 +75,15 @@ class News:
         for one in prints:
             for note in one.notes if one is not None else ():
                 self.say(f"{name}: {note}")
+
+    def say_narrow(self, name: str, works: Sequence[Work], limit: int, threads: int) -> None:
+        """Say that a map's limit is above that of its run, if the run's threads do its work."""
+        if any(work.pool is None and not is_async(work.function) for work in works):
+            self.say(
+                f"{name}.map(limit={limit}): this run has threads for {threads} steps at once; "
+                f"workflow(limit={limit}), `%%durable ... --limit {limit}` or "
+                f"configure(limit={limit}) gives it more"
+            )
 
     def created(self, handle: StepHandle[Any]) -> None:
         """A step or timer has its handle."""

@@ -231,6 +231,9 @@ class Run:
             handle = self._claim(where, function, row, same, options, held=held, limits=shared)
             handles.append(handle)
             self._launch(handle)
+        if limit is not None and limit > self.settings.limit < len(handles):
+            works = [one.work for one in handles if one.work is not None and not one.durable]
+            self._news.say_narrow(options.name, works, limit, self.settings.limit)
         return self.gather(where, (handles,), return_exceptions=return_exceptions)
 
     def call(

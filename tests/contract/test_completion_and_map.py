@@ -404,6 +404,28 @@ def test_a_step_that_waits_counts_in_no_limit(tmp_path):
         assert gather(countdown.go(number) for number in range(6, 9)).result() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_map_whose_limit_is_above_its_runs(tmp_path, kind):
+    """The run's threads are not exceeded; how they become more is said, once it matters."""
+
+    def item(number):
+        return number
+
+    async def item_async(number):
+        return number
+
+    body = step(item if kind == "sync" else item_async, name="item", version=1)
+    run = workflow("narrow", store=tmp_path / "store.duckdb", limit=2)
+    for expected in (kind == "sync", False):
+        with run:
+            body.map(range(5), limit=4).result()
+        said = [note for note in run.notes if "item.map(limit=4)" in note]
+        assert bool(said) is expected
+    with run:
+        body.map(range(7, 9), limit=4).result()  # two at most: nothing is missing
+    assert not any("map(limit" in note for note in run.notes)
+
+
 @pytest.mark.parametrize("how", ["threads", "loops"])
 def test_a_maps_limit_counts_what_waits(tmp_path, how):
     """A sub-workflow that waits for its own steps is under way all the same."""
