@@ -259,7 +259,7 @@ def _fit_rich(module: ModuleType) -> None:
 
 
 def _nothing() -> None:
-    """Give None: no display is live."""
+    """Return None: no display is live."""
 
 
 # --- ipywidgets -----------------------------------------------------------------

@@ -21,7 +21,7 @@ _NO_PACKAGES = sys.stdlib_module_names | {"__main__"}
 
 
 def packages_of(modules: Iterable[str]) -> dict[str, str]:
-    """Give the installed packages among the first parts of modules' names, with their versions."""
+    """Return the installed packages among first parts of modules' names, with their versions."""
     foreign = [name for name in modules if name not in _NO_PACKAGES]
     found = {name: _version(name) for name in foreign}
     return {name: version for name, version in found.items() if version}

@@ -77,6 +77,11 @@ class Ledger:
         message = amendment_message(self.store.id, save)
         return replace(save, signature=sign(self.store.key, message))
 
+    @property
+    def last_number(self) -> int:
+        """The number that was given last, in this execution or an earlier one."""
+        return self._next_number - 1
+
     def close(self) -> None:
         """Give no more numbers: the next execution may have them."""
         with self.lock:

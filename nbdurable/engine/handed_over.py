@@ -218,13 +218,16 @@ def _submit(
     before: Any, executor: ThreadPoolExecutor, function: Any, /, *args: Any, **kwargs: Any
 ) -> Future[Any]:
     where = _scope()
-    if where is None or isinstance(function, Entered):
+    ours = isinstance(function, Entered)  # of `run_in_executor`
+    if where is None and not ours:
         return cast("Future[Any]", before(executor, function, *args, **kwargs))
-    entered = hand_over(where, function, args, kwargs)
+    entered = function if ours else hand_over(cast("Scope", where), function, args, kwargs)
     future: Future[Any] = before(executor, entered)
-    entered.show_after(future, "result")
+    if not ours:
+        entered.show_after(future, "result")
     claimed = entered.claimed
     if claimed is not None:
+        # A future of the pool is cancelled only if its work has not begun.
         future.add_done_callback(claimed.left_by)
     return future
 
@@ -309,7 +312,6 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
 
     def ended(work: asyncio.Future[Any]) -> None:
         if work.cancelled():
-            claimed.left_by(cast("Future[Any]", work))
             if mine is not None:
                 mine.cancel()
         else:

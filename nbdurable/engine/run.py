@@ -173,7 +173,7 @@ class Run:
         return self._news.notes
 
     def said(self) -> tuple[str, ...]:
-        """Give the notes, and before them that all came from a finished run, and how old it is."""
+        """Return the notes; before them that all came from a finished run, and how old it is."""
         replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
         replayed = replayed and self._acceptance.suspended is None
         if not replayed or not self._index.last_saved:

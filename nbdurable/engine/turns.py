@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbdurable import interrupts
 from nbdurable.handles import scope
@@ -164,6 +164,10 @@ class Turns:
                 timed.retry = loop.call_later(later, self._let_go_of, timed)
         return timed
 
+    def last_number(self) -> int:
+        """Return the number of the outcome that was committed last, on any pass."""
+        return self._ledger.last_number
+
     def may_time_out(self) -> bool:
         """Tell whether a timeout of asyncio's counts in code of this run on the running loop."""
         row = self._rows.get(asyncio.get_running_loop())
@@ -292,7 +296,7 @@ class Timed:
 
     def fire(self, go_on: Callable[[], object]) -> None:
         """Let its code hear that it has passed, when its turn comes and that is committed."""
-        self.row.fire(self, go_on)
+        self.row.fire(self, go_on, self.turns.last_number())
 
     def passed(self) -> None:
         """Commit that it has passed."""
@@ -315,6 +319,14 @@ class Timed:
         self.row.leave(self)
 
 
+class _Due(NamedTuple):
+    """A timeout whose time has come; what has a number up to ``last`` had ended before."""
+
+    timed: Timed
+    go_on: Callable[[], object]
+    last: int
+
+
 class _Row:
     """The awaits of one loop: they go on one by one, each when the loop has come to rest."""
 
@@ -329,15 +341,18 @@ class _Row:
         self._holding: dict[Awaiting | Timed, int] = {}
         self._looking = False
         self._rounds = 0
-        self._fired: list[tuple[Timed, Callable[[], object]]] = []
+        self._fired: list[_Due] = []
 
     def count(self, more: int) -> None:
         """Count the timeouts under way."""
         self.timed += more
 
-    def fire(self, timed: Timed, go_on: Callable[[], object]) -> None:
-        """Call `go_on` for a timeout that is due, when the loop has come to rest."""
-        self._fired.append((timed, go_on))
+    def fire(self, timed: Timed, go_on: Callable[[], object], last: int) -> None:
+        """Call `go_on` for a timeout that is due, when the loop has come to rest.
+
+        What has a number up to `last` had ended before.
+        """
+        self._fired.append(_Due(timed, go_on, last))
         self._look_soon()
 
     def enter(self, mine: Awaiting) -> None:
@@ -404,8 +419,16 @@ class _Row:
             self.loop.call_soon(self._look)
             return
         self._looking = False
-        if not self._fire_next() and not self._go_on_next():
-            self._fire_new()
+        if self._fire_next():
+            return
+        due = None if not self._fired or self._places_held() else self._fired[0]
+        if due is None:
+            self._go_on_next()
+        elif not (self._has_queued(due.last) and self._go_on_next()):
+            self._fire(due)
+
+    def _has_queued(self, last: int) -> bool:
+        return any(number <= last and not one.over for number, _, one in self._queued)
 
     def _go_on_next(self) -> bool:
         while self._queued:
@@ -424,36 +447,29 @@ class _Row:
 
     def _fire_next(self) -> bool:
         """Let the next timeout be heard of that passed before; False if none is due now."""
-        self._fired = [one for one in self._fired if not one[0].is_over]
-        recorded = [one for one in self._fired if one[0].place]
-        due = min(recorded, key=lambda one: one[0].place, default=None)
+        self._fired = [one for one in self._fired if not one.timed.is_over]
+        recorded = [one for one in self._fired if one.timed.place]
+        due = min(recorded, key=lambda one: one.timed.place, default=None)
         if due is None:
             return False
-        timed, _ = due
+        timed = due.timed
         if min(self._places_held(), default=timed.place) < timed.place:
             return False  # that one fires, too, and is looked at then
         # What had gone on before it goes on before it, also what is not awaited yet.
         last = self._holding.get(timed, 0)
-        lower = any(number <= last and not one.over for number, _, one in self._queued)
-        if lower or self.highest < last:
+        if self._has_queued(last) or self.highest < last:
             return False
         self._fire(due)
         return True
 
-    def _fire_new(self) -> None:
-        """Let a timeout be heard of that had not passed before: it comes after all that had."""
-        if self._fired and not self._places_held():
-            self._fire(self._fired[0])
-
     def _places_held(self) -> list[int]:
         return [one.place for one in self._holding if isinstance(one, Timed)]
 
-    def _fire(self, due: tuple[Timed, Callable[[], object]]) -> None:
+    def _fire(self, due: _Due) -> None:
         self._fired.remove(due)
-        timed, go_on = due
-        timed.passed()
-        self._holding.pop(timed, None)
-        go_on()
+        due.timed.passed()
+        self._holding.pop(due.timed, None)
+        due.go_on()
         self._look_soon()
 
 

@@ -55,7 +55,7 @@ def unfinished(
 
 
 def status(store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give, for the newest run of each name, how far it is; and its step that was under way."""
+    """Return, for the newest run of each name, how far it is; and its step that was under way."""
     if store is None and len(there := stores_at_hand()) > 1:
         return [row for place in there for row in status(place)]
     rows = _rows(
@@ -84,7 +84,7 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
 
 
 def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
-    """Give, for each step of the newest run called `name`, why it ran when it last did."""
+    """Return, for each step of the newest run called `name`, why it ran when it last did."""
     store = store_holding(name, store)
     found = _rows(
         store,

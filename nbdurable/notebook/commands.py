@@ -248,7 +248,7 @@ def _redo(
     click.argument("new", required=False, metavar="NEW"),
 )
 def _rename(_shell: InteractiveShell, old: str | None, new: str | None) -> object:
-    """Return a run, or a step, another name: its outcomes are found under NEW.
+    """Give a run, or a step, another name: its outcomes are found under NEW.
 
     For a cell or a function that was renamed. Nothing is renamed onto a name that is
     taken.

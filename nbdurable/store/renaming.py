@@ -76,7 +76,7 @@ def renamed_to(store: Store, run: str, new: str) -> list[str]:
 
 
 def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *, now: float) -> int:
-    """Return a step's outcomes another name, and let calls of that name find them.
+    """Give a step's outcomes another name, and let calls of that name find them.
 
     Args:
         store: Where they are.

@@ -134,7 +134,7 @@ def _table(view: RunView, facts: Callable[[int], Iterable[Fact]] | None) -> str:
 def _told(
     items: Iterable[Mapping[str, Any]], facts: Callable[[int], Iterable[Fact]]
 ) -> dict[int, str]:
-    """Give, by their places, what more there is to say of some rows."""
+    """Return, by their places, what more there is to say of some rows."""
     places = [(item["state"] != "failed", item["place"]) for item in items if "state" in item]
     return {
         place: "".join(_fact(*fact) for fact in facts(place))

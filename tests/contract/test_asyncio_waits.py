@@ -258,6 +258,31 @@ def test_a_program_that_no_longer_cancels_goes_on(bench, edited):
     assert bench.effects() == {"held": 1, "quick": 1}
 
 
+async def times_out_among_many(probe):
+    """Wait beside tasks that always have another outcome to go on with."""
+    over = False
+
+    async def spin(task):
+        count = 0
+        while not over:
+            await quick(probe, f"{task} {count}")
+            count += 1
+
+    tasks = [asyncio.create_task(spin(number)) for number in range(10)]
+    try:
+        async with asyncio.timeout(5 * SOON):
+            await asyncio.gather(*tasks)
+    except TimeoutError:
+        over = True
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return "too late"
+
+
+def test_a_timeout_passes_however_much_goes_on(always_replay):
+    """Only what had ended before goes on before it."""
+    assert always_replay(times_out_among_many).value == "too late"
+
+
 async def times_out_late(probe):
     """Begin to wait later than the timeout was made, the first time, as on a busy machine."""
     if probe.parameters["how"] == "at a time":

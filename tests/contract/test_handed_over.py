@@ -6,6 +6,7 @@ tqdm's thread_map, joblib's threads and run_in_executor, which other engines don
 """
 
 import asyncio
+import contextlib
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from nbdurable import NotInRunError, UsageError, step, workflow
 from nbdurable.api import open_stores
+from nbdurable.store import Store
 
 LONG = 60
 ITEMS = "abc"
@@ -146,6 +148,36 @@ def test_a_step_in_an_executor_is_saved(always_replay, bench):
     """Tasks that await them go on in the order of their outcomes, as with handles."""
     always_replay(by_executor)
     assert bench.effects() == dict.fromkeys("abcdefghi", 1)
+
+
+async def cancelled_while_running(probe):
+    """Stop waiting for a step in a thread that has begun."""
+
+    @step(version=1)
+    def held():
+        probe.effect("held")
+        assert probe.event("go on").wait(LONG)
+        return "whole"
+
+    waiting = asyncio.create_task(asyncio.to_thread(held))
+    while probe.count("held") == 0:  # noqa: ASYNC110 - it is counted in a thread
+        await asyncio.sleep(0.001)
+    waiting.cancel()
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        return "left"
+    finally:
+        probe.event("go on").set()
+
+
+def test_what_was_left_while_it_ran_is_saved(bench):
+    """The cell's end waits for its outcome, and no later pass runs it."""
+    for _ in range(3):
+        assert bench.run(cancelled_while_running).value == "left"
+        assert bench.effects() == {"held": 1}
+    with contextlib.closing(Store.open(bench.store)) as store:
+        assert store.rows("SELECT status FROM nbdurable.steps") == [("finished",)]
 
 
 async def fails_in_an_executor(probe):
