@@ -74,6 +74,7 @@ def export(store: str, run: str, target: Path, *, values: bool = False) -> int:
         written = [dict(zip(_COLUMNS, row, strict=False)) for row in rows]
         if values:
             index = stores.load_index(opened, found)
+            opened.heads.verify(found, run, index.checkpoints.sum)
             for (*_, call, version), row in zip(rows, written, strict=True):
                 checkpoint = index.checkpoints.get((call, version))
                 if checkpoint is not None:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import StoreError, UsageError
+from nbdurable.labels import printable
 
 from . import queries as questions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from nbdurable.store import Survey
 
@@ -199,10 +200,24 @@ def told(found: Survey) -> str:
     counts = f"{len(found.runs)} runs, {len(found.steps)} saved steps, {size_of(size)} of values"
     lines = [
         f"{found.path}: {whose}",
-        f"{counts}; {found.unsigned} outcomes and decisions are not signed with your key",
-        *(f"contradicts itself: {problem}" for problem in found.problems),
+        f"{counts}; {found.unsigned} rows are not signed with your key",
+        f"its pickles look up {_listed(found.globals)}",
+        f"beside the store the file holds {_listed(found.others)}",
+        *(f"contradicts itself: {problem}" for problem in found.problems[:_MOST_TOLD]),
+        f"digest {found.digest}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+_MOST_TOLD = 40
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_TOLD:,} more" if len(names) > _MOST_TOLD else ""
+    return f"{', '.join(one[:_LONGEST] for one in names[:_MOST_TOLD])}{more}" or "nothing"
+
+
+_LONGEST = 200
 
 
 def surveyed(found: Survey) -> list[Row]:

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     )
     from .retaken import Redo, plan_redo, redo
     from .runs import Opened, begin_execution, load_index, restart, summaries
-    from .trust import SavedStep, Survey, survey, trust_store
+    from .trust import SavedStep, Survey, survey, trust_store, untrust_store
     from .verify import check
 
 __all__ = [
@@ -142,6 +142,7 @@ __all__ = [
     "unasked_of",
     "undo",
     "unsee",
+    "untrust_store",
     "verify_amendment",
     "write_parquet",
 ]
@@ -156,7 +157,7 @@ _LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run"
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
-         "trust_store": "trust", "mentions": "named", "key_path": "keys",
+         "trust_store": "trust", "untrust_store": "trust", "mentions": "named", "key_path": "keys",
          "write_parquet": "parquet", "remember": "remembered", "Past": "history",
          "outcome_of": "history", "past_of": "history"}  # fmt: skip
 

@@ -133,9 +133,14 @@ def remove(store: Store, found: Sequence[Garbage]) -> None:
     superseded = [one for one in found if not one.whole]
     undecided = [key for one in superseded for key in _decisions_over(store, one)]
 
+    for one in superseded:
+        store.heads.verify(one.run, one.name)
+
     def write(batch: Batch) -> None:
         if runs:
             _remove_runs(batch, runs)
+        for one in superseded:
+            batch.recount(one.run)
         if superseded:
             _remove_outcomes(batch, [pair for one in superseded for pair in one.identities])
         if undecided:
@@ -224,7 +229,7 @@ def _remove_runs(batch: Batch, runs: list[str]) -> None:
             f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
             [runs],
         )
-    for table in ("redos", "acceptances", "renames", "placements", "execution_log"):
+    for table in ("redos", "acceptances", "renames", "placements", "heads", "execution_log"):
         batch.execute(f"DELETE FROM nbdurable.{table} WHERE run IN {these}", [runs])  # noqa: S608 - constants
     batch.execute(f"DELETE FROM nbdurable.run_log WHERE id IN {these}", [runs])  # noqa: S608 - constants
 
@@ -254,7 +259,7 @@ def compact(store: Store) -> int:
     Raises:
         StoreError: The copy could not be written; the store is as it was.
     """
-    if store.path == MEMORY or store.is_shared or store.has_foreign_tables():
+    if store.path == MEMORY or store.is_shared or store.foreign_objects():
         return 0
     path = Path(store.path)
     # Who has the lock is alone: what others were copying, they died over.

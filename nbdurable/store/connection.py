@@ -40,6 +40,8 @@ ALONE: Final[Config] = {
     "autoinstall_known_extensions": False,  # nothing downloads at run time
     "autoload_known_extensions": False,
     "enable_external_access": False,
+    "memory_limit": "1GB",
+    "temp_directory": "",  # nothing is put beside it
 }
 """How a file is opened that is not yet known to be ours: nothing in it reaches another file.
 DuckDB can't switch that on again in a running instance."""
@@ -123,6 +125,17 @@ def connect_to_read(path: str, wait: float) -> Link:
     return _patiently(wait, _connect_to_read, path)
 
 
+def connect_to_look(path: str, wait: float) -> Link:
+    """Open a file that is not known to be ours, to be read, and leave it as it is; as `connect`.
+
+    One that this process has open already is shared.
+    """
+    _refuse_old_duckdb()
+    if lock.is_held(path):
+        return _patiently(wait, _connect_once, path, ALONE)
+    return _patiently(wait, _connect_to_look, path)
+
+
 def _patiently(wait: float, open_once: Callable[..., Link], *args: object) -> Link:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(lock.HeldError),
@@ -190,25 +203,39 @@ def _connect(path: str, config: Config | None) -> tuple[duckdb.DuckDBPyConnectio
 
 
 def _opened(path: str, config: Config) -> duckdb.DuckDBPyConnection:
-    if "enable_external_access" in config and "?" in path:
-        # DuckDB allows itself the write-ahead log, but not where a path is like a URL's.
-        config = {**config, "allowed_paths": [log_path(path)]}
     try:
-        return duckdb.connect(path, config=config)
+        return duckdb.connect(path, config=_with_log(path, config))
     except duckdb.ConnectionException:
         raise
     except duckdb.Error as error:
         raise _open_error(path, error) from error
 
 
-def _connect_to_read(path: str) -> Link:
+def _connect_to_read(path: str, config: Config | None = None) -> Link:
     held = lock.share(path)
     try:
-        connection = duckdb.connect(path, read_only=True)
+        connection = duckdb.connect(path, read_only=True, config=config or {})
     except duckdb.Error as error:
         held.give_back()
         raise _open_error(path, error) from error
     return Link(connection, held=held)
+
+
+def _connect_to_look(path: str) -> Link:
+    try:
+        return _connect_to_read(path, _with_log(path, ALONE))
+    except StoreError as error:
+        shared = isinstance(error.__cause__, duckdb.ConnectionException)
+        if shared and "different configuration" in str(error.__cause__):
+            return _connect_once(path, ALONE)  # the user has it open in this process
+        raise
+
+
+def _with_log(path: str, config: Config) -> Config:
+    """Allow the write-ahead log: DuckDB does so itself, but not where a path is like a URL's."""
+    if "enable_external_access" in config and "?" in path:
+        return {**config, "allowed_paths": [log_path(path)]}
+    return config
 
 
 def is_open_elsewhere(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -232,12 +259,31 @@ def file_of(place: str) -> tuple[str, int, int]:
     return place, found.st_dev, found.st_ino
 
 
+def stamp_of(place: str) -> tuple[object, ...]:
+    """Return what tells whether a file, or its write-ahead log, has been written since."""
+    found: list[object] = []
+    for path in (place, log_path(place)):
+        try:
+            one = os.stat(path)  # noqa: PTH116 - as above
+        except OSError:
+            found.append(None)
+        else:
+            found.append((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
+    return tuple(found)
+
+
 def is_known(place: str) -> bool:
     """Tell whether nobody else can have written what is in a store."""
     try:
         return place == MEMORY or file_of(place) in known
     except OSError:
         return True  # there is none yet; or the opening says what is wrong
+
+
+def forget(place: str) -> None:
+    """Take out that a file is this user's store."""
+    with contextlib.suppress(OSError):
+        known.discard(file_of(place))
 
 
 def remember(place: str) -> None:

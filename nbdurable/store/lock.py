@@ -179,6 +179,11 @@ def take(place: str) -> StoreLock:
         return lock
 
 
+def is_held(place: str) -> bool:
+    """Tell whether this process owns the store at `place`."""
+    return place in _held
+
+
 def share(place: str) -> Shared:
     """Keep owners away from a store while this process, which may not write, reads it.
 

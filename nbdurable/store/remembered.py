@@ -1,4 +1,4 @@
-"""What a run remembers beside its outcomes: objects that change by being used, draws, contents.
+"""What a run remembers beside its outcomes, and what the signature of such a row covers.
 
 Invariant: each row is signed, and one whose signature does not hold is as if it were not
 there: the step that it speaks of runs again.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.codec.signing import sign, signature_holds
+from nbdurable.codec.signing import sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,26 @@ REMEMBERED = {
     "former_calls": ("call", "code", "saved_call", "saved_code", "execution"),
     "draws": ("call", "version", "execution", "states"),
     "contents": ("name", "content", "base", "execution"),
+    "run_log": ("id", "name", "created"),
+    # Of Python and packages replay only tries whether they can read a value.
+    "execution_log": ("id", "run", "started", "pid", "host"),
+    "execution_ends": ("execution", "status", "ended", "error", "listed", "reused", "told"),
+    "starts": ("call", "version", "attempt", "execution", "name", "label", "started"),
+    "attempt_ends": (
+        "call",
+        "version",
+        "attempt",
+        "execution",
+        "name",
+        "label",
+        "started",
+        "seconds",
+        "ending",
+        "error",
+        "concluded",
+    ),
+    "seen_errors": ("call", "version", "execution"),
+    "codes": ("code", "part", "digest"),
 }
 """The columns of each table that its signatures cover, in their order."""
 
@@ -35,26 +55,28 @@ def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) ->
 def load_remembered(store: Store, run: str, index: ReplayIndex) -> None:
     """Take in what earlier executions of a run remembered, in the order in which they did."""
     used: dict[bytes, dict[int, dict[tuple[str, str, str, str], set[bytes]]]] = {}
-    for code, generation, root, holder, cls, attribute, text in _rows(store, "used_attributes"):
+    for code, generation, root, holder, cls, attribute, text in signed_rows(
+        store, "used_attributes"
+    ):
         known = used.setdefault(code, {}).setdefault(generation, {})
         known.setdefault((root, holder, cls, attribute), set()).add(text)
     for code, generations in used.items():
         index.used_attributes[code] = [generations[one] for one in sorted(generations)]
-    for call, code, saved_call, saved_code, _ in _rows(store, "former_calls", run):
+    for call, code, saved_call, saved_code, _ in signed_rows(store, "former_calls", run):
         index.former_calls.setdefault((call, code), []).append((saved_call, saved_code))
-    for call, version, _, states in _rows(store, "draws", run):
+    for call, version, _, states in signed_rows(store, "draws", run):
         index.draws[call, version] = states
-    for name, content, base, _ in _rows(store, "contents", run):
+    for name, content, base, _ in signed_rows(store, "contents", run):
         index.contents.setdefault(name, {})[content] = base
 
 
-def _rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
-    """Yield the rows whose signature holds, without it."""
+def signed_rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table, or of a run, whose signature holds, in order, without it."""
     query = f"SELECT {', '.join(REMEMBERED[table])}, signature FROM nbdurable.{table}"  # noqa: S608 - constants
     of_run = " WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
     found = store.rows(f"{query}{of_run if run else ''} ORDER BY rowid", [run] if run else [])
     for *row, signature in found:
-        if signature_holds(store.key, signature, remembered_message(store.id, table, tuple(row))):
+        if store.heads.holds(table, tuple(row), signature):
             yield tuple(row)
 
 
