@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import StoreError, UsageError
-from nbdurable.labels import printable
+from nbdurable.labels import harmless, printable
 
 from . import queries as questions
 
@@ -169,16 +169,8 @@ def plain(value: object) -> object:
 def as_json(value: object) -> str:
     """Write a value as JSON that every reader reads."""
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    # A lone surrogate is no text to UTF-8; JSON has a way to write it.
-    return text if text.isascii() or _is_text(text) else json.dumps(plain(value))
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    # What a terminal would obey, and a lone surrogate, which is no text to UTF-8.
+    return text if text.isascii() or harmless(text) == text else json.dumps(plain(value))
 
 
 def size_of(size: float) -> str:

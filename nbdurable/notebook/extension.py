@@ -24,6 +24,7 @@ from nbdurable.api import configuration
 from nbdurable.errors import CodecError, StoreError, StoreLockedError, UsageError
 from nbdurable.inspection import maintenance
 from nbdurable.inspection import queries as questions
+from nbdurable.labels import harmless
 from nbdurable.view.notice import Notice
 
 from . import displays, finding, header, short_lived
@@ -222,6 +223,7 @@ def _tell(shell: InteractiveShell, notice: Notice) -> None:
 
 def _say(shell: InteractiveShell, text: str) -> None:
     """Print a line as the extension loads; where nobody looks, into the kernel's log."""
+    text = harmless(text)
     if kernel.watched(shell):
         print(text)  # noqa: T201 - told as the extension loads
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
+from nbdurable.labels import printable
 from nbdurable.records import (
     NOBODY,
     Accepted,
@@ -264,9 +265,9 @@ class ReplayIndex:
         message = checkpoint_message(self.store, checkpoint)
         if not signature_holds(self.key, checkpoint.signature, message):
             raise UntrustedCheckpointError(
-                f"the saved outcome of {checkpoint.label} is not signed by your key: it was "
-                f"changed, damaged, or written by somebody else. Nothing of it was unpickled. "
-                f"`%durable restart NAME` starts a run without it"
+                f"the saved outcome of {printable(checkpoint.label)} is not signed by your key: "
+                f"it was changed, damaged, or written by somebody else. Nothing of it was "
+                f"unpickled. `%durable restart NAME` starts a run without it"
             )
 
     def is_signed(self, decision: Decision) -> bool:
