@@ -34,6 +34,7 @@ from .index import (
     pack_used,
     same_set,
 )
+from .listed import is_listed
 from .packed import Group, Identity
 from .paths import (
     LOCK_WAIT_SECONDS,
@@ -109,6 +110,7 @@ __all__ = [
     "forked_sentence",
     "garbage",
     "hand_over",
+    "is_listed",
     "key_path",
     "load_index",
     "mentions",

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -263,11 +265,14 @@ def compact(store: Store) -> int:
         return 0
     path = Path(store.path)
     # Who has the lock is alone: what others were copying, they died over.
+    drafts = re.compile(re.escape(path.name) + r"\.[0-9a-f]{8}\.compacting(\.wal)?")
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.compacting*"):
-        left.unlink(missing_ok=True)
+        if drafts.fullmatch(left.name) and not left.is_dir():
+            left.unlink(missing_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.compacting")
     try:
         store.copy_to(draft)
+        draft.chmod(stat.S_IMODE(path.stat().st_mode))
         saved = path.stat().st_size - draft.stat().st_size
         if saved < _WORTH_BYTES:
             return 0

@@ -27,6 +27,7 @@ from nbdurable.errors import (
 
 from . import lock
 from .disk import as_store_error, file_error
+from .files import FOLDER, keep_from_git, refuse_irregular
 from .guard import Guard, log_path
 from .paths import MEMORY
 
@@ -84,10 +85,10 @@ def make_folder(folder: Path) -> None:
         StoreError: It can't be made or written.
     """
     try:
-        ours = folder.name == ".nbdurable"
+        ours = folder.name == FOLDER
         folder.mkdir(mode=0o700 if ours else 0o777, parents=True, exist_ok=True)
         if ours:
-            _keep_from_git(folder / ".gitignore")
+            keep_from_git(folder)
     except OSError as error:
         raise file_error(
             error,
@@ -96,11 +97,6 @@ def make_folder(folder: Path) -> None:
             f"{error.strerror or error}; make it writable, or name another store with "
             f"configure(store=...) or NBDURABLE_STORE",
         ) from error
-
-
-def _keep_from_git(ignored: Path) -> None:
-    if not ignored.exists() or not ignored.stat().st_size:  # one that a full disk had no room for
-        ignored.write_text("*\n", encoding="ascii")
 
 
 def connect(path: str, wait: float, config: Config | None = None) -> Link:
@@ -170,10 +166,13 @@ class _Announcement:
 
 
 def _connect_once(path: str, config: Config | None) -> Link:
+    _refuse_irregular(path)
     begun_here = not Path(path).exists()
     held = lock.take(path)
     try:
         connection, shared = _connect(path, config)
+        if begun_here:
+            Path(path).chmod(0o600)
         try:
             guard = Guard(path, held, alone=not shared)
         except OSError as error:
@@ -211,7 +210,13 @@ def _opened(path: str, config: Config) -> duckdb.DuckDBPyConnection:
         raise _open_error(path, error) from error
 
 
+def _refuse_irregular(path: str) -> None:
+    refuse_irregular(path, "the store")
+    refuse_irregular(log_path(path), "the store's write-ahead log")
+
+
 def _connect_to_read(path: str, config: Config | None = None) -> Link:
+    _refuse_irregular(path)
     held = lock.share(path)
     try:
         connection = duckdb.connect(path, read_only=True, config=config or {})

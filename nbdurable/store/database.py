@@ -49,7 +49,8 @@ from .guard import log_path
 from .heads import Heads
 from .index import ReplayIndex, store_message
 from .journal import Batch, Journal
-from .keys import key_path, load_key
+from .keys import key_path, load_key, refuse_beside
+from .listed import note
 from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
@@ -120,6 +121,7 @@ class Store:
         place = place_of(path)
         if place != MEMORY:
             refuse_misread(place)
+            refuse_beside(place)
         seen = None if is_known(place) else cls._looked_at(place, wait, key)
         if place != MEMORY:
             make_folder(Path(place).parent)
@@ -133,6 +135,7 @@ class Store:
             store.bring_up()
             store._use_own_functions()
         remember(place)
+        note(place)
         return store
 
     @classmethod

@@ -21,8 +21,8 @@ from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.labels import printable
 
-from .remembered import REMEMBERED, remembered_message
 from .schema import TABLES
+from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,10 +6,11 @@ there: the step that it speaks of runs again.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.signing import sign
+
+from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,34 +18,6 @@ if TYPE_CHECKING:
     from .database import Store
     from .index import ReplayIndex
     from .journal import Batch
-
-REMEMBERED = {
-    "used_attributes": ("code", "generation", "root", "holder", "class", "attribute", "text"),
-    "former_calls": ("call", "code", "saved_call", "saved_code", "execution"),
-    "draws": ("call", "version", "execution", "states"),
-    "contents": ("name", "content", "base", "execution"),
-    "run_log": ("id", "name", "created"),
-    # Of Python and packages replay only tries whether they can read a value.
-    "execution_log": ("id", "run", "started", "pid", "host"),
-    "execution_ends": ("execution", "status", "ended", "error", "listed", "reused", "told"),
-    "starts": ("call", "version", "attempt", "execution", "name", "label", "started"),
-    "attempt_ends": (
-        "call",
-        "version",
-        "attempt",
-        "execution",
-        "name",
-        "label",
-        "started",
-        "seconds",
-        "ending",
-        "error",
-        "concluded",
-    ),
-    "seen_errors": ("call", "version", "execution"),
-    "codes": ("code", "part", "digest"),
-}
-"""The columns of each table that its signatures cover, in their order."""
 
 
 def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) -> None:
@@ -78,15 +51,3 @@ def signed_rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, 
     for *row, signature in found:
         if store.heads.holds(table, tuple(row), signature):
             yield tuple(row)
-
-
-def remembered_message(store: str, table: str, row: tuple[object, ...]) -> bytes:
-    """Return what a row's signature covers: the table, and each field with its length."""
-    fields = [table.encode(), store.encode("ascii"), *map(_bytes, row)]
-    return struct.pack(f">{len(fields)}Q", *map(len, fields)) + b"".join(fields)
-
-
-def _bytes(field: object) -> bytes:
-    if isinstance(field, bytes):
-        return field
-    return str(field).encode("utf-8", "surrogatepass")

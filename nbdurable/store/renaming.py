@@ -15,9 +15,9 @@ from nbdurable.records import Renamed, Save
 from .amendments import add_amendment, amendment_message
 from .heads import SIGNATURE_BYTES
 from .index import checkpoint_message
-from .remembered import REMEMBERED, remembered_message
 from .runs import load_index
 from .schema import TABLES
+from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint

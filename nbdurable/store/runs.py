@@ -28,7 +28,8 @@ from .amendments import load_amendments
 from .changes import drop_unsigned, take_out
 from .index import DECIDED, PastAttempts, ReplayIndex, decision_of, unpack
 from .packed import COLUMNS
-from .remembered import REMEMBERED, load_remembered, signed_rows
+from .remembered import load_remembered, signed_rows
+from .signed import REMEMBERED
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint

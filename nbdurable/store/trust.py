@@ -28,9 +28,9 @@ from .database import Store
 from .heads import own
 from .index import DECIDED, checkpoint_message, decision_message, decision_of, store_message
 from .paths import LOCK_WAIT_SECONDS
-from .remembered import REMEMBERED, remembered_message
 from .runs import summaries
 from .schema import BYTES, TABLES
+from .signed import REMEMBERED, remembered_message
 from .verify import check_content
 
 if TYPE_CHECKING:

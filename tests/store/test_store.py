@@ -61,7 +61,7 @@ from nbdurable.store import (
     verify,
 )
 from nbdurable.store import connection as connecting
-from nbdurable.store.remembered import REMEMBERED
+from nbdurable.store.signed import REMEMBERED
 from nbdurable.testing import counted_commits
 
 pytestmark = pytest.mark.timeout(60)
