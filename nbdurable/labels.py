@@ -146,6 +146,11 @@ def _names_secret(parameter: str) -> bool | None:
     return False if _OPENING.isdisjoint(words) else None
 
 
+def names_secret(parameter: str) -> bool:
+    """Tell whether a parameter is one whose value is masked by its name."""
+    return _names_secret(parameter) is True
+
+
 def _item(value: Any) -> str:
     return _plain(value, _LONG) if type(value) in _PLAIN else _short(value, longest=_LONG)
 

@@ -294,10 +294,20 @@ class Store:
     @property
     def is_ours(self) -> bool:
         """Whether this user's key signed the store: its id, and a run of it if there are any."""
-        if not signature_holds(self.key, self._signature, store_message(self.id)):
-            return False
-        runs = self.rows("SELECT id FROM nbdurable.run_log ORDER BY created DESC")
-        return not runs or any(not self.heads.fault(run) for (run,) in runs)
+        return self._is_mine() and not self._fault()
+
+    def _is_mine(self) -> bool:
+        return signature_holds(self.key, self._signature, store_message(self.id))
+
+    def _fault(self) -> str:
+        """Say why no run is as this user's key signed it; nothing if one is, or there is none."""
+        first = ""
+        for (run,) in self.rows("SELECT id FROM nbdurable.run_log ORDER BY created DESC"):
+            fault = self.heads.fault(run)
+            if not fault:
+                return ""
+            first = first or fault
+        return first
 
     def _believe(self, *, content: bool = False) -> None:
         """Refuse a store that is not this user's; with `content`, by what is in it, too."""
@@ -305,8 +315,16 @@ class Store:
             return
         if content:
             self._use_own_functions()
-        mine = signature_holds(self.key, self._signature, store_message(self.id))
-        if not mine or (content and not self.is_ours):
+        if self._is_mine():
+            fault = self._fault() if content else ""
+            if fault:
+                raise UntrustedCheckpointError(
+                    f"what is saved in {self.path} is not what your key signed: {fault}. It was "
+                    f"changed or damaged, or its id was copied, so nothing of it is replayed: "
+                    f"restore it from a copy, or move it away, or look at it with `%durable "
+                    f"trust`, or `nbdurable trust PATH`, which can make it yours as it is"
+                )
+        else:
             raise UntrustedCheckpointError(
                 f"{self.path} was not written with your key ({key_path()}): restoring its values "
                 f"would run code that somebody else chose, so nothing of it is replayed. "

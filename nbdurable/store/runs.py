@@ -85,6 +85,8 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         store.heads.verify(run[0], name, index.checkpoints.sum)
     previous = None if run is None else _last_status(store, run[0])
     stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+    if max_age is not None:
+        _verify_age(index, now - max_age)
     redone = run is not None and _is_redone(store, run[0], index)
     if redone and previous is RunStatus.FINISHED:
         previous = RunStatus.INTERRUPTED  # what was taken out of it is still to come
@@ -131,6 +133,20 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         finished=_last_finished(store, run[0]),
         undecided=tuple(one.label or "a select" for one in index.unsigned),
     )
+
+
+def _verify_age(index: ReplayIndex, oldest: float) -> None:
+    """Make sure that how old a run's newest outcome is was signed.
+
+    Raises:
+        UntrustedCheckpointError: It was not.
+    """
+    for found in reversed(list(index.checkpoints)):
+        # One that is new enough proves that the run is; that none is, all of them.
+        if found.started + found.seconds >= oldest or index.last_saved < oldest:
+            index.verify(found)
+        if index.last_saved >= oldest and found.started + found.seconds >= oldest:
+            return
 
 
 def restart(store: Store, name: str, now: float) -> bool:
