@@ -306,6 +306,8 @@ def trust_command(path: str, digest: str | None, yes: bool) -> None:  # noqa: FB
     that. Once it is signed, running its notebook unpickles what is in it, which can
     run any code: sign what comes from people whom you would let do that.
     """
+    if digest and not yes:
+        raise UsageError(f"trust {path} {digest}: what was shown as DIGEST is signed by --yes")
     store = reports.store_at(path)
     with _working("signing" if yes else "reading the store"):
         found = maintenance.trust(store, digest or "") if yes else maintenance.survey(store)

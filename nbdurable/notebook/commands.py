@@ -280,6 +280,8 @@ def _trust(_shell: InteractiveShell, digest: str | None, yes: bool) -> object:  
     what is in its store, which can run any code: sign what comes from people whom you
     would let do that.
     """
+    if digest and not yes:
+        raise UsageError(f"%durable trust {digest}: what was shown as DIGEST is signed by --yes")
     found = maintenance.trust(digest=digest or "") if yes else maintenance.survey()
     print(reports.told(found))  # noqa: T201 - the answer
     how = f"nothing was signed: %durable trust --yes {found.digest} signs it"

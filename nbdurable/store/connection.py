@@ -52,8 +52,9 @@ SAY_SECONDS: Final = 0.5
 
 _OLDEST_DUCKDB: Final = 2
 
-known: set[tuple[str, int, int]] = set()
-"""The files (path, device, inode) that this process has found to be this user's stores."""
+known: dict[tuple[str, int, int], tuple[object, ...] | None] = {}
+"""The files (path, device, inode) that this process has found to be this user's stores, each
+with its times and sizes as it was closed here; None while it is open."""
 
 
 class Link(NamedTuple):
@@ -280,7 +281,10 @@ def stamp_of(place: str) -> tuple[object, ...]:
 def is_known(place: str) -> bool:
     """Tell whether nobody else can have written what is in a store."""
     try:
-        return place == MEMORY or file_of(place) in known
+        if place == MEMORY:
+            return True
+        file = file_of(place)
+        return file in known and known[file] in {None, stamp_of(place)}
     except OSError:
         return True  # there is none yet; or the opening says what is wrong
 
@@ -288,13 +292,20 @@ def is_known(place: str) -> bool:
 def forget(place: str) -> None:
     """Take out that a file is this user's store."""
     with contextlib.suppress(OSError):
-        known.discard(file_of(place))
+        known.pop(file_of(place), None)
 
 
 def remember(place: str) -> None:
-    """Take in that a file is this user's store."""
+    """Take in that a file is this user's store, and open."""
     with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
-        known.add(file_of(place))
+        known[file_of(place)] = None
+
+
+def remember_closed(place: str) -> None:
+    """Take in how a store of this user's was left: whoever writes to it changes that."""
+    with contextlib.suppress(OSError):
+        if (file := file_of(place)) in known:
+            known[file] = stamp_of(place)
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:

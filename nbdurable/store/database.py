@@ -42,6 +42,7 @@ from .connection import (
     make_folder,
     read_error,
     remember,
+    remember_closed,
     stamp_of,
 )
 from .disk import as_store_error
@@ -207,6 +208,7 @@ class Store:
             _opened.discard(self)
             self._link.close()
             self.objects.close()
+            remember_closed(self.path)
 
     @contextlib.contextmanager
     def _refused_untouched(self) -> Iterator[None]:
