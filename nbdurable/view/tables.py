@@ -71,7 +71,7 @@ class Table:
         return {"text/plain": self._for_here(), "text/html": self._repr_html_()}
 
     def _repr_html_(self) -> str:
-        title = f"<p>{escape(self._title)}</p>" if self._title else ""
+        title = f"<p>{escape(harmless(self._title))}</p>" if self._title else ""
         if not self._rows:
             return f"{title}<p>{escape(self._empty)}</p>"
         sides = ["right" if right else "left" for right in _numeric(self._rows)]
