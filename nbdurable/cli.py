@@ -27,6 +27,7 @@ from nbdurable import __version__
 from nbdurable.api import open_stores
 from nbdurable.inspection import amending, doctor, export, maintenance, reports, watching
 from nbdurable.inspection import queries as questions
+from nbdurable.labels import harmless
 from nbdurable.notebook.header import parse_age
 from nbdurable.view import tables
 
@@ -203,7 +204,7 @@ def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Com
             try:
                 function(**arguments)
             except DurableError as error:
-                raise click.ClickException(str(error)) from error
+                raise click.ClickException(harmless(str(error))) from error
             finally:
                 open_stores.close_stores()
 
@@ -269,7 +270,7 @@ def why_command(name: str | None, step: str | None, store: str | None, as_json: 
     _print_rows(rows, as_json=as_json, empty="no steps yet")
     if name is not None and step is not None and not as_json:
         for error in reports.errors_of(place, name, step):
-            click.echo(f"\n{error}")
+            click.echo(f"\n{harmless(error)}")
 
 
 @_command("restart", "Let the next pass of a run start from nothing.")
@@ -350,22 +351,39 @@ def gc_command(store: str | None, older_than: str | None, yes: bool, as_json: bo
 
 @_command("trust", "Show somebody else's store, and make it yours.")
 @click.argument("path")
+@click.argument("digest", required=False)
 @click.option("--yes", is_flag=True, help="Sign what is shown.")
-def trust_command(path: str, yes: bool) -> None:  # noqa: FBT001
+def trust_command(path: str, digest: str | None, yes: bool) -> None:  # noqa: FBT001
     """Show what is in a store that somebody else made, and sign it with your key.
 
-    PATH is a store, or a notebook whose store is meant. Nothing is unpickled for
+    PATH is a store, or a notebook whose store is meant. With the DIGEST that was shown
+    nothing is signed if the store is another by now. Nothing is unpickled for
     that. Once it is signed, running its notebook unpickles what is in it, which can
     run any code: sign what comes from people whom you would let do that.
     """
+    if digest and not yes:
+        raise UsageError(f"trust {path} {digest}: what was shown as DIGEST is signed by --yes")
     store = reports.store_at(path)
     with _working("signing" if yes else "reading the store"):
-        found = maintenance.trust(store) if yes else maintenance.survey(store)
+        found = maintenance.trust(store, digest or "") if yes else maintenance.survey(store)
     _print_rows(reports.surveyed(found), as_json=False, empty="no saved steps")
     _teller(Console(highlight=False))(reports.told(found))
     _teller(Console(highlight=False))(
-        "signed with your key" if yes else "nothing was signed; --yes signs it with your key"
+        "signed with your key"
+        if yes
+        else f"nothing was signed; nbdurable trust {shlex.quote(path)} --yes {found.digest} "
+        f"signs it"
     )
+
+
+@_command("untrust", "Take back that a store is yours.")
+@click.argument("path")
+def untrust_command(path: str) -> None:
+    """Take back that the store at PATH, or of the notebook at PATH, is yours.
+
+    Nothing of it is replayed until it is trusted again.
+    """
+    _teller(Console(highlight=False))(maintenance.untrust(reports.store_at(path)))
 
 
 @_command("doctor", "Examine a store and what it needs.")
@@ -466,7 +484,7 @@ def _teller(console: Console) -> Callable[[str], None]:
     """Print each line as it comes, whole and without markup."""
 
     def tell(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(harmless(line), markup=False, soft_wrap=True)
 
     return tell
 

@@ -95,6 +95,17 @@ def printable(text: str) -> str:
     )
 
 
+_COMMANDING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What a terminal obeys, or what turns the letters behind it round; ends of lines aside."""
+
+
+def harmless(text: str) -> str:
+    """Return a text of several lines that no terminal obeys and that reads as it is stored."""
+    return _COMMANDING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def described(value: Any, parameter: str = "") -> str:
     """Return a value in a line, longer than in a label and as safely."""
     if parameter and _is_secret(parameter, value):
@@ -133,6 +144,11 @@ def _names_secret(parameter: str) -> bool | None:
     if any(word in _OPENING and before in _OPENS_WHAT for before, word in pairs):
         return True
     return False if _OPENING.isdisjoint(words) else None
+
+
+def names_secret(parameter: str) -> bool:
+    """Tell whether a parameter is one whose value is masked by its name."""
+    return _names_secret(parameter) is True
 
 
 def _item(value: Any) -> str:

@@ -245,7 +245,8 @@ class Decision:
     sorted; ``winner`` is the identity of the winning branch. ``seconds`` is 0, but for what a
     clock decided, an await that was cancelled or a timeout of asyncio's that passed: then it
     is how long that had lasted, there is no winner, ``number`` is the last one that had been
-    given to the waiting code before, and ``place`` counts what clocks decided.
+    given to the waiting code before, and ``place`` counts what clocks decided. The labels, and
+    when it was ``decided``, are for a person.
     """
 
     key: bytes
@@ -257,6 +258,9 @@ class Decision:
     signature: bytes
     seconds: float = 0.0
     place: int = 0
+    label: str = ""
+    winner_label: str = ""
+    decided: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

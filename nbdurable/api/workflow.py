@@ -20,7 +20,7 @@ from nbdurable.errors import UsageError
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.handles import scope
 from nbdurable.interrupts import guarded, uninterrupted
-from nbdurable.labels import label_of
+from nbdurable.labels import label_of, printable
 from nbdurable.output import capture as output
 from nbdurable.output import streams
 from nbdurable.steps.attempts import is_async
@@ -253,6 +253,11 @@ class Workflow:
                 leftovers=leftovers_of(opened.run),
             )
             run.begin()
+            for label in opened.undecided:
+                run.say(
+                    f"what {printable(label)} had decided is not signed by your key, so it was "
+                    f"taken out: it is decided anew"
+                )
             unseen = evidence.install()
             if unseen and opened.previous is None:
                 run.note_unseen(unseen)

@@ -195,6 +195,8 @@ class Ledger:
 
     def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
         """Sign a decision and add it to the transaction."""
+        now = self.news.clock.time()
+        decision = replace(decision, label=label, winner_label=winner, decided=now)
         batch.add(
             "decision_log",
             (
@@ -206,7 +208,7 @@ class Ledger:
                 decision.execution,
                 label,
                 winner,
-                self.news.clock.time(),
+                now,
                 sign(self.store.key, decision_message(self.store.id, decision)),
                 decision.seconds,
                 decision.place,

@@ -57,7 +57,10 @@ class Reasons:
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
             arguments = arguments_text(handle.work)
-            if before is not None and before.arguments == arguments and handle.version is not None:
+            same = before is not None and before.arguments == arguments
+            if same and before is not None and handle.version is not None:
+                if before.code == handle.version.code and (masked := _masked(arguments)):
+                    return _text(Why.ARGUMENT_CHANGED, masked)
                 # The code of an inner function belongs to its call.
                 return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
@@ -257,6 +260,11 @@ def _text(why: Why, detail: str) -> str:
 
 def _parts(text: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.split(";") if part)
+
+
+def _masked(arguments: str) -> str:
+    """Return the arguments of which no digest is kept, so that none can be seen to differ."""
+    return ", ".join(name for name, digest in _parts(arguments).items() if digest == "masked")
 
 
 def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> str:

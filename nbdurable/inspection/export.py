@@ -6,6 +6,7 @@ or not there.
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import store as stores
@@ -74,6 +75,7 @@ def export(store: str, run: str, target: Path, *, values: bool = False) -> int:
         written = [dict(zip(_COLUMNS, row, strict=False)) for row in rows]
         if values:
             index = stores.load_index(opened, found)
+            opened.heads.verify(found, run, index.checkpoints.sum)
             for (*_, call, version), row in zip(rows, written, strict=True):
                 checkpoint = index.checkpoints.get((call, version))
                 if checkpoint is not None:
@@ -139,10 +141,11 @@ def _as_text(name: str, value: Any) -> object:
 
 
 def _write_json(target: Path, rows: Sequence[Row]) -> None:
-    draft = target.with_name(f".{target.name}.partial")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     lines = ",\n".join(as_json(row) for row in rows)
     try:
-        draft.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(f"[\n{lines}\n]\n")
         draft.replace(target)
     except OSError as error:
         raise StoreError(f"{target} can't be written: {error.strerror or error}") from error

@@ -118,8 +118,12 @@ def survey(store: str | Path | None = None) -> Survey:
     return stores.survey(unused(store))
 
 
-def trust(store: str | Path | None = None) -> Survey:
+def trust(store: str | Path | None = None, digest: str = "") -> Survey:
     """Sign everything in a store with this user's key; its values are replayed from then on.
+
+    Args:
+        store: The DuckDB file; by default the one that a durable cell would use.
+        digest: What a survey showed; nothing is signed if the store is another by now.
 
     Returns:
         What was signed.
@@ -129,7 +133,22 @@ def trust(store: str | Path | None = None) -> Survey:
         StoreError: There is none, or it can't be read or written.
         UsageError: A durable cell is using it.
     """
-    return stores.trust_store(unused(store))
+    return stores.trust_store(unused(store), digest=digest)
+
+
+def untrust(store: str | Path | None = None) -> str:
+    """Take back that a store is this user's, and say so: nothing of it is replayed any more.
+
+    Raises:
+        StoreError: There is none, or it can't be read or written.
+        UsageError: A durable cell is using it.
+    """
+    place = unused(store)
+    stores.untrust_store(place)
+    return (
+        f"{place} is nobody's now: nothing of it is replayed until `%durable trust`, or "
+        f"`nbdurable trust PATH`, has made it yours"
+    )
 
 
 def earlier_names() -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import StoreError, UsageError
+from nbdurable.labels import harmless, printable
 from nbdurable.records import RunStatus
 from nbdurable.view.progress import State
 
@@ -25,7 +26,7 @@ from .history import recall
 from .live import live_note, live_runs, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from nbdurable.store import Survey
     from nbdurable.view.progress import StepView
@@ -267,16 +268,8 @@ def plain(value: object) -> object:
 def as_json(value: object) -> str:
     """Write a value as JSON that every reader reads."""
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    # A lone surrogate is no text to UTF-8; JSON has a way to write it.
-    return text if text.isascii() or _is_text(text) else json.dumps(plain(value))
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    # What a terminal would obey, and a lone surrogate, which is no text to UTF-8.
+    return text if text.isascii() or harmless(text) == text else json.dumps(plain(value))
 
 
 def size_of(size: float) -> str:
@@ -298,10 +291,24 @@ def told(found: Survey) -> str:
     counts = f"{len(found.runs)} runs, {len(found.steps)} saved steps, {size_of(size)} of values"
     lines = [
         f"{found.path}: {whose}",
-        f"{counts}; {found.unsigned} outcomes and decisions are not signed with your key",
-        *(f"contradicts itself: {problem}" for problem in found.problems),
+        f"{counts}; {found.unsigned} rows are not signed with your key",
+        f"its pickles look up {_listed(found.globals)}",
+        f"beside the store the file holds {_listed(found.others)}",
+        *(f"contradicts itself: {problem}" for problem in found.problems[:_MOST_TOLD]),
+        f"digest {found.digest}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+_MOST_TOLD = 40
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_TOLD:,} more" if len(names) > _MOST_TOLD else ""
+    return f"{', '.join(one[:_LONGEST] for one in names[:_MOST_TOLD])}{more}" or "nothing"
+
+
+_LONGEST = 200
 
 
 def surveyed(found: Survey) -> list[Row]:

@@ -201,7 +201,7 @@ def _why(shell: InteractiveShell, name: str | None, step: str | None) -> object:
     table = _of_steps(shell, questions.why, name, step)
     if name is not None and step is not None:
         for error in reports.errors_of(None, _known(shell, name), step):
-            print(error)  # noqa: T201 - the answer, above its table
+            print(labels.harmless(error))  # noqa: T201 - the answer, above its table
     return table
 
 
@@ -293,18 +293,33 @@ def _gc(_shell: InteractiveShell, older_than: str | None, yes: bool) -> object: 
     return Table(rows) if rows else None
 
 
-@_command("trust", click.option("--yes", is_flag=True, help="Sign what is shown, with your key."))
-def _trust(_shell: InteractiveShell, yes: bool) -> object:  # noqa: FBT001
+@_command(
+    "trust",
+    click.argument("digest", required=False, metavar="[DIGEST]"),
+    click.option("--yes", is_flag=True, help="Sign what is shown, with your key."),
+)
+def _trust(_shell: InteractiveShell, digest: str | None, yes: bool) -> object:  # noqa: FBT001
     """Show what somebody else saved; --yes makes it yours.
 
+    With the DIGEST that was shown nothing is signed if the store is another by now.
     Nothing is unpickled for that. Once it is signed, running this notebook unpickles
     what is in its store, which can run any code: sign what comes from people whom you
     would let do that.
     """
-    found = maintenance.trust() if yes else maintenance.survey()
+    if digest and not yes:
+        raise UsageError(f"%durable trust {digest}: what was shown as DIGEST is signed by --yes")
+    found = maintenance.trust(digest=digest or "") if yes else maintenance.survey()
     print(reports.told(found))  # noqa: T201 - the answer
-    print("signed with your key" if yes else "nothing was signed: %durable trust --yes signs it")  # noqa: T201
+    how = f"nothing was signed: %durable trust --yes {found.digest} signs it"
+    print("signed with your key" if yes else how)  # noqa: T201
     return Table(reports.surveyed(found), "no saved steps")
+
+
+@_command("untrust")
+def _untrust(_shell: InteractiveShell) -> object:
+    """Take back that this notebook's store is yours: nothing of it is replayed."""
+    print(maintenance.untrust())  # noqa: T201 - the answer
+    return None
 
 
 @_command("sql", click.argument("query", required=False, metavar="QUERY"))
@@ -367,11 +382,18 @@ def _known(shell: InteractiveShell, name: str) -> str:
     Raises:
         UsageError: No run has it.
     """
-    expanded = header.expand_name(name, shell.user_ns)
     known = _names()
+    if name in known:
+        return name  # what a store says is a name, whatever is in it, and nothing to evaluate
+    expanded = header.expand_name(name, shell.user_ns)
     if expanded not in known:
         raise reports.no_run(expanded, known)
     return expanded
+
+
+def _offered() -> list[str]:
+    """Return the names of runs that can be typed: no expression, nothing that can't be read."""
+    return [one for one in _names(_LOOK_SECONDS) if one.isprintable() and not set("{}") & set(one)]
 
 
 def _names(wait: float | None = None) -> list[str]:
@@ -410,9 +432,10 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
     words = [word for word in before if not word.startswith("-")]
     match command.name:
         case "steps" | "why" | "redo" if len(words) == 1 and words[0] in _names(_LOOK_SECONDS):
-            return dict.fromkeys(reports.called(row) for row in questions.steps(words[0]))
+            found = dict.fromkeys(reports.called(row) for row in questions.steps(words[0]))
+            return [one for one in found if one.isprintable()]
         case "steps" | "why" | "restart" | "redo" | "rename" if not words:
-            return _names(_LOOK_SECONDS)
+            return _offered()
         case "adopt" if not words:
             return maintenance.earlier_names()
         case "config":

@@ -20,10 +20,12 @@ from IPython import get_ipython
 from IPython.core.error import InputRejected
 from IPython.core.magic import no_var_expand
 
+from nbdurable import store as stores
 from nbdurable.api import configuration
 from nbdurable.errors import CodecError, StoreError, StoreLockedError, UsageError
 from nbdurable.inspection import maintenance
 from nbdurable.inspection import queries as questions
+from nbdurable.labels import harmless
 from nbdurable.view.notice import Notice
 
 from . import displays, finding, header, short_lived
@@ -161,7 +163,17 @@ def load(shell: InteractiveShell) -> None:
         _tell_earlier(shell, store)
         return
     found: list[RunSummary] = []
-    for place in configuration.stores_at_hand()[:_MOST_ASKED]:
+    there = configuration.stores_at_hand()[:_MOST_ASKED]
+    if unused := [place for place in there if not _has_used(place)]:
+        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+        _say(
+            shell,
+            f"nothing was opened of {unused[0]}{more}: you haven't used it yet under this path; "
+            f"its durable cell, or `%durable status`, looks whether it is yours",
+        )
+    for place in there:
+        if place in unused:
+            continue
         try:
             found += questions.unfinished(
                 store=place, wait=_LOAD_WAIT_SECONDS if store is not None else 0.0
@@ -172,6 +184,14 @@ def load(shell: InteractiveShell) -> None:
                 _say(shell, f"nbdurable is loaded, but what was saved can't be read: {error}")
     if found:
         _tell(shell, Notice(found, time.time()))
+
+
+def _has_used(place: str) -> bool:
+    """Tell whether this user has used a store under its path: only such are opened at load."""
+    try:
+        return stores.is_listed(stores.place_of(place))
+    except StoreError:
+        return False  # what is wrong with it is said where it is asked for
 
 
 def _tell_earlier(shell: InteractiveShell, store: str) -> None:
@@ -222,6 +242,7 @@ def _tell(shell: InteractiveShell, notice: Notice) -> None:
 
 def _say(shell: InteractiveShell, text: str) -> None:
     """Print a line as the extension loads; where nobody looks, into the kernel's log."""
+    text = harmless(text)
     if kernel.watched(shell):
         print(text)  # noqa: T201 - told as the extension loads
     else:

@@ -15,6 +15,7 @@ import linecache
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import CodecError, FingerprintError, StoreError, UsageError
+from nbdurable.labels import harmless
 
 from . import source as cell
 
@@ -71,7 +72,7 @@ def one_line(error: DurableError) -> list[str]:
                 else ""
             )
         entry = entry.tb_next
-    return [f"{type(error).__name__}: {error}{place}"]
+    return [harmless(f"{type(error).__name__}: {error}{place}")]
 
 
 # Mistakes in using nbdurable, and trouble with its store: no line of code is at fault.

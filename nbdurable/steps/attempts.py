@@ -45,7 +45,7 @@ from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields ar
 from nbdurable.executors.remote import Pool  # noqa: TC001 - likewise
 from nbdurable.fingerprint import NOT_TEXTS, Print, files_in, texts_in
 from nbdurable.interrupts import arrived, may_be_from_outside
-from nbdurable.labels import printable
+from nbdurable.labels import names_secret, printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
 from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
@@ -426,10 +426,20 @@ def explain(error: BaseException) -> str:
 
 
 def arguments_text(work: Work | None) -> str:
-    """Return ``parameter=digest;...`` of a step's inputs, by which `why` names what changed."""
+    """Return ``parameter=digest;...`` of a step's inputs, by which `why` names what changed.
+
+    Of what is masked there is no digest: a short secret could be guessed by it.
+    """
     if work is None or work.inputs is None:
         return ""
-    return printable(";".join([f"{name}={digest.hex()}" for name, digest in work.inputs.parts]))
+    return printable(
+        ";".join(
+            [
+                f"{name}={'masked' if names_secret(name) else digest.hex()}"
+                for name, digest in work.inputs.parts
+            ]
+        )
+    )
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -34,6 +34,7 @@ from .index import (
     pack_used,
     same_set,
 )
+from .listed import is_listed
 from .packed import Group, Identity
 from .paths import (
     LOCK_WAIT_SECONDS,
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
         remove_status,
         write_status,
     )
-    from .trust import SavedStep, Survey, survey, trust_store
+    from .trust import SavedStep, Survey, survey, trust_store, untrust_store
     from .verify import check
 
 __all__ = [
@@ -119,6 +120,7 @@ __all__ = [
     "forked_sentence",
     "garbage",
     "hand_over",
+    "is_listed",
     "key_path",
     "load_index",
     "mentions",
@@ -155,6 +157,7 @@ __all__ = [
     "unasked_of",
     "undo",
     "unsee",
+    "untrust_store",
     "verify_amendment",
     "write_parquet",
     "write_status",
@@ -170,7 +173,7 @@ _LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run"
          "Opened": "runs", "begin_execution": "runs", "load_index": "runs", "restart": "runs",
          "summaries": "runs", "check": "verify", "Batch": "journal", "Entry": "journal",
          "Journal": "journal", "SavedStep": "trust", "Survey": "trust", "survey": "trust",
-         "trust_store": "trust", "mentions": "named", "key_path": "keys",
+         "trust_store": "trust", "untrust_store": "trust", "mentions": "named", "key_path": "keys",
          "write_parquet": "parquet", "remember": "remembered", "Past": "history",
          "outcome_of": "history", "past_of": "history", "MOST_STATUS_BYTES": "status_file",
          "describe": "lock", "owner_of": "status_file",

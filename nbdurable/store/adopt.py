@@ -10,10 +10,12 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
 from . import lock
 from .disk import file_error
+from .files import is_object, refuse_irregular, refuse_linked_folder
 
 OBJECTS = ".objects"
 """What the folder of a store's object files is called, behind the store's own name."""
@@ -37,15 +39,18 @@ def hand_over(store: Path, to: Path, *, keep: bool) -> None:
 
 def _hand_over(store: Path, to: Path, *, keep: bool) -> None:
     objects, taken = store.with_name(store.name + OBJECTS), to.with_name(to.name + OBJECTS)
+    refuse_linked_folder(objects)
+    refuse_linked_folder(taken)
     draft = to.with_name(f"{to.name}.{secrets.token_hex(4)}.draft")
     try:
         if objects.is_dir() and keep:
             # Their content never changes: a second name of the same file is as good as a copy.
-            shutil.copytree(objects, taken, copy_function=_link_or_copy, dirs_exist_ok=True)
+            _copy_objects(objects, taken)
         elif objects.is_dir():
             objects.rename(taken)
         if keep:
-            shutil.copy2(store, draft)
+            refuse_irregular(store, "the store")
+            shutil.copy2(store, draft, follow_symlinks=False)
             draft.rename(to)
         else:
             store.rename(to)
@@ -54,6 +59,14 @@ def _hand_over(store: Path, to: Path, *, keep: bool) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def _copy_objects(objects: Path, taken: Path) -> None:
+    """Copy object files, and nothing else that somebody may have put among them."""
+    taken.mkdir(mode=0o700, exist_ok=True)
+    for one in objects.iterdir():
+        if is_object(one.name) and stat.S_ISREG(one.lstat().st_mode):
+            _link_or_copy(str(one), str(taken / one.name))
 
 
 def _link_or_copy(source: str, to: str) -> None:

@@ -7,16 +7,17 @@ is used for nothing that code could branch on. One call has one save at most.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import Accepted, Placed, Redone, Renamed, Save
 
+from .heads import own
 from .index import unpack_used
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .database import Store
     from .index import ReplayIndex
@@ -38,20 +39,27 @@ TABLE_OF: dict[type[Amendment], str] = {
 def amendment_message(store: str, row: Amendment) -> bytes:
     """Return what an amendment's signature covers, each field with its length before it."""
     fields: tuple[bytes, ...]
+    others: tuple[str | float, ...]
     match row:
         case Save():
             fields = (b"save", row.call, row.state, row.code, row.payload, row.pieces)
+            others = row.name, row.label, row.execution, row.attempt, float(row.saved)
         case Redone():
-            fields = (b"redo", row.run.encode(), row.call, b"%d" % row.ordinal)
+            fields = (b"redo", row.call)
+            others = row.run, row.ordinal, row.execution, float(row.asked)
         case Accepted():
-            name = row.name.encode("utf-8", "surrogatepass")
-            fields = (b"accept", row.run.encode(), row.kind.encode(), name, row.before, row.after)
+            # What ended the telling of it is added later.
+            fields = (b"accept", row.before, row.after)
+            others = row.run, row.kind, row.name, row.what, row.outcomes, row.execution
         case Renamed():
-            old, new = (one.encode("utf-8", "surrogatepass") for one in (row.old, row.new))
-            fields = (b"rename", row.run.encode(), old, new)
+            fields = (b"rename",)
+            others = row.run, row.old, row.new, float(row.renamed)
         case Placed():
-            fields = (b"place", row.run.encode(), row.call, row.path, b"%d" % row.position)
-    return b"".join([b"%d:%b" % (len(one), one) for one in (b"amendment", store.encode(), *fields)])
+            fields = (b"place", row.call, row.path)
+            others = row.run, row.position, row.execution
+    texts = [str(one).encode("utf-8", "surrogatepass") for one in others]
+    laid = (b"amendment", store.encode(), *fields, *texts)
+    return b"".join([b"%d:%b" % (len(one), one) for one in laid])
 
 
 def signed_amendment(store: str, key: bytes, row: Amendment) -> tuple[object, ...]:
@@ -81,7 +89,9 @@ def add_amendment(batch: Batch, index: ReplayIndex, row: Amendment) -> None:
 def replace_save(batch: Batch, index: ReplayIndex, save: Save, *, before: bool) -> None:
     """Put a save in the place of the one `before` it, where there is one."""
     if before:
-        batch.execute("DELETE FROM nbdurable.saves WHERE call = ?", [save.call])
+        batch.take_out(
+            "DELETE FROM nbdurable.saves WHERE call = ? RETURNING execution, signature", [save.call]
+        )
     if rows := batch.rows.get("saves"):  # of two at once the later one stays
         rows[:] = [row for row in rows if row[0] != save.call]
     add_amendment(batch, index, save)
@@ -98,11 +108,12 @@ def replace_progress(batch: Batch, row: tuple[object, ...], *, before: bool) -> 
 
 def drop_saves(batch: Batch, calls: Sequence[bytes]) -> None:
     """Take out what steps have saved of their work, and how far they said that they are."""
-    for table in ("saves", "progress"):
-        batch.execute(
-            f"DELETE FROM nbdurable.{table} WHERE call IN (SELECT unnest(?::BLOB[]))",  # noqa: S608 - ours
-            [list(calls)],
-        )
+    these = "WHERE call IN (SELECT unnest(?::BLOB[]))"
+    batch.take_out(
+        f"DELETE FROM nbdurable.saves {these} RETURNING execution, signature",  # noqa: S608 - ours
+        [list(calls)],
+    )
+    batch.execute(f"DELETE FROM nbdurable.progress {these}", [list(calls)])  # noqa: S608 - ours
 
 
 def settle_acceptances(batch: Batch, run: str, before: int, execution: int) -> None:
@@ -144,13 +155,19 @@ def amendments(store: Store, kind: type[Amendment]) -> Iterable[tuple[int, Amend
     """Yield every amendment of a kind with the id of its row."""
     names = ", ".join(_names(kind))
     for row, *fields in store.rows(f"SELECT rowid, {names} FROM nbdurable.{TABLE_OF[kind]}"):  # noqa: S608 - ours
-        yield row, kind(*fields)
+        yield row, kind(*(*fields[:-1], own(fields[-1])))
 
 
 def _rows(store: Store, kind: type[A], which: str, run: str) -> list[A]:
     names = ", ".join(_names(kind))
     found = store.rows(f"SELECT {names} FROM nbdurable.{TABLE_OF[kind]} {which}", [run])  # noqa: S608 - ours
-    return [kind(*fields) for fields in found]
+    return [_made(kind, fields) for fields in found]
+
+
+def _made(kind: type[A], fields: Sequence[Any]) -> A:
+    made: Callable[..., A] = kind
+    *rest, signature = fields
+    return made(*rest, own(signature))
 
 
 def _names(kind: type[Amendment]) -> list[str]:

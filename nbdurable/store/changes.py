@@ -13,7 +13,7 @@ from nbdurable.records import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from nbdurable.records import Checkpoint
+    from nbdurable.records import Checkpoint, Decision
 
     from .journal import Batch
     from .packed import Identity
@@ -49,6 +49,23 @@ def take_out(batch: Batch, run: str, checkpoints: Sequence[Checkpoint]) -> None:
 
 def conclude(batch: Batch, checkpoints: Sequence[Checkpoint]) -> None:
     """Turn checkpoints into concluded attempts, whatever they have decided."""
+    for found in checkpoints:
+        batch.add(
+            "attempt_ends",
+            (
+                found.call,
+                found.version,
+                found.attempt,
+                found.execution,
+                found.name,
+                found.label,
+                found.started,
+                found.seconds,
+                found.kind.value,
+                "",
+                True,
+            ),
+        )
     calls = [found.call for found in checkpoints]
     versions = [found.version for found in checkpoints]
     numbers = [found.number for found in checkpoints]
@@ -57,20 +74,14 @@ def conclude(batch: Batch, checkpoints: Sequence[Checkpoint]) -> None:
         "unnest(?::BIGINT[]) AS number) t"
     )
     same = "c.call = t.call AND c.version = t.version"
-    batch.execute(
-        "INSERT INTO nbdurable.attempt_ends "  # noqa: S608 - constants
-        "SELECT c.call, c.version, attempt, execution, name, label, started, seconds, "
-        f"c.kind, '', true FROM nbdurable.checkpoints c JOIN {these} "
-        f"ON {same} AND c.number = t.number",
-        [calls, versions, numbers],
-    )
-    batch.execute(
+    batch.take_out(
         f"DELETE FROM nbdurable.checkpoints c USING {these} "  # noqa: S608 - constants
-        f"WHERE {same} AND c.number = t.number",
+        f"WHERE {same} AND c.number = t.number RETURNING c.execution, c.signature",
         [calls, versions, numbers],
     )
-    batch.execute(
-        f"DELETE FROM nbdurable.seen_errors c USING {these} WHERE {same}",  # noqa: S608 - constants
+    batch.take_out(
+        f"DELETE FROM nbdurable.seen_errors c USING {these} WHERE {same} "  # noqa: S608 - constants
+        "RETURNING c.execution, c.signature",
         [calls, versions, numbers],
     )
 
@@ -87,29 +98,46 @@ def undo(
     `within`, the calls of one body, only what that body left.
     """
     numbers = [found.number for found in checkpoints]
-    batch.execute(
+    batch.take_out(
         "DELETE FROM nbdurable.decision_log WHERE (number IN (SELECT unnest(?::BIGINT[])) "
         "OR (winner = ? AND number >= ? AND "
         "(? OR array_slice(branches, 1, 16) IN (SELECT unnest(?::BLOB[]))))) "
-        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?) "
+        "RETURNING execution, signature",
         [numbers, NOBODY, min(numbers), within is None, list(within or ()), run],
     )
 
 
 def drop_decisions(batch: Batch, run: str, keys: Sequence[bytes]) -> None:
     """Take out what was decided under these keys."""
-    batch.execute(
+    batch.take_out(
         "DELETE FROM nbdurable.decision_log WHERE key IN (SELECT unnest(?::BLOB[])) "
-        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        "AND execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?) "
+        "RETURNING execution, signature",
         [list(keys), run],
     )
 
 
 def unsee(batch: Batch, identities: Sequence[Identity]) -> None:
     """Take back that errors were seen."""
-    batch.execute(
+    batch.take_out(
         "DELETE FROM nbdurable.seen_errors s USING "
         "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version) t "
-        "WHERE s.call = t.call AND s.version = t.version",
+        "WHERE s.call = t.call AND s.version = t.version RETURNING s.execution, s.signature",
         [[call for call, _ in identities], [version for _, version in identities]],
+    )
+
+
+def drop_unsigned(batch: Batch, decisions: Sequence[Decision]) -> None:
+    """Take out decisions whose signature does not hold: they are made anew."""
+    batch.take_out(
+        "DELETE FROM nbdurable.decision_log d USING (SELECT unnest(?::BLOB[]) AS signature, "
+        "unnest(?::BIGINT[]) AS execution, unnest(?::BLOB[]) AS key) t "
+        "WHERE array_slice(d.signature, 1, 32) = t.signature AND d.execution = t.execution "
+        "AND d.key = t.key RETURNING d.execution, d.signature",
+        [
+            [one.signature for one in decisions],
+            [one.execution for one in decisions],
+            [one.key for one in decisions],
+        ],
     )

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,9 +135,14 @@ def remove(store: Store, found: Sequence[Garbage]) -> None:
     superseded = [one for one in found if not one.whole]
     undecided = [key for one in superseded for key in _decisions_over(store, one)]
 
+    for one in superseded:
+        store.heads.verify(one.run, one.name)
+
     def write(batch: Batch) -> None:
         if runs:
             _remove_runs(batch, runs)
+        for one in superseded:
+            batch.recount(one.run)
         if superseded:
             _remove_outcomes(batch, [pair for one in superseded for pair in one.identities])
         if undecided:
@@ -224,7 +231,7 @@ def _remove_runs(batch: Batch, runs: list[str]) -> None:
             f"(SELECT id FROM nbdurable.execution_log WHERE run IN {these})",
             [runs],
         )
-    for table in ("redos", "acceptances", "renames", "placements", "execution_log"):
+    for table in ("redos", "acceptances", "renames", "placements", "heads", "execution_log"):
         batch.execute(f"DELETE FROM nbdurable.{table} WHERE run IN {these}", [runs])  # noqa: S608 - constants
     batch.execute(f"DELETE FROM nbdurable.run_log WHERE id IN {these}", [runs])  # noqa: S608 - constants
 
@@ -254,15 +261,18 @@ def compact(store: Store) -> int:
     Raises:
         StoreError: The copy could not be written; the store is as it was.
     """
-    if store.path == MEMORY or store.is_shared or store.has_foreign_tables():
+    if store.path == MEMORY or store.is_shared or store.foreign_objects():
         return 0
     path = Path(store.path)
     # Who has the lock is alone: what others were copying, they died over.
+    drafts = re.compile(re.escape(path.name) + r"\.[0-9a-f]{8}\.compacting(\.wal)?")
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.compacting*"):
-        left.unlink(missing_ok=True)
+        if drafts.fullmatch(left.name) and not left.is_dir():
+            left.unlink(missing_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.compacting")
     try:
         store.copy_to(draft)
+        draft.chmod(stat.S_IMODE(path.stat().st_mode))
         saved = path.stat().st_size - draft.stat().st_size
         if saved < _WORTH_BYTES:
             return 0

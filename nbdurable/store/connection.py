@@ -27,6 +27,7 @@ from nbdurable.errors import (
 
 from . import lock
 from .disk import as_store_error, file_error
+from .files import FOLDER, keep_from_git, refuse_irregular
 from .guard import Guard, log_path
 from .paths import MEMORY
 
@@ -40,6 +41,8 @@ ALONE: Final[Config] = {
     "autoinstall_known_extensions": False,  # nothing downloads at run time
     "autoload_known_extensions": False,
     "enable_external_access": False,
+    "memory_limit": "1GB",
+    "temp_directory": "",  # nothing is put beside it
 }
 """How a file is opened that is not yet known to be ours: nothing in it reaches another file.
 DuckDB can't switch that on again in a running instance."""
@@ -49,8 +52,9 @@ SAY_SECONDS: Final = 0.5
 
 _OLDEST_DUCKDB: Final = 2
 
-known: set[tuple[str, int, int]] = set()
-"""The files (path, device, inode) that this process has found to be this user's stores."""
+known: dict[tuple[str, int, int], tuple[object, ...] | None] = {}
+"""The files (path, device, inode) that this process has found to be this user's stores, each
+with its times and sizes as it was closed here; None while it is open."""
 
 
 class Link(NamedTuple):
@@ -82,10 +86,10 @@ def make_folder(folder: Path) -> None:
         StoreError: It can't be made or written.
     """
     try:
-        ours = folder.name == ".nbdurable"
+        ours = folder.name == FOLDER
         folder.mkdir(mode=0o700 if ours else 0o777, parents=True, exist_ok=True)
         if ours:
-            _keep_from_git(folder / ".gitignore")
+            keep_from_git(folder)
     except OSError as error:
         raise file_error(
             error,
@@ -94,11 +98,6 @@ def make_folder(folder: Path) -> None:
             f"{error.strerror or error}; make it writable, or name another store with "
             f"configure(store=...) or NBDURABLE_STORE",
         ) from error
-
-
-def _keep_from_git(ignored: Path) -> None:
-    if not ignored.exists() or not ignored.stat().st_size:  # one that a full disk had no room for
-        ignored.write_text("*\n", encoding="ascii")
 
 
 def connect(path: str, wait: float, config: Config | None = None) -> Link:
@@ -121,6 +120,17 @@ def connect_to_read(path: str, wait: float) -> Link:
     """Open a file that this process may not write; as `connect`."""
     _refuse_old_duckdb()
     return _patiently(wait, _connect_to_read, path)
+
+
+def connect_to_look(path: str, wait: float) -> Link:
+    """Open a file that is not known to be ours, to be read, and leave it as it is; as `connect`.
+
+    One that this process has open already is shared.
+    """
+    _refuse_old_duckdb()
+    if lock.is_held(path):
+        return _patiently(wait, _connect_once, path, ALONE)
+    return _patiently(wait, _connect_to_look, path)
 
 
 def _patiently(wait: float, open_once: Callable[..., Link], *args: object) -> Link:
@@ -157,10 +167,13 @@ class _Announcement:
 
 
 def _connect_once(path: str, config: Config | None) -> Link:
+    _refuse_irregular(path)
     begun_here = not Path(path).exists()
     held = lock.take(path)
     try:
         connection, shared = _connect(path, config)
+        if begun_here:
+            Path(path).chmod(0o600)
         try:
             guard = Guard(path, held, alone=not shared)
         except OSError as error:
@@ -190,25 +203,45 @@ def _connect(path: str, config: Config | None) -> tuple[duckdb.DuckDBPyConnectio
 
 
 def _opened(path: str, config: Config) -> duckdb.DuckDBPyConnection:
-    if "enable_external_access" in config and "?" in path:
-        # DuckDB allows itself the write-ahead log, but not where a path is like a URL's.
-        config = {**config, "allowed_paths": [log_path(path)]}
     try:
-        return duckdb.connect(path, config=config)
+        return duckdb.connect(path, config=_with_log(path, config))
     except duckdb.ConnectionException:
         raise
     except duckdb.Error as error:
         raise _open_error(path, error) from error
 
 
-def _connect_to_read(path: str) -> Link:
+def _refuse_irregular(path: str) -> None:
+    refuse_irregular(path, "the store")
+    refuse_irregular(log_path(path), "the store's write-ahead log")
+
+
+def _connect_to_read(path: str, config: Config | None = None) -> Link:
+    _refuse_irregular(path)
     held = lock.share(path)
     try:
-        connection = duckdb.connect(path, read_only=True)
+        connection = duckdb.connect(path, read_only=True, config=config or {})
     except duckdb.Error as error:
         held.give_back()
         raise _open_error(path, error) from error
     return Link(connection, held=held)
+
+
+def _connect_to_look(path: str) -> Link:
+    try:
+        return _connect_to_read(path, _with_log(path, ALONE))
+    except StoreError as error:
+        shared = isinstance(error.__cause__, duckdb.ConnectionException)
+        if shared and "different configuration" in str(error.__cause__):
+            return _connect_once(path, ALONE)  # the user has it open in this process
+        raise
+
+
+def _with_log(path: str, config: Config) -> Config:
+    """Allow the write-ahead log: DuckDB does so itself, but not where a path is like a URL's."""
+    if "enable_external_access" in config and "?" in path:
+        return {**config, "allowed_paths": [log_path(path)]}
+    return config
 
 
 def is_open_elsewhere(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -232,18 +265,47 @@ def file_of(place: str) -> tuple[str, int, int]:
     return place, found.st_dev, found.st_ino
 
 
+def stamp_of(place: str) -> tuple[object, ...]:
+    """Return what tells whether a file, or its write-ahead log, has been written since."""
+    found: list[object] = []
+    for path in (place, log_path(place)):
+        try:
+            one = os.stat(path)  # noqa: PTH116 - as above
+        except OSError:
+            found.append(None)
+        else:
+            found.append((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
+    return tuple(found)
+
+
 def is_known(place: str) -> bool:
     """Tell whether nobody else can have written what is in a store."""
     try:
-        return place == MEMORY or file_of(place) in known
+        if place == MEMORY:
+            return True
+        file = file_of(place)
+        return file in known and known[file] in {None, stamp_of(place)}
     except OSError:
         return True  # there is none yet; or the opening says what is wrong
 
 
+def forget(place: str) -> None:
+    """Take out that a file is this user's store."""
+    with contextlib.suppress(OSError):
+        known.pop(file_of(place), None)
+
+
 def remember(place: str) -> None:
-    """Take in that a file is this user's store."""
+    """Take in that a file is this user's store, and open."""
     with contextlib.suppress(OSError):  # removed as soon as it was opened, or in memory
-        known.add(file_of(place))
+        known[file_of(place)] = None
+
+
+def remember_closed(place: str) -> None:
+    """Take in how a store of this user's was left: whoever writes to it changes that."""
+    with contextlib.suppress(OSError):
+        if (file := file_of(place)) in known:
+            known[file] = stamp_of(place)
 
 
 def _open_error(path: str, error: duckdb.Error) -> StoreError:

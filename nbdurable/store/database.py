@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 import threading
@@ -33,6 +34,7 @@ from .connection import (
     ALONE,
     Link,
     connect,
+    connect_to_look,
     connect_to_read,
     file_of,
     is_known,
@@ -40,12 +42,16 @@ from .connection import (
     make_folder,
     read_error,
     remember,
+    remember_closed,
+    stamp_of,
 )
 from .disk import as_store_error
 from .guard import log_path
+from .heads import Heads
 from .index import ReplayIndex, store_message
 from .journal import Batch, Journal
-from .keys import key_path, load_key
+from .keys import key_path, load_key, refuse_beside
+from .listed import note
 from .lock import Shared
 from .named import table_name, with_tables
 from .objects import Objects
@@ -55,6 +61,7 @@ from .schema import VERSION
 from .structure import (
     catalogue_of,
     database_of,
+    foreign_query,
     has_user_tables,
     lay,
     own_functions,
@@ -76,6 +83,7 @@ class Store:
         self.path = path
         self.key = key
         self.id = ""
+        self.heads = Heads(self, key, link.connection)
         self._signature = b""
         self._version: int | None = None
         self._database = ""  # what DuckDB calls this file: others may be attached beside it
@@ -114,24 +122,36 @@ class Store:
         place = place_of(path)
         if place != MEMORY:
             refuse_misread(place)
+            refuse_beside(place)
+        seen = None if is_known(place) else cls._looked_at(place, wait, key)
+        if place != MEMORY:
             make_folder(Path(place).parent)
-        known = is_known(place)
-        store = cls(place, connect(place, wait, None if known else ALONE), key)
+        store = cls(place, connect(place, wait), key)
         with store._refused_untouched():
-            store._inspect(macros=not known)
-            store._believe()
-        if not known and not store._shared:
-            store._let_go()
-            store = cls(place, connect(place, wait), key)
-            with store._refused_untouched():
-                store._inspect(macros=False)
-                store._believe()
-        with store._refused_untouched():
+            # What others may have written since it was looked at is looked at again.
+            again = seen is not None and seen != stamp_of(place)
+            store._inspect(macros=again)
+            store._believe(content=again)
             store._fit()
             store.bring_up()
             store._use_own_functions()
         remember(place)
+        note(place)
         return store
+
+    @classmethod
+    def _looked_at(cls, place: str, wait: float, key: bytes) -> object:
+        """Make sure that a file is this user's store, reading only; return what tells it apart.
+
+        Nothing in it reaches another file, its write-ahead log stays, nothing is made beside it.
+        """
+        seen = stamp_of(place)
+        store = cls(place, connect_to_look(place, wait), key)
+        with store._refused_untouched():
+            store._inspect(macros=True)
+            store._believe(content=True)
+        store._let_go()
+        return seen
 
     @classmethod
     def open_to_read(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
@@ -145,15 +165,17 @@ class Store:
         store = cls(place, connect_to_read(place, wait), load_key())
         with store._refused_untouched():
             store._inspect(macros=True)
-            store._believe()
+            store._believe(content=True)
             if store._version is None:
                 raise StoreError(f"{place} holds no store: it has no schema `nbdurable`")
             store._use_own_functions()
         return store
 
     @classmethod
-    def open_foreign(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:
-        """Open a store whatever key signed it, to be looked at and re-signed by `trust`.
+    def open_foreign(
+        cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS, write: bool = False
+    ) -> Store:
+        """Open a store whatever key signed it, to be looked at or, to `write`, signed by `trust`.
 
         It is opened with external access off: nothing in it reaches another file.
 
@@ -164,7 +186,8 @@ class Store:
         refuse_misread(place)
         if not Path(place).is_file():
             raise StoreError(f"there is no store at {place}")
-        store = cls(place, connect(place, wait, ALONE), load_key())
+        open_it = functools.partial(connect, config=ALONE) if write else connect_to_look
+        store = cls(place, open_it(place, wait), load_key())
         with store._refused_untouched():
             store._inspect(macros=True)
             if store._version is None:
@@ -185,6 +208,7 @@ class Store:
             _opened.discard(self)
             self._link.close()
             self.objects.close()
+            remember_closed(self.path)
 
     @contextlib.contextmanager
     def _refused_untouched(self) -> Iterator[None]:
@@ -235,7 +259,9 @@ class Store:
         if not catalogue:
             return
         refuse_foreign(self.path, catalogue, only="meta" if ("table", "meta") in catalogue else "")
-        meta = dict(self._connection.execute("SELECT key, value FROM nbdurable.meta").fetchall())
+        # Whatever somebody has put there, no more of it is read than what is ours.
+        rows = self._connection.execute(_META).fetchall()
+        meta = dict(rows) if len(rows) < 4 else {}  # noqa: PLR2004 - there are three
         try:
             version = int(meta["version"])
             self.id = meta["store"].decode("ascii")
@@ -261,17 +287,46 @@ class Store:
         self._version = version
 
     def _use_own_functions(self) -> None:
+        if self._own_functions:
+            return  # asked again, the connection would name DuckDB's own database
         self._database = database_of(self._connection)
         self._own_functions = own_functions(self._database)
         self._connection.execute(self._own_functions)
 
     @property
     def is_ours(self) -> bool:
-        """Whether this user's key signed the store."""
+        """Whether this user's key signed the store: its id, and a run of it if there are any."""
+        return self._is_mine() and not self._fault()
+
+    def _is_mine(self) -> bool:
         return signature_holds(self.key, self._signature, store_message(self.id))
 
-    def _believe(self) -> None:
-        if self._version is not None and not self.is_ours:
+    def _fault(self) -> str:
+        """Say why no run is as this user's key signed it; nothing if one is, or there is none."""
+        first = ""
+        for (run,) in self.rows("SELECT id FROM nbdurable.run_log ORDER BY created DESC"):
+            fault = self.heads.fault(run)
+            if not fault:
+                return ""
+            first = first or fault
+        return first
+
+    def _believe(self, *, content: bool = False) -> None:
+        """Refuse a store that is not this user's; with `content`, by what is in it, too."""
+        if self._version is None:
+            return
+        if content:
+            self._use_own_functions()
+        if self._is_mine():
+            fault = self._fault() if content else ""
+            if fault:
+                raise UntrustedCheckpointError(
+                    f"what is saved in {self.path} is not what your key signed: {fault}. It was "
+                    f"changed or damaged, or its id was copied, so nothing of it is replayed: "
+                    f"restore it from a copy, or move it away, or look at it with `%durable "
+                    f"trust`, or `nbdurable trust PATH`, which can make it yours as it is"
+                )
+        else:
             raise UntrustedCheckpointError(
                 f"{self.path} was not written with your key ({key_path()}): restoring its values "
                 f"would run code that somebody else chose, so nothing of it is replayed. "
@@ -279,6 +334,10 @@ class Store:
                 f"yours; or move it away, or name another store with configure(store=...) or "
                 f"NBDURABLE_STORE"
             )
+
+    def seal(self, batch: Batch, gone: list[tuple[int, bytes]]) -> None:
+        """Sign the rows of a transaction, and of which rows each run consists; see `heads`."""
+        self.heads.seal(batch, gone)
 
     def bring_up(self) -> None:
         """Make the schema where there is none, and an older one this version's.
@@ -433,22 +492,23 @@ class Store:
         return exactly or found
 
     def verify(self, checkpoint: Checkpoint) -> None:
-        """Make sure that this user's key signed `checkpoint`; as `ReplayIndex.verify`."""
-        ReplayIndex(self.id, self.key).verify(checkpoint)
+        """Make sure that this user's key signed `checkpoint`, and that its run is whole.
 
-    def has_foreign_tables(self) -> bool:
-        """Tell whether there are tables, views, types or functions of the user's in the file."""
-        found = self.rows(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = $1 "
-            "AND schema_name <> 'nbdurable' UNION ALL "
-            "SELECT 1 FROM duckdb_views() WHERE database_name = $1 "
-            "AND schema_name <> 'nbdurable' AND NOT internal UNION ALL "
-            "SELECT 1 FROM duckdb_types() WHERE database_name = $1 AND NOT internal UNION ALL "
-            "SELECT 1 FROM duckdb_sequences() WHERE database_name = $1 UNION ALL "
-            "SELECT 1 FROM duckdb_functions() WHERE database_name = $1 AND NOT internal LIMIT 1",
-            [self._database],
-        )
-        return bool(found)
+        Raises:
+            UntrustedCheckpointError: It did not, or it is not.
+        """
+        ReplayIndex(self.id, self.key).verify(checkpoint)
+        for run, name in self.rows(
+            "SELECT r.id, r.name FROM nbdurable.run_log r JOIN nbdurable.execution_log e "
+            "ON e.run = r.id WHERE e.id = ?",
+            [checkpoint.execution],
+        ):
+            if not self.heads.knows(run):
+                self.heads.verify(run, name)
+
+    def foreign_objects(self, limit: int = 1) -> list[str]:
+        """Return the kinds and names of what is not ours in the file, so many at most."""
+        return [one for (one,) in self.rows(foreign_query(limit), [self._database])]
 
     def copy_to(self, path: Path) -> None:
         """Copy all that is in the database to a new file."""
@@ -561,6 +621,9 @@ _SETTINGS = {
     "autoinstall_known_extensions": "false",  # nothing downloads at run time
     "autoload_known_extensions": "false",
 }
+_META = (
+    "SELECT key, value FROM nbdurable.meta WHERE key IN ('version', 'store', 'signature') LIMIT 4"
+)
 _ROWS_AT_A_TIME = 2_000  # they stay in the processor's cache
 
 _opened: weakref.WeakSet[Store] = weakref.WeakSet()

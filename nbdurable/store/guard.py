@@ -13,6 +13,7 @@ anew with a higher iteration; a checkpoint removes the log.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -167,11 +168,15 @@ class Guard:
             self._log = None
         before, self._iteration = self._iteration, self._read_iteration()
         try:
-            self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+            self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             self._log_size = 0
             return self._iteration != before
-        self._log_size = os.fstat(self._log).st_size
+        found = os.fstat(self._log)
+        self._log_size = found.st_size
+        if found.st_mode & 0o077 and not os.fstat(self._descriptor).st_mode & 0o077:
+            with contextlib.suppress(OSError):  # a disk that knows no modes
+                os.fchmod(self._log, 0o600)  # as the store is
         return True
 
     def _read_iteration(self) -> tuple[bytes, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nbdurable.labels import printable
 from nbdurable.records import Kind, RunStatus
 
 from .index import unpack, unpack_members, unpack_used
@@ -170,9 +171,9 @@ def _outcomes(store: Store, run: str, reused: frozenset[Identity]) -> tuple[Ende
             number,
             execution,
             known_word(Kind, kind, store),
-            name,
-            label,
-            why,
+            printable(name),
+            printable(label),
+            printable(why),
             attempt,
             _time(started),
             _time(seconds),
@@ -187,7 +188,17 @@ _NO_CODE = bytes(16)  # a timer's
 def _tries(store: Store, execution: int, ended: set[Identity]) -> tuple[Try, ...]:
     """Return the attempts of an execution that failed, in order, and those that did not end."""
     found = [
-        Try(call, version, attempt, name, label, _time(started), _time(seconds), ending, error)
+        Try(
+            call,
+            version,
+            attempt,
+            printable(name),
+            printable(label),
+            _time(started),
+            _time(seconds),
+            ending,
+            printable(error),
+        )
         for call, version, attempt, name, label, started, seconds, ending, error in store.rows(
             "SELECT call, version, attempt, name, label, started, seconds, ending, error "
             "FROM nbdurable.attempt_ends WHERE execution = ? ORDER BY attempt",
@@ -201,7 +212,8 @@ def _tries(store: Store, execution: int, ended: set[Identity]) -> tuple[Try, ...
         [execution],
     ):
         if (call, version) not in ended and (call, version, attempt) not in known:
-            found.append(Try(call, version, attempt, name, label, _time(started), None, "", ""))
+            said = printable(name), printable(label)
+            found.append(Try(call, version, attempt, *said, _time(started), None, "", ""))
     return tuple(found)
 
 
@@ -209,7 +221,17 @@ def _not_started(store: Store, run: str, lost: set[bytes]) -> tuple[Try, ...]:
     """Return the losers that the last execution did not start, and an earlier one had."""
     found = (
         {
-            call: Try(call, version, attempt, name, label, _time(started), None, NOT_STARTED, "")
+            call: Try(
+                call,
+                version,
+                attempt,
+                printable(name),
+                printable(label),
+                _time(started),
+                None,
+                NOT_STARTED,
+                "",
+            )
             for call, version, attempt, name, label, started in store.rows(
                 "SELECT call, version, attempt, name, label, started FROM nbdurable.starts "  # noqa: S608 - a constant
                 f"WHERE {_OF_RUN} AND list_contains(?, call) ORDER BY execution, attempt",
@@ -234,7 +256,14 @@ def _choices(store: Store, run: str) -> tuple[Choice, ...]:
         calls = tuple(call for call, _, _ in unpack_members(branches))
         lost = frozenset(call for call, _ in unpack(losers))
         chosen[key, calls] = Choice(
-            winner, calls, lost, number, execution, label, winner_label, _time(decided)
+            winner,
+            calls,
+            lost,
+            number,
+            execution,
+            printable(label),
+            printable(winner_label),
+            _time(decided),
         )
     return tuple(chosen.values())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
+from nbdurable.labels import printable
 from nbdurable.records import (
     NOBODY,
     Accepted,
@@ -25,6 +26,7 @@ from nbdurable.records import (
     Save,
 )
 
+from .heads import SIGNATURE_BYTES
 from .packed import Identity, Saved
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
         checkpoint.namespace,
         checkpoint.kind.encode("utf-8", "surrogatepass"),
         checkpoint.name.encode("utf-8", "surrogatepass"),
+        checkpoint.label.encode("utf-8", "surrogatepass"),
+        checkpoint.arguments.encode("utf-8", "surrogatepass"),
         checkpoint.payload,
         checkpoint.pieces,
         checkpoint.output.encode("utf-8", "surrogatepass"),
@@ -55,7 +59,16 @@ def checkpoint_message(store: str, checkpoint: Checkpoint) -> bytes:
         checkpoint.code_evidence,
         checkpoint.file_evidence,
     )
-    head = _CHECKPOINT.pack(b"checkpoint", checkpoint.number, checkpoint.cause, *map(len, fields))
+    head = _CHECKPOINT.pack(
+        b"checkpoint",
+        checkpoint.number,
+        checkpoint.cause,
+        checkpoint.execution,
+        checkpoint.attempt,
+        checkpoint.started,
+        checkpoint.seconds,
+        *map(len, fields),
+    )
     return head + b"".join(fields)
 
 
@@ -67,11 +80,35 @@ def decision_message(store: str, decision: Decision) -> bytes:
         store.encode("ascii"),
         pack(decision.branches),
         pack(decision.losers),
+        decision.label.encode("utf-8", "surrogatepass"),
+        decision.winner_label.encode("utf-8", "surrogatepass"),
     )
     lengths = map(len, fields)
-    clock = decision.seconds, decision.place
-    head = _DECISION.pack(b"decision", decision.number, *clock, *lengths)
+    clock = decision.seconds, decision.place, decision.decided
+    head = _DECISION.pack(b"decision", decision.number, decision.execution, *clock, *lengths)
     return head + b"".join(fields)
+
+
+DECIDED = (
+    "key", "branches", "winner", "number", "t.execution", "losers", "t.signature", "seconds",
+    "place", "label", "winner_label", "decided",
+)  # fmt: skip
+"""The columns of `decision_of`, in its order, of the decisions called t."""
+
+
+def decision_of(row: Sequence[Any]) -> Decision:
+    """Make a decision of a row of `DECIDED`."""
+    key, branches, winner, number, execution, losers, signature, *rest = row
+    return Decision(
+        key,
+        unpack_members(branches),
+        winner,
+        number,
+        execution,
+        unpack(losers),
+        signature[:SIGNATURE_BYTES],
+        *rest,
+    )
 
 
 def store_message(store: str) -> bytes:
@@ -81,8 +118,8 @@ def store_message(store: str) -> bytes:
 
 _NOBODYS: Identity = (bytes(16), bytes(16))
 _GAP = b"".join(_NOBODYS)
-_CHECKPOINT = struct.Struct(">10sqq13Q")
-_DECISION = struct.Struct(">10sqdq5Q")
+_CHECKPOINT = struct.Struct(">10sqqqqdd15Q")
+_DECISION = struct.Struct(">10sqqdqd7Q")
 
 
 def pack(tuples: tuple[Identity, ...] | tuple[Member, ...]) -> bytes:
@@ -174,6 +211,8 @@ class ReplayIndex:
     """By call, that its outcome was last taken out to be made again"""
     placed: dict[bytes, Placed] = field(default_factory=dict)
     """By call, the work whose call it is, of several that run beside each other"""
+    unsigned: list[Decision] = field(default_factory=list)
+    """Decisions that were left out, for this user's key did not sign them"""
     accepted: list[Accepted] = field(default_factory=list)
     renamed: list[Renamed] = field(default_factory=list)
 
@@ -226,28 +265,15 @@ class ReplayIndex:
         message = checkpoint_message(self.store, checkpoint)
         if not signature_holds(self.key, checkpoint.signature, message):
             raise UntrustedCheckpointError(
-                f"the saved outcome of {checkpoint.label} is not signed by your key: it was "
-                f"changed, damaged, or written by somebody else. Nothing of it was unpickled. "
-                f"`%durable restart NAME` starts a run without it"
+                f"the saved outcome of {printable(checkpoint.label)} is not signed by your key: "
+                f"it was changed, damaged, or written by somebody else. Nothing of it was "
+                f"unpickled. `%durable restart NAME` starts a run without it"
             )
 
-    def verify_decisions(self) -> None:
-        """Make sure that this user's key signed every decision, before losers are told by them.
-
-        Raises:
-            UntrustedCheckpointError: It did not, or a byte has changed since.
-        """
-        for decisions in self.decisions.values():
-            for decision in decisions:
-                self._verify_decision(decision)
-
-    def _verify_decision(self, decision: Decision) -> None:
+    def is_signed(self, decision: Decision) -> bool:
+        """Tell whether this user's key signed a decision, as it is now."""
         message = decision_message(self.store, decision)
-        if not signature_holds(self.key, decision.signature, message):
-            raise UntrustedCheckpointError(
-                "a saved select decision is not signed by your key: it was changed, damaged, or "
-                "written by somebody else; `%durable restart NAME` starts a run without it"
-            )
+        return signature_holds(self.key, decision.signature, message)
 
     def decision_for(self, key: bytes, branches: tuple[Member, ...]) -> Decision | None:
         """Return the decision over this set of branches, or None if the set is undecided.
@@ -255,12 +281,9 @@ class ReplayIndex:
         A version of zeros stands for a branch that was still waiting for its upstream
         when the decision was made; it agrees with every version of the same code.
 
-        Raises:
-            UntrustedCheckpointError: There is one, but its signature does not hold.
         """
         for decision in self.decisions.get(key, ()):
             if same_set(branches, decision.branches):
-                self._verify_decision(decision)
                 return decision
         return None
 

@@ -35,11 +35,12 @@ Row = tuple[object, ...]
 class Batch:
     """The rows and statements of one transaction."""
 
-    __slots__ = ("rows", "statements")
+    __slots__ = ("recounted", "rows", "statements")
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Row]] = {}
-        self.statements: list[tuple[str, Sequence[object]]] = []
+        self.statements: list[tuple[str, Sequence[object], bool]] = []
+        self.recounted: list[str] = []
 
     def add(self, table: str, row: Row) -> None:
         """Add a row to `table`, in the column order of the schema."""
@@ -50,8 +51,20 @@ class Batch:
             rows.append(row)
 
     def execute(self, statement: str, parameters: Sequence[object]) -> None:
-        """Add a statement; statements come before the rows."""
-        self.statements.append((statement, parameters))
+        """Add a statement; statements come before the rows.
+
+        One that takes rows of a run out, or changes what is signed of them, goes by
+        `take_out`, or the run is counted anew: see `recount`.
+        """
+        self.statements.append((statement, parameters, False))
+
+    def take_out(self, statement: str, parameters: Sequence[object]) -> None:
+        """Add a DELETE that returns execution and signature of each row that it takes out."""
+        self.statements.append((statement, parameters, True))
+
+    def recount(self, run: str) -> None:
+        """Have a run's rows counted anew after the statements: they change many of them."""
+        self.recounted.append(run)
 
 
 class Entry(Protocol):
@@ -84,6 +97,9 @@ class Watch(Protocol):
 
     def refuse_fork(self) -> None:
         """Raise in a forked child of the process that opened the file."""
+
+    def seal(self, batch: Batch, gone: list[tuple[int, bytes]]) -> None:
+        """Sign the rows of a transaction, whose statements have been executed."""
 
 
 class Journal:
@@ -219,6 +235,7 @@ class Journal:
     def _write(self, batch: Batch) -> None:
         # One statement is its own transaction; BEGIN and COMMIT would cost 0.3 ms more.
         if len(batch.rows) == 1 and not batch.statements:
+            self._watch.seal(batch, [])
             ((table, rows),) = batch.rows.items()
             if len(rows) == 1:
                 self._insert_alone(table, rows[0])
@@ -227,8 +244,12 @@ class Journal:
             return
         self._connection.begin()
         try:
-            for statement, parameters in batch.statements:
-                self._connection.execute(statement, parameters)
+            gone: list[tuple[int, bytes]] = []
+            for statement, parameters, returns in batch.statements:
+                answer = self._connection.execute(statement, parameters)
+                if returns:
+                    gone += answer.fetchall()
+            self._watch.seal(batch, gone)
             for table, rows in batch.rows.items():
                 self._insert(table, rows)
             self._connection.commit()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from nbdurable.errors import StoreError
 
 from .disk import file_error
+from .files import FOLDER
 from .paths import user_folder
 
 _KEY_BYTES = 32
@@ -28,7 +30,7 @@ def key_path() -> Path:
     if not chosen:
         return user_folder("the signing key") / "signing.key"
     try:
-        return Path(chosen).expanduser()
+        return Path(chosen).expanduser().absolute()
     except RuntimeError as error:
         raise StoreError(
             f"NBDURABLE_KEY_FILE={chosen} can't be the signing key: {error}; give the whole path "
@@ -45,7 +47,7 @@ def load_key() -> bytes:
     path = key_path()
     try:
         try:
-            key = path.read_bytes()
+            key = _read(path)
         except FileNotFoundError:
             key = _create_key(path)
     except OSError as error:
@@ -56,11 +58,48 @@ def load_key() -> bytes:
             f"writable or point NBDURABLE_KEY_FILE at another file outside the project",
         ) from error
     if len(key) != _KEY_BYTES:
+        size = path.stat().st_size
         raise StoreError(
-            f"the signing key {path} has {len(key)} bytes instead of {_KEY_BYTES}; restore it, or "
+            f"the signing key {path} has {size} bytes instead of {_KEY_BYTES}; restore it, or "
             f"remove it and lose what it signed"
         )
     return key
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in the key's file, which nobody else can have written.
+
+    A link that leads to it is the user's own: in Kubernetes a secret is one.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError(
+                f"the signing key {path} is no ordinary file: point NBDURABLE_KEY_FILE at a file "
+                f"of {_KEY_BYTES} bytes outside the project"
+            )
+        if found.st_uid not in {os.geteuid(), 0} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StoreError(
+                f"the signing key {path} can be written by others, who could make their stores "
+                f"pass for yours: chmod 600 it if it is yours, or point NBDURABLE_KEY_FILE at "
+                f"another file outside the project"
+            )
+        return file.read(_KEY_BYTES + 1)
+
+
+def refuse_beside(place: str) -> None:
+    """Refuse a key that lies in a store's own folder: who brings the one brings the other.
+
+    Raises:
+        StoreError: It does.
+    """
+    path = key_path()
+    if path.resolve().parent == Path(place).parent and path.parent.name == FOLDER:
+        raise StoreError(
+            f"the signing key {path} lies in the folder of the store {place}, with which it would "
+            f"be copied: move it outside the project, and point NBDURABLE_KEY_FILE there"
+        )
 
 
 def _create_key(path: Path) -> bytes:
@@ -77,7 +116,7 @@ def _create_key(path: Path) -> bytes:
         try:
             os.link(draft, path)
         except FileExistsError:
-            return path.read_bytes()
+            return _read(path)
     finally:
         draft.unlink(missing_ok=True)
     return key

@@ -185,6 +185,11 @@ def take(place: str) -> StoreLock:
         return lock
 
 
+def is_held(place: str) -> bool:
+    """Tell whether this process owns the store at `place`."""
+    return place in _held
+
+
 def share(place: str) -> Shared:
     """Keep owners away from a store while this process, which may not write, reads it.
 
@@ -228,7 +233,7 @@ def _open(place: str) -> int:
     path = lock_path(place)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, _mode_of(place))
     except OSError as error:
         raise _unwritable(place, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -238,6 +243,14 @@ def _open(place: str) -> int:
             f"away, or name another store with configure(store=...) or NBDURABLE_STORE"
         )
     return descriptor
+
+
+def _mode_of(place: str) -> int:
+    """Return who may use a lock file that is made: who may use the store."""
+    try:
+        return 0o600 if not os.stat(place).st_mode & 0o077 else 0o666  # noqa: PTH116 - it may be anything
+    except OSError:
+        return 0o600
 
 
 def _unwritable(place: str, error: OSError) -> StoreError:

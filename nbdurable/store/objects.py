@@ -33,6 +33,7 @@ from blake3 import blake3
 from nbdurable.errors import DecodeError, StoreError
 
 from .disk import file_error
+from .files import is_object, refuse_linked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -111,8 +112,10 @@ class Objects:
         """Return the files that none of the rows with these pieces names; drafts are such, too."""
         if self._folder is None or not self._folder.is_dir():
             return []
+        refuse_linked_folder(self._folder)
         used = {piece.file.hex() for pieces in rows for piece in _unpack(pieces)}
-        return sorted(one for one in self._folder.iterdir() if one.name not in used)
+        found = (one for one in self._folder.iterdir() if is_object(one.name))
+        return sorted(one for one in found if one.name not in used and not one.is_dir())
 
     def path(self, file: bytes) -> Path:
         """Return the path of an object file by its digest."""
@@ -271,12 +274,13 @@ class Objects:
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="nbdurable-")
             self._folder = Path(self._temporary.name)
+        refuse_linked_folder(self._folder)
         if not self._folder.is_dir():
             self._folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self._folder.parent)
         # One process at a time has a store: what others were writing, they died over.
         for draft in self._folder.glob("*.draft"):
-            if not draft.name.startswith(f"{os.getpid()}-"):
+            if is_object(draft.name) and not draft.name.startswith(f"{os.getpid()}-"):
                 draft.unlink(missing_ok=True)
         self._ready = True
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nbdurable.records import Checkpoint, Kind
 
+from .heads import SIGNATURE_BYTES, Sum
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
@@ -43,6 +45,7 @@ _VALUE = Kind.VALUE.value
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Make a checkpoint of a row of `COLUMNS`."""
     fields = dict(zip(COLUMNS, row, strict=True))
+    fields["signature"] = fields["signature"][:SIGNATURE_BYTES]
     return Checkpoint(**{**fields, "kind": _kind_of(fields["kind"])})
 
 
@@ -64,6 +67,8 @@ class Saved:
         self._alike: list[tuple[Kind, bytes, int, bytes]] = []
         self._last: tuple[bytes, Checkpoint | None] = (b"", None)
         self._special: dict[bytes, None] = {}  # calls that have an outcome without a value
+        self.sum = Sum()
+        """What the rows that were taken in add up to; see `heads`"""
 
     def __len__(self) -> int:
         return len(self._newest) + sum(map(len, self._older.values()))
@@ -84,6 +89,7 @@ class Saved:
         """
         newest, older, special, pack = self._newest, self._older, self._special, marshal.dumps
         last, last_ended = self.last_number, self.last_ended
+        count, total, newest_head, value = 0, 0, b"", int.from_bytes
         groups: dict[Group, int] = {}
         kinds: dict[tuple[Any, ...], int] = {}
         before: tuple[Any, ...] = ()
@@ -106,13 +112,20 @@ class Saved:
             calls.append(call)
             if call in newest:
                 older.setdefault(call, []).append(newest[call])
-            newest[call] = pack((group, alike, *row[_CALL + 1 :]))
+            signature = row[-1]
+            if len(signature) > SIGNATURE_BYTES:
+                newest_head = max(newest_head, signature[SIGNATURE_BYTES:])
+                signature = signature[:SIGNATURE_BYTES]
+            count += 1
+            total += value(signature)
+            newest[call] = pack((group, alike, *row[_CALL + 1 : -1], signature))
             last_ended = max(last_ended, row[_STARTED] + row[_SECONDS])
             if row[_KIND] != _VALUE or row[_CAUSE]:
                 special[call] = None
             if row[_PIECES]:
                 with_pieces(row[_PIECES])
         self.last_number, self.last_ended = last, last_ended
+        self.sum.take(count, total, newest_head)
         return True
 
     def _new_group(self, namespace: bytes, name: str) -> int:

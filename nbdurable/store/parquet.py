@@ -6,6 +6,7 @@ moved. Nothing of a store is open while it is written.
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -28,7 +29,7 @@ def write_parquet(path: Path, columns: Mapping[str, str], rows: Sequence[Sequenc
     Raises:
         StoreError: It can't be written.
     """
-    draft = path.with_name(f".{path.name}.partial")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     typed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     place = str(draft).replace("'", "''")
     try:

@@ -13,9 +13,7 @@ import platformdirs
 
 from nbdurable.errors import StoreError
 
-FOLDER = ".nbdurable"
-"""The folder beside the notebooks that holds their stores."""
-
+from .files import FOLDER, follow
 
 MEMORY = ":memory:"
 LOCK_WAIT_SECONDS = 10.0
@@ -28,12 +26,12 @@ def place_of(path: str | Path) -> str:
     """Return the one name under which a process holds a store: its absolute path, or MEMORY.
 
     Raises:
-        StoreError: It can't be the path of a file.
+        StoreError: It can't be the path of a file, or is a link that is not followed.
     """
     if str(path) == MEMORY:
         return MEMORY
     try:
-        return str(Path(path).expanduser().resolve())
+        return str(follow(Path(path).expanduser()))
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"{str(path)!r} can't be the path of a store: {error}") from error
 
@@ -96,13 +94,20 @@ def user_folder(what: str) -> Path:
         StoreError: The user has no home folder, as in a container with an unknown user id.
     """
     try:
-        return platformdirs.user_data_path("nbdurable", appauthor=False)
+        found = platformdirs.user_data_path("nbdurable", appauthor=False)
     except (RuntimeError, KeyError) as error:
-        raise StoreError(
-            f"this user has no home folder, where {what} would lie ({error}): set HOME, or point "
-            f"NBDURABLE_KEY_FILE at a file outside the project for the signing key and "
-            f"NBDURABLE_STORE at one for the store"
-        ) from error
+        raise _homeless(what, str(error)) from error
+    if not found.is_absolute():  # some versions take "~" as it stands where there is no home
+        raise _homeless(what, f"it would be {found}")
+    return found
+
+
+def _homeless(what: str, why: str) -> StoreError:
+    return StoreError(
+        f"this user has no home folder, where {what} would lie ({why}): set HOME, or point "
+        f"NBDURABLE_KEY_FILE at a file outside the project for the signing key and "
+        f"NBDURABLE_STORE at one for the store"
+    )
 
 
 def refuse_misread(place: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run remembers beside its outcomes: objects that change by being used, draws, contents.
+"""What a run remembers beside its outcomes, and what the signature of such a row covers.
 
 Invariant: each row is signed, and one whose signature does not hold is as if it were not
 there: the step that it speaks of runs again.
@@ -6,10 +6,11 @@ there: the step that it speaks of runs again.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.codec.signing import sign, signature_holds
+from nbdurable.codec.signing import sign
+
+from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from .database import Store
     from .index import ReplayIndex
     from .journal import Batch
-
-REMEMBERED = {
-    "used_attributes": ("code", "generation", "root", "holder", "class", "attribute", "text"),
-    "former_calls": ("call", "code", "saved_call", "saved_code", "execution"),
-    "draws": ("call", "version", "execution", "states"),
-    "contents": ("name", "content", "base", "execution"),
-}
-"""The columns of each table that its signatures cover, in their order."""
 
 
 def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) -> None:
@@ -35,36 +28,26 @@ def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) ->
 def load_remembered(store: Store, run: str, index: ReplayIndex) -> None:
     """Take in what earlier executions of a run remembered, in the order in which they did."""
     used: dict[bytes, dict[int, dict[tuple[str, str, str, str], set[bytes]]]] = {}
-    for code, generation, root, holder, cls, attribute, text in _rows(store, "used_attributes"):
+    for code, generation, root, holder, cls, attribute, text in signed_rows(
+        store, "used_attributes"
+    ):
         known = used.setdefault(code, {}).setdefault(generation, {})
         known.setdefault((root, holder, cls, attribute), set()).add(text)
     for code, generations in used.items():
         index.used_attributes[code] = [generations[one] for one in sorted(generations)]
-    for call, code, saved_call, saved_code, _ in _rows(store, "former_calls", run):
+    for call, code, saved_call, saved_code, _ in signed_rows(store, "former_calls", run):
         index.former_calls.setdefault((call, code), []).append((saved_call, saved_code))
-    for call, version, _, states in _rows(store, "draws", run):
+    for call, version, _, states in signed_rows(store, "draws", run):
         index.draws[call, version] = states
-    for name, content, base, _ in _rows(store, "contents", run):
+    for name, content, base, _ in signed_rows(store, "contents", run):
         index.contents.setdefault(name, {})[content] = base
 
 
-def _rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
-    """Yield the rows whose signature holds, without it."""
+def signed_rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table, or of a run, whose signature holds, in order, without it."""
     query = f"SELECT {', '.join(REMEMBERED[table])}, signature FROM nbdurable.{table}"  # noqa: S608 - constants
     of_run = " WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
     found = store.rows(f"{query}{of_run if run else ''} ORDER BY rowid", [run] if run else [])
     for *row, signature in found:
-        if signature_holds(store.key, signature, remembered_message(store.id, table, tuple(row))):
+        if store.heads.holds(table, tuple(row), signature):
             yield tuple(row)
-
-
-def remembered_message(store: str, table: str, row: tuple[object, ...]) -> bytes:
-    """Return what a row's signature covers: the table, and each field with its length."""
-    fields = [table.encode(), store.encode("ascii"), *map(_bytes, row)]
-    return struct.pack(f">{len(fields)}Q", *map(len, fields)) + b"".join(fields)
-
-
-def _bytes(field: object) -> bytes:
-    if isinstance(field, bytes):
-        return field
-    return str(field).encode("utf-8", "surrogatepass")

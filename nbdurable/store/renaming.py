@@ -7,14 +7,17 @@ only after its signature was found to hold.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nbdurable.codec.signing import sign
-from nbdurable.records import Renamed
+from nbdurable.codec.signing import sign, signature_holds
+from nbdurable.records import Renamed, Save
 
-from .amendments import add_amendment
+from .amendments import add_amendment, amendment_message
+from .heads import SIGNATURE_BYTES
 from .index import checkpoint_message
 from .runs import load_index
+from .schema import TABLES
+from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
@@ -30,11 +33,25 @@ def rename_run(store: Store, old: str, new: str) -> None:
     Raises:
         StoreError: It could not be written; nothing has changed.
     """
-    store.commit(
-        lambda batch: batch.execute(
-            "UPDATE nbdurable.run_log SET name = ? WHERE name = ?", [new, old]
+    runs = store.rows("SELECT id, created FROM nbdurable.run_log WHERE name = ?", [old])
+    for run, _ in runs:
+        store.heads.verify(run, old)
+    signatures = [
+        sign(store.key, remembered_message(store.id, "run_log", (run, new, created)))
+        for run, created in runs
+    ]
+
+    def write(batch: Batch) -> None:
+        batch.execute(
+            "UPDATE nbdurable.run_log SET name = ?, signature = t.signature FROM "
+            "(SELECT unnest(?::VARCHAR[]) AS id, unnest(?::BLOB[]) AS signature) t "
+            "WHERE run_log.id = t.id",
+            [new, [run for run, _ in runs], signatures],
         )
-    )
+        for run, _ in runs:
+            batch.recount(run)
+
+    store.commit(write)
 
 
 def runs_of_step(store: Store, name: str) -> dict[str, str]:
@@ -95,6 +112,7 @@ def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *,
     found: list[tuple[ReplayIndex, list[Checkpoint]]] = []
     for run in runs:
         index = load_index(store, run)
+        store.heads.verify(run, run, index.checkpoints.sum)
         outcomes = [one for one in index.checkpoints if one.name == old]
         for one in outcomes:
             index.verify(one)
@@ -103,7 +121,8 @@ def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *,
     def write(batch: Batch) -> None:
         for (run, names), (index, outcomes) in zip(runs.items(), found, strict=True):
             _write_outcomes(batch, index, outcomes, old, new)
-            _write_others(batch, run, old, new)
+            _write_others(store, batch, run, old, new)
+            batch.recount(run)
             for name in names:
                 add_amendment(batch, index, Renamed(run, name, new, now, b""))
 
@@ -132,15 +151,40 @@ def _write_outcomes(
     )
 
 
-def _write_others(batch: Batch, run: str, old: str, new: str) -> None:
+def _write_others(store: Store, batch: Batch, run: str, old: str, new: str) -> None:
+    """Rename what stands beside outcomes, and sign it anew where its signature holds."""
+    of_run = "execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
     for table in ("starts", "attempt_ends", "saves"):
-        batch.execute(
-            f"UPDATE nbdurable.{table} SET name = ?, label = CASE "  # noqa: S608 - ours
-            "WHEN starts_with(label, ?) THEN concat(?, substr(label, ?)) ELSE label END "
-            "WHERE name = ? AND execution IN "
-            "(SELECT id FROM nbdurable.execution_log WHERE run = ?)",
-            [new, f"{old}(", new, len(old) + 1, old, run],
+        columns = [one.split()[0] for one in TABLES[table].split(",")]
+        found = store.rows(
+            f"SELECT * FROM nbdurable.{table} WHERE name = ? AND {of_run}",  # noqa: S608 - ours
+            [old, run],
         )
+        if not found:
+            continue
+        batch.execute(f"DELETE FROM nbdurable.{table} WHERE name = ? AND {of_run}", [old, run])  # noqa: S608 - ours
+        for row in found:
+            fields = dict(zip(columns, row, strict=True))
+            before = fields["signature"][:SIGNATURE_BYTES]
+            whole = _holds(store, table, fields)
+            fields |= {"name": new, "label": _relabelled(fields["label"], old, new)}
+            fields["signature"] = _signature(store, table, fields) if whole else before
+            batch.add(table, tuple(fields.values()))
+
+
+def _message(store: Store, table: str, fields: dict[str, Any]) -> bytes:
+    if table == "saves":
+        return amendment_message(store.id, Save(**fields))
+    return remembered_message(store.id, table, tuple(fields[one] for one in REMEMBERED[table]))
+
+
+def _signature(store: Store, table: str, fields: dict[str, Any]) -> bytes:
+    return sign(store.key, _message(store, table, fields))
+
+
+def _holds(store: Store, table: str, fields: dict[str, Any]) -> bool:
+    signature = fields["signature"][:SIGNATURE_BYTES]
+    return signature_holds(store.key, signature, _message(store, table, fields))
 
 
 def _relabelled(label: str, old: str, new: str) -> str:

@@ -84,6 +84,7 @@ def plan_redo(
     if run is None:
         return None
     index = load_index(store, run[0])
+    store.heads.verify(run[0], name, index.checkpoints.sum)
     asked = [
         one
         for one in index.checkpoints
@@ -191,11 +192,12 @@ def redo(store: Store, found: Redo, now: float) -> None:
 
 
 def _remove(batch: Batch, found: Redo) -> None:
-    batch.execute(
+    batch.take_out(
         "DELETE FROM nbdurable.decision_log d USING (SELECT unnest(?::BLOB[]) AS key, "
         "unnest(?::BLOB[]) AS branches, unnest(?::BIGINT[]) AS number) t "
         "WHERE d.key = t.key AND d.branches = t.branches AND d.number = t.number "
-        "AND d.execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)",
+        "AND d.execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?) "
+        "RETURNING d.execution, d.signature",
         [
             [one.key for one in found.decisions],
             [one.packed for one in found.decisions],

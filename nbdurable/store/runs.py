@@ -13,12 +13,11 @@ import platform
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.errors import StoreCorruptError
-from nbdurable.labels import share
+from nbdurable.errors import StoreCorruptError, UntrustedCheckpointError
+from nbdurable.labels import printable, share
 from nbdurable.records import (
     NOBODY,
     NOT_SAVED,
-    Decision,
     Part,
     RunStatus,
     RunSummary,
@@ -26,10 +25,11 @@ from nbdurable.records import (
 )
 
 from .amendments import load_amendments
-from .changes import take_out
-from .index import PastAttempts, ReplayIndex, unpack, unpack_members
+from .changes import drop_unsigned, take_out
+from .index import DECIDED, PastAttempts, ReplayIndex, decision_of, unpack
 from .packed import COLUMNS
-from .remembered import load_remembered
+from .remembered import load_remembered, signed_rows
+from .signed import REMEMBERED
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opened:
-    """What an execution starts from; ``finished`` is the last one that came to its end, or 0."""
+    """What an execution starts from.
+
+    ``finished`` is the last one that came to its end, or 0; ``undecided`` names decisions
+    that were taken out, for this user's key did not sign them as they are.
+    """
 
     run: str
     execution: int
@@ -50,6 +54,7 @@ class Opened:
     index: ReplayIndex
     retried: frozenset[tuple[bytes, bytes]]
     finished: int = 0
+    undecided: tuple[str, ...] = ()
 
 
 def begin_execution(
@@ -74,9 +79,14 @@ def begin_execution(
 
 def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | None) -> Opened:
     run = newest_run(store, name)
+    index = ReplayIndex(store.id, store.key)
+    if run is not None:
+        index = load_index(store, run[0])
+        store.heads.verify(run[0], name, index.checkpoints.sum)
     previous = None if run is None else _last_status(store, run[0])
-    index = load_index(store, run[0]) if run else ReplayIndex(store.id, store.key)
     stale = max_age is not None and index.last_saved and now - index.last_saved > max_age
+    if max_age is not None:
+        _verify_age(index, now - max_age)
     redone = run is not None and _is_redone(store, run[0], index)
     if redone and previous is RunStatus.FINISHED:
         previous = RunStatus.INTERRUPTED  # what was taken out of it is still to come
@@ -85,7 +95,6 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         fresh = True
     else:
         fresh = False
-        index.verify_decisions()
     retried = _retried(store, run[0], index) if not fresh else []
     taken = index.with_consequences(retried)
     execution = store.rows("SELECT COALESCE(max(id), 0) + 1 FROM nbdurable.execution_log")[0][0]
@@ -108,6 +117,8 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         )
         if taken:
             take_out(batch, run[0], taken)
+        if index.unsigned:
+            drop_unsigned(batch, index.unsigned)
 
     store.commit(write)
     index.forget(taken)
@@ -120,7 +131,22 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
         index=index,
         retried=frozenset((found.call, found.version) for found in retried),
         finished=_last_finished(store, run[0]),
+        undecided=tuple(one.label or "a select" for one in index.unsigned),
     )
+
+
+def _verify_age(index: ReplayIndex, oldest: float) -> None:
+    """Make sure that how old a run's newest outcome is was signed.
+
+    Raises:
+        UntrustedCheckpointError: It was not.
+    """
+    for found in reversed(list(index.checkpoints)):
+        # One that is new enough proves that the run is; that none is, all of them.
+        if found.started + found.seconds >= oldest or index.last_saved < oldest:
+            index.verify(found)
+        if index.last_saved >= oldest and found.started + found.seconds >= oldest:
+            return
 
 
 def restart(store: Store, name: str, now: float) -> bool:
@@ -279,13 +305,7 @@ def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
     errors = index.errors()
     if not errors:
         return []
-    seen = set(
-        store.rows(
-            "SELECT s.call, s.version FROM nbdurable.seen_errors s "
-            "JOIN nbdurable.execution_log e ON e.id = s.execution WHERE e.run = ?",
-            [run],
-        )
-    )
+    seen = {(call, version) for call, version, _ in signed_rows(store, "seen_errors", run)}
     ends = store.rows(
         "SELECT x.listed FROM nbdurable.execution_log e "
         "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
@@ -364,29 +384,22 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         index = ReplayIndex(store.id, store.key)
         _load_checkpoints(store, run, index, sort=True)
     of_run = "JOIN nbdurable.execution_log e ON e.id = t.execution WHERE e.run = ?"
-    for key, branches, winner, losers, number, execution, *signed in store.rows(
-        "SELECT key, branches, winner, losers, number, t.execution, signature, seconds, place "  # noqa: S608 - no input
-        f"FROM nbdurable.decision_log t {of_run} ORDER BY number",
+    for row in store.rows(
+        f"SELECT {', '.join(DECIDED)} FROM nbdurable.decision_log t {of_run} ORDER BY number",  # noqa: S608 - no input
         [run],
     ):
-        index.add_decision(
-            Decision(
-                key,
-                unpack_members(branches),
-                winner,
-                number,
-                execution,
-                unpack(losers),
-                *signed,
-            )
-        )
+        decision = decision_of(row)
+        if index.is_signed(decision):
+            index.add_decision(decision)
+        else:
+            index.unsigned.append(decision)
     load_amendments(store, run, index)
     _load_attempts(store, run, of_run, index)
     for execution, python, packages in store.rows(
         "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
     ):
         index.environments[execution] = python, packages
-    for code, part, digest in store.rows("SELECT code, part, digest FROM nbdurable.codes"):
+    for code, part, digest in signed_rows(store, "codes"):
         index.code_parts.setdefault(code, {})[part] = digest
     load_remembered(store, run, index)
     index.evidence = evidence_in(store)
@@ -420,13 +433,16 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
     has_value = index.checkpoints.has_value
     ended: set[tuple[bytes, bytes, int, int]] = set()
     settled: dict[tuple[bytes, bytes], int] = {}
-    for call, version, attempt, execution, concluded, ending in store.streamed(
-        "SELECT call, version, attempt, t.execution, concluded, ending "  # noqa: S608 - no input
-        f"FROM nbdurable.attempt_ends t {of_run} ORDER BY t.execution, attempt",
+    ends = ", ".join(f"t.{one}" for one in REMEMBERED["attempt_ends"])
+    for *row, signature in store.streamed(
+        f"SELECT {ends}, t.signature FROM nbdurable.attempt_ends t {of_run} "  # noqa: S608 - no input
+        "ORDER BY t.execution, attempt",
         [run],
     ):
+        call, version, attempt, execution, *_, ending, _, concluded = row
         if has_value((call, version)):
             continue
+        _verify_attempt(store, "attempt_ends", row, signature)
         past = index.attempts.setdefault((call, version), PastAttempts())
         past.last, past.execution = max(past.last, attempt), max(past.execution, execution)
         past.concluded = concluded
@@ -435,15 +451,18 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         ended.add((call, version, attempt, execution))
         if concluded:
             settled[call, version] = execution
-    for call, version, attempt, started, execution, died in store.streamed(
-        "SELECT call, version, attempt, t.started, t.execution, x.execution IS NULL "
+    starts = ", ".join(f"t.{one}" for one in REMEMBERED["starts"])
+    for *row, signature, died in store.streamed(
+        f"SELECT {starts}, t.signature, x.execution IS NULL "  # noqa: S608 - no input
         "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
         "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
         "WHERE e.run = ? ORDER BY t.execution, attempt",
         [run],
     ):
+        call, version, attempt, execution, *_, started = row
         if has_value((call, version)):
             continue
+        _verify_attempt(store, "starts", row, signature)
         past = index.attempts.setdefault((call, version), PastAttempts())
         past.last = max(past.last, attempt)
         past.started, past.execution = started, max(past.execution, execution)
@@ -452,3 +471,13 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
             continue  # it had got on with its work: it is not what kills the kernel
         if died and in_flight and execution > settled.get((call, version), 0):
             past.deaths += (call, version) not in index.checkpoints
+
+
+def _verify_attempt(store: Store, table: str, row: list[Any], signature: bytes) -> None:
+    """Make sure that what is said of an attempt was signed: code can ask how many there were."""
+    if not store.heads.holds(table, tuple(row), signature):
+        raise UntrustedCheckpointError(
+            f"what {store.path} says of an attempt of {printable(row[5])} is not signed by your "
+            f"key: it was changed, damaged, or written by somebody else, so the run is not "
+            f"replayed; `%durable restart NAME` starts one without it"
+        )

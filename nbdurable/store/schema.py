@@ -40,14 +40,16 @@ VERSION = 3  # the first that is kept; 1 and 2 were never released
 TABLES: dict[str, str] = {
     "meta": "key VARCHAR NOT NULL, value BLOB NOT NULL",
     "run_log": """
-        id VARCHAR NOT NULL, name VARCHAR NOT NULL, created DOUBLE NOT NULL""",
+        id VARCHAR NOT NULL, name VARCHAR NOT NULL, created DOUBLE NOT NULL,
+        signature BLOB NOT NULL""",
     "execution_log": """
         id BIGINT NOT NULL, run VARCHAR NOT NULL, started DOUBLE NOT NULL, pid BIGINT NOT NULL,
-        host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL""",
+        host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL,
+        signature BLOB NOT NULL""",
     "execution_ends": """
         execution BIGINT NOT NULL, status VARCHAR NOT NULL, ended DOUBLE NOT NULL,
         error VARCHAR NOT NULL, listed BLOB NOT NULL, reused BLOB NOT NULL,
-        told VARCHAR NOT NULL""",
+        told VARCHAR NOT NULL, signature BLOB NOT NULL""",
     "checkpoints": """
         call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
         number BIGINT NOT NULL, cause BIGINT NOT NULL, execution BIGINT NOT NULL,
@@ -59,18 +61,20 @@ TABLES: dict[str, str] = {
     "starts": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        started DOUBLE NOT NULL""",
+        started DOUBLE NOT NULL, signature BLOB NOT NULL""",
     "attempt_ends": """
         call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
         execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
         started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, ending VARCHAR NOT NULL,
-        error VARCHAR NOT NULL, concluded BOOLEAN NOT NULL""",
+        error VARCHAR NOT NULL, concluded BOOLEAN NOT NULL, signature BLOB NOT NULL""",
     "decision_log": """
         key BLOB NOT NULL, branches BLOB NOT NULL, winner BLOB NOT NULL, losers BLOB NOT NULL,
         number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
         winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL,
         seconds DOUBLE NOT NULL, place BIGINT NOT NULL""",
-    "seen_errors": "call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL",
+    "seen_errors": """
+        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
+        signature BLOB NOT NULL""",
     "used_attributes": """
         code BLOB NOT NULL, generation BIGINT NOT NULL, root VARCHAR NOT NULL,
         holder VARCHAR NOT NULL, class VARCHAR NOT NULL, attribute VARCHAR NOT NULL,
@@ -84,7 +88,10 @@ TABLES: dict[str, str] = {
     "contents": """
         name VARCHAR NOT NULL, content BLOB NOT NULL, base BLOB NOT NULL,
         execution BIGINT NOT NULL, signature BLOB NOT NULL""",
-    "codes": "code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL",
+    "codes": """
+        code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL, signature BLOB NOT NULL""",
+    # Heads of runs that no row of their last transaction could take along; see `heads`.
+    "heads": "run VARCHAR NOT NULL, signature BLOB NOT NULL",
     # What `current_step().save` keeps until its step has a value: one row a call.
     "saves": """
         call BLOB NOT NULL, state BLOB NOT NULL, code BLOB NOT NULL, execution BIGINT NOT NULL,

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from .files import write_anew
 from .lock import Record, living_owner
 
 MOST_STATUS_BYTES: Final = 1 << 20
@@ -37,12 +38,9 @@ def write_status(place: str, data: bytes) -> bool:
     """
     path = status_path(place)
     draft = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, flags, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(data)
+        write_anew(draft, data)
         draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -67,6 +67,22 @@ def has_user_tables(connection: duckdb.DuckDBPyConnection) -> bool:
     return bool(found)
 
 
+def foreign_query(limit: int) -> str:
+    """Return the query for tables, views, types and functions of the user's in the file $1."""
+    parts = [
+        f"SELECT DISTINCT concat('{kind} ', schema_name, '.', {name}) AS it "  # noqa: S608 - constants
+        f"FROM duckdb_{kinds}() WHERE database_name = $1 AND schema_name <> 'nbdurable'{own}"
+        for kind, kinds, name, own in (
+            ("table", "tables", "table_name", ""),
+            ("view", "views", "view_name", " AND NOT internal"),
+            ("type", "types", "type_name", " AND NOT internal"),
+            ("sequence", "sequences", "sequence_name", ""),
+            ("macro", "functions", "function_name", " AND NOT internal"),
+        )
+    ]
+    return f"{' UNION ALL '.join(parts)} ORDER BY it LIMIT {limit}"
+
+
 def lay(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the schema with its tables and views."""
     connection.execute("CREATE SCHEMA IF NOT EXISTS nbdurable")

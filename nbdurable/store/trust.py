@@ -3,27 +3,34 @@
 Invariant: nothing is unpickled, and nothing in the file is run: it is open with
 external access off, and its schema holds our tables alone (`structure`). A
 signature says that whoever holds the key believes every byte, so a store that
-contradicts itself is not signed.
+contradicts itself is not signed, and what is signed is what was shown: the same file,
+still open, or one with the same digest. A store that is signed gets another id, so
+that nothing that was signed for another one fits into it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.codec.globals_in import UNREADABLE, globals_in
 from nbdurable.codec.signing import sign, signature_holds
-from nbdurable.errors import StoreCorruptError
-from nbdurable.records import Checkpoint, Decision, RunSummary
+from nbdurable.errors import DecodeError, StoreCorruptError
+from nbdurable.records import Checkpoint, RunSummary
 
 from .amendments import TABLE_OF, amendment_message, amendments
+from .connection import forget
 from .database import Store
-from .index import checkpoint_message, decision_message, store_message, unpack, unpack_members
+from .heads import own
+from .index import DECIDED, checkpoint_message, decision_message, decision_of, store_message
 from .paths import LOCK_WAIT_SECONDS
-from .remembered import REMEMBERED, remembered_message
 from .runs import summaries
-from .schema import BYTES
+from .schema import BYTES, TABLES
+from .signed import REMEMBERED, remembered_message
 from .verify import check_content
 
 if TYPE_CHECKING:
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     from .journal import Batch
 
 _ROWS_AT_A_TIME = 10_000
+_MOST_OTHERS = 200
+"""Of what lies in a file beside the store, so many names are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,9 @@ class Survey:
     """What is in a store, by its columns alone.
 
     ``ours`` tells whether this user's key signed the store; ``unsigned`` how many
-    checkpoints and decisions it did not sign; ``problems`` what contradicts itself.
+    rows it did not sign; ``problems`` what contradicts itself. ``digest`` stands for all
+    that would be signed, in hexadecimal. ``globals`` are the names that its pickles look up;
+    ``others`` what lies in the file beside the store, by its kind and its name.
     """
 
     path: str
@@ -62,6 +73,9 @@ class Survey:
     runs: tuple[RunSummary, ...]
     steps: tuple[SavedStep, ...]
     problems: tuple[str, ...]
+    digest: str
+    globals: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def survey(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Survey:
@@ -81,30 +95,60 @@ def survey(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Survey:
         store.close()
 
 
-def trust_store(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Survey:
+def trust_store(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS, digest: str = "") -> Survey:
     """Sign everything in a store with this user's key, in one transaction.
+
+    Args:
+        path: The DuckDB file.
+        wait: As of `survey`.
+        digest: What a survey gave; nothing is signed if what is there is something else now.
 
     Returns:
         What was signed.
 
     Raises:
-        StoreCorruptError: It contradicts itself; nothing was signed.
+        StoreCorruptError: It contradicts itself, or is not what was shown; nothing was signed.
         StoreError: As `survey`; or it can't be written.
     """
-    with contextlib.closing(Store.open_foreign(path, wait=wait)) as store:
-        found = _survey(store)
-        if found.problems:
-            raise StoreCorruptError(
-                f"{store.path} contradicts itself, so nothing of it was signed: "
-                f"{found.problems[0]}{_more(found.problems)}"
-            )
-        store.bring_up()
+    with contextlib.closing(Store.open_foreign(path, wait=wait, write=True)) as store:
+        try:
+            found = _survey(store)
+            _refuse(store, found, digest)
+        except BaseException:
+            store.forsake()
+            raise
+        runs = [run for (run,) in store.rows("SELECT id FROM nbdurable.run_log")]
+        store.id = uuid.uuid4().hex
         signed = {
             table: [(row, sign(store.key, message)) for row, message, _ in rows]
             for table, rows in _signed_rows(store).items()
         }
-        store.commit(lambda batch: _write_signatures(store, signed, batch))
+        store.commit(lambda batch: _write_signatures(store, signed, runs, batch))
         return found
+
+
+def untrust_store(path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> None:
+    """Take back that a store is this user's: no signature in it holds any more.
+
+    Raises:
+        StoreError: There is none, or it can't be written.
+    """
+    with contextlib.closing(Store.open_foreign(path, wait=wait, write=True)) as store:
+        store.commit(lambda batch: _write_meta(batch, uuid.uuid4().hex, b""))
+    forget(store.path)
+
+
+def _refuse(store: Store, found: Survey, digest: str) -> None:
+    if found.problems:
+        raise StoreCorruptError(
+            f"{store.path} contradicts itself, so nothing of it was signed: "
+            f"{found.problems[0]}{_more(found.problems)}"
+        )
+    if digest and digest != found.digest:
+        raise StoreCorruptError(
+            f"{store.path} holds something else than what was shown as {digest:.40}, so nothing "
+            f"of it was signed: look at it again, it is {found.digest} now"
+        )
 
 
 def _more(problems: tuple[str, ...]) -> str:
@@ -134,11 +178,52 @@ def _survey(store: Store) -> Survey:
         runs=() if problems else tuple(summaries(store)),
         steps=tuple(SavedStep(*row) for row in steps),
         problems=problems,
+        digest=_digest(store),
+        globals=tuple(sorted(_globals(store))),
+        others=tuple(store.foreign_objects(_MOST_OTHERS)),
     )
 
 
+_CONTENT = {
+    table: [
+        name
+        for column in columns.split(",")
+        if (name := column.split()[0]) != "signature"
+    ]
+    for table, columns in TABLES.items()
+    if table not in {"meta", "heads"}
+}  # fmt: skip
+
+
+def _digest(store: Store) -> str:
+    """Return what stands for every row of a store, signatures aside."""
+    content = hashlib.blake2b(digest_size=16)
+    for table, columns in _CONTENT.items():
+        for row in _rows(store, table, columns):
+            content.update(remembered_message(store.id, table, row[1:]))
+    for other in store.foreign_objects(_MOST_OTHERS):
+        content.update(other.encode("utf-8", "surrogatepass"))
+    return content.hexdigest()
+
+
+def _globals(store: Store) -> set[str]:
+    """Return the names that the pickles of a store look up."""
+    found: set[str] = set()
+    for table in ("checkpoints", "saves"):
+        for _, payload, pieces in _rows(store, table, ["payload", "pieces"]):
+            found |= globals_in(payload)
+            if not payload and pieces:
+                try:
+                    found |= globals_in(bytes(store.objects.restore(pieces, proven=1)[0]))
+                except DecodeError:
+                    found.add(UNREADABLE)
+    for _, states in _rows(store, "draws", ["states"]):
+        found |= globals_in(states)
+    return found
+
+
 def _write_signatures(
-    store: Store, signed: dict[str, list[tuple[int, bytes]]], batch: Batch
+    store: Store, signed: dict[str, list[tuple[int, bytes]]], runs: list[str], batch: Batch
 ) -> None:
     for table, rows in signed.items():
         batch.execute(
@@ -147,10 +232,15 @@ def _write_signatures(
             f"WHERE {table}.rowid = t.id",
             [[row for row, _ in rows], [signature for _, signature in rows]],
         )
-    batch.execute(
-        "UPDATE nbdurable.meta SET value = ? WHERE key = 'signature'",
-        [sign(store.key, store_message(store.id))],
-    )
+    batch.execute("DELETE FROM nbdurable.heads", [])
+    _write_meta(batch, store.id, sign(store.key, store_message(store.id)))
+    for run in runs:
+        batch.recount(run)
+
+
+def _write_meta(batch: Batch, identity: str, signature: bytes) -> None:
+    for key, value in (("store", identity.encode("ascii")), ("signature", signature)):
+        batch.execute("UPDATE nbdurable.meta SET value = ? WHERE key = ?", [value, key])
 
 
 _Signed = tuple[int, bytes, bytes]
@@ -169,7 +259,7 @@ def _signed_rows(store: Store) -> dict[str, Iterator[_Signed]]:
 def _remembered(store: Store, table: str) -> Iterator[_Signed]:
     names = [*REMEMBERED[table], "signature"]
     for row, *fields, signature in _rows(store, table, names):
-        yield row, remembered_message(store.id, table, tuple(fields)), signature
+        yield row, remembered_message(store.id, table, tuple(fields)), own(signature)
 
 
 def _amendments(store: Store, kind: type[Amendment]) -> Iterator[_Signed]:
@@ -181,17 +271,12 @@ def _checkpoints(store: Store) -> Iterator[_Signed]:
     names = [field.name for field in dataclasses.fields(Checkpoint)]
     for row, *fields in _rows(store, "checkpoints", names):
         checkpoint = Checkpoint(*fields)
-        yield row, checkpoint_message(store.id, checkpoint), checkpoint.signature
+        yield row, checkpoint_message(store.id, checkpoint), own(checkpoint.signature)
 
 
 def _decisions(store: Store) -> Iterator[_Signed]:
-    names = ["key", "branches", "winner", "number", "execution", "losers"]
-    names += ["signature", "seconds", "place"]
-    for row, key, branches, winner, number, execution, losers, *signed in _rows(
-        store, "decision_log", names
-    ):
-        members, lost = unpack_members(branches), unpack(losers)
-        decision = Decision(key, members, winner, number, execution, lost, *signed)
+    for row, *fields in _rows(store, "decision_log t", list(DECIDED)):
+        decision = decision_of(fields)
         yield row, decision_message(store.id, decision), decision.signature
 
 

@@ -10,10 +10,11 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from nbdurable.codec.signing import signature_holds
+from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import Decision, RunStatus
 
 from .amendments import TABLE_OF, amendment_message, amendments
-from .index import checkpoint_message, decision_message
+from .index import checkpoint_message
 from .runs import evidence_in, load_index
 
 if TYPE_CHECKING:
@@ -106,23 +107,29 @@ def _large_values(store: Store) -> Iterator[str]:
 
 def _signatures(store: Store) -> Iterator[str]:
     for (run,) in store.rows("SELECT id FROM nbdurable.run_log"):
-        index = load_index(store, run)
+        try:
+            index = load_index(store, run)
+        except UntrustedCheckpointError as error:
+            yield str(error)
+            continue
+        if fault := store.heads.fault(run, index.checkpoints.sum):
+            yield f"run {run} is not as it was signed: {fault}"
         for checkpoint in index.checkpoints:
             message = checkpoint_message(store.id, checkpoint)
             if not signature_holds(store.key, checkpoint.signature, message):
                 yield f"a checkpoint with a wrong signature: {checkpoint.label}"
+        for unsigned in index.unsigned:
+            yield f"a decision with a wrong signature: number {unsigned.number}"
         for decisions in index.decisions.values():
             for decision in decisions:
-                yield from _decision(store, index, decision)
+                yield from _decision(index, decision)
     for kind, table in TABLE_OF.items():
         for _, row in amendments(store, kind):
             if not signature_holds(store.key, row.signature, amendment_message(store.id, row)):
                 yield f"a row of {table} with a wrong signature"
 
 
-def _decision(store: Store, index: ReplayIndex, decision: Decision) -> Iterator[str]:
-    if not signature_holds(store.key, decision.signature, decision_message(store.id, decision)):
-        yield f"a decision with a wrong signature: number {decision.number}"
+def _decision(index: ReplayIndex, decision: Decision) -> Iterator[str]:
     plain = decision.key == _plain_select([call for call, _, _ in decision.branches])
     for call, version, _ in decision.branches:
         found = index.checkpoints.get((call, version))

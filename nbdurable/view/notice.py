@@ -110,10 +110,11 @@ def _item(run: RunSummary, now: float) -> _Item:
     saved = (
         f"{run.saved:,} of {known:,} steps saved" if run.in_flight else f"{_steps_of(known)} saved"
     )
+    name = labels.printable(run.name)
     if run.status is RunStatus.RUNNING:
-        return _Item(run.name, saved, f"running; its execution began {when}", "")
+        return _Item(name, saved, f"running; its execution began {when}", "")
     stopped = f"{run.status} at {run.progress}, {when}" if run.progress else f"{run.status} {when}"
-    return _Item(run.name, saved, stopped, _RESUME)
+    return _Item(name, saved, stopped, _RESUME)
 
 
 def _steps_of(number: int) -> str:

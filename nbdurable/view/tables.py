@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from nbdurable.labels import harmless, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -69,12 +71,12 @@ class Table:
         return {"text/plain": self._for_here(), "text/html": self._repr_html_()}
 
     def _repr_html_(self) -> str:
-        title = f"<p>{escape(self._title)}</p>" if self._title else ""
+        title = f"<p>{escape(harmless(self._title))}</p>" if self._title else ""
         if not self._rows:
             return f"{title}<p>{escape(self._empty)}</p>"
         sides = ["right" if right else "left" for right in _numeric(self._rows)]
         head = "".join(
-            f'<th scope="col" style="text-align:{side}">{escape(str(column))}</th>'
+            f'<th scope="col" style="text-align:{side}">{escape(printable(str(column)))}</th>'
             for column, side in zip(self[0], sides, strict=True)
         )
         body = "".join(f"<tr>{_html_cells(row, sides)}</tr>" for row in self._rows)
@@ -98,10 +100,10 @@ class Table:
 
     def _text(self, console: Console) -> str:
         if not self._rows:
-            return f"{self._title}\n{self._empty}" if self._title else self._empty
+            return harmless(f"{self._title}\n{self._empty}" if self._title else self._empty)
         with console.capture() as captured:
             if self._title:
-                console.print(self._title, markup=False, highlight=False, soft_wrap=True)
+                console.print(harmless(self._title), markup=False, highlight=False, soft_wrap=True)
             console.print(grid(self._rows))
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
@@ -115,7 +117,9 @@ def grid(rows: Sequence[Mapping[str, object]]) -> RichTable:
     """Lay rows out for rich: numbers to the right, what is too long folded."""
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column, right in zip(rows[0], _numeric(rows), strict=True):
-        table.add_column(column, overflow="fold", justify="right" if right else "left")
+        table.add_column(
+            Text(printable(str(column))), overflow="fold", justify="right" if right else "left"
+        )
     for row in rows:
         table.add_row(
             *(Text(said := cell(one), style=_STATUS.get(said, "")) for one in row.values())
@@ -137,7 +141,7 @@ def cell(value: object) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M:%S}"
         case _:
-            return str(value)
+            return harmless(str(value))
 
 
 def _html_cells(row: Mapping[str, object], sides: Sequence[str]) -> str:

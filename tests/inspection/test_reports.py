@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -267,7 +268,9 @@ def test_trust_shows_then_signs(place, monkeypatch):
     assert "another key signed this store" in shown.stdout
     assert "1 runs, 3 saved steps" in shown.stdout
     assert "load(1)" in shown.stdout
-    assert shown.stdout.endswith("nothing was signed; --yes signs it with your key\n")
+    assert re.search(
+        r"nothing was signed; nbdurable trust \S+ --yes [0-9a-f]{32} signs it\n\Z", shown.stdout
+    )
     check_one_line(call("runs", *NOTEBOOK))
     assert call("trust", "analysis.ipynb", "--yes").stdout.endswith("signed with your key\n")
     assert asked("runs")

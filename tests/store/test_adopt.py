@@ -188,7 +188,7 @@ def test_what_is_in_the_log_is_taken_along(folder):
     path = folder / ".nbdurable" / "gone.duckdb"
     connection = duckdb.connect(str(path))
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-    connection.execute("INSERT INTO nbdurable.run_log VALUES ('late', 'late', 1)")
+    connection.execute("INSERT INTO nbdurable.run_log VALUES ('late', 'late', 1, '')")
     connection.close()
     assert path.with_name("gone.duckdb.wal").exists()
     (folder / "gone.ipynb").unlink()
