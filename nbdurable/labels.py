@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
+import math
 import re
 import sys
 import types
@@ -336,6 +337,8 @@ def _named(value: Any) -> str:
 
 def duration(seconds: float) -> str:
     """Say a duration in at most two units: ``40 ms``, ``4.2 s``, ``3 min 05 s``."""
+    if not math.isfinite(seconds):
+        return "an unknown time"  # as a store says it that somebody has changed
     if seconds < 0.0995:  # noqa: PLR2004 - from here on the tenth of a second shows
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:  # noqa: PLR2004
@@ -357,11 +360,15 @@ def share(done: float, total: float) -> str:
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "?"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}".rstrip("0")
 
 
 def ago(seconds: float) -> str:
     """Say how long ago something was, in one unit: ``26 h ago``."""
+    if not math.isfinite(seconds):
+        return "at an unknown time"
     for least, unit, word in _UNITS:
         if seconds >= least:
             return f"{seconds / unit:.0f} {word} ago"

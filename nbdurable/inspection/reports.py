@@ -103,11 +103,9 @@ def runs(store: str) -> Told:
             "saved": one.saved,
             "in_flight": one.in_flight,
             "executions": one.executions,
-            "created": datetime.fromtimestamp(one.created, UTC),
-            "last_started": datetime.fromtimestamp(one.last_started, UTC),
-            "last_ended": (
-                None if one.last_ended is None else datetime.fromtimestamp(one.last_ended, UTC)
-            ),
+            "created": instant(one.created),
+            "last_started": instant(one.last_started),
+            "last_ended": (None if one.last_ended is None else instant(one.last_ended)),
             "run": one.id,
         }
         for one in questions.runs(store)
@@ -318,7 +316,7 @@ def surveyed(found: Survey) -> list[Row]:
             "workflow": one.workflow,
             "step": one.label,
             "outcome": one.kind,
-            "started": _instant(one.started),
+            "started": instant(one.started),
             "seconds": one.seconds,
             "bytes": one.bytes,
         }
@@ -326,7 +324,8 @@ def surveyed(found: Survey) -> list[Row]:
     ]
 
 
-def _instant(seconds: float) -> datetime | None:
+def instant(seconds: float) -> datetime | None:
+    """Return a time as a store says it; None for what no clock gives."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
@@ -344,7 +343,7 @@ def collected(found: Collected) -> list[Row]:
             "what": "a run that a newer one replaced" if one.whole else "superseded outcomes",
             "outcomes": one.outcomes,
             "bytes": one.size,
-            "created": _instant(one.created),
+            "created": instant(one.created),
             "run": one.run,
         }
         for one in found.found

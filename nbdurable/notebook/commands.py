@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -357,7 +356,7 @@ def _row(run: RunSummary) -> dict[str, object]:
         "saved": run.saved,
         "in flight": run.in_flight,
         "executions": run.executions,
-        "created": datetime.fromtimestamp(run.created, UTC),
+        "created": reports.instant(run.created),
         "last started": labels.ago(time.time() - run.last_started),
         "run": run.id[:8],
     }

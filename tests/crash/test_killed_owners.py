@@ -102,6 +102,7 @@ def acknowledged(bench):
     return [int(name.split()[1]) for name in bench.effects() if name.startswith("acknowledged")]
 
 
+@pytest.mark.timeout(300 + 10 * KILLS)
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_killed(make_bench, group):
     """Nothing acknowledged is lost, and nobody is let in while the owner lives."""

@@ -12,7 +12,17 @@ from pathlib import Path
 import duckdb  # noqa: TID251 - to damage stores
 import pytest
 
-from nbdurable import StoreCorruptError, after, as_completed, gather, race, select, step, workflow
+from nbdurable import (
+    StoreCorruptError,
+    UntrustedCheckpointError,
+    after,
+    as_completed,
+    gather,
+    race,
+    select,
+    step,
+    workflow,
+)
 from nbdurable.api import open_stores
 from nbdurable.inspection import history as recall
 from nbdurable.records import RunStatus
@@ -325,11 +335,11 @@ def test_nothing_to_recall(path, monkeypatch):
     ["checkpoints SET kind = 'vaule'", "execution_ends SET status = 'finnished'"],
 )
 def test_words_that_nobody_writes(path, change):
-    """A damaged store says what it should not, by name."""
+    """A damaged store says what it should not, by name, or that it isn't what was signed."""
     executed(path, everything)
     with duckdb.connect(str(path)) as connection:
         connection.execute(f"UPDATE nbdurable.{change}")
-    with pytest.raises(StoreCorruptError, match="stands"):
+    with pytest.raises((StoreCorruptError, UntrustedCheckpointError), match=r"stands|not signed"):
         recall.recall("w", path)
 
 
