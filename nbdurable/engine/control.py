@@ -12,6 +12,7 @@ import threading
 import traceback
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbdurable.errors import DurableError
@@ -36,6 +37,7 @@ LONGEST: Final = 20_000
 """So many characters of a traceback, and of an output's end, are told."""
 
 _BRANCHES: Final = 12
+_PACKAGE: Final = str(Path(__file__).parents[1])
 _NO_STEP: Final = "there is no such step"
 _GONE: Final = "its run has ended: %durable steps and %durable why tell of it"
 
@@ -226,9 +228,21 @@ def end_of(messages: Sequence[Message]) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return an error with its traceback; a message that can't be taken is left out."""
+    """Return an error with its traceback, in which only the user's lines and libraries' are.
+
+    A message that can't be taken is left out.
+    """
     try:
-        return "".join(traceback.format_exception(error))
+        told = traceback.TracebackException.from_exception(error)
+        pending = [told]
+        while pending:
+            one = pending.pop()
+            one.stack = traceback.StackSummary.from_list(
+                [frame for frame in one.stack if not frame.filename.startswith(_PACKAGE)]
+            )
+            pending += [other for other in (one.__cause__, one.__context__) if other is not None]
+            pending += one.exceptions or []
+        return "".join(told.format())
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise whatever it likes
         return f"{type(error).__name__}, whose message raised {type(failed).__name__}"
 

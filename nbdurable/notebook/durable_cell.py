@@ -175,7 +175,8 @@ class DurableCell:
         if self._screen is not None:
             self._screen.controls = self._workflow.control
         if self._view is not None:
-            self._view.show()
+            # What a resumed run replays is shown before its view can open.
+            self._view.show(above=self._workflow.resumes)
 
     def _ended(self, error: BaseException | None) -> None:
         """Tidy up, whatever happened."""
