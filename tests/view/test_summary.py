@@ -102,7 +102,7 @@ def test_html_draws_attempts_on_one_axis():
     assert made_html.count("<svg") == 1
     assert '<rect x="60.0" y="3" width="60.0"' in made_html
     assert '<rect x="180.0" y="3" width="2.0"' in made_html
-    assert "2 attempts: new" in read(view).said
+    assert "2 attempts" in read(view).said
 
 
 def test_html_without_times_draws_nothing():
@@ -119,7 +119,7 @@ def test_html_of_a_large_run_is_short():
     assert "f \N{MULTIPLICATION SIGN} 1,000" in said
     assert "999 ran, 1 failed" in said
     assert "KeyError('x')" in said
-    assert "999 more" in said
+    assert "999 done" in said
     assert summary.html(view).count("<tr>") == 4
 
 
@@ -151,8 +151,8 @@ def test_what_more_there_is_to_say_of_a_row():
     said = summary.html(view, facts=facts)
     assert asked[0] == 19
     assert sorted(asked) == list(rows)
-    assert said.count("<details><summary>new</summary>") == 19
-    assert "<details><summary>ValueError(&#x27;no&#x27;) (new)</summary>" in said
+    assert said.count("<details><summary>more</summary>") == 19
+    assert ">ValueError(&#x27;no&#x27;)</span></summary>" in said
     assert "<b>" not in said
     assert f">…{'x' * 2_000}</pre>" in said
     Tags().feed(said)
@@ -160,4 +160,4 @@ def test_what_more_there_is_to_say_of_a_row():
     asked.clear()
     summary.html(many, facts=facts)
     assert len(asked) == 60
-    assert "<details><summary>new" not in summary.html(view, facts=lambda _: [])
+    assert "<details><summary>more" not in summary.html(view, facts=lambda _: [])

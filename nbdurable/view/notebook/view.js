@@ -97,6 +97,7 @@ function makeStore(model) {
   const begin = (state) => {
     if (state?.head === undefined || state.seq < store.seq) return;
     store.rows = new Map(Object.entries(state.rows));
+    store.summary = state.summary || store.summary;
     store.asked = false;
     take(state);
   };

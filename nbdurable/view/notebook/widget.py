@@ -83,6 +83,7 @@ class NotebookScreen:
         self._announced = 0.0
         self._id = uuid.uuid4().hex
         self._below = uuid.uuid4().hex
+        self._summary = ""
         self._reserved = False
         self._so_far_at = 0.0
         self._so_far_of = -1
@@ -193,7 +194,7 @@ class NotebookScreen:
         self._be_last()
         with self._lock:
             self._over = True
-        html = summary.html(view, times=self._times)
+        html = self._summary = summary.html(view, times=self._times)
         bundle = {"text/html": html, "text/plain": words.text(view)}
         if self._model is not None:
             # A page that was reloaded in mid-run hears the widget, and nothing else of the cell.
@@ -214,7 +215,7 @@ class NotebookScreen:
     def _told(self) -> dict[str, Any]:
         assert self._timeline is not None
         with self._lock:
-            return self._timeline.told() | {"mark": self._mark}
+            return self._timeline.told() | {"mark": self._mark, "summary": self._summary}
 
     def _heard(self, _model: object, content: dict[str, Any], _buffers: object) -> None:
         """Do what the front end asks for; called in the cell's thread or in another one."""
