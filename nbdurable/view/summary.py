@@ -205,8 +205,6 @@ def _html_row(item: Mapping[str, Any], span: float, more: str) -> str:
     attempts = f"{item['attempts']} attempts" if "attempts" in item else ""
     said = (attempts, item.get("reached"), item.get("remark"), item.get("error"))
     why = escape(", ".join(filter(None, said)))
-    if item.get("error"):
-        why = f'<span style="color:{_colour("failed")}">{why}</span>'
     if more:
         why = f"<details><summary>{why or 'more'}</summary>{more}</details>"
     cells = (

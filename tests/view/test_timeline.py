@@ -215,9 +215,7 @@ def test_what_moves_says_since_when():
 
 
 def test_bars():
-    """Attempts are bars since the begin; what goes on has no end; what is replayed is as long
-    as it was when it ran.
-    """
+    """Attempts are bars since the begin; what goes on has no end; what is replayed is as it was."""
     view = viewed(START, made(0), began(0), made(1), StepReplayed(1, Kind.VALUE, 1, 9.0, 1, 100.5))
     rows = Timeline(view).items(103.0)
     assert rows["0"]["bars"] == [[1.0, None, "running"]]
