@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ROWS: Final = 20
 """A live view has no more rows, however high the terminal."""
 
+_FOLDED: Final = 25
+"""A family of so many rows is one row: nobody can open it here."""
+
 _LABEL: Final = 40
 _STATE: Final = 15
 _WIDE: Final = 60
@@ -80,7 +83,7 @@ class Artist:
     def live(self, view: RunView, now: float, *, columns: int, room: int) -> list[str]:
         """Return the lines of a run that is under way, at most `room` of them."""
         if self._timeline is None or self._timeline.view is not view:
-            self._timeline = Timeline(view)
+            self._timeline = Timeline(view, whole=_FOLDED)
         items = list(self._timeline.items(now).values())
         rows = _chosen(items, min(ROWS, room - 2))
         wide = columns >= _WIDE
