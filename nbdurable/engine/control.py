@@ -78,6 +78,8 @@ class Control:
     """
 
     def __init__(self, execution: Execution) -> None:
+        self.stopped = False
+        """Whether a person has stopped the execution from here."""
         self._execution = weakref.ref(execution)
         self._thread = threading.current_thread()
 
@@ -139,8 +141,9 @@ class Control:
             # Under the lock: the end takes it before anything else can begin.
             if execution.bodies.ended:
                 return "the run has ended"
+            self.stopped = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        return "suspended: run the cell again to go on from here"
+        return "stopped: run the cell again to resume"
 
 
 def _facts(handle: Handle[Any], execution: Execution) -> Iterator[Fact]:

@@ -39,6 +39,10 @@ _RESERVED: Final[dict[str, Any]] = {}
 class Controls(Protocol):
     """What the person at the screen can ask of the execution; each call returns at once."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `suspend` was called."""
+
     def detail(self, place: int) -> dict[str, Any]:
         """Return what is known of one step."""
 
