@@ -8,11 +8,22 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from nbdurable.records import Kind
+from nbdurable.records import Kind, RunStatus
 
 from .progress import CHOOSERS
 from .timeline import Timeline
-from .words import capped, choices, clipped, losers, opening, resuming, several, text, title
+from .words import (
+    capped,
+    choices,
+    clipped,
+    failures,
+    losers,
+    opening,
+    resuming,
+    several,
+    text,
+    title,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +92,14 @@ def html(
     parts += _items(capped([_verdict(view, row) for row in choices(view)], "decisions"))
     if view.steps:
         parts.append(_table(view, facts))
-    parts += _items(escape(note) for note in capped(list(view.notes), "notes"))
+    notes = capped(list(view.notes), "notes")
+    if view.status is RunStatus.FINISHED and (failed := failures(view)):
+        # What ended a run with an error is tried again anyway; what the cell has caught is not.
+        which = "what failed" if len(failed) > 1 else title(failed[0])
+        notes.append(
+            f"to try {clipped(which)} again, run %durable redo {view.name} --errors and this cell"
+        )
+    parts += _items(escape(note) for note in notes)
     return f"<div>{''.join(parts)}</div>"
 
 

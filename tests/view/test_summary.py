@@ -15,9 +15,10 @@ from nbdurable.events import (
     RunFinished,
     RunStarted,
     StepLetGo,
+    StepReplayed,
 )
 from nbdurable.records import Kind, RunStatus, Why
-from nbdurable.view import summary
+from nbdurable.view import summary, words
 
 
 class Tags(HTMLParser):
@@ -103,6 +104,24 @@ def test_html_draws_attempts_on_one_axis():
     assert '<rect x="60.0" y="3" width="60.0"' in made_html
     assert '<rect x="180.0" y="3" width="2.0"' in made_html
     assert "2 attempts" in read(view).said
+
+
+def test_what_failed_and_was_caught_can_be_tried_again():
+    """A finished run says how; one that its error ended tries it again without being told."""
+    caught = viewed(*FIRST)
+    said = "to try parse(<b>) again, run %durable redo quotes --errors and this cell"
+    assert said in read(caught).said
+    assert said not in read(caught, times=False).said
+    assert said not in read(viewed(*FIRST[:-1], RunFinished(RunStatus.FAILED, 104.0))).said
+
+
+def test_html_says_how_a_replayed_failure_failed():
+    """Its message and its line, as on the first pass."""
+    saved = StepReplayed(0, Kind.ERROR, 1, 1.5, 1, 100.0, "OSError: no", "parse(), line 3")
+    view = viewed(START, made(0, "parse(1)"), saved, RunFinished(RunStatus.FINISHED, 104.0))
+    assert "OSError: no (parse(), line 3)" in read(view).said
+    assert "parse(1) failed: OSError: no (parse(), line 3)" in words.text(view, times=True)
+    assert "OSError" not in words.text(view)
 
 
 def test_html_without_times_draws_nothing():

@@ -488,8 +488,9 @@ function makeDetail(onClose, onCancel, onRetry) {
   const close = button("nbd-close", "Close", onClose);
   head.append(name, cancel, retry, copy, close);
   const facts = element("dl", "nbd-facts");
-  panel.append(head, facts);
-  return { row, panel, name, cancel, retry, copy, close, facts, told: "", place: null, asked: 0 };
+  const how = element("p", "nbd-how");
+  panel.append(head, how, facts);
+  return { row, how, panel, name, cancel, retry, copy, close, facts, told: "", place: null, asked: 0 };
 }
 
 function showDetail(parts, detail) {
@@ -592,6 +593,8 @@ function render({ model, el }) {
     if (said === undefined) return;
     detail.panel.setAttribute("aria-label", `Detail of ${said.label}`);
     write(detail.name, said.label);
+    const again = `To try it again when the cell has ended: %durable redo ${store.head.name} --errors, then run the cell.`;
+    write(detail.how, said.state === "failed" ? again : "");
     hide(detail.cancel, !store.head.live || store.head.deaf || !(MOVING.has(said.state) || said.state === "waiting"));
     hide(detail.retry, !store.head.live || store.head.deaf || said.state !== "retrying");
   };
