@@ -187,14 +187,14 @@ class Timeline:
             self._left = max(self._left, self._seconds_left(families[0]))
             item = self._item(row, depth) | self._counts(families[0])
             item["label"] = _times(families[0])
-            if row.kind in CHOOSERS or row.name != row.kind:
+            if not _is_map_of(row, families[0]):
                 item["label"] = f"{heading(row)}: {item['label']}"
             self._put(str(row.place), item)
             self._members(families[0], depth + 1)
             return
         item = self._item(row, depth)
         if families:
-            if row.name == row.kind == "gather" and len(families) == 1:
+            if len(families) == 1 and _is_map_of(row, families[0]):
                 item["label"] = _times(families[0])
             item["key"], item["open"] = str(row.place), self._is_open(row)
         self._put(str(row.place), item)
@@ -379,6 +379,11 @@ def _rank(unit: StepView | Family[StepView]) -> int:
         ranks = [_RANKS[state] for state in _LOOKED_FOR if unit.count(state)]
         return min(ranks, default=len(_RANKS))
     return _RANKS.get(unit.state, len(_RANKS))
+
+
+def _is_map_of(row: StepView, family: Family[StepView]) -> bool:
+    """Tell whether a row only stands for a family: a gather of all of it, without a name."""
+    return row.name == row.kind == "gather" and len(row.branches) == len(family.rows)
 
 
 def _listed(counts: Mapping[State, int]) -> str:

@@ -139,6 +139,9 @@ def test_a_combinator_stands_for_its_large_family():
     small.apply(made(2, "gather(...)", "gather", branches=(0, 1)))
     assert shown(small) == [(0, "f \N{MULTIPLICATION SIGN} 2"), (1, "f(0)"), (1, "f(1)")]
     assert Timeline(small).items(1.0)["2"]["word"] == "0 of 2"
+    small.apply(made(3, "f(3)"))
+    small.apply(made(4, "gather(...)", "gather", branches=(0, 3)))
+    assert shown(small)[-2:] == [(0, "gather"), (1, "f(3)")]
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
     view.apply(made(100, "gather(...)", "gather", branches=tuple(range(100))))
     assert shown(view) == [(0, "f \N{MULTIPLICATION SIGN} 100")]
