@@ -48,7 +48,10 @@ class StepCreated:
 
 @dataclass(slots=True)
 class StepReplayed:
-    """The outcome came from the store; ``seconds`` is what it took when it ran."""
+    """The outcome came from the store; ``seconds`` is what it took when it ran.
+
+    ``error`` and ``where`` are those of an error, as in `StepFinished`.
+    """
 
     step: int
     kind: Kind
@@ -56,6 +59,8 @@ class StepReplayed:
     seconds: float
     attempts: int
     at: float
+    error: str = ""
+    where: str = ""
 
 
 @dataclass(slots=True)
@@ -104,7 +109,10 @@ class AttemptFailed:
 
 @dataclass(slots=True)
 class StepFinished:
-    """The outcome is committed (or, with ``saved`` false, handed over unsaved)."""
+    """The outcome is committed (or, with ``saved`` false, handed over unsaved).
+
+    ``error`` is an error in one line, ``where`` the user's line that it happened at.
+    """
 
     step: int
     kind: Kind
@@ -113,6 +121,7 @@ class StepFinished:
     saved: bool
     error: str
     at: float
+    where: str = ""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from nbdurable.interrupts import guarded, uninterrupted
 from nbdurable.labels import label_of, printable
 from nbdurable.output import capture as output
 from nbdurable.output import streams
+from nbdurable.records import RunStatus
 from nbdurable.steps.attempts import is_async
 from nbdurable.steps.options import RunSettings, checked_executor
 
@@ -124,7 +125,8 @@ class Workflow:
 
     After the end `notes` holds lines for the person at the screen, and `steps` how
     many steps and timers the code asked for. `control` is there from the beginning of
-    an execution on, and `fresh`, whether nothing had been saved of the run before.
+    an execution on, and `fresh`, whether nothing had been saved of the run before;
+    `resumes`, whether its last execution had not finished.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Workflow:
         self.steps = 0
         self.control: Control | None = None
         self.fresh = False
+        self.resumes = False
         self._written = written
         self._by_arguments = by_arguments
         self._store = store
@@ -221,6 +224,7 @@ class Workflow:
                 found.store, self.run_name, now=clock().time(), new=self._new, max_age=self._max_age
             )
             self.fresh = opened.previous is None
+            self.resumes = opened.previous not in {None, RunStatus.FINISHED}
             streams.install()
             undo.callback(streams.remove)
             undo.callback(output.leave_screen, output.enter_screen())

@@ -20,7 +20,7 @@ from nbdurable.events import (
 from nbdurable.handles.combinators import Select
 from nbdurable.handles.handle import Handle, StepHandle
 from nbdurable.records import Kind, Why
-from nbdurable.steps.attempts import explain, is_async
+from nbdurable.steps.attempts import explain, is_async, place_of, told_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,6 +129,7 @@ class News:
         if self._observers:
             found = handle.checkpoint
             assert found is not None
+            error, where = told_error(found.payload) if found.kind is Kind.ERROR else ("", "")
             self.emit(
                 StepReplayed(
                     handle.place,
@@ -137,6 +138,8 @@ class News:
                     found.seconds,
                     found.attempt,
                     self.clock.time(),
+                    error,
+                    where,
                 )
             )
 
@@ -173,5 +176,6 @@ class News:
                 handle.checkpoint is not None,
                 "" if error is None else explain(error),
                 self.clock.time(),
+                "" if error is None else place_of(error),
             )
         )

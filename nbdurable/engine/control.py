@@ -88,6 +88,8 @@ class Control:
     """
 
     def __init__(self, execution: Execution) -> None:
+        self.stopped = False
+        """Whether a person has stopped the execution from here."""
         self._execution = weakref.ref(execution)
         self._thread = threading.current_thread()
 
@@ -162,8 +164,9 @@ class Control:
             # Under the lock: the end takes it before anything else can begin.
             if execution.bodies.ended:
                 return "the run has ended"
+            self.stopped = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        return "suspended: run the cell again to go on from here"
+        return "stopped: run the cell again to resume"
 
 
 def _facts(handle: Handle[Any], execution: Execution) -> Iterator[Fact]:
@@ -251,7 +254,10 @@ def end_of(messages: Sequence[Message]) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return an error with its traceback; a message that can't be taken is left out."""
+    """Return an error with its traceback, in which only the user's lines and libraries' are.
+
+    A message that can't be taken is left out.
+    """
     try:
         return told(error)
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise whatever it likes

@@ -6,6 +6,7 @@ been committed, as for every event.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from nbdurable.events import (
@@ -21,7 +22,7 @@ from nbdurable.events import (
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.records import Kind, Why
-from nbdurable.steps.attempts import explain
+from nbdurable.steps.attempts import explain, place_of, told_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +94,10 @@ def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterat
     label = handle.label_text
     yield StepCreated(place, handle.kind, handle.name, label, began, parent, inputs=inputs)
     if handle.durable and handle.replayed and found is not None:
-        yield StepReplayed(place, found.kind, found.number, found.seconds, found.attempt, began)
+        error = _told(found.payload) if found.kind is Kind.ERROR else ("", "")
+        yield StepReplayed(
+            place, found.kind, found.number, found.seconds, found.attempt, began, *error
+        )
         return
     if handle.deferred and not handle.durable:
         yield StepDeferred(place, began)
@@ -108,17 +112,22 @@ def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterat
             yield StepProgressed(place, said.done, said.total, started)
     if handle.durable:
         seconds, kind = handle.seconds, handle.ended or Kind.VALUE
-        error = "" if kind is Kind.VALUE else _error_of(handle)
+        error = ("", "") if kind is Kind.VALUE else _error_of(handle)
         ended = (started if started is not None else began) + seconds
-        yield StepFinished(place, kind, handle.number, seconds, found is not None, error, ended)
+        saved = found is not None
+        yield StepFinished(place, kind, handle.number, seconds, saved, error[0], ended, error[1])
     elif handle.pause is not None and handle.attempt_errors:
         failed = handle.attempt_errors[-1].partition(" failed: ")[2]
         yield AttemptFailed(place, handle.failed_attempts, failed, 0.0, began)
 
 
-def _error_of(handle: StepHandle[object]) -> str:
-    ending = handle.ending
-    return explain(ending.error) if ending is not None and ending.error is not None else ""
+def _error_of(handle: StepHandle[object]) -> tuple[str, str]:
+    error = handle.ending.error if handle.ending is not None else None
+    return ("", "") if error is None else (explain(error), place_of(error))
+
+
+_told: Final = functools.lru_cache(maxsize=256)(told_error)
+"""A saved error is decoded once, however often it is told."""
 
 
 def _word(handle: StepHandle[object]) -> str:

@@ -124,10 +124,23 @@ class DurableCell:
         except KeyboardInterrupt as interrupt:
             if interrupt is error:
                 raise
-            raise interrupted(self._shell, interrupt) from None
+            raise self._interrupted(interrupt) from None
         finally:
             self._ended(error)
         self._said(error)
+
+    def _interrupted(self, error: BaseException) -> KeyboardInterrupt:
+        """Make the KeyboardInterrupt that the cell ends with, where it waited."""
+        raised = interrupted(self._shell, error)
+        if self._stopped:
+            tracebacks.tell_stop(raised, self._name)
+        return raised
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether a person has stopped the run in its view."""
+        controls = None if self._screen is None else self._screen.controls
+        return controls is not None and controls.stopped
 
     async def __aenter__(self) -> Self:
         """Start the execution of a cell that awaits."""
@@ -162,7 +175,7 @@ class DurableCell:
         if isinstance(error, asyncio.CancelledError) and self._interrupt.fired:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-            raise interrupted(self._shell, error) from None
+            raise self._interrupted(error) from None
         if error is not None and kind is None:
             raise error
         self._said(error)
@@ -175,13 +188,16 @@ class DurableCell:
         if self._screen is not None:
             self._screen.controls = self._workflow.control
         if self._view is not None:
-            self._view.show()
+            # What a resumed run replays is shown before its view can open.
+            self._view.show(above=self._workflow.resumes)
 
     def _ended(self, error: BaseException | None) -> None:
         """Tidy up, whatever happened."""
         if error is not None:
             _kept.set(None)
             tracebacks.prune(error)
+            if isinstance(error, KeyboardInterrupt) and self._stopped:
+                tracebacks.tell_stop(error, self._name)
         if self._view is not None:
             self._view.finish()
 

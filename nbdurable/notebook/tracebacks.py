@@ -36,6 +36,15 @@ def interrupted(shell: InteractiveShell, error: BaseException) -> KeyboardInterr
     return raised
 
 
+def tell_stop(error: BaseException, name: str) -> None:
+    """Let an interrupt that a person asked for in the view show as one line: how to go on."""
+    said = f"KeyboardInterrupt: {name} was stopped; run this cell again to resume, {_SAVED}"
+    error.__dict__["_render_traceback_"] = lambda: [said]
+
+
+_SAVED: Final = "and what is saved is not run again"
+
+
 def _at_its_line(shell: InteractiveShell, trace: TracebackType | None) -> TracebackType | None:
     """Copy a cell's traceback so that its frame stays at the line that it names.
 

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import tenacity
 
-from nbdurable.codec.outcomes import settle_error, settle_value
+from nbdurable.codec.failures import frames_of
+from nbdurable.codec.outcomes import decode_error, settle_error, settle_value
 from nbdurable.codec.shipping import Packed  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.errors import (
+    DurableError,
     EncodeError,
     InputMovedError,
     StepCancelledError,
@@ -44,6 +46,7 @@ from nbdurable.evidence import (
 from nbdurable.executors.limits import Room  # noqa: TC001 - dataclass fields are read at run time
 from nbdurable.executors.remote import Pool  # noqa: TC001 - likewise
 from nbdurable.fingerprint import NOT_TEXTS, Print, files_in, texts_in
+from nbdurable.fingerprint.places import Places
 from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import names_secret, printable
 from nbdurable.output.capture import Capture, Destination
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from .options import StepOptions
     from .uses import Moved
 
+_PLACES = Places()
 _SIGNS_OF_ANOTHER_LOOP = (
     "bound to a different event loop",  # asyncio's and anyio's locks, events, queues
     "attached to a different loop",  # a future or task that is awaited
@@ -423,6 +427,29 @@ def explain(error: BaseException) -> str:
     lines = "".join(told.format_exception_only()).strip().splitlines()
     # Above a SyntaxError's message stand its file and its line.
     return printable(lines[-1 if isinstance(error, SyntaxError) else 0])
+
+
+def place_of(error: BaseException) -> str:
+    """Return the last of the user's own lines that an error came through; empty if there is none.
+
+    A notebook's cell has no name that a person knows: its function and line are named.
+    """
+    for filename, line, function in reversed(frames_of(error)):
+        if _PLACES.file(filename):
+            code = f"{function}()" if function != "<module>" else "the cell"
+            if filename.startswith("<") or "ipykernel_" in filename:
+                return printable(f"{code}, line {line}")
+            return printable(f"{code}, line {line} of {os.path.basename(filename)}")  # noqa: PTH119
+    return ""
+
+
+def told_error(payload: bytes) -> tuple[str, str]:
+    """Return a saved error in one line, and its `place_of`; nothing of one that can't be read."""
+    try:
+        error = decode_error(payload)
+    except DurableError:
+        return "", ""
+    return explain(error), place_of(error)
 
 
 def arguments_text(work: Work | None) -> str:

@@ -50,6 +50,9 @@ class Screen(Protocol):
     def asked(self) -> bool:
         """Whether the person at the screen wants to see something else of the same run."""
 
+    def reserve(self) -> None:
+        """Keep the place of the live view, above what is shown before it opens."""
+
     def prepare(self) -> None:
         """Load what showing needs. Slow, so called without the lock."""
 
@@ -107,14 +110,19 @@ class LiveView:
         """Take an event: one append, from any thread, at any rate."""
         self._inbox.append(event)
 
-    def show(self) -> None:
+    def show(self, *, above: bool = False) -> None:
         """Show the run live, once it lasts; where there is no screen, do nothing.
+
+        With `above` it stands above all that the cell shows meanwhile.
 
         To be called by the cell: what is published belongs to the cell whose
         context calls this, and a plain thread's messages would land elsewhere.
         """
         if self._screen is None or self._publisher is not None or self._ended.is_set():
             return
+        if above:
+            with self._lock:
+                self._screen.reserve()
         self._publisher = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._publish, self._screen),

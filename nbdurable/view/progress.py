@@ -53,7 +53,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     NOT_SAVED = "not saved"
     NOT_STARTED = "not started"
-    LET_GO = "let go"
+    LET_GO = "not finished"
 
 
 GLYPHS: Final = {
@@ -88,7 +88,8 @@ class StepView:
     ``earlier`` those of the attempts before it in this execution, ``ended`` is when the
     row's outcome was told, ``inputs`` are the places of the handles that a step was given,
     ``deaths`` counts the kernel's deaths that it was in flight at. ``first`` is the tree's.
-    ``progress`` is how far its last attempt said that it is, as ``37 of 90``.
+    ``progress`` is how far its last attempt said that it is, as ``37 of 90``, and ``part``
+    the same as a share of 1, where that is known. ``where`` is the line of an error.
     """
 
     place: int
@@ -122,6 +123,8 @@ class StepView:
     ended: float | None = None
     family: Family[StepView] | None = None
     progress: str = ""
+    part: float = 0.0
+    where: str = ""
 
     @property
     def spans(self) -> tuple[tuple[float, float], ...]:
@@ -136,6 +139,9 @@ class StepView:
 
 class RunView:
     """One execution of a run, as far as its events have been folded.
+
+    ``ran`` tells whether any attempt began, ``longest_saved`` what the longest of the
+    replayed steps took when it ran.
 
     ``counts`` are steps by state (no timers, no combinators: people count what
     they wrote). ``revision`` grows with each event: compare it to know whether
@@ -155,6 +161,8 @@ class RunView:
         self.steps: dict[int, StepView] = {}
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.seconds_saved = 0.0
+        self.longest_saved = 0.0
+        self.ran = False
         self.revision = 0
         self.tree: Tree[StepView] = Tree()
         self._combinators: list[StepView] = []
@@ -226,6 +234,7 @@ def _created(view: RunView, event: StepCreated) -> None:
     if (before := view.steps.get(event.step)) is not None:
         # What was taken out with the body that let its error escape is asked for anew.
         before.outcome, before.number, before.ended, before.error = None, None, None, ""
+        before.where = ""
         before.replayed = False
         view._move(before, State.WAITING)  # noqa: SLF001 - the folds are the view's own
         return
@@ -254,9 +263,10 @@ def _replayed(view: RunView, event: StepReplayed) -> None:
         return
     row.outcome, row.number, row.seconds = event.kind, event.number, event.seconds
     row.attempts, row.replayed, row.why = event.attempts, True, "replayed"
-    row.ended = event.at
+    row.ended, row.error, row.where = event.at, event.error, event.where
     if row.kind == "step":
         view.seconds_saved += event.seconds
+        view.longest_saved = max(view.longest_saved, event.seconds)
     view._move(row, _ended_as(event.kind, State.REPLAYED))  # noqa: SLF001
 
 
@@ -271,7 +281,8 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.attempts, row.again, row.deaths = event.attempt, None, event.deaths
-    row.progress = ""
+    view.ran = True
+    row.progress, row.part = "", 0.0
     if row.started is None:
         row.started = event.at
         if row.family is not None and row.family.began is None:
@@ -286,6 +297,7 @@ def _attempt_started(view: RunView, event: AttemptStarted) -> None:
 def _progressed(view: RunView, event: StepProgressed) -> None:
     if (row := view.steps.get(event.step)) is not None:
         row.progress = share(event.done, event.total)
+        row.part = min(max(event.done / event.total, 0.0), 1.0) if event.total else 0.0
 
 
 def _attempt_failed(view: RunView, event: AttemptFailed) -> None:
@@ -301,6 +313,7 @@ def _finished(view: RunView, event: StepFinished) -> None:
         return
     row.outcome, row.number, row.seconds = event.kind, event.number, event.seconds
     row.error, row.again, row.ended = event.error, None, event.at
+    row.where = event.where
     _close(row, event.at)
     if row.started is not None and row.family is not None:
         row.family.ran += 1
@@ -361,6 +374,14 @@ def _noticed(view: RunView, event: Noticed) -> None:
 
 def _run_finished(view: RunView, event: RunFinished) -> None:
     view.status, view.ended = event.status, event.at
+    for row in view.steps.values():
+        # Nothing goes on after the end: what nobody waits for any more is told so.
+        if row.state in MOVING:
+            row.again, row.why = None, row.why if row.error else "the cell ended before it did"
+            _close(row, event.at)
+            view._move(row, State.LET_GO)  # noqa: SLF001
+        elif row.state is State.WAITING and not row.combinator:
+            view._move(row, State.NOT_STARTED)  # noqa: SLF001
     view.notes = tuple(dict.fromkeys((*view.notes, *event.notes)))
 
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from nbdurable.records import Kind
+from nbdurable.records import Kind, RunStatus
 
 from .progress import CHOOSERS
 from .timeline import Timeline
-from .words import capped, choices, clipped, line, losers, several, text, title
+from .words import (
+    capped,
+    choices,
+    clipped,
+    failures,
+    losers,
+    opening,
+    resuming,
+    several,
+    text,
+    title,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
     from .progress import RunView, StepView
 
 _OPEN: Final = 12
+_FOLDED: Final = 25
+"""A family of so many rows is one row: nobody can open it later."""
 _COLUMNS: Final = (
     ("Step", "text-align:left;white-space:nowrap"),
     ("State", "text-align:left;white-space:nowrap"),
@@ -35,10 +48,10 @@ _COLOURS: Final = {
     "family": "#3b82d6",
     "retrying": "#b8720a",
     "done": "#2e8b4e",
-    "replayed": "#2e8b4e",
+    "replayed": "#8a63d2",
     "failed": "#d64545",
     "not saved": "#b8720a",
-    "let go": "#b8720a",
+    "not finished": "#b8720a",
 }
 _PALE: Final = "#8a8a8a"
 _WIDTH: Final = 240
@@ -74,12 +87,40 @@ def html(
     """
     if not times:
         return _stable_html(view)
-    parts = [f"<p><strong>{escape(view.name)}</strong>{escape(line(view)[len(view.name) :])}</p>"]
+    said = escape(opening(view)[len(view.name) :])
+    parts = [f"<p><strong>{escape(view.name)}</strong>{said}</p>"]
     parts += _items(capped([_verdict(view, row) for row in choices(view)], "decisions"))
     if view.steps:
         parts.append(_table(view, facts))
-    parts += _items(escape(note) for note in capped(list(view.notes), "notes"))
+    notes = capped(list(view.notes), "notes")
+    if view.status is RunStatus.FINISHED and (failed := failures(view)):
+        # What ended a run with an error is tried again anyway; what the cell has caught is not.
+        which = "what failed" if len(failed) > 1 else title(failed[0])
+        notes.append(
+            f"to try {clipped(which)} again, run %durable redo {view.name} --errors and this cell"
+        )
+    parts += _items(escape(note) for note in notes)
     return f"<div>{''.join(parts)}</div>"
+
+
+def so_far(view: RunView, now: float, mark: str) -> str:
+    """Render a run that goes on, for a page on which the live view has died with its kernel.
+
+    `mark` is a class that tells a live view on the same page what to hide. Beside this a
+    dead widget would only say that it is dead: so it is hidden in turn.
+    """
+    said = escape(opening(view, now)[len(view.name) :])
+    parts = [f"<p><strong>{escape(view.name)}</strong>{said}</p>"]
+    timeline = Timeline(view)
+    items = timeline.items(now)
+    if 0 < len(items) <= _DETAILED:
+        parts.append(_rows_html(timeline, items, max(view.elapsed(now), 0.001), {}, " open"))
+    parts.append(f"<p><em>{escape(resuming(now))}</em></p>")
+    style = (
+        f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{mark}) "
+        f".jupyter-widgets:not(:has(.nbd-view)) {{ display: none }}"
+    )
+    return f'<div class="{mark}"><style>{style}</style>{"".join(parts)}</div>'
 
 
 def _stable_html(view: RunView) -> str:
@@ -115,16 +156,26 @@ def _code(row: StepView) -> str:
 
 
 def _table(view: RunView, facts: Callable[[int], Iterable[Fact]] | None) -> str:
-    timeline = Timeline(view)
+    timeline = Timeline(view, whole=_FOLDED)
     items = timeline.items(view.ended or view.at or 0.0)
-    span = max(view.elapsed(), 0.001)
-    head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
+    # Where nothing ran, what was saved is all that there is to see.
+    span = max(view.elapsed(), 0.0 if view.ran else view.longest_saved, 0.001)
     more_of = _told(items.values(), facts) if facts is not None else {}
+    return _rows_html(timeline, items, span, more_of, " open" if len(items) <= _OPEN else "")
+
+
+def _rows_html(
+    timeline: Timeline,
+    items: Mapping[str, Mapping[str, Any]],
+    span: float,
+    more_of: Mapping[int, str],
+    opened: str,
+) -> str:
+    head = "".join(f'<th scope="col" style="{style}">{word}</th>' for word, style in _COLUMNS)
     body = "".join(
         _html_row(item, span, more_of.get(item.get("place", -1), "")) for item in items.values()
     )
     more = f'<tr><td colspan="5">… {timeline.cut:,} more rows</td></tr>' if timeline.cut else ""
-    opened = " open" if len(items) <= _OPEN else ""
     return (
         f"<details{opened}><summary>Step by step</summary>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}{more}</tbody></table></details>"
@@ -165,32 +216,39 @@ def _html_row(item: Mapping[str, Any], span: float, more: str) -> str:
     # No <th> for the label: where styles are stripped it would be bold, as winners are.
     label = f"{'&#8195;' * item['depth']}<code>{escape(clipped(item['label']))}</code>{mark}"
     state = item.get("state", "")
-    shown = f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> {state}'
-    attempts = f"{item['attempts']} attempts: " if "attempts" in item else ""
-    why = escape(attempts + ", ".join(filter(None, (item.get("reached"), item.get("remark")))))
+    shown = (
+        f'<span style="color:{_colour(state)}">{item.get("glyph", "")}</span> '
+        f"{item.get('word', state)}"
+    )
+    attempts = f"{item['attempts']} attempts" if "attempts" in item else ""
+    said = (attempts, item.get("reached"), item.get("remark"), item.get("error"))
+    why = escape(", ".join(filter(None, said)))
     if more:
         why = f"<details><summary>{why or 'more'}</summary>{more}</details>"
-    said = (
+    cells = (
         label,
         shown if state else "",
         _svg(item, span),
         escape(item.get("time", "")),
         why,
     )
-    cells = "".join(
+    shown = "".join(
         f'<td style="{style};vertical-align:top">{cell}</td>'
-        for (_, style), cell in zip(_COLUMNS, said, strict=True)
+        for (_, style), cell in zip(_COLUMNS, cells, strict=True)
     )
-    return f"<tr>{cells}</tr>"
+    return f"<tr>{shown}</tr>"
 
 
 def _svg(item: Mapping[str, Any], span: float) -> str:
     """Draw the attempts of a row on the time axis of the whole execution."""
     parts = []
-    top = 3 if item["kind"] in {"step", "family"} else 6  # what waits for others is thin
+    # What waits for others is thin, and so is what was saved.
+    thin = item["kind"] not in {"step", "family"} or item.get("state") == "replayed"
+    top = 6 if thin else 3
     for begin, end, how in item.get("bars", ()):
-        left = begin / span * _WIDTH
-        width = max(((end if end is not None else span) - begin) / span * _WIDTH, 2)
+        left = min(begin / span * _WIDTH, _WIDTH - 2)
+        width = ((end if end is not None else span) - begin) / span * _WIDTH
+        width = min(max(width, 2), _WIDTH - left)
         parts.append(
             f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{14 - 2 * top}" rx="1" '
             f'fill="{_colour(how)}"/>'

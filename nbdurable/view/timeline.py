@@ -9,23 +9,42 @@ A row's times are seconds since the execution began.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from nbdurable.labels import duration, left
 
-from .progress import CHOOSERS, GLYPHS, MOVING, State
-from .tree import Family
-from .words import COUNTED, capped, clipped, heading, reached, remark, tally, title, took
+from .progress import CHOOSERS, GLYPHS, MOVING, State, StepView
+from .tree import FOLDED, Family
+from .words import (
+    COUNTED,
+    capped,
+    clipped,
+    failure,
+    heading,
+    reached,
+    reason,
+    remark,
+    standing,
+    tally,
+    title,
+    took,
+)
 
 if TYPE_CHECKING:
-    from .progress import RunView, StepView
+    from collections.abc import Mapping
+
+    from .progress import RunView
 
 ROWS: Final = 300
 """How many rows are shown; what is beyond is counted."""
 
-PICKED: Final = 6
+PICKED: Final = 8
 """How many rows of a folded family are shown: those that a person would look for."""
+
+LOOSE: Final = 8
+"""Of more rows side by side, those that a person would not look for are folded, too."""
 
 PAGE: Final = 100
 """How many rows of a family are shown when it is opened, and how many more each time."""
@@ -33,19 +52,30 @@ PAGE: Final = 100
 _OPEN: Final = 60
 """In a run of at most so many rows, what ended steps have started is shown unasked."""
 
-_LOOKED_FOR: Final = (State.RUNNING, State.RETRYING, State.NOT_SAVED, State.FAILED)
+_LOOKED_FOR: Final = (State.FAILED, State.RUNNING, State.RETRYING, State.NOT_SAVED)
+"""In this order they come first."""
+
+_RANKS: Final = {state: rank for rank, state in enumerate(_LOOKED_FOR)}
+
+_FOLDABLE: Final = frozenset(
+    {State.WAITING, State.DONE, State.REPLAYED, State.CANCELLED, State.NOT_STARTED}
+)
 
 
 class Timeline:
     """The rows that one window shows of one run, and what it was told of them.
 
     ``deaf`` tells the window that the kernel answers nothing while the cell runs.
+    ``whole`` is for what nobody can open: up to so many rows of a family are shown one by
+    one, and all rows stay in the order in which they were started.
     """
 
-    def __init__(self, view: RunView, *, deaf: bool = False) -> None:
+    def __init__(self, view: RunView, *, deaf: bool = False, whole: int = 0) -> None:
         self.view = view
         self.cut = 0
         self._deaf = deaf
+        self._folded = whole or FOLDED
+        self._whole = bool(whole)
         self._opened: dict[str, int] = {}
         self._closed: set[str] = set()
         self._told: dict[str, dict[str, Any]] = {}
@@ -102,26 +132,70 @@ class Timeline:
     def _below(self, home: int | None, depth: int) -> None:
         units: list[StepView | Family[StepView]] = []
         for family in self.view.tree.families(home):
-            units += [family] if family.folded else family.rows.values()
+            self._left = max(self._left, self._seconds_left(family))
+            units += [family] if self._is_folded(family) else family.rows.values()
         units.sort(key=lambda unit: unit.first)
+        folded: list[StepView] = []
+        if len(units) > LOOSE and not self._whole:
+            folded = [unit for unit in units if isinstance(unit, StepView) and self._rests(unit)]
+            unfolded = set(map(id, units)) - set(map(id, folded))
+            units = sorted((unit for unit in units if id(unit) in unfolded), key=_rank)
         for unit in units:
             if isinstance(unit, Family):
                 self._put(unit.key, self._of_family(unit, depth))
                 self._members(unit, depth + 1)
             else:
                 self._of_row(unit, depth)
+        if folded:
+            self._of_folded(folded, home, depth)
+
+    def _is_folded(self, family: Family[StepView]) -> bool:
+        return len(family.rows) >= self._folded
+
+    def _rests(self, row: StepView) -> bool:
+        """Tell whether a row waits or has ended, and nothing stands below it."""
+        return row.state in _FOLDABLE and row.won is None and not self.view.tree.families(row.place)
+
+    def _of_folded(self, rows: list[StepView], home: int | None, depth: int) -> None:
+        """Put rows that nobody looks for behind one that counts them."""
+        key = f"{'' if home is None else home}:"
+        shown = self._opened.get(key, 0)
+        counts = Counter(row.state for row in rows)
+        self._put(
+            key,
+            {
+                "kind": "rest",
+                "label": _listed(counts),
+                "depth": depth,
+                "key": key,
+                "open": bool(shown),
+            },
+        )
+        for row in rows[:shown]:
+            self._of_row(row, depth + 1)
+        if shown and (rest := rows[shown:]):
+            self._put_more(key, Counter(row.state for row in rest), depth + 1)
+
+    def _put_more(self, key: str, counts: Mapping[State, int], depth: int) -> None:
+        said = {"kind": "more", "label": _listed(counts), "depth": depth, "key": key}
+        self._put(f"{key}+", said)
 
     def _of_row(self, row: StepView, depth: int) -> None:
         families = self.view.tree.families(row.place)
-        if row.branches and len(families) == 1 and families[0].folded:
+        if row.branches and len(families) == 1 and self._is_folded(families[0]):
             # The combinator stands for them all: no second row for the family.
+            self._left = max(self._left, self._seconds_left(families[0]))
             item = self._item(row, depth) | self._counts(families[0])
-            item["label"] = f"{item['label']}: {_times(families[0])}"
+            item["label"] = _times(families[0])
+            if not _is_map_of(row, families[0]):
+                item["label"] = f"{heading(row)}: {item['label']}"
             self._put(str(row.place), item)
             self._members(families[0], depth + 1)
             return
         item = self._item(row, depth)
         if families:
+            if len(families) == 1 and _is_map_of(row, families[0]):
+                item["label"] = _times(families[0])
             item["key"], item["open"] = str(row.place), self._is_open(row)
         self._put(str(row.place), item)
         if families and item["open"]:
@@ -132,12 +206,13 @@ class Timeline:
         rows = list(islice(family.rows.values(), count)) if count else self._picked(family)
         for row in rows:
             self._of_row(row, depth)
-        if (rest := len(family.rows) - len(rows)) and rows:
-            said = {"kind": "more", "label": f"{rest:,} more", "depth": depth, "key": family.key}
-            self._put(f"{family.key}+", said)
+        if rows and len(family.rows) > len(rows):
+            counts = Counter({state: family.count(state) for state in State})
+            counts.subtract(row.state for row in rows)
+            self._put_more(family.key, counts, depth)
 
     def _picked(self, family: Family[StepView]) -> list[StepView]:
-        """Choose what a person would look for: what moves, what failed, what won."""
+        """Choose what a person would look for: what won, what failed, what moves."""
         picked: dict[int, StepView] = {}
         if family.home is not None:
             for place in self.view.steps[family.home].winners[:PICKED]:
@@ -145,11 +220,12 @@ class Timeline:
                     picked[place] = family.rows[place]
         failed = reversed(family.by_state.get(State.FAILED, {}).values())
         picked.update((row.place, row) for row in islice(failed, PICKED // 2))
-        for state in _LOOKED_FOR:
+        for state in (*_LOOKED_FOR[1:], State.FAILED):
             rows = family.by_state.get(state, {}).values()
             for row in islice(rows, max(0, PICKED - len(picked))):
                 picked[row.place] = row
-        return sorted(picked.values(), key=lambda row: row.place)
+        ranked = sorted(picked.values(), key=lambda row: row.place)
+        return ranked if self._whole else sorted(ranked, key=_rank)
 
     def _is_open(self, row: StepView) -> bool:
         key = str(row.place)
@@ -173,6 +249,13 @@ class Timeline:
             "status": str(view.status or "not started"),
             "live": view.live,
             "said": tally(view),
+            "counts": [
+                [str(state), number, COUNTED[state]]
+                for state in COUNTED
+                if (number := view.counts[state])
+            ],
+            # Where nothing ran, what was saved is all that there is to see.
+            "span": 0.0 if view.ran else round(view.longest_saved, 3),
             "spared": duration(view.seconds_saved) if view.seconds_saved else "",
             "left": left(self._left) if self._left else "",
             "now": now,
@@ -201,9 +284,7 @@ class Timeline:
                 f"{number:,} {COUNTED[state]}" for state, number in counts if number
             ),
         }
-        seconds = self._seconds_left(family)
-        if seconds:
-            self._left = max(self._left, seconds)
+        if seconds := self._seconds_left(family):
             said["left"] = left(seconds)
         if family.began is not None and self.view.started is not None:
             moving = any(family.count(state) for state in MOVING) and self.view.live
@@ -214,7 +295,7 @@ class Timeline:
     def _seconds_left(self, family: Family[StepView]) -> float:
         """Judge by those that ran: how long they took, all together, and how many are to come."""
         to_come = sum(family.count(state) for state in (*MOVING, State.WAITING))
-        if not self.view.live or family.began is None or family.ran < 5 or not to_come:  # noqa: PLR2004
+        if not self.view.live or family.began is None or family.ran < 3 or not to_come:  # noqa: PLR2004
             return 0.0
         took_so_far = self._now - family.began
         return took_so_far / family.ran * to_come if took_so_far > 2 else 0.0  # noqa: PLR2004
@@ -226,12 +307,14 @@ class Timeline:
             "kind": row.kind,
             "label": heading(row),
             "state": str(row.state),
+            "word": standing(row),
             "glyph": GLYPHS[row.state],
             "depth": depth,
             "attempts": row.attempts if row.attempts > 1 else 0,
             "remark": remark(row),
+            "error": failure(row),
             "reached": reached(row),
-            "why": row.why,
+            "why": reason(row),
             "won": row.won is not None,
             "lost": row.won is None and row.lost is not None,
             "deaths": row.deaths if row.deaths > 1 else 0,
@@ -242,12 +325,23 @@ class Timeline:
         if row.state in MOVING and view.live:
             said["since"] = row.started
             said["again"] = row.again
+            if seconds := self._own_left(row):
+                self._left = max(self._left, seconds)
+                said["left"] = left(seconds)
+                said["part"] = round(row.part, 3)
         else:
             said["time"] = took(row)
+        if said["word"] == said["state"]:
+            del said["word"]
         told = {key: value for key, value in said.items() if value}
-        if row.replayed and row.ended is not None:
-            told["mark"] = self._since_start(row.ended)
         return told | {"place": row.place, "depth": depth}
+
+    def _own_left(self, row: StepView) -> float:
+        """Judge by how far the row said that it is."""
+        if row.state is not State.RUNNING or not 0 < row.part < 1 or row.began is None:
+            return 0.0
+        ran = self._now - row.began
+        return ran / row.part - ran if ran > 2 else 0.0  # noqa: PLR2004
 
     def _chosen(self, row: StepView) -> str:
         """Say whom a combinator chose, where it chose."""
@@ -258,6 +352,11 @@ class Timeline:
 
     def _bars(self, row: StepView) -> list[list[Any]]:
         """Return the attempts; what a combinator or a timer took is one."""
+        if row.replayed and row.began is None and row.kind == "step":
+            # What was saved is seen: as long as it was, from where it came back.
+            begin = self._since_start(row.ended or row.created)
+            seconds = round(row.seconds or 0.0, 3) if row.attempts else 0.0
+            return [[begin, round(begin + seconds, 3), "replayed"]] if seconds else []
         spans = row.spans
         if row.combinator and not row.replayed:
             spans = ((row.created, row.ended or 0.0),)
@@ -272,6 +371,24 @@ class Timeline:
 
     def _since_start(self, at: float) -> float:
         return round(at - (self.view.started or 0.0), 3)
+
+
+def _rank(unit: StepView | Family[StepView]) -> int:
+    """Return where a row or family stands among others: what failed and what moves is first."""
+    if isinstance(unit, Family):
+        ranks = [_RANKS[state] for state in _LOOKED_FOR if unit.count(state)]
+        return min(ranks, default=len(_RANKS))
+    return _RANKS.get(unit.state, len(_RANKS))
+
+
+def _is_map_of(row: StepView, family: Family[StepView]) -> bool:
+    """Tell whether a row only stands for a family: a gather of all of it, without a name."""
+    return row.name == row.kind == "gather" and len(row.branches) == len(family.rows)
+
+
+def _listed(counts: Mapping[State, int]) -> str:
+    """Count rows by their states: ``14 done, 3 waiting``."""
+    return ", ".join(f"{counts[state]:,} {state}" for state in COUNTED if counts.get(state))
 
 
 def _times(family: Family[StepView]) -> str:

@@ -26,8 +26,8 @@ class Row(Protocol):
 
 R = TypeVar("R", bound=Row)
 
-FOLDED: Final = 24
-"""A family of more rows than this is shown as one row that can be opened."""
+FOLDED: Final = 8
+"""A family of so many rows is shown as one row that can be opened, while the run is live."""
 
 
 class Family(Generic[R]):
@@ -54,11 +54,6 @@ class Family(Generic[R]):
     def key(self) -> str:
         """What names the family among all that a window shows."""
         return f"{'' if self.home is None else self.home}:{self.name}"
-
-    @property
-    def folded(self) -> bool:
-        """Whether it has too many rows to be shown one by one."""
-        return len(self.rows) > FOLDED
 
     def count(self, state: str) -> int:
         """Return how many of its rows are in ``state``."""

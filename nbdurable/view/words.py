@@ -7,10 +7,11 @@ what happened in this execution.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from nbdurable.labels import duration
-from nbdurable.records import Kind, RunStatus
+from nbdurable.records import Kind, RunStatus, Why
 
 from .progress import CHOOSERS, MOVING, State
 
@@ -37,8 +38,27 @@ COUNTED: Final = {
     State.NOT_SAVED: "not saved",
     State.CANCELLED: "cancelled",
     State.NOT_STARTED: "not started",
-    State.LET_GO: "let go",
+    State.LET_GO: "not finished",
 }
+
+_UNSAID: Final = frozenset({Why.NEW, Why.REPLAYED, ""})
+"""Reasons that a row's state tells already, or that need no telling."""
+
+_PLAINLY: Final = {
+    Why.NEW: "runs for the first time",
+    Why.REPLAYED: "its outcome was saved",
+    Why.CODE_CHANGED: "runs because its code has changed",
+    Why.ARGUMENT_CHANGED: "runs because an argument has changed",
+    Why.UPSTREAM_CHANGED: "runs because what it is given has changed",
+    Why.FILE_CHANGED: "runs because a file has changed",
+    Why.ERROR_RETRIED: "runs because it failed before",
+    Why.UNFINISHED: "runs because it had not finished",
+    Why.NOT_SAVED: "runs because its outcome was not saved",
+    Why.REDO: "runs because it was asked to run again",
+    Why.LOST: "runs because its saved value is lost",
+    Why.UNREADABLE: "runs because its saved value can't be read",
+}
+"""Why a row runs, or doesn't, for who points at it."""
 
 
 def line(view: RunView, now: float | None = None) -> str:
@@ -58,17 +78,25 @@ def text(view: RunView, *, times: bool = False) -> str:
     """
     lines = [line(view) if times else headline(view)]
     lines += capped([sentence(view, row) for row in choices(view)], "decisions")
-    lines += capped([f"{title(row)} failed" for row in failures(view)], "failures")
+    lines += capped(
+        [failed(row) if times else f"{title(row)} failed" for row in failures(view)], "failures"
+    )
     if times:
         lines += view.notes
     return "\n".join(lines)
 
 
-def tally(view: RunView) -> str:
-    """Count the steps by state; name the status where it is not the plain one."""
+def counted(view: RunView) -> str:
+    """Count the steps by state."""
     said = [
         f"{view.counts[state]:,} {word}" for state, word in COUNTED.items() if view.counts[state]
     ]
+    return ", ".join(said)
+
+
+def tally(view: RunView) -> str:
+    """Count the steps by state; name the status where it is not the plain one."""
+    said = [counted(view)] if any(view.counts.values()) else []
     if view.status not in {RunStatus.RUNNING, RunStatus.FINISHED, None}:
         said.insert(0, str(view.status))
     return ", ".join(said) or "no steps"
@@ -76,9 +104,40 @@ def tally(view: RunView) -> str:
 
 def headline(view: RunView) -> str:
     """Say how many steps the cell has, and how it stands."""
-    steps = sum(1 for row in view.steps.values() if row.kind == "step" and row.parent is None)
-    counted = "no steps" if not steps else "1 step" if steps == 1 else f"{steps:,} steps"
-    return f"{view.name}: {counted}, {view.status or 'not started'}"
+    return f"{view.name}: {_steps(_own(view))}, {view.status or 'not started'}"
+
+
+def opening(view: RunView, now: float | None = None) -> str:
+    """Say the same as `headline`, then what became of the steps, those inside others included."""
+    own, every = _own(view), sum(view.counts.values())
+    inside = f" and {every - own:,} inside them" if every > own else ""
+    said = f"{view.name}: {_steps(own)}{inside}, {view.status or 'not started'}"
+    said += f": {counted(view)}" if every else ""
+    said += f", {duration(view.elapsed(now))}"
+    return f"{said}; saved {duration(view.seconds_saved)}" if view.seconds_saved else said
+
+
+def so_far(view: RunView, now: float) -> str:
+    """Say how far a run is that may be stopped before it can say more, and how to go on."""
+    return f"{opening(view, now)}\n{resuming(now)}"
+
+
+def resuming(now: float) -> str:
+    """Say how to go on from what was shown last, at the time `now`."""
+    at = datetime.fromtimestamp(now).astimezone()
+    return (
+        f"as of {at:%Y-%m-%d %H:%M:%S}; if the kernel is gone, run this cell again to resume: "
+        f"what is saved is not run again"
+    )
+
+
+def _own(view: RunView) -> int:
+    """Count the steps that the cell itself has, which a replay has, too."""
+    return sum(1 for row in view.steps.values() if row.kind == "step" and row.parent is None)
+
+
+def _steps(number: int) -> str:
+    return "no steps" if not number else "1 step" if number == 1 else f"{number:,} steps"
 
 
 def choices(view: RunView) -> list[StepView]:
@@ -153,17 +212,51 @@ def clipped(said: str) -> str:
     return said if len(said) <= CLIP else said[: CLIP - 1] + "…"
 
 
+def standing(row: StepView) -> str:
+    """Say in a word or two where a row stands: of what waits for many, how many are there."""
+    if row.combinator and row.state is State.WAITING and row.branches:
+        return f"{row.settled:,} of {len(row.branches):,}"
+    return str(row.state)
+
+
 def remark(row: StepView) -> str:
-    """Say why the row ran, or what is wrong with it."""
-    if row.state is State.RETRYING and row.again is not None:
-        said = f"attempt {row.attempts} failed: {row.error}"
-    elif row.combinator and row.state is State.WAITING:
-        said = f"{row.settled:,} of {len(row.branches):,} done" if row.branches else ""
-    elif row.error and row.state in {State.FAILED, State.NOT_SAVED}:
-        said = f"{row.error} ({row.why})" if row.why else row.error
-    else:
-        said = row.why
-    return clipped(said)
+    """Say why the row ran where that is no matter of course; of an error, `failure` tells."""
+    if row.state in _TROUBLED and row.error:
+        return ""
+    why, _, detail = row.why.partition(": ")
+    if row.why in _UNSAID:
+        return ""
+    if why == Why.UNFINISHED:
+        return clipped(f"had not finished: {detail}" if detail else "had not finished")
+    return clipped(row.why)
+
+
+def failure(row: StepView) -> str:
+    """Say what went wrong with the row, and on which line; nothing of what goes well."""
+    if not row.error or row.state not in _TROUBLED:
+        return ""
+    before = f"attempt {row.attempts} failed: " if row.state is State.RETRYING else ""
+    where = f" ({row.where})" if row.where else ""
+    return f"{before}{clipped(row.error)}{where}"
+
+
+def failed(row: StepView) -> str:
+    """Say that the row failed, how, and on which line, as far as that is known."""
+    error = f": {clipped(row.error)}" if row.error else ""
+    where = f" ({row.where})" if row.where else ""
+    return f"{title(row)} failed{error}{where}"
+
+
+def reason(row: StepView) -> str:
+    """Say in a sentence why the row runs, or doesn't."""
+    why, _, detail = row.why.partition(": ")
+    plain = _PLAINLY.get(why)  # type: ignore[call-overload] # a Why is its text
+    if plain is None:
+        return clipped(row.why)
+    return clipped(f"{plain}: {detail}" if detail else plain)
+
+
+_TROUBLED: Final = frozenset({State.FAILED, State.NOT_SAVED, State.RETRYING, State.LET_GO})
 
 
 def reached(row: StepView) -> str:

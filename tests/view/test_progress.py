@@ -173,7 +173,7 @@ def test_a_combinator_counts_its_branches():
     view.apply(done(1))
     view.apply(StepLetGo(2, "", 104.0))
     assert view.steps[3].settled == 2
-    assert words.remark(view.steps[3]) == "2 of 3 done"
+    assert words.standing(view.steps[3]) == "2 of 3"
 
 
 def test_notes_are_shown_while_the_run_goes_on():

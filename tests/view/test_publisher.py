@@ -30,6 +30,10 @@ class Screen:
         self.asked = False
         self.opened_in = None
 
+    def reserve(self):
+        """Remember that a place was kept."""
+        self._tell("reserve", None)
+
     def prepare(self):
         """Take as long as the test wants."""
         self.prepared.set()
@@ -133,6 +137,18 @@ def test_a_fast_run_shows_the_summary_alone(screen):
     assert not thread.is_alive()
     assert [said for said, *_ in screen.told] == ["summary"]
     assert not screen.prepared.is_set()
+
+
+def test_a_view_that_is_to_stand_above_keeps_its_place_at_once(screen):
+    """Before anything else is shown, and not where nothing is to be shown above."""
+    view = LiveView("quotes", screen, delay=60)
+    view.show(above=True)
+    assert [said for said, *_ in screen.told] == ["reserve"]
+    view.finish()
+    other = LiveView("quotes", screen, delay=60)
+    other.show()
+    other.finish()
+    assert len(screen.all("reserve")) == 1
 
 
 def test_finish_does_not_wait_for_a_slow_import(screen):

@@ -52,10 +52,31 @@ def test_a_converted_notebook_shows_winner_and_timeline(notebook):
     body = page[page.index("<main") :]
     read = Text()
     read.feed(body)
-    assert "select: ★ quote('alpha') won over quote('beta') (let go)" in read.said
+    assert "select: ★ quote('alpha') won over quote('beta') (not finished)" in read.said
     assert read.bars == 4
     assert "widget-view" not in body
     assert "model not found" not in body
+
+
+def test_a_run_that_was_killed_is_told_in_an_export():
+    """What stays of a dead kernel: a widget that nobody can show, and how far the run was."""
+    view = viewed(*FIRST[:-2])
+    cell = nbformat.v4.new_code_cell("%%durable quotes\n...")
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "0" * 32}}
+    so_far = {
+        "text/html": summary.so_far(view, 104.0, "nbd-so-far-1"),
+        "text/plain": words.so_far(view, 104.0),
+    }
+    cell.outputs = [nbformat.v4.new_output("display_data", data=data) for data in (widget, so_far)]
+    killed = nbformat.v4.new_notebook(cells=[cell])
+    page, _ = HTMLExporter().from_notebook_node(killed)
+    read = Text()
+    read.feed(page[page.index("<main") :])
+    text, _ = MarkdownExporter().from_notebook_node(killed)
+    for said in (read.said, text):
+        assert "3 steps, running: 1 ran, 1 failed, 1 running, 4.0 s" in said
+        assert "run this cell again to resume: what is saved is not run again" in said
+    assert "ValueError('<b>')" in read.said
 
 
 def test_a_notebook_converted_to_text_says_who_won(notebook):

@@ -15,9 +15,10 @@ from nbdurable.events import (
     RunFinished,
     RunStarted,
     StepLetGo,
+    StepReplayed,
 )
 from nbdurable.records import Kind, RunStatus, Why
-from nbdurable.view import summary
+from nbdurable.view import summary, words
 
 
 class Tags(HTMLParser):
@@ -102,7 +103,25 @@ def test_html_draws_attempts_on_one_axis():
     assert made_html.count("<svg") == 1
     assert '<rect x="60.0" y="3" width="60.0"' in made_html
     assert '<rect x="180.0" y="3" width="2.0"' in made_html
-    assert "2 attempts: new" in read(view).said
+    assert "2 attempts" in read(view).said
+
+
+def test_what_failed_and_was_caught_can_be_tried_again():
+    """A finished run says how; one that its error ended tries it again without being told."""
+    caught = viewed(*FIRST)
+    said = "to try parse(<b>) again, run %durable redo quotes --errors and this cell"
+    assert said in read(caught).said
+    assert said not in read(caught, times=False).said
+    assert said not in read(viewed(*FIRST[:-1], RunFinished(RunStatus.FAILED, 104.0))).said
+
+
+def test_html_says_how_a_replayed_failure_failed():
+    """Its message and its line, as on the first pass."""
+    saved = StepReplayed(0, Kind.ERROR, 1, 1.5, 1, 100.0, "OSError: no", "parse(), line 3")
+    view = viewed(START, made(0, "parse(1)"), saved, RunFinished(RunStatus.FINISHED, 104.0))
+    assert "OSError: no (parse(), line 3)" in read(view).said
+    assert "parse(1) failed: OSError: no (parse(), line 3)" in words.text(view, times=True)
+    assert "OSError" not in words.text(view)
 
 
 def test_html_without_times_draws_nothing():
@@ -119,7 +138,7 @@ def test_html_of_a_large_run_is_short():
     assert "f \N{MULTIPLICATION SIGN} 1,000" in said
     assert "999 ran, 1 failed" in said
     assert "KeyError('x')" in said
-    assert "999 more" in said
+    assert "999 done" in said
     assert summary.html(view).count("<tr>") == 4
 
 
@@ -151,8 +170,8 @@ def test_what_more_there_is_to_say_of_a_row():
     said = summary.html(view, facts=facts)
     assert asked[0] == 19
     assert sorted(asked) == list(rows)
-    assert said.count("<details><summary>new</summary>") == 19
-    assert "<details><summary>ValueError(&#x27;no&#x27;) (new)</summary>" in said
+    assert said.count("<details><summary>more</summary>") == 19
+    assert "<summary>ValueError(&#x27;no&#x27;)</summary>" in said
     assert "<b>" not in said
     assert f">…{'x' * 2_000}</pre>" in said
     Tags().feed(said)
@@ -160,4 +179,4 @@ def test_what_more_there_is_to_say_of_a_row():
     asked.clear()
     summary.html(many, facts=facts)
     assert len(asked) == 60
-    assert "<details><summary>new" not in summary.html(view, facts=lambda _: [])
+    assert "<details><summary>more" not in summary.html(view, facts=lambda _: [])

@@ -16,10 +16,11 @@ from nbdurable.events import (
     StepDeferred,
     StepFinished,
     StepLetGo,
+    StepProgressed,
     StepReplayed,
 )
 from nbdurable.records import Kind, RunStatus, Why
-from nbdurable.view import timeline
+from nbdurable.view import timeline, words
 from nbdurable.view.timeline import PAGE, PICKED, ROWS, Timeline
 
 
@@ -49,7 +50,8 @@ def test_news_are_json_and_leave_out_what_is_empty():
     assert first["won"]
     assert "lost" not in first
     assert second["lost"]
-    assert failed["remark"] == "ValueError('<b>') (new)"
+    assert (failed["error"], failed["why"]) == ("ValueError('<b>')", "runs for the first time")
+    assert "remark" not in failed
     assert failed["time"] == "1.5 s"
     assert (failed["place"], failed["depth"]) == (3, 0)
 
@@ -124,7 +126,7 @@ def test_many_of_one_name_are_one_row():
         (1, "f(990)"),
         (1, "f(991)"),
         (1, "f(992)"),
-        (1, "996 more"),
+        (1, "989 done, 7 waiting"),
     ]
     family = Timeline(view).items(104.0)[":f"]
     assert family["counts"] == [["done", 989], ["failed", 1], ["running", 3], ["waiting", 7]]
@@ -132,10 +134,17 @@ def test_many_of_one_name_are_one_row():
 
 
 def test_a_combinator_stands_for_its_large_family():
-    """A map is one row, and no second one for what it gathers."""
+    """A map is one row that names what it maps, large or small; no second one for its gather."""
+    small = viewed(START, made(0, "f(0)"), made(1, "f(1)"))
+    small.apply(made(2, "gather(...)", "gather", branches=(0, 1)))
+    assert shown(small) == [(0, "f \N{MULTIPLICATION SIGN} 2"), (1, "f(0)"), (1, "f(1)")]
+    assert Timeline(small).items(1.0)["2"]["word"] == "0 of 2"
+    small.apply(made(3, "f(3)"))
+    small.apply(made(4, "gather(...)", "gather", branches=(0, 3)))
+    assert shown(small)[-2:] == [(0, "gather"), (1, "f(3)")]
     view = viewed(START, *(made(n, f"f({n})") for n in range(100)))
     view.apply(made(100, "gather(...)", "gather", branches=tuple(range(100))))
-    assert shown(view) == [(0, "gather: f \N{MULTIPLICATION SIGN} 100")]
+    assert shown(view) == [(0, "f \N{MULTIPLICATION SIGN} 100")]
     item = Timeline(view).items(1.0)["100"]
     assert (item["counts"], item["open"]) == ([["waiting", 100]], False)
 
@@ -145,7 +154,11 @@ def test_a_large_race_shows_its_winner():
     view = viewed(START, *(made(n, f"q({n})") for n in range(100)))
     view.apply(made(100, "race(...)", "race", branches=tuple(range(100))))
     view.apply(Decided(100, 42, Kind.VALUE, 1, False, 103.0))
-    assert shown(view) == [(0, "race: q \N{MULTIPLICATION SIGN} 100"), (1, "q(42)"), (1, "99 more")]
+    assert shown(view) == [
+        (0, "race: q \N{MULTIPLICATION SIGN} 100"),
+        (1, "q(42)"),
+        (1, "99 waiting"),
+    ]
 
 
 def test_opening_and_closing_a_family():
@@ -155,7 +168,7 @@ def test_opening_and_closing_a_family():
     line.open(":f")
     assert [*line.items(1.0)][:3] == [":f", "0", "1"]
     assert len(line.items(1.0)) == PAGE + 2
-    assert line.items(1.0)[":f+"]["label"] == "900 more"
+    assert line.items(1.0)[":f+"]["label"] == "900 waiting"
     line.open(":f")
     assert len(line.items(1.0)) == 2 * PAGE + 2
     line.close(":f")
@@ -164,14 +177,14 @@ def test_opening_and_closing_a_family():
 
 def test_opening_and_closing_a_step():
     """What a step started can be hidden, and what is hidden be shown."""
-    events = [START, made(0, "a()"), *(made(n, f"b{n}()", parent=0) for n in range(1, 10))]
+    events = [START, made(0, "a()"), *(made(n, f"b{n}()", parent=0) for n in range(1, 8))]
     line = Timeline(viewed(*events))
-    assert len(line.items(1.0)) == 10
+    assert len(line.items(1.0)) == 8
     line.close("0")
     assert [*line.items(1.0)] == ["0"]
     assert not line.items(1.0)["0"]["open"]
     line.open("0")
-    assert len(line.items(1.0)) == 10
+    assert len(line.items(1.0)) == 8
 
 
 def test_what_ended_is_closed_in_a_large_run():
@@ -189,7 +202,7 @@ def test_what_ended_is_closed_in_a_large_run():
 
 def test_never_more_rows_than_the_limit():
     """What is beyond is counted."""
-    line = Timeline(viewed(START, *(made(n, f"f{n}(1)") for n in range(1000))))
+    line = Timeline(viewed(START, *(made(n, f"f{n}(1)") for n in range(1000))), whole=25)
     assert len(line.items(1.0)) == ROWS
     assert line.news(1.0)["head"]["cut"] == 1000 - ROWS
 
@@ -205,17 +218,20 @@ def test_what_moves_says_since_when():
 
 
 def test_bars():
-    """Attempts are bars since the begin; what goes on has no end, what is replayed no bar."""
+    """Attempts are bars since the begin; what goes on has no end; what is replayed is as it was."""
     view = viewed(START, made(0), began(0), made(1), StepReplayed(1, Kind.VALUE, 1, 9.0, 1, 100.5))
     rows = Timeline(view).items(103.0)
     assert rows["0"]["bars"] == [[1.0, None, "running"]]
-    assert "bars" not in rows["1"]
-    assert (rows["1"]["mark"], rows["1"]["time"]) == (0.5, "9.0 s")
+    assert rows["1"]["bars"] == [[0.5, 9.5, "replayed"]]
+    assert rows["1"]["time"] == "9.0 s"
+    assert Timeline(view).news(103.0)["head"]["span"] == 0.0
+    saved = viewed(START, made(1), StepReplayed(1, Kind.VALUE, 1, 9.0, 1, 100.5))
+    assert Timeline(saved).news(103.0)["head"]["span"] == 9.0
     view.apply(made(2, "select(...)", "select", branches=(0, 1)))
     view.apply(Decided(2, 1, Kind.VALUE, 1, False, 102.0))
     assert Timeline(view).items(103.0)["2"]["bars"] == [[0.0, 2.0, "done"]]
     view.apply(RunFinished(RunStatus.INTERRUPTED, 103.0))
-    assert Timeline(view).items(200.0)["0"]["bars"] == [[1.0, 3.0, "running"]]
+    assert Timeline(view).items(200.0)["0"]["bars"] == [[1.0, 3.0, "not finished"]]
 
 
 def test_what_is_left_of_a_map():
@@ -315,7 +331,53 @@ def test_a_family_shows_few_however_many_move():
         view.apply(done(n, Kind.ERROR))
     labels = [label for _, label in shown(view)]
     assert len(labels) == 1 + PICKED + 1
-    assert labels[-4:-1] == ["f(96)", "f(97)", "f(98)"]
+    assert labels[1:5] == ["f(95)", "f(96)", "f(97)", "f(98)"]
+    assert labels[5] == "f(0)"
+    assert labels[-1] == "5 failed, 87 running"
+
+
+def test_what_a_person_looks_for_comes_first_in_a_long_list():
+    """Of many rows side by side those that failed and run are first, the others are counted."""
+    view = viewed(START, *(made(n, f"f{n}({n})") for n in range(20)))
+    for n in range(12):
+        view.apply(began(n))
+    for n in range(10):
+        view.apply(done(n, Kind.ERROR if n == 7 else Kind.VALUE))
+    line = Timeline(view)
+    assert [item["label"] for item in line.items(104.0).values()] == [
+        "f7(7)",
+        "f10(10)",
+        "f11(11)",
+        "9 done, 8 waiting",
+    ]
+    line.open(":")
+    items = line.items(104.0)
+    assert len(items) == 4 + 17
+    assert (items[":"]["open"], items["0"]["depth"]) == (True, 1)
+    line.close(":")
+    assert len(line.items(104.0)) == 4
+    whole = [item["label"] for item in Timeline(view, whole=25).items(104.0).values()]
+    assert whole == [f"f{n}({n})" for n in range(20)]
+
+
+def test_what_is_left_of_a_step_that_says_how_far_it_is():
+    """A step's own progress tells how long it may still take, in its row and in the head."""
+    view = viewed(START, made(0), began(0), StepProgressed(0, 25, 100, 104.0))
+    line = Timeline(view)
+    assert line.items(111.0)["0"]["left"] == "~30 s left"
+    assert line.items(111.0)["0"]["part"] == 0.25
+    assert line.news(111.0)["head"]["left"] == "~30 s left"
+    view.apply(done(0))
+    assert "left" not in line.items(112.0)["0"]
+
+
+def test_nothing_goes_on_after_the_end():
+    """A run that failed, shown later, doesn't say that two are running for ever."""
+    view = viewed(START, *(made(n, f"f({n})") for n in range(4)), began(0), began(1), done(1))
+    view.apply(RunFinished(RunStatus.FAILED, 104.0))
+    assert words.line(view) == "quotes: failed, 1 ran, 2 not started, 1 not finished, 4.0 s"
+    row = Timeline(view).items(200.0)["0"]
+    assert (row["state"], row["remark"]) == ("not finished", "the cell ended before it did")
 
 
 def test_twenty_thousand_events_end_where_they_should():

@@ -60,7 +60,7 @@ view.finish()
 
 
 def test_in_a_kernel(tmp_path, monkeypatch):
-    """A fast run leaves the summary; a slow one an emptied display and the summary."""
+    """A fast run leaves the summary; a slow one its emptied displays and the summary."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -72,5 +72,6 @@ def test_in_a_kernel(tmp_path, monkeypatch):
     assert [sorted(output.data) for output in fast[:1]] == [["text/html", "text/plain"]]
     assert fast[1].data["text/plain"] == "False"
     for outputs in slow:
-        assert [sorted(output.data) for output in outputs] == [[], ["text/html", "text/plain"]]
-        assert outputs[1].data["text/plain"] == "quotes: 1 step, finished"
+        kinds = [sorted(output.data) for output in outputs]
+        assert kinds == [[], [], ["text/html", "text/plain"]]
+        assert outputs[2].data["text/plain"] == "quotes: 1 step, finished"

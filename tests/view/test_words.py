@@ -81,7 +81,7 @@ def test_text_of_little(events, said):
 def test_line():
     """One line counts what happened, how long it took, and what it spared."""
     view = viewed(*FIRST)
-    assert words.line(view) == "quotes: 1 ran, 1 failed, 1 let go, 4.2 s"
+    assert words.line(view) == "quotes: 1 ran, 1 failed, 1 not finished, 4.2 s"
     assert words.line(viewed(*AGAIN)) == (
         "quotes: 1 replayed, 1 failed, 1 not started, 10 ms; saved 3.0 s"
     )

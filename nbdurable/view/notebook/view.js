@@ -7,9 +7,13 @@
 
 const SILENCE = 5000; // ms without news after which the kernel may be gone
 const UNHEARD = 3000; // ms without an answer after which the kernel doesn't listen
-const DEAF = "This kernel answers when the cell has ended; the stop button ■ suspends the run.";
+const DEAF = "This kernel answers when the cell has ended; the stop button ■ stops the run, and running the cell again resumes it.";
 const TICK = 200; // ms
 const SPOKEN = 5000; // ms between two lines for screen readers
+const GONE = new Set(["dead", "restarting", "autorestarting", "terminating"]); // what a kernel is called that ended
+const RESUME = "run the notebook again to resume: what is saved is not run again";
+const LEFT = 1500; // ms after the end in which a view is taken off its page
+const TAIL = 14; // so many characters at a label's end always show
 const FRESH = 1000; // ms after which an open step's detail is asked for again
 const LINKS = 60; // so many dependencies are drawn at once; more are drawn for one row
 
@@ -77,18 +81,23 @@ function makeStore(model) {
     seq: -1,
     told: 0, // the kernel's time in the last message, in s
     heard: 0, // ours when it came, in ms
+    shown: 0, // the latest kernel's time that was shown, which never goes back
+    gone: false, // the kernel has ended
+    summary: undefined, // what the run left, for a page that was loaded in its middle
     asked: false, // for a state, since some news were dropped
     listeners: new Set(),
     ask: (content) => model.send(content),
   };
   const tell = (what, content) => store.listeners.forEach((listener) => listener[what]?.(content));
   const hear = (now) => {
+    store.gone = false;
     store.told = Math.max(store.told, now ?? 0);
     store.heard = performance.now();
   };
   const begin = (state) => {
     if (state?.head === undefined || state.seq < store.seq) return;
     store.rows = new Map(Object.entries(state.rows));
+    store.summary = state.summary || store.summary;
     store.asked = false;
     take(state);
   };
@@ -115,9 +124,24 @@ function makeStore(model) {
         store.ask({ do: "state" });
       }
     } else if (message.beat !== undefined) hear(message.beat);
-    else tell("answer", message);
+    else if (message.summary !== undefined) {
+      store.summary = message.summary;
+      tell("news");
+    } else tell("answer", message);
+  });
+  watchKernel(model, () => {
+    store.gone = Boolean(store.head.live);
+    tell("news");
   });
   return store;
+}
+
+// A front end that tells how its kernel is saves five seconds of doubt; others only fall silent.
+function watchKernel(model, onGone) {
+  const kernel = model.widget_manager?.kernel;
+  kernel?.statusChanged?.connect?.((_, status) => {
+    if (GONE.has(status)) onGone();
+  });
 }
 
 // --- The line above the table -------------------------------------------------------
@@ -128,8 +152,10 @@ function makeHead(root, onSuspend) {
   const status = element("span", "nbd-status");
   const said = element("span", "nbd-said");
   const time = element("span", "nbd-time");
-  const suspend = button("nbd-suspend", "Suspend", onSuspend);
-  suspend.title = "Stop here; running the cell again goes on from here";
+  const suspend = button("nbd-suspend", "Stop", onSuspend);
+  suspend.setAttribute("aria-label", "Stop the run; running the cell again resumes it");
+  const progress = element("div", "nbd-progress");
+  progress.setAttribute("aria-hidden", "true");
   const silence = element("div", "nbd-silence");
   silence.hidden = true;
   const answer = element("div", "nbd-answer");
@@ -139,16 +165,35 @@ function makeHead(root, onSuspend) {
   spoken.setAttribute("role", "status");
   spoken.setAttribute("aria-live", "polite");
   line.append(name, status, said, time, suspend);
-  root.append(line, silence, answer, spoken);
-  return { name, status, said, time, suspend, silence, answer, spoken, spokenAt: -SPOKEN };
+  const top = element("div", "nbd-top");
+  top.append(line, progress, silence, answer);
+  root.append(top, spoken);
+  return { name, status, said, time, suspend, progress, counts: "", silence, answer, spoken, spokenAt: -SPOKEN };
+}
+
+// How much is done, as chips that say it and a bar that shows it.
+function showTally(parts, head) {
+  const counts = JSON.stringify(head.counts ?? []);
+  if (parts.counts === counts) return;
+  parts.counts = counts;
+  const chips = (head.counts ?? []).flatMap(([state, number, word], at) => {
+    const chip = element("span", `nbd-chip nbd-${slug(state)}`, `${number.toLocaleString("en")} ${word}`);
+    return at ? [element("span", "nbd-spoken", ", "), chip] : [chip];
+  });
+  if (chips.length) parts.said.replaceChildren(...chips);
+  else write(parts.said, head.said);
+  parts.progress.replaceChildren(
+    ...(head.counts ?? []).map(([state, number]) => {
+      const part = element("span", `nbd-part nbd-${slug(state)}`);
+      part.style.flexGrow = number;
+      return part;
+    }),
+  );
 }
 
 function showHead(parts, head) {
   write(parts.name, head.name);
-  write(parts.status, head.status);
-  style(parts.status, `nbd-status nbd-${slug(head.status)}`);
-  write(parts.said, head.said);
-  hide(parts.suspend, !head.live || head.deaf);
+  showTally(parts, head);
   if (head.deaf) write(parts.answer, head.live ? DEAF : "");
 }
 
@@ -177,17 +222,22 @@ function makeTable(root) {
   axis.setAttribute("aria-hidden", "true");
   head.children[2].append(axis);
   const thead = element("thead");
+  thead.setAttribute("role", "rowgroup");
   thead.append(head);
   const body = element("tbody");
+  body.setAttribute("role", "rowgroup");
   table.append(thead, body);
   const links = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   links.setAttribute("class", "nbd-links");
   links.setAttribute("aria-hidden", "true");
   scroll.append(table, links);
+  const tip = element("div", "nbd-tip");
+  tip.setAttribute("role", "tooltip");
+  tip.setAttribute("aria-label", "More of the row that is pointed at");
   const more = element("div", "nbd-rest");
   const notes = element("ul", "nbd-notes");
-  root.append(scroll, more, notes);
-  return { scroll, table, body, axis, links, more, notes, rows: new Map(), span: 0, focus: "", pointed: "" };
+  root.append(scroll, tip, more, notes);
+  return { scroll, table, body, axis, links, tip, more, notes, rows: new Map(), ticks: "", linked: false, focus: "", pointed: "" };
 }
 
 function makeRow(key) {
@@ -199,13 +249,18 @@ function makeRow(key) {
   const twist = element("span", "nbd-twist");
   twist.setAttribute("aria-hidden", "true");
   const code = element("code");
+  const start = element("span", "nbd-start");
+  const tail = element("span", "nbd-tail");
+  code.append(start, tail);
   const chosen = element("span", "nbd-chosen");
   const mark = element("span", "nbd-mark");
   const deaths = element("span", "nbd-deaths");
-  const remark = element("div", "nbd-remark");
-  const tip = element("div", "nbd-tip");
-  tip.setAttribute("role", "tooltip");
-  label.append(twist, code, chosen, mark, deaths, remark, tip);
+  const remark = element("span", "nbd-remark");
+  const error = element("span", "nbd-error");
+  const sort = element("b");
+  const rest = element("span");
+  error.append(sort, rest);
+  label.append(twist, code, chosen, mark, deaths, remark, error);
   const state = element("td", "nbd-state");
   const glyph = element("span", "nbd-glyph");
   glyph.setAttribute("aria-hidden", "true");
@@ -216,10 +271,13 @@ function makeRow(key) {
   const lane = element("td", "nbd-lane");
   const track = element("div", "nbd-track");
   lane.append(track);
-  const time = element("td", "nbd-number");
-  for (const cell of [label, state, lane, time]) cell.setAttribute("role", "gridcell");
-  row.append(label, state, lane, time);
-  return { row, twist, code, chosen, mark, deaths, remark, tip, glyph, word, counts, track, time, said: null };
+  const number = element("td", "nbd-number");
+  const time = element("span");
+  const tally = element("span", "nbd-tally");
+  number.append(time, tally);
+  for (const cell of [label, state, lane, number]) cell.setAttribute("role", "gridcell");
+  row.append(label, state, lane, number);
+  return { row, twist, start, tail, chosen, mark, deaths, remark, error, sort, rest, glyph, word, counts, track, time, tally, said: null };
 }
 
 function showRow(parts, said) {
@@ -235,26 +293,49 @@ function showRow(parts, said) {
   if (said.key === undefined || said.kind === "more") row.removeAttribute("aria-expanded");
   else row.setAttribute("aria-expanded", String(Boolean(said.open)));
   write(parts.twist, said.kind === "more" ? "…" : said.key === undefined ? "" : said.open ? "▾" : "▸");
-  write(parts.code, said.label);
+  showLabel(parts, said.label);
   write(parts.chosen, said.chosen ? `★ ${said.chosen}` : "");
   write(parts.mark, said.won ? "★ won" : said.lost ? "lost" : "");
   write(parts.deaths, said.deaths ? `☠ ${said.deaths} deaths` : "");
-  const told = said.remark && said.remark !== "new" && said.remark !== "replayed" ? said.remark : "";
-  write(parts.remark, [said.reached, told].filter(Boolean).join(", "));
-  write(parts.tip, tipOf(said));
+  write(parts.remark, [said.reached, said.since !== undefined && said.left, said.remark].filter(Boolean).join(", "));
+  showError(parts, (said.error ?? "").replace(/^attempt \d+ failed: /, ""));
   write(parts.glyph, said.glyph ?? "");
-  write(parts.word, said.state ?? "");
+  write(parts.word, said.word ?? said.state ?? "");
+  write(parts.tally, said.word ?? "");
   showCounts(parts.counts, said.counts ?? []);
   showBars(parts.track, said);
   if (said.since === undefined) write(parts.time, said.left ?? said.time ?? "");
 }
 
+// Of a label that is too long, the middle is left out: its end tells it from its neighbours.
+function showLabel(parts, label) {
+  const at = label.length > 2 * TAIL ? label.length - TAIL : label.length;
+  write(parts.start, label.slice(0, at));
+  write(parts.tail, label.slice(at));
+}
+
+// An error's class is what is looked for first.
+function showError(parts, error) {
+  const sort = /^[\w.]+/.exec(error)?.[0] ?? "";
+  write(parts.sort, sort);
+  write(parts.rest, error.slice(sort.length));
+}
+
 function tipOf(said) {
-  const parts = [];
-  if (said.why) parts.push(said.why === "replayed" ? "replayed: its outcome was saved" : `ran because: ${said.why}`);
+  const parts = [said.label];
+  if (said.error) parts.push(said.error);
+  else if (said.remark && said.kind !== "step") parts.push(said.remark);
+  if (said.why) parts.push(said.why);
   if (said.attempts) parts.push(`${said.attempts} attempts`);
   if (said.deaths) parts.push(`it was in flight at ${said.deaths} deaths of the kernel, and runs alone`);
-  return parts.join("; ");
+  return parts.join(" — ");
+}
+
+// What is cut in a row is told in full below the table, where it covers nothing.
+function showTip(table, store) {
+  const focused = table.body.contains(document.activeElement) ? table.focus : "";
+  const said = store.rows.get(table.pointed) ?? store.rows.get(focused);
+  write(table.tip, said === undefined ? "" : tipOf(said));
 }
 
 function showCounts(list, counts) {
@@ -275,11 +356,7 @@ function showBars(track, said) {
     bar.style.setProperty("--nbd-end", end ?? "var(--nbd-now)");
     return bar;
   });
-  if (said.mark !== undefined) {
-    const mark = element("span", "nbd-saved", "↩");
-    mark.style.setProperty("--nbd-begin", said.mark);
-    bars.push(mark);
-  }
+  if (said.part && bars.length) bars.at(-1).style.setProperty("--nbd-part", `${said.part * 100}%`);
   track.replaceChildren(...bars);
 }
 
@@ -299,6 +376,7 @@ function showTable(table, store) {
       table.rows.set(key, parts);
     }
     showRow(parts, said);
+    if (next?.classList.contains("nbd-detail-row")) next = next.nextElementSibling;
     if (parts.row === next) next = next.nextElementSibling;
     else table.body.insertBefore(parts.row, next);
   }
@@ -312,6 +390,7 @@ function showTable(table, store) {
   write(table.more, head.cut ? `… ${head.cut.toLocaleString("en")} more rows; close some to see them` : "");
   hide(table.scroll, store.order.length === 0);
   table.notes.replaceChildren(...head.notes.map((note) => element("li", "", note)));
+  showTip(table, store);
   showLinks(table, store);
 }
 
@@ -330,6 +409,7 @@ function showLinks(table, store) {
   const begun = (ends) => store.rows.get(ends[1]).bars !== undefined;
   const shown = links.filter((ends) => isNear(ends) || (links.length <= LINKS && begun(ends)));
   table.links.replaceChildren();
+  table.linked = shown.length > 0;
   if (shown.length === 0) return;
   const frame = table.table.getBoundingClientRect();
   table.links.setAttribute("width", frame.width);
@@ -352,12 +432,9 @@ function showLinks(table, store) {
 
 // --- The time axis ----------------------------------------------------------------------
 
-// The axis is longer than what passed, and grows in steps: bars grow, and don't shrink all the time.
-function spanFor(elapsed, live) {
-  if (!live) return Math.max(elapsed, 0.001);
-  for (let power = 0.1; ; power *= 10) {
-    for (const step of [1, 1.5, 2, 3, 5, 7.5]) if (step * power > elapsed * 1.02) return step * power;
-  }
+// The axis ends a little after now; where nothing ran yet, after the longest of what was saved.
+function spanFor(elapsed, live, saved) {
+  return Math.max(live ? elapsed * 1.04 + 0.05 : elapsed, saved ?? 0, 0.001);
 }
 
 function tickOf(span) {
@@ -372,38 +449,48 @@ function axisLabel(seconds) {
   return `${+(seconds / 3600).toFixed(1)} h`;
 }
 
-function showAxis(table, root, elapsed, live) {
-  const span = spanFor(elapsed, live);
+function showAxis(table, root, elapsed, head) {
+  const span = spanFor(elapsed, head.live, head.span);
   root.style.setProperty("--nbd-now", elapsed);
-  if (span === table.span) return false;
-  table.span = span;
   root.style.setProperty("--nbd-span", span);
-  const ticks = [];
   const step = tickOf(span);
-  for (let at = 0; at <= span * 0.95; at += step) {
-    const tick = element("span", "nbd-tick", axisLabel(at));
-    tick.style.left = `${(at / span) * 100}%`;
+  const last = Math.floor((span * 0.9) / step);
+  if (table.ticks === `${step} ${last}`) return;
+  table.ticks = `${step} ${last}`;
+  const ticks = [];
+  for (let n = 0; n <= last; n += 1) {
+    const tick = element("span", "nbd-tick", axisLabel(n * step));
+    tick.style.left = `calc(${n * step} / var(--nbd-span) * 100%)`;
     ticks.push(tick);
   }
   table.axis.replaceChildren(...ticks);
-  return true;
 }
 
 // --- One step, looked at ------------------------------------------------------------------
 
-function makeDetail(root, onClose, onCancel, onRetry) {
+// It opens under its row, as a row of its own.
+function makeDetail(onClose, onCancel, onRetry) {
+  const row = element("tr", "nbd-detail-row");
+  row.setAttribute("role", "row");
+  const cell = element("td");
+  cell.setAttribute("role", "gridcell");
   const panel = element("section", "nbd-detail");
-  panel.hidden = true;
+  cell.append(panel);
+  row.append(cell);
   const head = element("div", "nbd-detail-head");
   const name = element("code", "nbd-detail-name");
   const cancel = button("nbd-cancel", "Cancel step", onCancel);
   const retry = button("nbd-retry", "Retry now", onRetry);
+  const copy = button("nbd-copy", "Copy error", () => {
+    const error = [...facts.querySelectorAll("dt")].find((term) => term.textContent === "Error");
+    navigator.clipboard?.writeText(error?.nextElementSibling?.textContent ?? "");
+  });
   const close = button("nbd-close", "Close", onClose);
-  head.append(name, cancel, retry, close);
+  head.append(name, cancel, retry, copy, close);
   const facts = element("dl", "nbd-facts");
-  panel.append(head, facts);
-  root.append(panel);
-  return { panel, name, cancel, retry, close, facts, told: "", place: null, asked: 0, answered: true };
+  const how = element("p", "nbd-how");
+  panel.append(head, how, facts);
+  return { row, how, panel, name, cancel, retry, copy, close, facts, told: "", place: null, asked: 0 };
 }
 
 function showDetail(parts, detail) {
@@ -420,6 +507,7 @@ function showDetail(parts, detail) {
     } else value.textContent = text;
     items.push(element("dt", "", term), value);
   }
+  hide(parts.copy, !(detail.facts ?? []).some(([term]) => term === "Error"));
   const ends = [...parts.facts.querySelectorAll("pre")].map((block) => block.scrollTop);
   parts.facts.replaceChildren(...items);
   [...parts.facts.querySelectorAll("pre")].forEach((block, at) => {
@@ -429,10 +517,33 @@ function showDetail(parts, detail) {
 
 // --- The view -----------------------------------------------------------------------------
 
+// Where this view lives, the text for pages on which it doesn't is not to be seen.
+function hideSoFar(root, mark) {
+  if (!/^[\w-]+$/.test(mark ?? "")) return;
+  root.append(element("style", "", `.${mark}, .jp-OutputArea-child:has(.${mark}) { display: none }`));
+}
+
+// After the end this view is taken off its page, but not off one that was reloaded meanwhile.
+function makeLeft(root) {
+  const left = element("section", "nbd-left");
+  left.hidden = true;
+  root.append(left);
+  let due;
+  return (summary) => {
+    if (due !== undefined) return;
+    due = setTimeout(() => {
+      left.innerHTML = summary; // the kernel's own, in which all that is shown is escaped
+      left.append(element("p", "", "What the cell showed after this page was loaded is not here: run the cell again to see it. What is saved is not run again."));
+      left.hidden = false;
+    }, LEFT);
+  };
+}
+
 function render({ model, el }) {
   const store = storeOf(model);
   const root = element("section", "nbd-view");
   el.append(root);
+  hideSoFar(root, model.get("state")?.mark);
   let waiting = 0; // since when an answer is waited for
 
   const ask = (content) => {
@@ -442,7 +553,6 @@ function render({ model, el }) {
   const head = makeHead(root, () => ask({ do: "suspend" }));
   const table = makeTable(root);
   const detail = makeDetail(
-    root,
     () => look(null),
     () => ask({ do: "cancel", place: detail.place }),
     () => ask({ do: "retry", place: detail.place }),
@@ -454,13 +564,23 @@ function render({ model, el }) {
     detail.place = said?.place ?? null;
     detail.told = "";
     detail.facts.replaceChildren();
-    hide(detail.panel, detail.place === null);
+    hide(detail.copy, true);
     if (detail.place === null) {
+      detail.row.remove();
       if (back !== null) table.rows.get(String(back))?.row.focus();
       return;
     }
+    placeDetail();
     refresh(true);
     showButtons();
+    showLinks(table, store);
+  };
+  // Moved only if it is elsewhere: what is moved loses the focus and how far it is scrolled.
+  const placeDetail = () => {
+    if (detail.place === null) return;
+    const above = table.rows.get(String(detail.place))?.row;
+    if (above === undefined) look(null);
+    else if (above.nextElementSibling !== detail.row) above.after(detail.row);
   };
   const refresh = (now) => {
     if (detail.place === null) return;
@@ -473,6 +593,8 @@ function render({ model, el }) {
     if (said === undefined) return;
     detail.panel.setAttribute("aria-label", `Detail of ${said.label}`);
     write(detail.name, said.label);
+    const again = `To try it again when the cell has ended: %durable redo ${store.head.name} --errors, then run the cell.`;
+    write(detail.how, said.state === "failed" ? again : "");
     hide(detail.cancel, !store.head.live || store.head.deaf || !(MOVING.has(said.state) || said.state === "waiting"));
     hide(detail.retry, !store.head.live || store.head.deaf || said.state !== "retrying");
   };
@@ -491,7 +613,7 @@ function render({ model, el }) {
   };
 
   table.body.addEventListener("click", (event) => {
-    const key = event.target.closest("tr")?.dataset.key;
+    const key = event.target.closest("tr.nbd-row")?.dataset.key;
     if (key === undefined || String(document.getSelection())) return;
     focus(key);
     if (event.target.closest(".nbd-twist") && toggle(key)) return;
@@ -499,19 +621,25 @@ function render({ model, el }) {
   });
   table.body.addEventListener("focusin", (event) => {
     const key = event.target.closest("tr").dataset.key;
+    if (key === undefined) return;
     for (const [each, parts] of table.rows) parts.row.tabIndex = each === key ? 0 : -1;
     table.focus = key;
+    showTip(table, store);
     showLinks(table, store);
   });
+  table.body.addEventListener("focusout", () => showTip(table, store));
   table.body.addEventListener("pointerover", (event) => {
     table.pointed = event.target.closest("tr")?.dataset.key ?? "";
+    showTip(table, store);
     showLinks(table, store);
   });
   table.body.addEventListener("pointerleave", () => {
     table.pointed = "";
+    showTip(table, store);
     showLinks(table, store);
   });
   table.body.addEventListener("keydown", (event) => {
+    if (detail.row.contains(event.target)) return;
     const at = store.order.indexOf(table.focus);
     const moves = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: store.order.length - 1 };
     if (event.key in moves) focus(store.order[moves[event.key]]);
@@ -534,22 +662,25 @@ function render({ model, el }) {
   const clock = () => {
     if (store.head.name === undefined) return;
     const quiet = performance.now() - store.heard;
-    const silent = store.head.live && quiet > SILENCE;
+    const gone = store.head.live && store.gone;
+    const silent = gone || (store.head.live && quiet > SILENCE);
     root.classList.toggle("nbd-silent", silent);
+    root.classList.toggle("nbd-gone", gone);
     hide(head.silence, !silent);
-    if (silent) {
-      write(
-        head.silence,
-        `no news from the kernel for ${Math.floor(quiet / 1000)} s: ` +
-          "if it died, run the notebook again to resume",
-      );
-    }
-    const now = store.told + (silent ? 0 : quiet / 1000);
+    write(head.silence, !silent ? "" : gone ? `the kernel is gone: ${RESUME}` :
+      `no news from the kernel for ${Math.floor(quiet / 1000)} s: if it died, ${RESUME}`);
+    const status = gone ? "kernel gone" : silent ? "no news" : store.head.status;
+    write(head.status, status);
+    style(head.status, `nbd-status nbd-${slug(status)}`);
+    hide(head.suspend, !store.head.live || store.head.deaf || gone);
+    if (!silent) store.shown = Math.max(store.shown, store.told + quiet / 1000);
+    const now = store.shown;
     const elapsed = store.head.live ? Math.max(0, now - store.head.started) : store.head.elapsed;
     const { spared, left } = store.head;
-    write(head.time, [duration(elapsed), left, spared && `saved ${spared}`].filter(Boolean).join("; "));
-    if (showAxis(table, root, elapsed, store.head.live)) showLinks(table, store);
-    for (const parts of table.rows.values()) tick(parts, now);
+    write(head.time, [duration(elapsed), silent ? "" : left, spared && `saved ${spared}`].filter(Boolean).join("; "));
+    showAxis(table, root, elapsed, store.head);
+    if (table.linked && store.head.live) showLinks(table, store);
+    for (const parts of table.rows.values()) tick(parts, now, gone);
     if (waiting && performance.now() - waiting > UNHEARD && !silent) {
       write(head.answer, DEAF);
     }
@@ -557,19 +688,21 @@ function render({ model, el }) {
     if (said !== undefined && !silent && store.head.live && said.state !== "waiting") refresh(false);
     speak(head, store.head, silent);
   };
-  const tick = (parts, now) => {
+  const tick = (parts, now, gone) => {
     const { since, again, state } = parts.said;
     if (since === undefined) return;
     write(parts.time, duration(now - since));
     const wait = again === undefined ? 0 : again - now;
-    write(parts.word, wait > 0 ? `retrying in ${Math.ceil(wait)} s` : state);
+    write(parts.word, gone ? "lost" : wait > 0 ? `retrying in ${Math.ceil(wait)} s` : state);
+    write(parts.glyph, gone ? "☠" : parts.said.glyph);
   };
   const listener = {
     news: () => {
       if (store.head.name === undefined) return;
+      if (store.summary !== undefined && !store.head.live) showLeft(store.summary);
       showHead(head, store.head);
-      showAxis(table, root, Math.max(0, store.head.elapsed), store.head.live);
       showTable(table, store);
+      placeDetail();
       if (detail.place !== null) {
         showButtons();
         const said = store.rows.get(String(detail.place));
@@ -585,6 +718,7 @@ function render({ model, el }) {
     },
   };
 
+  const showLeft = makeLeft(root);
   listener.news();
   store.listeners.add(listener);
   const ticking = setInterval(clock, TICK);

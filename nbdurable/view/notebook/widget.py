@@ -29,9 +29,19 @@ if TYPE_CHECKING:
 
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 
+SO_FAR_SECONDS: Final = 3.0
+"""Seconds between two texts of how far the run is, which stay if the kernel dies."""
+
+_RESERVED: Final[dict[str, Any]] = {}
+"""What a display holds before and after: nothing, so that a saved notebook stays the same."""
+
 
 class Controls(Protocol):
     """What the person at the screen can ask of the execution; each call returns at once."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `suspend` was called."""
 
     def detail(self, place: int) -> dict[str, Any]:
         """Return what is known of one step."""
@@ -50,7 +60,10 @@ class NotebookScreen:
     """The output area of the cell, in JupyterLab and whatever else shows widgets.
 
     The live view is displayed with the widget's MIME type alone and emptied at
-    the end, so a saved notebook holds the summary and no dead widget. ``times``
+    the end, so a saved notebook holds the summary and no dead widget. Below it is a second
+    display, which the live view hides: it says in HTML and text how far the run is, and is
+    all that is to see where the kernel died. It begins and ends empty, and so is no
+    difference between two passes. ``times``
     puts durations and what was replayed into the summary's HTML; without, the
     saved notebook's output is the same on every replay. ``deaf`` says that the kernel
     answers nothing while the cell runs. ``announce_busy`` is called now and then: a front
@@ -73,11 +86,24 @@ class NotebookScreen:
         self._announce_busy = announce_busy
         self._announced = 0.0
         self._id = uuid.uuid4().hex
+        self._below = uuid.uuid4().hex
+        self._summary = ""
+        self._reserved = False
+        self._so_far_at = 0.0
+        self._so_far_of = -1
         self._elsewhere: list[str] = []
         self._over = False
         self._model: Any = None
         self._timeline: Timeline | None = None
         self._lock = threading.Lock()
+
+    def reserve(self) -> None:
+        """Display nothing where the live view is to be, and what stays of it."""
+        if not self._reserved:
+            self._reserved = True
+            for place in (self._id, self._below):
+                with _closed():
+                    display(_RESERVED, raw=True, display_id=place)  # type: ignore[no-untyped-call, unused-ignore]
 
     def prepare(self) -> None:
         """Import the widget library and read the front end's files, once a kernel."""
@@ -86,7 +112,9 @@ class NotebookScreen:
     def open(self, view: RunView, now: float) -> None:
         """Display the widget in the cell; it goes on in `again`."""
         self._make(view, now)
-        self._display(self._id)
+        self.reserve()
+        self._display(self._id, reserved=True)
+        self._say_so_far(view, now)
 
     def again(self) -> bool:
         """Display the run where this is called, too, if it goes on; tell whether it does."""
@@ -101,7 +129,7 @@ class NotebookScreen:
         """Make the model, and drop the one that this name's last run left."""
         self._timeline = Timeline(view, deaf=self._deaf)
         self._timeline.news(now)
-        self._model = _model_class()(state=self._timeline.told())
+        self._model = _model_class()(state=self._told())
         self._model.fresh = self._told
         self._model.on_msg(self._heard)
         _answer_where_asked(self._model)
@@ -113,12 +141,28 @@ class NotebookScreen:
         if self._model is not None:
             _LAST[self._name] = self
 
-    def _display(self, display_id: str) -> None:
-        bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
-        with _closed():
-            display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
+    @property
+    def _mark(self) -> str:
+        """The class of what the live view hides."""
+        return f"nbd-so-far-{self._below}"
 
-    def send(self, _view: RunView, now: float) -> None:
+    def _say_so_far(self, view: RunView, now: float) -> None:
+        """Say how far the run is, now and then, in what stays if the kernel dies."""
+        if view.revision == self._so_far_of or abs(now - self._so_far_at) < SO_FAR_SECONDS:
+            return
+        self._so_far_of, self._so_far_at = view.revision, now
+        html = summary.so_far(view, now, self._mark)
+        bundle = {"text/html": html, "text/plain": words.so_far(view, now)}
+        with _closed():
+            update_display(bundle, raw=True, display_id=self._below)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def _display(self, display_id: str, *, reserved: bool = False) -> None:
+        bundle = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self._model.model_id}}
+        show = update_display if reserved else display
+        with _closed():
+            show(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def send(self, view: RunView, now: float) -> None:
         """Send what is new."""
         assert self._timeline is not None
         with self._lock:
@@ -126,9 +170,13 @@ class NotebookScreen:
             news = self._timeline.news(now)
         self._send({"news": news})
         self._still_busy(now)
+        if view.live:
+            self._say_so_far(view, now)
 
     def beat(self, now: float) -> None:
         """Send the time."""
+        assert self._timeline is not None
+        self._say_so_far(self._timeline.view, now)
         self._send({"beat": now})
         self._still_busy(now)
 
@@ -140,17 +188,21 @@ class NotebookScreen:
                 self._announce_busy()
 
     def clear(self) -> None:
-        """Empty the live view's display."""
-        with _closed():
-            update_display({}, raw=True, display_id=self._id)  # type: ignore[no-untyped-call, unused-ignore]
+        """Empty the live view's display, and what stood below it."""
+        for place in (self._id, self._below):
+            with _closed():
+                update_display(_RESERVED, raw=True, display_id=place)  # type: ignore[no-untyped-call, unused-ignore]
 
     def summarise(self, view: RunView) -> None:
         """Display the summary on its own, and where else the live view was shown."""
         self._be_last()
         with self._lock:
             self._over = True
-        html = summary.html(view, times=self._times)
+        html = self._summary = summary.html(view, times=self._times)
         bundle = {"text/html": html, "text/plain": words.text(view)}
+        if self._model is not None:
+            # A page that was reloaded in mid-run hears the widget, and nothing else of the cell.
+            self._send({"summary": html})
         with _closed():
             for display_id in self._elsewhere:
                 update_display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call, unused-ignore]
@@ -167,7 +219,7 @@ class NotebookScreen:
     def _told(self) -> dict[str, Any]:
         assert self._timeline is not None
         with self._lock:
-            return self._timeline.told()
+            return self._timeline.told() | {"mark": self._mark, "summary": self._summary}
 
     def _heard(self, _model: object, content: dict[str, Any], _buffers: object) -> None:
         """Do what the front end asks for; called in the cell's thread or in another one."""

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from nbdurable import labels
-from nbdurable.records import Why
 from nbdurable.view import words
 from nbdurable.view.progress import GLYPHS, MOVING, SETTLED, State
 from nbdurable.view.timeline import Timeline
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 ROWS: Final = 20
 """A live view has no more rows, however high the terminal."""
 
+_FOLDED: Final = 25
+"""A family of so many rows is one row: nobody can open it here."""
+
 _LABEL: Final = 40
 _STATE: Final = 15
 _WIDE: Final = 60
@@ -41,7 +43,7 @@ _STYLES: Final = {
     State.RUNNING: "blue",
     State.RETRYING: "yellow",
     State.DONE: "green",
-    State.REPLAYED: "green",
+    State.REPLAYED: "magenta",
     State.FAILED: "red",
     State.NOT_SAVED: "yellow",
 }
@@ -81,7 +83,7 @@ class Artist:
     def live(self, view: RunView, now: float, *, columns: int, room: int) -> list[str]:
         """Return the lines of a run that is under way, at most `room` of them."""
         if self._timeline is None or self._timeline.view is not view:
-            self._timeline = Timeline(view)
+            self._timeline = Timeline(view, whole=_FOLDED)
         items = list(self._timeline.items(now).values())
         rows = _chosen(items, min(ROWS, room - 2))
         wide = columns >= _WIDE
@@ -111,8 +113,8 @@ class Artist:
             [words.sentence(view, row) for row in words.choices(view)], "decisions"
         ):
             text.append(f"\n  {one_line(sentence)}")
-        failed = [f"{words.title(row)} failed: {row.error}" for row in words.failures(view)]
-        for sentence in words.capped([words.clipped(one) for one in failed], "failures"):
+        failed = [words.failed(row) for row in words.failures(view)]
+        for sentence in words.capped(failed, "failures"):
             text.append(f"\n  {GLYPHS[State.FAILED]} {one_line(sentence)}", style="red")
         for note in words.capped(list(view.notes), "notes"):
             text.append(f"\n  {one_line(note)}")
@@ -164,7 +166,7 @@ def _cells(view: RunView, item: _Item, now: float) -> tuple[Text, ...]:
     fate = ", ★ won" if item.get("won") else ", lost" if item.get("lost") else ""
     return (
         label,
-        Text(f"{state}{fate}", style=style),
+        Text(f"{item.get('word', state)}{fate}", style=style),
         Text(_time(item, now), style="dim"),
         Text(one_line(_remark(view, item)), style=_REMARKS.get(state, "dim")),
     )
@@ -174,9 +176,7 @@ def _remark(view: RunView, item: _Item) -> str:
     """Say what is to be known beside the state."""
     if item.get("chosen"):
         return f"★ {item['chosen']} won"
-    said = [item.get("left", ""), item.get("remark", "").removesuffix(f" ({Why.NEW})")]
-    if said[1] in {Why.NEW, Why.REPLAYED}:
-        said[1] = ""  # the state says it, or it needs no saying
+    said = [item.get("left", ""), item.get("remark", ""), item.get("error", "")]
     row = view.steps.get(item.get("place", -1))
     if row is not None and row.state is State.RUNNING and row.error:
         said.insert(0, f"attempt {row.attempts}, before it: {row.error}")

@@ -87,6 +87,9 @@ class TerminalScreen:
         self._view: RunView | None = None
         region.join()
 
+    def reserve(self) -> None:
+        """Its place is the bottom of the screen, always."""
+
     def prepare(self) -> None:
         """Nothing is to be loaded."""
 
@@ -131,6 +134,9 @@ class PlainScreen:
         self._tally_at = 0.0
         self._notes = 0
         self._told: dict[int, str] = {}
+
+    def reserve(self) -> None:
+        """Its place is the bottom of the screen, always."""
 
     def prepare(self) -> None:
         """Nothing is to be loaded."""
@@ -201,7 +207,7 @@ def _said(view: RunView, row: StepView) -> str:
     if row.combinator or row.replayed:
         return ""
     if row.state is State.FAILED:
-        return f"{GLYPHS[row.state]} {words.title(row)} failed: {words.clipped(row.error)}"
+        return f"{GLYPHS[row.state]} {words.failed(row)}"
     if row.error and row.state in MOVING:
         failed = row.attempts - (row.state is State.RUNNING)
         error = words.clipped(row.error)
