@@ -465,7 +465,8 @@ def test_unfinished_runs_are_told_at_load(own):
     told = running.run(f"{UNFINISHED}\n%load_ext nbdurable")
     assert told.outputs == []
     running.run(
-        "store = pathlib.Path(c.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()\n"
+        "store = pathlib.Path(c.default_store())\nstore.parent.mkdir(exist_ok=True)\n"
+        "store.touch()\n"
         "from nbdurable.store import listed\nlisted.note(str(store.resolve()))"
     )
     assert running.run("%reload_ext nbdurable").outputs == [], "nobody looks: no output differs"
