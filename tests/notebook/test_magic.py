@@ -465,7 +465,9 @@ def test_unfinished_runs_are_told_at_load(own):
     told = running.run(f"{UNFINISHED}\n%load_ext nbdurable")
     assert told.outputs == []
     running.run(
-        "store = pathlib.Path(c.default_store())\nstore.parent.mkdir(exist_ok=True)\nstore.touch()"
+        "store = pathlib.Path(c.default_store())\nstore.parent.mkdir(exist_ok=True)\n"
+        "store.touch()\n"
+        "from nbdurable.store import listed\nlisted.note(str(store.resolve()))"
     )
     assert running.run("%reload_ext nbdurable").outputs == [], "nobody looks: no output differs"
     (panel,) = running.run("%reload_ext nbdurable", "one").displays
@@ -532,6 +534,9 @@ def test_a_store_that_cannot_be_read(tmp_path):
     with kernel(tmp_path, notebook=tmp_path / "n.ipynb") as running:
         loaded = running.run("%load_ext nbdurable", "cell")
         assert loaded.status == "ok"
+        assert loaded.stdout.startswith(f"nothing was opened of {store}: ")
+        running.run(f"from nbdurable.store import listed\nlisted.note({str(store)!r})")
+        loaded = running.run("%reload_ext nbdurable", "cell")
         assert "what was saved can't be read" in loaded.stdout
         for code in ("%durable runs", "%%durable x\n1"):
             refused = running.run(code)
@@ -554,6 +559,7 @@ def test_a_store_held_elsewhere_does_not_hold_up_loading(tmp_path):
         kernel(tmp_path, notebook=tmp_path / "n.ipynb") as running,
     ):
         holder.stdout.readline()
+        running.run(f"from nbdurable.store import listed\nlisted.note({str(store)!r})")
         loaded = running.run("%load_ext nbdurable", "cell")
         assert loaded.status == "ok"
         assert f"is held by process {holder.pid} " in loaded.stdout

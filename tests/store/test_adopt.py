@@ -55,7 +55,7 @@ def objects_of(folder, name):
     """Give a store an object file, as a large value has."""
     made = folder / ".nbdurable" / f"{name}.duckdb{adopt.OBJECTS}"
     made.mkdir()
-    (made / "00ff").write_bytes(b"large")
+    (made / ("0" * 64)).write_bytes(b"large")
     return made
 
 
@@ -85,8 +85,8 @@ def test_a_copy_takes_a_copy(folder):
     assert not cell()
     opened(folder, "analysis")
     assert not cell()
-    assert (objects / "00ff").read_bytes() == b"large"
-    copied = folder / ".nbdurable" / "analysis-Copy1.duckdb.objects" / "00ff"
+    assert (objects / ("0" * 64)).read_bytes() == b"large"
+    copied = folder / ".nbdurable" / "analysis-Copy1.duckdb.objects" / ("0" * 64)
     assert copied.read_bytes() == b"large"
 
 
@@ -155,7 +155,7 @@ def test_a_copy_that_fails_is_none(folder, monkeypatch):
     opened(folder, "analysis-Copy1")
     before = stores(folder)
 
-    def full(_, to):
+    def full(_, to, **__):
         to.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
