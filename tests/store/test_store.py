@@ -443,6 +443,7 @@ def test_read_only(protected, expected):
             if protected == "file":
                 Store.open(store).close()
                 store.chmod(0o444)
+                store.parent.chmod(0o755)
             else:
                 keys.load_key()
             Path(folder, "key").chmod(0o444)
