@@ -129,7 +129,7 @@ def keep_from_git(folder: Path) -> None:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             text = file.read(1024) if regular else None
     if text == b"":  # there is none, or a full disk had no room for it
-        descriptor = os.open(ignored, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+        descriptor = os.open(ignored, os.O_WRONLY | os.O_CREAT | flags, 0o644)
         with os.fdopen(descriptor, "wb") as file:
             file.write(_IGNORED.encode())
     elif (text is None or b"*" not in text.split()) and str(ignored) not in _told:
