@@ -6,15 +6,17 @@ Invariant: a question makes no store and changes none.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nbdurable import store as stores
 from nbdurable.api.configuration import default_store, stores_at_hand
 from nbdurable.api.open_stores import reading
 from nbdurable.codec.values import decode
-from nbdurable.errors import StoreError, UsageError
+from nbdurable.errors import CodecError, StoreError, UsageError
 from nbdurable.labels import printable
 from nbdurable.records import RunStatus, RunSummary
+from nbdurable.steps.attempts import told_error
 
 from .at_hand import runs_in, store_holding
 
@@ -73,14 +75,33 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
 
 
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
-    """Return the steps of the newest run called `name`, or of the newest run."""
-    store = store_holding(name, store)
-    return _rows(
-        store,
-        "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, started "
-        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
-        [name],
-    )
+    """Return the steps of the newest run called `name`, or of the newest run.
+
+    Where one has failed, each row has an ``error``: how, in one line; of the first failures.
+    """
+    place = store_holding(name, store)
+    with reading(place) as opened:
+        if opened is None:
+            return []
+        columns, found = opened.answer(
+            "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, "  # noqa: S608 - constants of ours
+            "started, call, version FROM nbdurable.steps WHERE run = "
+            + _NEWEST
+            + " ORDER BY number NULLS LAST, started",
+            [name],
+        )
+        rows = [dict(zip(columns, row, strict=True)) for row in found]
+        identities = [(row.pop("call"), row.pop("version")) for row in rows]
+        failed = [at for at, row in enumerate(rows) if row["status"] == "failed"]
+        if failed:
+            for row in rows:
+                row["error"] = ""
+        for at in failed[:_ERRORS_READ]:
+            with suppress(CodecError):  # of one that can't be believed `why` tells
+                outcome = stores.outcome_of(opened, identities[at])
+                if outcome is not None:
+                    rows[at]["error"] = told_error(outcome.payload)[0]
+        return rows
 
 
 def why(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
@@ -179,6 +200,7 @@ def _is_table(value: object) -> bool:
 
 
 _LABELS_LISTED = 8
+_ERRORS_READ = 20
 _TABLES = {
     ("pandas", "DataFrame"),
     ("polars", "DataFrame"),

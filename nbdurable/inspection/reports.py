@@ -140,7 +140,9 @@ def steps(store: str, name: str | None) -> Told:
         if not chosen:
             raise no_run(name or "", [one.begun.name for one in live])
         view = view_of(max(chosen, key=lambda one: one.begun.at))
-        rows = [_live_step(row) for row in view.steps.values() if not row.combinator]
+        there = [row for row in view.steps.values() if not row.combinator]
+        failed = any(row.state is State.FAILED for row in there)
+        rows = [_live_step(row) | ({"error": row.error} if failed else {}) for row in there]
         return Told(rows, live_note(store, live))
     return Told(_steps(store, name))
 

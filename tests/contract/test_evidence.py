@@ -259,8 +259,8 @@ def test_evidence_is_signed(execute):
         assert any("evidence" in one for one in check(store))
         again = execute(lambda: clean(" a ", "Strip"))
         assert again.ran == ["clean"]
-        store.commit(lambda batch: batch.execute("DELETE FROM nbdurable.checkpoints", []))
-        store.commit(lambda batch: batch.execute("DELETE FROM nbdurable.evidence", []))
+    open_stores.close_stores()
+    Path("s.duckdb").unlink()
 
 
 @new

@@ -165,6 +165,7 @@ def test_runs_steps_and_why_as_json(place):
     steps = asked("steps", "w")
     assert [one["step"] for one in steps] == ["load(1)", "plain()", "refuse()"]
     assert [one["status"] for one in steps] == ["finished", "finished", "failed"]
+    assert [one["error"] for one in steps] == ["", "", "ValueError: refused"]
     started = datetime.fromisoformat(steps[0]["started"])
     assert abs(datetime.now(UTC) - started) < timedelta(minutes=5)
     assert asked("steps") == steps
