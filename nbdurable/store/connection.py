@@ -204,7 +204,7 @@ def _connect(path: str, config: Config | None) -> tuple[duckdb.DuckDBPyConnectio
 
 def _opened(path: str, config: Config) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(path, config=_with_log(path, config))
+        return duckdb.connect(path, config=config)
     except duckdb.ConnectionException:
         raise
     except duckdb.Error as error:
@@ -229,19 +229,12 @@ def _connect_to_read(path: str, config: Config | None = None) -> Link:
 
 def _connect_to_look(path: str) -> Link:
     try:
-        return _connect_to_read(path, _with_log(path, ALONE))
+        return _connect_to_read(path, ALONE)
     except StoreError as error:
         shared = isinstance(error.__cause__, duckdb.ConnectionException)
         if shared and "different configuration" in str(error.__cause__):
             return _connect_once(path, ALONE)  # the user has it open in this process
         raise
-
-
-def _with_log(path: str, config: Config) -> Config:
-    """Allow the write-ahead log: DuckDB does so itself, but not where a path is like a URL's."""
-    if "enable_external_access" in config and "?" in path:
-        return {**config, "allowed_paths": [log_path(path)]}
-    return config
 
 
 def is_open_elsewhere(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -334,6 +327,13 @@ def _open_error(path: str, error: duckdb.Error) -> StoreError:
         return StoreCorruptError(
             f"{path} is not a DuckDB database; it was left as it is: move it away, or name another "
             f"store with configure(store=...) or NBDURABLE_STORE"
+        )
+    if "replaying WAL" in text and "does not match" in text:
+        log = log_path(path)
+        return StoreCorruptError(
+            f"{path} and its write-ahead log {log} are not of one time: one of the two was "
+            f"restored, or replaced, without the other; both were left as they are: restore both "
+            f"from one copy, or move {log} away, and what is only in it runs again"
         )
     if _is_damage(text):
         return read_error(path, error)

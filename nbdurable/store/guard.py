@@ -43,12 +43,8 @@ of the user's connection."""
 
 
 def log_path(place: str) -> str:
-    """Return the path of DuckDB's write-ahead log of the database at `place`.
-
-    DuckDB takes a path for a URL: the ending goes before the first question mark.
-    """
-    path, mark, rest = place.partition("?")
-    return f"{path}.wal{mark}{rest}"
+    """Return the path of DuckDB's write-ahead log of the database at `place`."""
+    return f"{place}.wal"
 
 
 class Guard:

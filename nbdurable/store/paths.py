@@ -55,7 +55,7 @@ def folder_for(notebooks: Path) -> Path:
 
 def file_stem(notebook_stem: str) -> str:
     """Return what the store of a notebook of this name is called, without its ending."""
-    stem = notebook_stem.replace("\\", "%5C")
+    stem = notebook_stem.replace("\\", "%5C").replace("?", "%3F")
     return f"_{stem}" if taken_by_schema(stem) else stem
 
 
@@ -119,7 +119,7 @@ def refuse_misread(place: str) -> None:
     if reason := _misread(place):
         raise StoreError(
             f"{place} can't be a store: {reason}; name another store with configure(store=...) or "
-            f"NBDURABLE_STORE, or rename the folder"
+            f"NBDURABLE_STORE, or rename what is called so"
         )
 
 
@@ -127,8 +127,8 @@ def _misread(place: str) -> str:
     """Say how DuckDB misreads a path; nothing where it doesn't."""
     if "\\" in place:
         return "DuckDB takes the backslash in it for a slash"
-    if "?" in place.rpartition("/")[0]:
-        return "DuckDB takes the question mark in its folder's name for the end of a URL"
+    if "?" in place:
+        return "DuckDB takes the question mark in it for the end of a URL"
     if taken_by_schema(Path(place).name):
         return "it is called `nbdurable`, and DuckDB could not tell the file from the schema in it"
     return ""

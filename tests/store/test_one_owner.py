@@ -17,6 +17,7 @@ import pytest
 
 import nbdurable
 from nbdurable import (
+    StoreCorruptError,
     StoreError,
     StoreFullError,
     StoreLockedError,
@@ -740,7 +741,7 @@ def test_odd_folders(tmp_path, monkeypatch, name):
     assert not list(tmp_path.glob("**/*.duckdb.wal*"))
 
 
-@pytest.mark.parametrize("name", ["x?y/s.duckdb", "a\\b/s.duckdb", "a\\b.duckdb"])
+@pytest.mark.parametrize("name", ["x?y/s.duckdb", "x?.duckdb", "a\\b/s.duckdb", "a\\b.duckdb"])
 def test_a_named_store_that_duckdb_misreads(tmp_path, name):
     """It is refused in one line before anything is made."""
     for door in (Store.open, Store.open_foreign, Store.open_to_read):
@@ -756,8 +757,39 @@ def test_odd_notebooks(tmp_path, stem):
     assert store.parent == tmp_path / ".nbdurable"
     assert cell(store)[1] == [0, 1, 2, 3]
     open_stores.close_stores()
+    connecting.forget(str(store))  # as in a new kernel, which has to look whose it is
     assert cell(store)[1] == []
     open_stores.close_stores()
+
+
+def test_a_copy_restored_beside_a_later_log(path, tmp_path):
+    """A dead kernel's log is not of the copy: the line names both, and what to do works."""
+    cell(path, steps=2)
+    open_stores.close_stores()
+    copy = path.read_bytes()
+    killed = f"""
+    import os, signal
+    from nbdurable import step, workflow
+    @step(name="double")
+    def double(number):
+        return 2 * number
+    for _ in range(2):
+        with workflow("w", store={str(path)!r}):
+            double(2)
+            double(3)
+        __import__("duckdb").connect({str(path)!r}).execute("FORCE CHECKPOINT")
+    with workflow("other", store={str(path)!r}):
+        double(4)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([PYTHON, "-c", textwrap.dedent(killed)], check=False)
+    path.write_bytes(copy)
+    log = Path(guard.log_path(str(path)))
+    with pytest.raises(StoreCorruptError, match=r"are not of one time.*move .*\.wal away"):
+        cell(path)
+    log.rename(tmp_path / "moved")
+    assert cell(path) == ([0, 2, 4, 6], [2, 3])
+    assert problems(path) == []
 
 
 def test_two_folders_that_duckdb_misreads(tmp_path, monkeypatch):

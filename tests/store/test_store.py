@@ -226,12 +226,13 @@ def test_gitignore_only_in_our_folder_and_never_changed(tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["with spaces.duckdb", "größe 𝄞.duckdb", "a.b.c.duckdb", "noext", "main.duckdb", "memory.db",
-     "it's \"so\";--.duckdb", "md:x.duckdb", "100%?#.duckdb", "system.duckdb", "temp.duckdb"],
+     "it's \"so\";--.duckdb", "md:x.duckdb", "100%#.duckdb", "system.duckdb", "temp.duckdb"],
 )  # fmt: skip
 def test_any_file_name(tmp_path, name):
     """A store works under any name that the file system takes."""
     path = tmp_path / name
     assert execute(path)[0] == VALUES
+    connecting.forget(str(path))  # as in a new kernel, which has to look whose it is
     assert execute(path) == (VALUES, [])
     assert path.is_file()
     assert questions.steps(store=path)
