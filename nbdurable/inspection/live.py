@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_RUNS = 100
 _MOST_NOTES = 20
+_LAST = 2.5e11
+"""Seconds since the epoch: a time of the year 9892, which every platform can show."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,15 @@ def _live_run(told: Any, holder: str, pid: int) -> LiveRun:
     begun, *rest = [unpacked(one) for one in told["events"]]
     if not isinstance(begun, RunStarted) or any(isinstance(one, RunStarted) for one in rest):
         raise ValueError("no run's beginning")
-    for one in rest:
+    for one in (begun, *rest):
+        if not 0 <= one.at <= _LAST:
+            raise ValueError("a time that no clock gives")
         if isinstance(one, StepCreated) and one.parent is not None and one.parent >= one.step:
             raise ValueError("a step that was made before what started it")
+        if isinstance(one, StepCreated) and not (one.kind and one.label):
+            raise ValueError("a step without a name")
+    if not isinstance(told["counts"], dict):
+        raise TypeError("counts of another form")
     counts = {text(word): whole(count) for word, count in told["counts"].items()}
     notes = tuple(text(note) for note in told["notes"][:_MOST_NOTES])
     return LiveRun(holder, pid, begun, counts, tuple(rest), notes)

@@ -17,7 +17,7 @@ import click
 
 from nbdurable import labels
 from nbdurable.api import configuration
-from nbdurable.errors import DurableError, UsageError
+from nbdurable.errors import DurableError, StoreLockedError, UsageError
 from nbdurable.inspection import amending, live, maintenance, reports, settings
 from nbdurable.inspection import history as recall
 from nbdurable.inspection import queries as questions
@@ -133,9 +133,9 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
 
     With NAME: that run's view, as it is now or as its last execution left it.
     """
-    for place in configuration.stores_at_hand():
-        if runs := live.live_runs(place):
-            return _elsewhere(place, runs, name)
+    places = configuration.stores_at_hand()
+    if busy := {place: runs for place in places if (runs := live.live_runs(place))}:
+        return _elsewhere(busy, [place for place in places if place not in busy], name)
     rows = questions.status()
     if name is not None:
         known = _known(shell, name)
@@ -151,9 +151,12 @@ def _status(shell: InteractiveShell, name: str | None) -> object:
     )
 
 
-def _elsewhere(place: str, runs: list[live.LiveRun], name: str | None) -> object:
-    """Return what shows the runs that another process executes, or the one of a name."""
-    for one in runs:
+def _elsewhere(busy: dict[str, list[live.LiveRun]], others: list[str], name: str | None) -> object:
+    """Return what shows the runs that other processes execute, and those of the other stores.
+
+    With a name: the one of that name, if there is one.
+    """
+    for one in (one for runs in busy.values() for one in runs):
         if one.begun.name == name:
             return summary.Summary(live.view_of(one), lambda _: ())
     rows: list[reports.Row] = [
@@ -164,9 +167,21 @@ def _elsewhere(place: str, runs: list[live.LiveRun], name: str | None) -> object
             "in flight": one.in_flight,
             "executions": one.begun.execution,
         }
+        for runs in busy.values()
         for one in runs
     ]
-    return Table(rows, "", title=live.live_note(place, runs))
+    titles = [live.live_note(*one) for one in busy.items()]
+    for place in others:
+        try:
+            known = questions.status(place)
+        except StoreLockedError as error:
+            titles.append(str(error))
+            continue
+        is_there = name is not None and any(row["workflow"] == name for row in known)
+        if is_there and (found := recall.recall(str(name), place)) is not None:
+            return summary.Summary(found.view, found.facts)
+        rows += [{column: row.get(column, 0) for column in rows[0]} for row in known]
+    return Table(rows, "", title="; ".join(titles))
 
 
 def _where() -> str:

@@ -261,6 +261,38 @@ def test_a_folder_that_takes_no_file_is_no_matter(tmp_path, monkeypatch):
         assert tried.wait(60)
 
 
+ASKS = """
+from IPython.core.interactiveshell import InteractiveShell
+from nbdurable import step, workflow
+
+@step
+def mine():
+    return 1
+
+with workflow("finished"):
+    mine()
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "nbdurable")
+for asked in ("status", "status finished", "status quotes"):
+    print(repr(shell.run_line_magic("durable", asked)), end="\\n---\\n")
+"""
+
+
+def test_one_store_that_is_held_hides_no_other(busy):
+    """Where a folder has several stores, `%durable status` tells of the others, too."""
+    place, _, _ = busy
+    folder = place.parent / ".nbdurable"
+    folder.mkdir()
+    for path in place.parent.glob("s.duckdb*"):
+        (folder / path.name).hardlink_to(path)
+    command = [sys.executable, "-W", "ignore", "-c", ASKS]
+    told = subprocess.run(command, cwd=place.parent, capture_output=True, text=True, check=True)
+    every, finished, quotes, _ = told.stdout.split("\n---\n")
+    assert {line.split()[0] for line in every.splitlines()} >= {"finished", "quotes"}
+    assert finished.startswith("finished: 1 ran")
+    assert quotes.startswith("quotes: 3 ran, 3 running"), quotes
+
+
 # --- a stranger's file ---------------------------------------------------------------------
 
 
@@ -301,12 +333,16 @@ def replaced(at, value):
         lambda told: told.update(runs=[[]]),
         lambda told: told["runs"][0].update(counts={"done": "many"}),
         lambda told: told["runs"][0].update(counts={"done": 1e300}),
+        lambda told: told["runs"][0].update(counts=[]),
         lambda told: told["runs"][0].update(events=[]),
+        lambda told: told["runs"][0]["events"][0].__setitem__(-1, 1e300),
         lambda told: told["runs"][0]["events"].insert(0, ["__import__", "os"]),
         lambda told: told["runs"][0]["events"].append(told["runs"][0]["events"][0]),
         replaced(0, "RunView"),
         replaced(1, "0"),
         replaced(1, True),
+        replaced(2, ""),
+        replaced(4, ""),
         replaced(4, None),
         replaced(5, float("nan")),
         replaced(6, 0),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import types
+from pathlib import Path
 
 import nbformat
 import pexpect
@@ -664,3 +665,14 @@ def test_terminal_interrupt(terminal, body):
     terminal.expect(r"In \[3\]: ")
     terminal.sendline("import asyncio; await asyncio.sleep(0, 40 + 2)")
     terminal.expect(r"Out\[3\]: 42")
+
+
+def test_the_first_cell_of_the_readme(shared):
+    """It runs as it is pasted, and says which source answered first."""
+    readme = Path(__file__).parents[2] / "README.md"
+    _, cell = re.findall(r"```python\n(%.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    assert "time.sleep(seconds)\n" in cell
+    result = shared.run(cell.replace("time.sleep(seconds)", "time.sleep(seconds / 20)"))
+    assert result.status == "ok", result.text
+    assert "first: quote('alpha', 0.8) says 9420" in result.text
+    assert shared.run("sorted(a['source'] for a in answers)").value.count(",") == 3
