@@ -8,6 +8,7 @@ any more (timed out, cancelled, let go) saves nothing.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +231,7 @@ def refuse_numbers(done: object, total: object) -> None:
         if value is None and name == "total":
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value < float("inf"):  # type: ignore[operator] # a number by now
+        if not number or not 0 <= value <= sys.float_info.max:  # type: ignore[operator] # a number by now
             raise UsageError(
                 f"current_step().progress({name}={value!r}): give a number, 0 or more, as in "
                 f"progress(37, 90)"

@@ -262,7 +262,11 @@ def test_what_outside_a_step_and_what_cannot_be_pickled_get(tmp_path):
     def train():
         me = current_step()
         me.save(1)
-        for save in (lambda: me.save(threading.Lock()), lambda: me.progress("x", 2)):
+        for save in (
+            lambda: me.save(threading.Lock()),
+            lambda: me.progress("x", 2),
+            lambda: me.progress(10**400, 2),
+        ):
             try:
                 save()
             except (EncodeError, UsageError) as error:
@@ -273,7 +277,7 @@ def test_what_outside_a_step_and_what_cannot_be_pickled_get(tmp_path):
         with pytest.raises(NotInRunError, match="outside a step"):
             current_step()
         assert train() == 1
-    assert said == [(EncodeError, 0), (UsageError, 0)]
+    assert said == [(EncodeError, 0), (UsageError, 0), (UsageError, 0)]
 
 
 _MAY_BE_PICKLED = threading.Event()
