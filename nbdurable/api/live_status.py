@@ -58,6 +58,15 @@ class LiveStatus:
                 self._changed.notify_all()
 
     def _tell(self) -> None:
+        try:
+            self._tell_on()
+        except BaseException:
+            with self._changed:
+                self._thread = None  # the next run tells again
+            stores.remove_status(self._place)
+            raise
+
+    def _tell_on(self) -> None:
         told, pause = b"", FIRST_SECONDS
         while True:
             with self._changed:
