@@ -126,7 +126,7 @@ class Run:
             self._ledger, opened, self._reasons, self._delivery, self._escaped,
             verify=settings.verify,
         )  # fmt: skip
-        self.turns = Turns(self._ledger, opened, self.handles)
+        self.turns = Turns(self._ledger, opened, self.handles, self._bodies.hold_nobody_back)
         self._waiting = Waiting(self._ledger, self._bodies, self._delivery, self.turns)
         self._cancellation = Cancellation(
             self._ledger, opened.index, self._bodies, opened.run,

@@ -155,9 +155,15 @@ class Bodies:
             return (self._turnstile.many,)
         deaths = self._index.attempts[handle.pair].deaths
         self._news.say(
-            f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone"
+            f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone "
+            f"while nothing is timed"
         )
         return (self._turnstile.alone,)
+
+    def hold_nobody_back(self) -> None:
+        """Let nothing run alone: a timer or a timeout counts, and would pass meanwhile."""
+        if self._suspects:
+            self._turnstile.open()
 
     def given_up(self, handle: StepHandle[Any]) -> bool:
         """End a step that was in flight at too many deaths; False if it may be tried again."""
@@ -657,6 +663,7 @@ class Bodies:
             if handle.started or self.ended:
                 return
             handle.started = True
+        self.hold_nobody_back()
         now = self._clock.time()
         started = now
         if handle.until is not None:

@@ -65,7 +65,15 @@ class Awaiting:
 class Turns:
     """One execution's awaits, on whatever loops they are."""
 
-    def __init__(self, ledger: Ledger, opened: Opened, handles: Sequence[Handle[Any]]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        opened: Opened,
+        handles: Sequence[Handle[Any]],
+        counting: Callable[[], object],
+    ) -> None:
+        """Look at what an execution starts from; `counting` is called as a timeout begins."""
+        self._counting = counting
         self._ledger = ledger
         self._index = opened.index
         self._run = opened.run
@@ -145,6 +153,7 @@ class Turns:
 
         ``exact`` tells that `seconds` is what its code says; else it was measured.
         """
+        self._counting()
         loop = asyncio.get_running_loop()
         said = repr(seconds).encode() if exact else b""
         content = digest_of(b"timeout", where.namespace, name.encode(), said)

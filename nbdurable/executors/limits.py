@@ -120,11 +120,17 @@ class Turnstile:
         self._lock = threading.Lock()
         self._inside = 0
         self._taken = False
+        self._open = False
         self._lines: dict[bool, deque[Callable[[], object]]] = {True: deque(), False: deque()}
 
     def enter(self, start: Callable[[], object], *, alone: bool) -> None:
         """Let one in as soon as that can be."""
         self._lines[alone].append(start)
+        self._turn()
+
+    def open(self) -> None:
+        """Hold nobody back any more."""
+        self._open = True
         self._turn()
 
     def leave(self, *, alone: bool) -> None:
@@ -143,10 +149,10 @@ class Turnstile:
     def _turn(self) -> None:
         while True:
             with self._lock:
-                if self._taken:
+                if self._taken and not self._open:
                     return
                 if self._lines[True]:
-                    if self._inside:
+                    if self._inside and not self._open:
                         return
                     self._taken = True
                     start = self._lines[True].popleft()

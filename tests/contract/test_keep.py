@@ -191,7 +191,7 @@ def test_an_acceptance_that_nobody_signed_is_refused(cell):
     store.commit(lambda batch: batch.execute("UPDATE nbdurable.acceptances SET name = 'work', "
                                              "signature = ?", [bytes(32)]))  # fmt: skip
     store.close()
-    with pytest.raises(UntrustedCheckpointError, match="not signed by your key"):
+    with pytest.raises(UntrustedCheckpointError, match="not what your key signed"):
         cell.run(MENDED)
 
 

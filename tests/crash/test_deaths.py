@@ -1,5 +1,6 @@
 """A step that kills the kernel again and again: known, named, run alone, given up."""
 
+import asyncio
 import os
 import signal
 
@@ -52,8 +53,43 @@ def test_a_suspect_runs_alone(bench):
     assert not report.killed
     assert report.value[0] == ["suspect"]
     named = [note for note in report.notes if "runs alone" in note]
-    assert "body('suspect') was in flight at each of 2 deaths of the kernel: it runs alone" in named
+    said = "body('suspect') was in flight at each of 2 deaths of the kernel: it runs alone"
+    assert f"{said} while nothing is timed" in named
     assert bench.check()[0] == []
+
+
+async def timed_beside_a_suspect(probe):
+    """Wait for a quick step as long as a timeout lets."""
+
+    @step(version=1)
+    async def suspect():
+        if probe.effect("suspect starts") <= 2:
+            await asyncio.sleep(0.2)  # its start is saved by then
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not probe.event("on").is_set():  # noqa: ASYNC110 - set by the cell
+            await asyncio.sleep(0.001)
+
+    @step(version=1)
+    async def quick():
+        return "quick"
+
+    handle = suspect.go()
+    if probe.count("suspect starts") < 2:
+        await handle
+    async with asyncio.timeout(5):
+        found = await quick.go()
+    probe.event("on").set()
+    await handle
+    return found
+
+
+def test_time_does_not_pass_for_what_a_suspect_holds_back(bench):
+    """Where time is counted nothing runs alone: else it would decide what is a timeout."""
+    for _ in range(2):
+        assert bench.run(timed_beside_a_suspect).killed
+    for _ in range(2):
+        report = bench.run(timed_beside_a_suspect)
+        assert (report.value, report.error) == ("quick", None)
 
 
 def test_deaths_have_a_cap_of_their_own(bench):
