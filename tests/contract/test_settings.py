@@ -112,7 +112,8 @@ def test_a_setting_that_was_kept_is_quiet_once_a_second_keep_has_said_so(execute
     assert told.told == ""
     assert "--keep accepted" in " ".join(told.notes)
     pass_over(keep=True)
-    assert pass_over().notes == pass_over().notes
+    first, second = ([note for note in pass_over().notes if "ago" not in note] for _ in range(2))
+    assert first == second
     assert "NBDURABLE_TEST_URL" not in " ".join(pass_over().notes)
     monkeypatch.setenv("NBDURABLE_TEST_URL", "three")
     assert "NBDURABLE_TEST_URL" in pass_over().told
