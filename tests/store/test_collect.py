@@ -199,7 +199,7 @@ def test_object_files_go_with_their_outcomes(path):
     large(path, "2", 3_000_000)
     both = files(path)
     assert kept < both
-    path.with_name(path.name + ".objects").joinpath("123-dead.draft").write_bytes(b"half")
+    path.with_name(path.name + ".objects").joinpath("123-0123456789abcdef.draft").write_bytes(b"half")
     found = maintenance.collect(path)
     assert (found.files, found.removed) == (2, False)  # one is the draft of one who died
     large(path, "3")  # its content is there already
@@ -250,7 +250,7 @@ def test_a_database_that_the_user_holds_open_is_not_replaced(path):
 def test_the_half_copy_of_one_who_died_goes(path):
     """The next who makes the file small takes it away."""
     big(path, "1")
-    path.with_name(f"{path.name}.0.compacting").write_bytes(b"half")
+    path.with_name(f"{path.name}.0a1b2c3d.compacting").write_bytes(b"half")
     maintenance.collect(path, remove=True)
     assert sorted(one.name for one in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
@@ -279,7 +279,7 @@ def test_dead_in_mid_copy(path):
     draft = path.with_name("draft")
     store.copy_to(draft)
     store.close()
-    shutil.copy(draft, path.with_name(f"{path.name}.0.compacting"))
+    shutil.copy(draft, path.with_name(f"{path.name}.0a1b2c3d.compacting"))
     assert questions.runs(path)[0].saved == 200
 
 
