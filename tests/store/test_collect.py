@@ -199,7 +199,9 @@ def test_object_files_go_with_their_outcomes(path):
     large(path, "2", 3_000_000)
     both = files(path)
     assert kept < both
-    path.with_name(path.name + ".objects").joinpath("123-0123456789abcdef.draft").write_bytes(b"half")
+    path.with_name(path.name + ".objects").joinpath("123-0123456789abcdef.draft").write_bytes(
+        b"half"
+    )
     found = maintenance.collect(path)
     assert (found.files, found.removed) == (2, False)  # one is the draft of one who died
     large(path, "3")  # its content is there already

@@ -154,7 +154,10 @@ def test_drafts_of_dead_processes_are_removed(folder):
     """What a process left when it died is removed by the next; its own drafts are not."""
     kept = Objects(folder)
     put(kept, b"x")
-    mine, other = folder / f"{os.getpid()}-1.draft", folder / f"{os.getpid() + 1}-1.draft"
+    mine, other = (
+        folder / f"{os.getpid()}-{1:016x}.draft",
+        folder / f"{os.getpid() + 1}-{1:016x}.draft",
+    )
     mine.touch()
     other.touch()
     put(Objects(folder), b"y")

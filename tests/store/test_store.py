@@ -405,7 +405,7 @@ def test_folder_that_nobody_can_make():
 
 def test_path_that_is_a_folder(tmp_path):
     """A folder in the file's place is named, with what to do."""
-    with pytest.raises(StoreError, match=r"can't be opened.*name another store"):
+    with pytest.raises(StoreError, match=r"is a folder.*name another store"):
         Store.open(tmp_path)
 
 
@@ -781,7 +781,7 @@ def test_a_checkpoint_that_was_changed(path, armed, capsys, change):
     tamper(path, f"UPDATE nbdurable.checkpoints SET {change} {ONE}")
     capsys.readouterr()
     armed.clear()
-    with pytest.raises(UntrustedCheckpointError, match=r"(double\(1\)|w) is not .*your key"):
+    with pytest.raises(UntrustedCheckpointError, match=r"is not .*your key"):
         execute(path, lambda: go(double, 1).result())
     assert armed == []
     assert capsys.readouterr().out == ""
@@ -818,7 +818,7 @@ def test_a_checkpoint_copied_to_another_call(path, armed):
         "UPDATE nbdurable.checkpoints SET number = 3 WHERE label = 'double(2)'",
     )
     armed.clear()
-    with pytest.raises(UntrustedCheckpointError, match="what is saved of w is not"):
+    with pytest.raises(UntrustedCheckpointError, match="what is saved (of w|in .*) is not"):
         execute(path, two)
     assert armed == []
 
@@ -853,7 +853,7 @@ def test_an_error_that_was_changed_is_not_retried(path, armed):
         "DELETE FROM nbdurable.seen_errors",
     )
     armed.clear()
-    with pytest.raises(UntrustedCheckpointError, match="what is saved of w is not"):
+    with pytest.raises(UntrustedCheckpointError, match="what is saved (of w|in .*) is not"):
         execute(path, program)
     assert armed == []
     with contextlib.closing(Store.open(path)) as store:
@@ -971,11 +971,13 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("sentence", VIOLATIONS)
-def test_check_finds(path, sentence):
+def test_check_finds(path, sentence, monkeypatch):
     """`check` gives the sentence of each invariant that was broken, and what breaks it."""
     execute(path)
     assert problems(path) == []
     tamper(path, *VIOLATIONS[sentence])
+    # As for a process that has the store open: to any other it isn't what was signed.
+    monkeypatch.setattr(database, "is_known", lambda _: True)
     found = problems(path)
     assert any(one.startswith(f"{sentence}: ") for one in found), found
 
@@ -1529,8 +1531,9 @@ def test_new_leaves_only_a_finished_run(store, status, new_run):
 
 
 @pytest.mark.parametrize(("now", "new_run"), [(108.0, False), (108.5, False), (109.1, True)])
-def test_max_age_counts_from_the_last_checkpoint(store, now, new_run):
+def test_max_age_counts_from_the_last_checkpoint(store, now, new_run, monkeypatch):
     """A run whose last checkpoint ended longer ago than `max_age` is left."""
+    monkeypatch.setattr(Store, "verify", lambda *_: None)  # the rows below are not signed
     first = begin_execution(store, "w", now=1.0)
     save(store, first, started=90.0, seconds=2.0)
     save(store, first, started=91.0, seconds=8.0, number=2)
