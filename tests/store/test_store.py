@@ -818,7 +818,7 @@ def test_a_checkpoint_copied_to_another_call(path, armed):
         "UPDATE nbdurable.checkpoints SET number = 3 WHERE label = 'double(2)'",
     )
     armed.clear()
-    with pytest.raises(UntrustedCheckpointError, match="what is saved (of w|in .*) is not"):
+    with pytest.raises(UntrustedCheckpointError, match=r"what is saved (of w|in .*) is not"):
         execute(path, two)
     assert armed == []
 
@@ -853,7 +853,7 @@ def test_an_error_that_was_changed_is_not_retried(path, armed):
         "DELETE FROM nbdurable.seen_errors",
     )
     armed.clear()
-    with pytest.raises(UntrustedCheckpointError, match="what is saved (of w|in .*) is not"):
+    with pytest.raises(UntrustedCheckpointError, match=r"what is saved (of w|in .*) is not"):
         execute(path, program)
     assert armed == []
     with contextlib.closing(Store.open(path)) as store:
