@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .index import ReplayIndex
     from .journal import Batch
 
+    _Rows = dict[str, list[dict[str, Any]]]
+
 
 def rename_run(store: Store, old: str, new: str) -> None:
     """Give every run called `old` another name.
@@ -109,25 +111,26 @@ def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *,
         UntrustedCheckpointError: One of them is not signed by this user's key.
         StoreError: It could not be written; nothing has changed.
     """
-    found: list[tuple[ReplayIndex, list[Checkpoint]]] = []
+    # All is read before the transaction: who writes one holds the lock that a reader needs.
+    found: list[tuple[ReplayIndex, list[Checkpoint], _Rows]] = []
     for run in runs:
         index = load_index(store, run)
         store.heads.verify(run, run, index.checkpoints.sum)
         outcomes = [one for one in index.checkpoints if one.name == old]
         for one in outcomes:
             index.verify(one)
-        found.append((index, outcomes))
+        found.append((index, outcomes, _others(store, run, old)))
 
     def write(batch: Batch) -> None:
-        for (run, names), (index, outcomes) in zip(runs.items(), found, strict=True):
+        for (run, names), (index, outcomes, others) in zip(runs.items(), found, strict=True):
             _write_outcomes(batch, index, outcomes, old, new)
-            _write_others(store, batch, run, old, new)
+            _write_others(store, batch, run, others, (old, new))
             batch.recount(run)
             for name in names:
                 add_amendment(batch, index, Renamed(run, name, new, now, b""))
 
     store.commit(write)
-    return sum(len(outcomes) for _, outcomes in found)
+    return sum(len(outcomes) for _, outcomes, _ in found)
 
 
 def _write_outcomes(
@@ -151,25 +154,36 @@ def _write_outcomes(
     )
 
 
-def _write_others(store: Store, batch: Batch, run: str, old: str, new: str) -> None:
-    """Rename what stands beside outcomes, and sign it anew where its signature holds."""
-    of_run = "execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+_OF_RUN = "execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
+
+
+def _others(store: Store, run: str, name: str) -> _Rows:
+    """Return what stands beside the outcomes of a step, by its table, each row by column."""
+    found: _Rows = {}
     for table in ("starts", "attempt_ends", "saves"):
         columns = [one.split()[0] for one in TABLES[table].split(",")]
-        found = store.rows(
-            f"SELECT * FROM nbdurable.{table} WHERE name = ? AND {of_run}",  # noqa: S608 - ours
-            [old, run],
+        rows = store.rows(
+            f"SELECT * FROM nbdurable.{table} WHERE name = ? AND {_OF_RUN}",  # noqa: S608 - ours
+            [name, run],
         )
-        if not found:
-            continue
-        batch.execute(f"DELETE FROM nbdurable.{table} WHERE name = ? AND {of_run}", [old, run])  # noqa: S608 - ours
-        for row in found:
-            fields = dict(zip(columns, row, strict=True))
+        if rows:
+            found[table] = [dict(zip(columns, row, strict=True)) for row in rows]
+    return found
+
+
+def _write_others(
+    store: Store, batch: Batch, run: str, others: _Rows, names: tuple[str, str]
+) -> None:
+    """Rename what stands beside outcomes, and sign it anew where its signature holds."""
+    old, new = names
+    for table, rows in others.items():
+        batch.execute(f"DELETE FROM nbdurable.{table} WHERE name = ? AND {_OF_RUN}", [old, run])  # noqa: S608 - ours
+        for fields in rows:
             before = fields["signature"][:SIGNATURE_BYTES]
             whole = _holds(store, table, fields)
-            fields |= {"name": new, "label": _relabelled(fields["label"], old, new)}
-            fields["signature"] = _signature(store, table, fields) if whole else before
-            batch.add(table, tuple(fields.values()))
+            renamed = {**fields, "name": new, "label": _relabelled(fields["label"], old, new)}
+            renamed["signature"] = _signature(store, table, renamed) if whole else before
+            batch.add(table, tuple(renamed.values()))
 
 
 def _message(store: Store, table: str, fields: dict[str, Any]) -> bytes:
