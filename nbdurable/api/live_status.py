@@ -60,9 +60,9 @@ class LiveStatus:
     def _tell(self) -> None:
         try:
             self._tell_on()
-        except BaseException:
+        except BaseException:  # whatever ended it, the next run tells again
             with self._changed:
-                self._thread = None  # the next run tells again
+                self._thread = None
             stores.remove_status(self._place)
             raise
 

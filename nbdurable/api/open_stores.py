@@ -83,7 +83,7 @@ def executing(place: str, name: str) -> Iterator[None]:
         _state.executing[place, name] = threading.current_thread().name
     try:
         yield
-    except BaseException:
+    except BaseException:  # an interrupt, too, leaves no mark
         _state.executing.pop((place, name), None)
         raise
 

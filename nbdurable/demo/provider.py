@@ -129,7 +129,7 @@ def _handler(meter: Meter) -> type[BaseHTTPRequestHandler]:
             if model in MODELS:
                 meter.charge(model)
                 said, seconds = answer(model, parse_qs(asked.query).get("q", [""])[0])
-                time.sleep(seconds)
+                time.sleep(seconds)  # the provider's own time, simulated
                 self._reply("application/json", json.dumps({"answer": said}))
             elif model == "meter.json":
                 self._reply("application/json", json.dumps(meter.read()))

@@ -484,7 +484,7 @@ class Bodies:
             pause.drop()  # it was cancelled before anybody could see that it waits
         try:
             gate.wait()
-        except BaseException:
+        except BaseException:  # an interrupt, too, ends the wait
             pause.drop()
             raise
         finally:

@@ -205,7 +205,7 @@ class _Live:
         seen: set[int] = set()
         while True:
             self._come.wait()
-            time.sleep(LIVE_SECONDS)
+            time.sleep(LIVE_SECONDS)  # what comes meanwhile is told with it
             with self._lock:
                 bodies = dict(self._bodies)
                 if not bodies:

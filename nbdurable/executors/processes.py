@@ -57,7 +57,7 @@ def begin_worker(parent: int) -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
+        time.sleep(_PARENT_SECONDS)  # a parent's death wakes nobody
     os._exit(1)
 
 

@@ -152,7 +152,7 @@ class DurableCell:
             ) from None
         try:
             await self._workflow.__aenter__()
-        except BaseException:
+        except BaseException:  # an interrupt, too, is put back
             self._interrupt.__exit__()
             raise
         self._started()

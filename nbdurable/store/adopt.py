@@ -31,7 +31,7 @@ def hand_over(store: Path, to: Path, *, keep: bool) -> None:
     held = lock.take(str(store))  # nobody opens it meanwhile
     try:
         _hand_over(store, to, keep=keep)
-    except BaseException:
+    except BaseException:  # an interrupt, too, lets go of the store
         held.give_back()
         raise
     held.give_back(moved=not keep)

@@ -253,7 +253,7 @@ class Journal:
             for table, rows in batch.rows.items():
                 self._insert(table, rows)
             self._connection.commit()
-        except BaseException:
+        except BaseException:  # an interrupt, too, leaves none open
             # A COMMIT that failed has rolled back already; what it said is what is to be told.
             with contextlib.suppress(duckdb.Error):
                 self._connection.rollback()
@@ -277,7 +277,7 @@ class Journal:
         try:
             appender.append_rows(rows)
             appender.flush()
-        except BaseException:
+        except BaseException:  # an interrupt, too, leaves no rows behind
             appender.clear()
             raise
 

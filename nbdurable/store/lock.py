@@ -203,7 +203,7 @@ def share(place: str) -> Shared:
     try:
         _lock(place, descriptor, fcntl.LOCK_SH)
         _refuse_living_owner(place, _read(descriptor))
-    except BaseException:
+    except BaseException:  # an interrupt, too, leaves none open
         os.close(descriptor)
         raise
     return Shared(descriptor)
@@ -223,7 +223,7 @@ def _take_file(place: str) -> tuple[int, bytes]:
             _refuse_living_owner(place, before)
             written = _written(_own_record(_generation(before) + 1))
             _write(place, descriptor, written)
-        except BaseException:
+        except BaseException:  # likewise
             os.close(descriptor)
             raise
         return descriptor, written
