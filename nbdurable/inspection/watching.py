@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .live import LiveRun
 
 PERIOD_SECONDS = 0.5
+LOOKS = 3
+"""So many looks in a row that find no run end the watching."""
 
 
 def watch(place: str, stream: TextIO) -> bool:
@@ -34,7 +36,7 @@ def watch(place: str, stream: TextIO) -> bool:
     """
     wait = threading.Event().wait
     shown: dict[tuple[str, int], tuple[LiveRun, Screen]] = {}
-    seen = False
+    seen, looks = False, 0
     try:
         while True:
             now = {(one.begun.run, one.begun.execution): one for one in live_runs(place)}
@@ -44,7 +46,9 @@ def watch(place: str, stream: TextIO) -> bool:
                 run, screen = shown.pop(key)
                 _conclude(place, run, screen)
             seen = seen or bool(now)
-            if not now:
+            looks = 0 if now else looks + 1
+            # Between two owners, and while a run begins, there is none for a moment.
+            if looks == LOOKS:
                 return seen
             wait(PERIOD_SECONDS)
     finally:

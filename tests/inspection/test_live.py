@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -19,7 +20,9 @@ from support.emulated import Terminal
 import nbdurable
 from nbdurable import cli, gather, select, step, workflow
 from nbdurable.api import live_status, open_stores
-from nbdurable.inspection.live import live_runs, view_of
+from nbdurable.events import RunStarted
+from nbdurable.inspection import watching
+from nbdurable.inspection.live import LiveRun, live_runs, view_of
 from nbdurable.store import status_file
 from nbdurable.view.progress import RunView
 
@@ -148,6 +151,23 @@ def test_watch_on_a_terminal_draws_each_step(busy):
     finally:
         shown.close()
     assert process.wait(60) == 0
+
+
+def test_watch_waits_for_the_next_owner(tmp_path, monkeypatch):
+    """Between two runs of a store there is none for a moment; both are shown."""
+    begun = RunStarted("one", "a", 1, 0, 1.0), RunStarted("two", "b", 1, 0, 2.0)
+    one, two = (LiveRun("process 1", 1, run, {}, (), ()) for run in begun)
+    looks = iter([[], [one], [], [], [two], [], [], []])
+    monkeypatch.setattr(watching, "PERIOD_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "live_runs", lambda _: next(looks))
+    monkeypatch.setattr(watching, "recall", lambda *_: None)
+    told = io.StringIO()
+    assert watching.watch(str(tmp_path / "s.duckdb"), told)
+    assert [line.split(":")[0] for line in told.getvalue().splitlines() if "started" in line] == [
+        "one",
+        "two",
+    ]
+    assert next(looks, None) is None
 
 
 def test_watch_where_nothing_is_live(tmp_path):
