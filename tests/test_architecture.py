@@ -34,6 +34,7 @@ LEVEL_OF = {wing: level for level, wings in enumerate(LEVELS) for wing in wings}
 LATE = {
     ("nbdurable", "nbdurable.notebook.extension"): "only IPython loads the extension",
     ("nbdurable.api.workflow", "nbdurable.view.terminal.screen"): "only a terminal shows a view",
+    ("nbdurable.engine.pools", "nbdurable.executors.processes"): "who uses no process pays no loky",
     ("nbdurable.engine.pools", "nbdurable.executors.clusters"): "who uses no Dask doesn't load it",
     ("nbdurable.engine.worker", "nbdurable.executors.clusters"): "likewise",
     ("nbdurable.cli", "nbdurable.demo.lab"): "the other commands drive no kernels",

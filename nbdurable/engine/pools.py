@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import UsageError
 from nbdurable.executors.futures import Futures
-from nbdurable.executors.processes import processes
 
 from .worker import perform
 
@@ -32,6 +31,8 @@ def pool_of(choice: object) -> Pool | None:
     if choice is None or choice == "threads":
         return None
     if choice == "process":
+        from nbdurable.executors.processes import processes  # noqa: PLC0415 - who uses none doesn't pay for loky
+
         return processes(perform)
     if isinstance(choice, Executor):
         pool = _given.get(choice)
