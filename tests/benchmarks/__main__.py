@@ -68,13 +68,16 @@ def main():
         settings = Settings(Path(folder), asked.rounds)
         os.environ["NBDURABLE_KEY_FILE"] = str(settings.folder / "signing.key")
         described = report.machine(settings.folder)
+        report.show_machine(described)
         figures = []
         for at, (name, module) in enumerate(chosen.items(), 1):
             print(f"[{at}/{len(chosen)}] {name}", file=sys.stderr, flush=True)
-            figures += module.run(settings)
-    report.show(described, figures)
-    if asked.json is not None:
-        report.write(asked.json, described, figures)
+            found = module.run(settings)
+            # Told at once: if a later benchmark fails, these figures are not lost.
+            report.show(found)
+            figures += found
+            if asked.json is not None:
+                report.write(asked.json, described, figures)
 
 
 def _known(parser, names):

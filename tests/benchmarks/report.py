@@ -32,10 +32,9 @@ def usable_cores():
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {*range(os.cpu_count())}
 
 
-def show(described, figures):
-    """Print the machine and one line a figure."""
-    console = Console()
-    console.width = max(console.width, WIDTH)
+def show_machine(described):
+    """Print one line on what the figures are measured on."""
+    console = _console()
     disk = shown(described["append_and_fdatasync_seconds"], "s")
     packages = ", ".join(f"{name} {found}" for name, found in described["packages"].items())
     console.print(
@@ -44,16 +43,18 @@ def show(described, figures):
         f"load {described['load_average']:.1f}, append + fdatasync {disk}",
         highlight=False,
     )
+
+
+def show(figures):
+    """Print one line for each figure of one benchmark."""
+    console = _console()
     table = Table("benchmark", "what")
     for heading in ("median", "lowest", "highest", "target"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    before = ""
-    for one in figures:
-        if before not in ("", one.benchmark):
-            table.add_section()
+    for at, one in enumerate(figures):
         table.add_row(
-            one.benchmark if one.benchmark != before else "",
+            "" if at else one.benchmark,
             one.what,
             shown(one.value, one.unit),
             shown(min(one.samples), one.unit),
@@ -61,8 +62,13 @@ def show(described, figures):
             _shown_target(one),
             {None: "", True: "met", False: "MISSED"}[one.met],
         )
-        before = one.benchmark
     console.print(table)
+
+
+def _console():
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    return console
 
 
 def shown(value, unit):
