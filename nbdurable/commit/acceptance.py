@@ -302,7 +302,7 @@ class Acceptance:
         if key in self._looked or group in self._index.checkpoints.groups():
             return None
         self._looked.add(key)
-        work = handle.work
+        work = handle.life.work
         for old in self._names_in().get(handle.call.namespace, ()):
             namespace = handle.call.namespace
             newest = self._index.checkpoints.calls((namespace, old))
@@ -348,7 +348,7 @@ class Acceptance:
         if self.suspended is not None:
             raise self.suspended
         renamed = None
-        if handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+        if handle.life.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
             if (renamed := self.renamed_from(handle)) is None:
                 return
             old, count, _ = renamed
@@ -357,7 +357,7 @@ class Acceptance:
                 f"{handle.name}` takes {_counted(count, '')} over"
             )
             self._news.say(said)
-        elif not handle.why.startswith(_RUNS_AGAIN):
+        elif not handle.life.why.startswith(_RUNS_AGAIN):
             return
         if self._confirm is None:
             return
@@ -374,11 +374,11 @@ class Acceptance:
     def _of(self, handle: StepHandle[Any]) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call.id)
-        changed = handle.why.startswith(Why.CODE_CHANGED)
+        changed = handle.life.why.startswith(Why.CODE_CHANGED)
         # Where it is code that ran that changed, the outcome is of the very code of the step.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
-            return handle.call.id, (1, seconds, f"{handle.name}: {handle.why}")
+            return handle.call.id, (1, seconds, f"{handle.name}: {handle.life.why}")
         skipped = unasked_of(self._store, self._run)
         found = [
             one
@@ -387,7 +387,7 @@ class Acceptance:
         ]
         key = handle.call.namespace, handle.name, handle.code_digest
         seconds = sum(one.seconds for one in found)
-        return key, (max(1, len(found)), seconds, f"{handle.name}: {handle.why}")
+        return key, (max(1, len(found)), seconds, f"{handle.name}: {handle.life.why}")
 
     def _suspension(self, total: int) -> SuspendedError:
         seconds = sum(seconds for _, seconds, _ in self._counted.values())

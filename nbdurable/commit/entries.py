@@ -89,7 +89,7 @@ class Settled(_Outcomes):
             if ending.payload is not None:
                 ledger.write_checkpoint(handle, ending, self._running, batch)
                 if ending.kind is Kind.ERROR and self._in_cell:
-                    handle.seen = True
+                    handle.life.see()
                     batch.add("seen_errors", (*handle.pair, ledger.execution))
             else:
                 batch.add("attempt_ends", self._not_saved())
@@ -144,8 +144,9 @@ class Found(_Outcomes):
 
 def take(ledger: Ledger, handle: StepHandle[Any], found: Checkpoint) -> None:
     """End a step with a checkpoint that is known late to be its own."""
-    handle.started = True
-    handle.pending = 0
+    with ledger.lock:
+        handle.life.begin()
+        handle.life.all_received()
     ledger.journal.enqueue(Found(ledger, handle, found))
 
 

@@ -88,12 +88,9 @@ class Ledger:
             self.closed = True
 
     def end(self, handle: StepHandle[Any], ending: Ending, seconds: float) -> None:
-        """Give `handle` its ending and the next place in the commit order. The lock is held."""
-        handle.number = self._next_number
+        """End `handle` with the next number in the commit order. The lock is held."""
+        handle.take_ending(self._next_number, ending, seconds)
         self._next_number += 1
-        handle.ended = ending.kind
-        handle.ending = ending
-        handle.seconds = seconds
 
     def cancel(self, handle: StepHandle[Any], batch: Batch, *, cause: int) -> bool:
         """End `handle` as cancelled; False if it has ended. The lock is held."""
@@ -102,11 +99,10 @@ class Ledger:
         now = self.news.clock.time()
         reason = "it lost a race" if cause else "it was cancelled"
         error = StepCancelledError(handle.label, reason)
-        running = handle.running or Running(handle.last_attempt, now)
+        running = handle.life.running or Running(handle.life.last_attempt, now)
         ending = Ending(Kind.CANCELLED, error=error, payload=encode_error(error))
         ending.keep(running.capture)
         self.end(handle, ending, now - running.started)
-        handle.started = True
         self.write_checkpoint(handle, ending, running, batch, cause=cause)
         return True
 
@@ -129,7 +125,7 @@ class Ledger:
                         continue
                     if isinstance(observer, StepHandle):
                         if handle.ended is not Kind.VALUE:
-                            observer.take_from(handle)
+                            observer.take_failure(handle)
                             untold.append(observer)
                         continue
                     assert isinstance(observer, Combinator)
@@ -227,7 +223,7 @@ class Ledger:
         """Sign a checkpoint and add it to the transaction. The lock is held."""
         assert ending.payload is not None
         call, version = handle.pair
-        files, when = ending.file_parts, (running.started, handle.seconds)
+        files, when = ending.file_parts, (running.started, handle.life.seconds)
         unsigned = Checkpoint(
             call=call,
             version=version,
@@ -239,10 +235,10 @@ class Ledger:
             kind=ending.kind,
             name=handle.name,
             label=handle.label_text,
-            arguments=arguments_text(handle.work),
+            arguments=arguments_text(handle.life.work),
             attempt=running.number,
             started=running.started,
-            seconds=handle.seconds,
+            seconds=handle.life.seconds,
             payload=ending.payload.data,
             pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
@@ -266,7 +262,7 @@ class Ledger:
                 unsigned.name,
                 unsigned.label,
                 unsigned.arguments,
-                handle.why,
+                handle.life.why,
                 unsigned.attempt,
                 unsigned.started,
                 unsigned.seconds,
@@ -279,7 +275,7 @@ class Ledger:
                 signature,
             ),
         )
-        handle.checkpoint = unsigned
+        handle.life.save(unsigned)
         if (old := self._superseded.pop(handle.pair, None)) is not None:
             conclude(batch, [old])
         if ending.draws:
@@ -290,7 +286,7 @@ class Ledger:
 
     def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
         """Save what a code digest is made of, once, so that `why` can name what changed."""
-        work = handle.work
+        work = handle.life.work
         code = work.code if work is not None else None
         if work is None or code is None:
             return
@@ -327,15 +323,14 @@ class Ledger:
         resolved.sort(key=lambda one: (one.number, one.place))
         with self.lock:
             for handle in resolved:
-                handle.durable = True
-                if handle.waiters:
-                    wakes += handle.take_waiters()
+                if woken := handle.become_durable():
+                    wakes += woken
         if self.news.heard:
             for handle in resolved:
                 self.news.ended(handle)
         for handle in resolved:
-            if isinstance(handle, StepHandle) and handle.checkpoint is not None:
-                if handle.ended is Kind.CANCELLED and not handle.replayed:
+            if isinstance(handle, StepHandle) and handle.life.checkpoint is not None:
+                if handle.ended is Kind.CANCELLED and not handle.life.replayed:
                     self.halt(handle)
                 handle.let_go()
         for wake in wakes:
@@ -354,8 +349,7 @@ class Ledger:
                     continue
                 if isinstance(one, Combinator) and one is not handle and not one.breaks(error):
                     continue
-                one.broken = error
-                wakes += one.take_waiters()
+                wakes += one.break_off(error) or ()
                 stack += one.observers or ()
         for wake in wakes:
             wake()

@@ -121,13 +121,13 @@ class News:
     ) -> None:
         """A body is about to run, or a timer to count."""
         if self._observers:
-            why, _, reason = handle.why.partition(": ")
+            why, _, reason = handle.life.why.partition(": ")
             self.emit(AttemptStarted(handle.place, number, _WHYS[why], reason, started, deaths))
 
     def replayed(self, handle: StepHandle[Any]) -> None:
         """A step's outcome came from the store."""
         if self._observers:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             assert found is not None
             error, where = told_error(found.payload) if found.kind is Kind.ERROR else ("", "")
             self.emit(
@@ -148,7 +148,7 @@ class News:
         if not self._observers:
             return
         if isinstance(handle, StepHandle):
-            if handle.replayed:
+            if handle.life.replayed:
                 self.replayed(handle)
             else:
                 self._finished(handle)
@@ -172,8 +172,8 @@ class News:
                 handle.place,
                 handle.ended or Kind.VALUE,
                 handle.number,
-                handle.seconds,
-                handle.checkpoint is not None,
+                handle.life.seconds,
+                handle.life.checkpoint is not None,
                 "" if error is None else explain(error),
                 self.clock.time(),
                 "" if error is None else place_of(error),

@@ -56,7 +56,7 @@ class Reasons:
             # Which argument changed can be told now only where one call stands for one.
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
-            arguments = arguments_text(handle.work)
+            arguments = arguments_text(handle.life.work)
             same = before is not None and before.arguments == arguments
             if same and before is not None and handle.version is not None:
                 if before.code == handle.version.code and (masked := _masked(arguments)):
@@ -127,20 +127,21 @@ class Reasons:
         changed = []
         left: dict[Group, Iterator[bytes]] = {}
         for handle in handles:
-            if not isinstance(handle, StepHandle) or handle.checkpoint is None or handle.replayed:
+            if not isinstance(handle, StepHandle) or handle.life.replayed:
                 continue
-            if not handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+            life, found = handle.life, handle.life.checkpoint
+            if found is None or not life.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
                 continue
             group = _group(handle)
             if group not in left:
                 left[group] = iter(self._unclaimed(group))
             call = next(left[group], None)
             before = None if call is None else self._index.checkpoints.newest(call)
-            if before is not None and before.arguments == handle.checkpoint.arguments:
+            if before is not None and before.arguments == found.arguments:
                 continue
-            text = _argument_changed(before, handle.checkpoint.arguments)
-            if text != handle.why:
-                handle.why = text
+            text = _argument_changed(before, found.arguments)
+            if text != life.why:
+                life.runs_because(text)
                 changed.append((text, handle.pair))
         return changed
 
@@ -150,7 +151,7 @@ class Reasons:
         Of those in `namespace`, which is the cell's, it is said how many they are.
         """
         saved = self._index.checkpoints
-        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.ran}
+        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.life.ran}
         found = [
             (group[0], call)
             for group in saved.groups()
@@ -171,9 +172,9 @@ class Reasons:
             for handle in handles
             if isinstance(handle, StepHandle)
             and handle.ended is Kind.ERROR
-            and handle.checkpoint is not None
-            and not handle.seen
-            and not handle.lost
+            and handle.life.checkpoint is not None
+            and not handle.life.seen
+            and not handle.life.lost
             # What a body has passed on is one failure with the body's own.
             and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
         ]
@@ -232,7 +233,7 @@ class Reasons:
             changed = self._changed.get(key)
             if changed is not None:
                 return changed
-            work = handle.work
+            work = handle.life.work
             now = None if work is None else work.code_parts()
             changed = self._changed[key] = self.code_difference(now, older.code)
         count = self.count_of(handle, older.code)

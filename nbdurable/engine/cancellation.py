@@ -54,8 +54,8 @@ class Cancellation:
         """Commit the cancellation of what has not ended at or below `handle`."""
         leaves = []
         for leaf in handle.leaves():
-            if leaf.cancelled_by_race is not None:
-                take(self._ledger, leaf, leaf.cancelled_by_race)
+            if (lost := leaf.life.cancelled_by_race) is not None:
+                take(self._ledger, leaf, lost)
             elif not leaf.number:
                 leaves.append(leaf)
         with uninterrupted():
@@ -65,7 +65,7 @@ class Cancellation:
     def lost_before(self, handle: StepHandle[Any], found: Checkpoint) -> None:
         """Keep in mind that a race of an earlier execution cancelled this step."""
         with self._ledger.lock:
-            handle.cancelled_by_race = found
+            handle.life.lose_race(found)
             self._unsettled[handle.place] = handle
 
     def settle_below(
@@ -82,7 +82,7 @@ class Cancellation:
         edited = not is_decided()
         with uninterrupted():
             for leaf in leaves_of(branches):
-                if leaf.cancelled_by_race is not None:
+                if leaf.life.cancelled_by_race is not None:
                     self.settle(leaf, edited=edited)
             self._ledger.journal.flush()
 
@@ -92,10 +92,10 @@ class Cancellation:
         In an ``edited`` program a race doesn't stand while a branch of it is not claimed.
         """
         with self._ledger.lock:
-            found, handle.cancelled_by_race = handle.cancelled_by_race, None
+            found = handle.life.take_lost_race()
             self._unsettled.pop(handle.place, None)
             if found is None:
-                return handle.started
+                return handle.life.started
             if self._stands(found, edited=edited):
                 take(self._ledger, handle, found)
                 return True
@@ -120,7 +120,8 @@ class Cancellation:
         self._bodies.halt(handle)
         for child in self._children.get(handle.place, ()):
             if not child.number:
-                child.started = True
+                with self._ledger.lock:
+                    child.life.begin()
                 self._halt(child)
                 stopped = StepCancelledError(child.label, "the step that started it was cancelled")
                 self._ledger.break_off(child, stopped)

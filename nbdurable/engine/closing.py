@@ -25,7 +25,7 @@ def steps_to_wait_for(handles: Sequence[Handle[Any]]) -> Iterable[StepHandle[Any
         at += 1
         if not isinstance(handle, StepHandle) or handle.kind != "step" or not handle.is_claimed:
             continue
-        never_awaited = handle.held and not handle.started
+        never_awaited = handle.life.awaitable and not handle.life.started
         if handle.durable or handle.broken is not None or never_awaited:
             continue
         if not is_passed_over(handles, handle):
@@ -35,7 +35,7 @@ def steps_to_wait_for(handles: Sequence[Handle[Any]]) -> Iterable[StepHandle[Any
 def is_passed_over(handles: Sequence[Handle[Any]], handle: StepHandle[Any]) -> bool:
     """Tell whether the end does not wait for a step: it lost, or what started it did."""
     step: Handle[Any] | None = handle
-    while isinstance(step, StepHandle) and not step.lost:
+    while isinstance(step, StepHandle) and not step.life.lost:
         step = None if step.parent is None else handles[step.parent]
     return step is not None
 
@@ -54,7 +54,7 @@ def is_cancelled(handles: Sequence[Handle[Any]], place: int | None) -> bool:
 def reused_of(handles: Iterable[Handle[Any]], index: ReplayIndex) -> Iterator[Identity]:
     """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
     for handle in handles:
-        if isinstance(handle, StepHandle) and handle.replayed:
-            found = handle.checkpoint
+        if isinstance(handle, StepHandle) and handle.life.replayed:
+            found = handle.life.checkpoint
             if found is not None and index.checkpoints.superseded(found):
                 yield handle.pair

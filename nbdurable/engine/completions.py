@@ -212,7 +212,7 @@ class Completions:
         losing = completion.losing_leaves()
         with self._ledger.lock:
             for leaf in losing:
-                leaf.lost = True
+                leaf.life.lose()
         losers = tuple(sorted(leaf.pair for leaf in losing))
         write = self._decision(completion, completion.identity, NOBODY, losers)
         if write is not None:
@@ -307,7 +307,7 @@ class Completions:
 def _not_saved(handle: Handle[Any]) -> bool:
     """Tell whether `handle` ended with what the store does not hold."""
     return any(
-        leaf.ended is not None and leaf.checkpoint is None and leaf.source is None
+        leaf.ended is not None and leaf.life.checkpoint is None and leaf.source is None
         for leaf in handle.leaves()
         if leaf.ended is not Kind.CANCELLED
     )

@@ -63,7 +63,7 @@ class Contents:
     def write(self, batch: Batch) -> None:
         """Add what the globals are now that bodies have written, at the end of the run."""
         for handle, names in self._writers:
-            for name in names if handle.ran else ():
+            for name in names if handle.life.ran else ():
                 base = self._bases.get(name, _NOBODYS)
                 content = self._content(name, self._found[name])
                 if base and content:

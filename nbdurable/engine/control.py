@@ -142,7 +142,7 @@ class Control:
         """Let a step's next attempt begin without the rest of its wait; say whether it does."""
         execution = self._execution()
         handle = None if execution is None else execution.handle(place)
-        pause = handle.pause if isinstance(handle, StepHandle) else None
+        pause = handle.life.pause if isinstance(handle, StepHandle) else None
         if execution is None or handle is None or pause is None or execution.bodies.ended:
             return "this step does not wait for another attempt"
         pause.end()
@@ -184,9 +184,9 @@ def _combinator(handle: Handle[Any]) -> Iterator[Fact]:
 
 
 def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
-    work, running, ending = handle.work, handle.running, handle.ending
+    work, running, ending = handle.life.work, handle.life.running, handle.life.ending
     yield "State", handle.state, False
-    yield "Why", handle.why, False
+    yield "Why", handle.life.why, False
     if deaths := execution.deaths(handle):
         yield "Deaths", f"in flight at {deaths} deaths of the kernel", False
     if work is not None:
@@ -200,7 +200,7 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
     yield "Saved", _saved(handle), False
     if ending is not None and ending.error is not None:
         yield "Error", _cut(_traceback(ending.error)), True
-    yield "Attempts", "\n".join(handle.attempt_errors), True
+    yield "Attempts", "\n".join(handle.life.attempt_errors), True
     yield "Output", end_of(_messages(handle)), True
     if work is not None:
         notes = [
@@ -219,7 +219,7 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
 
 def _saved(handle: StepHandle[Any]) -> str:
     """Say what of the outcome is in the store."""
-    found, ending = handle.checkpoint, handle.ending
+    found, ending = handle.life.checkpoint, handle.life.ending
     if found is None:
         return f"not saved: {ending.unsaved}" if ending is not None and ending.unsaved else ""
     what = {Kind.VALUE: "value", Kind.ERROR: "error", Kind.CANCELLED: "cancellation"}[found.kind]
@@ -232,11 +232,12 @@ def _saved(handle: StepHandle[Any]) -> str:
 
 def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
     """Return what a step has written so far."""
-    if handle.running is not None and not handle.durable:
-        return handle.running.capture.messages
-    if handle.ending is not None and handle.ending.messages:
-        return handle.ending.messages
-    found: Checkpoint | None = handle.checkpoint
+    running, ending = handle.life.running, handle.life.ending
+    if running is not None and not handle.durable:
+        return running.capture.messages
+    if ending is not None and ending.messages:
+        return ending.messages
+    found: Checkpoint | None = handle.life.checkpoint
     return loads(found.output) if found is not None else ()
 
 

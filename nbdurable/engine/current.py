@@ -202,7 +202,7 @@ class Current:
             self._tell(handle, running, where, told, last=True)
 
     def _is_under_way(self, handle: StepHandle[Any], running: Running, where: Scope) -> bool:
-        mine = handle.running is running and not running.over
+        mine = handle.life.running is running and not running.over
         return mine and where.live and not handle.number and not self._ledger.closed
 
     def _handle(self, where: Scope) -> StepHandle[Any]:
@@ -219,7 +219,7 @@ class Current:
 
 def _state(handle: StepHandle[Any]) -> bytes:
     """Return what a save belongs to besides the call: received values, and `version=`."""
-    version, work = handle.version, handle.work
+    version, work = handle.version, handle.life.work
     assert version is not None
     given = work is not None and work.options.version is not None
     return digest_of(version.upstream, version.code if given else b"")

@@ -87,12 +87,12 @@ class Dataflow:
         with uninterrupted(), self._ledger.lock:
             failed = [one for one in handle.upstream if one.number and one.ended is not Kind.VALUE]
             if failed:
-                handle.take_from(min(failed, key=lambda one: (one.number, one.place)))
+                handle.take_failure(min(failed, key=lambda one: (one.number, one.place)))
                 self._ledger.journal.enqueue(Closed(self._ledger, handle))
                 return
             open_ends = [one for one in handle.upstream if not one.durable and one.broken is None]
             distinct = {upstream.place: upstream for upstream in open_ends}.values()
-            handle.pending = len(distinct) or 1
+            handle.life.await_upstream(len(distinct) or 1)
             for upstream in distinct:
                 upstream.wake(functools.partial(self._upstream_ended, handle))
                 if not upstream.number:
@@ -105,19 +105,17 @@ class Dataflow:
 
     def _outcome_digest(self, handle: Handle[Any]) -> bytes:
         """Return the digest of an outcome, by value and not by pickle: equal ones are equal."""
-        if handle.digest is None:
-            handle.digest = self._prints.value(handle.fresh(), handle.name).digest
-        return handle.digest
+        if handle.digest is not None:
+            return handle.digest
+        return handle.keep_digest(self._prints.value(handle.fresh(), handle.name).digest)
 
     def _upstream_ended(self, handle: StepHandle[Any]) -> None:
         """One more upstream outcome is durable; with the last one the step can start."""
         with self._ledger.lock:
-            if handle.pending > 1:
-                handle.pending -= 1
+            if not handle.life.one_received():
                 return
         if handle.number:
             return  # it has its upstream's failure, or was cancelled
-        # The last count stays until the step can start: nobody else may start it meanwhile.
         for upstream in handle.upstream:
             if upstream.broken is not None and not upstream.durable:
                 self._ledger.break_off(handle, upstream.broken)
@@ -127,10 +125,10 @@ class Dataflow:
 
     def _receive(self, handle: StepHandle[Any]) -> None:
         """Learn a step's version from what its upstream gave; find its outcome or start it."""
-        work = handle.work
+        work = handle.life.work
         assert work is not None
         try:
-            handle.version = self.version(handle, work.reads)
+            handle.take_version(self.version(handle, work.reads))
             found = self._index.checkpoints.get(handle.pair)
             found = found or self._acceptance.of(handle, work.function, work.code_parts)
             if found is not None:
@@ -146,5 +144,6 @@ class Dataflow:
         except Exception as error:  # noqa: BLE001 - raised where the step is waited for
             self._ledger.break_off(handle, error)
             return
-        handle.pending = 0
+        with self._ledger.lock:
+            handle.life.all_received()
         self._bodies.launch(handle)

@@ -56,11 +56,11 @@ class Delivery:
         if work is not None and work.in_thread and where.parent is None:
             work.unshown.append(handle)  # until the cell's own code comes to it
             return
-        if handle.delivered is where or handle.call.namespace != where.namespace:
+        if handle.life.delivered is where or handle.call.namespace != where.namespace:
             return
         if where.parent is not None and not where.live:
             return  # a body that was let go: another attempt receives it
-        handle.delivered = where
+        handle.life.deliver_to(where)
         stage = _stage(where)
         messages = self._left(handle, stage)
         if messages:
@@ -87,7 +87,7 @@ class Delivery:
             for step in work.unshown:
                 self.deliver(step)
         for handle in handles:
-            if isinstance(handle, StepHandle) and handle.durable and not handle.lost:
+            if isinstance(handle, StepHandle) and handle.durable and not handle.life.lost:
                 self.deliver(handle)
 
     def close(self) -> None:
@@ -96,9 +96,9 @@ class Delivery:
             destination.open = False
 
     def _left(self, handle: StepHandle[Any], stage: Stage) -> Sequence[Message]:
-        ending = handle.ending
+        ending = handle.life.ending
         if ending is None:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             return output.loads(found.output) if found is not None else ()
         if ending.shown_at is not None and (self._tee or ending.shown_at is stage.destination):
             return ending.unshown
@@ -109,15 +109,15 @@ class Delivery:
     def begun(self, handle: StepHandle[Any], running: Running) -> None:
         """Let an attempt's output be shown live if somebody waits for it."""
         if self._tee:
-            assert handle.work is not None
+            assert handle.life.work is not None
             # A copy: a coroutine's own context is in use already.
-            destination: Destination = handle.work.context.copy().run(Destination, alone=False)
+            destination: Destination = handle.life.work.context.copy().run(Destination, alone=False)
             self._destinations.append(destination)
             running.capture.follow(destination)
             return
         with self._lock:
-            if handle.follower is not None and _is_final(handle):
-                running.capture.follow(handle.follower)
+            if (follower := handle.life.follower) is not None and _is_final(handle):
+                running.capture.follow(follower)
 
     @contextlib.contextmanager
     def here(self, handle: StepHandle[Any], running: Running) -> Iterator[None]:
@@ -180,8 +180,8 @@ class Delivery:
     ) -> None:
         """Show a step live; call `wake` when it is durable or broken off."""
         with self._lock:
-            step.follower = destination
-            running = step.running
+            step.life.follow(destination)
+            running = step.life.running
             if running is not None and _is_final(step):
                 running.capture.follow(destination)
         with self._ledger.lock:
@@ -193,8 +193,8 @@ class Delivery:
     def unfollow(self, step: StepHandle[Any]) -> None:
         """Show it live no more."""
         with self._lock:
-            step.follower = None
-            running = step.running
+            step.life.follow(None)
+            running = step.life.running
             if running is not None:
                 running.capture.unfollow()
 
@@ -317,8 +317,9 @@ def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:
         if undecided:
             return
         if isinstance(handle, StepHandle) and handle.kind == "step" and handle.parent is None:
-            never_awaited = handle.held and not handle.started
-            wanted = handle.is_claimed and not handle.lost and not never_awaited
+            life = handle.life
+            never_awaited = life.awaitable and not life.started
+            wanted = handle.is_claimed and not life.lost and not never_awaited
             if wanted and handle.broken is None:
                 yield handle
 
@@ -329,8 +330,8 @@ def _is_over(handle: Handle[Any]) -> bool:
 
 def _is_final(handle: StepHandle[Any]) -> bool:
     """Tell whether the attempt under way is the last: the final one's output counts."""
-    work = handle.work
-    return work is not None and handle.failed_attempts >= work.options.policy.retries
+    work = handle.life.work
+    return work is not None and handle.life.failed_attempts >= work.options.policy.retries
 
 
 def _stage(where: Scope) -> Stage:

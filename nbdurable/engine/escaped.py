@@ -76,8 +76,8 @@ class Escaped:
         """Add to a transaction that these errors have not been seen. The run's lock is held."""
         saved = []
         for handle in handles:
-            handle.seen = False
-            if handle.checkpoint is not None:
+            handle.life.unsee()
+            if handle.life.checkpoint is not None:
                 saved.append(handle.pair)
         if saved:
             unsee(batch, saved)
@@ -114,17 +114,18 @@ class Escaped:
             return
         numbers = {one.number for one in taken}
         for one in below:  # as numbers grow: a cancellation can have won a race itself
-            if one.checkpoint is not None and one.checkpoint.cause in numbers:
+            found = one.life.checkpoint
+            if found is not None and found.cause in numbers:
                 numbers.add(one.number)
                 taken.append(one)
         gone = {one.place for one in taken}
         passing = [one for one in below if one.source is not None]
         taken += [one for one in passing if not gone.isdisjoint(_origins(one))]
         for one in taken:
-            one.retracted = True
+            one.life.retract()
         for one in below:
-            one.lost = False  # which the body's next attempt decides anew
-        self._write(batch, [one.checkpoint for one in taken if one.checkpoint is not None], below)
+            one.life.lose_no_more()
+        self._write(batch, [found for one in taken if (found := one.life.checkpoint) is not None], below)
 
     def _write(
         self, batch: Batch, found: list[Checkpoint], below: Iterable[StepHandle[Any]]
@@ -157,7 +158,7 @@ class Escaped:
         stack = [place]
         while stack:
             for child in self.children.get(stack.pop(), ()):
-                if not child.retracted:
+                if not child.life.retracted:
                     yield child
                     if _is_unseen(child):
                         stack.append(child.place)
@@ -200,7 +201,7 @@ class _Begun:
 
 
 def _is_unseen(handle: StepHandle[Any]) -> bool:
-    unseen = handle.ended is Kind.ERROR and not handle.seen and handle.source is None
+    unseen = handle.ended is Kind.ERROR and not handle.life.seen and handle.source is None
     return unseen and handle.durable
 
 

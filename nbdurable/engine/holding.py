@@ -261,9 +261,9 @@ class Holding:
     def told(self, handles: Iterable[Handle[Any]]) -> list[Told]:
         """Return what a person is told of each outcome of this pass, run or replayed."""
         found = [
-            (handle, handle.checkpoint)
+            (handle, handle.life.checkpoint)
             for handle in handles
-            if isinstance(handle, StepHandle) and handle.checkpoint is not None
+            if isinstance(handle, StepHandle) and handle.life.checkpoint is not None
         ]
         found = [(handle, one) for handle, one in found if one.file_evidence]
         if not found:

@@ -102,7 +102,7 @@ class Remote:
             EncodeError: Something can't be pickled for a worker.
             UsageError: A module was edited and not loaded again, so workers would run other code.
         """
-        work = handle.work
+        work = handle.life.work
         if work is None or work.pool is None or work.packed is not None:
             return
         self._refuse_edited(work)

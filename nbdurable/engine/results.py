@@ -63,9 +63,9 @@ class Received:
 
     def ending(self, handle: StepHandle[Any]) -> Ending:
         """Return the ending of a numbered handle, decoded from its checkpoint the first time."""
-        ending = handle.ending
+        ending = handle.life.ending
         if ending is None:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             assert found is not None
             ending = Ending(found.kind, messages=output.loads(found.output))
             if found.kind is Kind.VALUE:
@@ -74,14 +74,12 @@ class Received:
                 ending.error = self._decoded_error(found)
             with self._ledger.lock:
                 # Another thread may have decoded it meanwhile: all get one object.
-                if handle.ending is None:
-                    handle.ending = ending
-                ending = handle.ending
+                ending = handle.life.decode_as(ending)
         return ending
 
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew; what was not saved is itself."""
-        found = handle.checkpoint
+        found = handle.life.checkpoint
         if found is None:
             ending = self.ending(handle)
             return ending.value if ending.error is None else ending.error
@@ -165,9 +163,9 @@ class Received:
         error = ending.error
         assert error is not None
         self._escaped.given(error, handle)
-        if handle.seen or self._ledger.closed:
+        if handle.life.seen or self._ledger.closed:
             return
-        handle.seen = True
-        if handle.checkpoint is not None:
+        handle.life.see()
+        if handle.life.checkpoint is not None:
             row = (*handle.pair, self._ledger.execution)
             self._ledger.store.commit(lambda batch: batch.add("seen_errors", row))

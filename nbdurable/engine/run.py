@@ -232,7 +232,11 @@ class Run:
             handles.append(handle)
             self._launch(handle)
         if limit is not None and limit > self.settings.limit < len(handles):
-            works = [one.work for one in handles if one.work is not None and not one.durable]
+            works = [
+                one.life.work
+                for one in handles
+                if one.life.work is not None and not one.durable
+            ]
             self._news.say_narrow(options.name, works, limit, self.settings.limit)
         return self.gather(where, (handles,), return_exceptions=return_exceptions)
 
@@ -262,25 +266,26 @@ class Run:
     ) -> ClaimedCall:
         """Claim a sync step's call now; return what performs it in another thread."""
         handle = self._claim(where, function, arguments, keywords, options)
-        waits = not handle.durable and not handle.started and not handle.pending
-        handle.pending = 1 if waits else handle.pending  # nobody else is to start it
+        with self._lock:
+            reserved = handle.life.reserve()
 
         def perform() -> Any:
             self._refuse_ended(where, handle.name)
-            if waits:
-                handle.pending = 0
+            if reserved:
+                with self._lock:
+                    handle.life.release()
             return self._perform(where, handle)
 
         def forgo() -> None:
-            handle.lost = True
+            handle.life.lose()
             self._ledger.lost_more()
 
         return ClaimedCall(handle, perform, forgo)
 
     def _perform(self, where: Scope, handle: StepHandle[Any]) -> Any:
-        if handle.cancelled_by_race is not None:
+        if handle.life.cancelled_by_race is not None:
             self._cancellation.settle(handle)
-        if not handle.durable and not handle.pending and not handle.started:
+        if handle.life.startable:
             if self._bodies.runs_here(handle):
                 self._bodies.perform_here(handle, in_cell=where.parent is None)
             else:
@@ -288,7 +293,7 @@ class Run:
         if not handle.durable:
             self._waiting.refuse_needed(handle)
             self._waiting.wait(handle)
-        handle.asked = True
+        handle.mark_asked()
         return handle.receive()
 
     def call_async(
@@ -301,7 +306,7 @@ class Run:
     ) -> Any:
         """Claim the call now, in program order; start it when it is awaited."""
         handle = self._claim(where, function, arguments, keywords, options)
-        handle.held = True
+        handle.life.start_when_awaited()
         return StepCoroutine(handle, self._bodies.launch)
 
     def _claim(
@@ -325,9 +330,8 @@ class Run:
             return handle  # an earlier attempt of the parent has started it
         if claim.code is not None and where.parent is not None:
             self._ledger.kept.learn(handle.code, claim.code)
-        handle.upstream = upstream
         reads = options.reads or self.settings.reads
-        handle.version = self._dataflow.version(handle, reads)
+        handle.take_version(self._dataflow.version(handle, reads))
         found = self._index.checkpoints.get(handle.pair)
         if found is None:
             # It may have been cancelled before its version was known.
@@ -339,8 +343,8 @@ class Run:
             return handle
         parameters = self._prints.parameters(function) if arguments else ()
         shown = telling(keywords, held) if held else keywords
-        handle.label_text = label_of(options.name, arguments, shown, parameters)
-        handle.work = Work(
+        handle.show_as(label_of(options.name, arguments, shown, parameters))
+        work = Work(
             label=handle.label_text,
             function=function,
             arguments=arguments,
@@ -361,15 +365,16 @@ class Run:
             limits=limits if options.limit is None else (*limits, self._limit_of(options)),
             pool=pool,
         )
+        handle.life.prepare(work)
         if claim.code is not None and claim.code.contents:
             self._contents.written_by(handle, claim.code)
-        handle.work.limits += self._bodies.room_of(handle)
+        work.limits += self._bodies.room_of(handle)
         self._news.created(handle)
         self._news.say_prints(options.name, claim.code, claim.inputs)
         if handle.version is None:
             self._dataflow.await_upstream(handle)
         elif handle.upstream:
-            handle.work.arguments, handle.work.keywords = with_values(arguments, keywords)
+            work.arguments, work.keywords = with_values(arguments, keywords)
         return handle
 
     def _limit_of(self, options: StepOptions) -> Limit:
@@ -400,13 +405,20 @@ class Run:
             if claim is not None and self._usage.knows_any:
                 identity, code = self._usage.resolve(identity, claim, upstream)
             found = self._live.get(identity)
-            if found is not None and not found.retracted:
+            if found is not None and not found.life.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
             place = len(self.handles) if found is None else found.place
-            handle: StepHandle[Any] = StepHandle(self, place, call, kind=kind, parent=where.parent)
-            handle.code = code
-            handle.received_as = received_as(where, called, inputs, identity)
+            handle: StepHandle[Any] = StepHandle(
+                self,
+                place,
+                call,
+                kind=kind,
+                parent=where.parent,
+                code=code,
+                received_as=received_as(where, called, inputs, identity),
+                upstream=upstream,
+            )
             self.handles[place : place + 1] = [handle]  # in the place of what was taken out
             self._live[identity] = handle
             if where.parent is not None:
@@ -446,7 +458,7 @@ class Run:
         return self._replay(handle, found)
 
     def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
-        handle.label_text = found.label
+        handle.show_as(found.label)
         try:
             self._index.verify(found)
             restorable = self._received.restorable(handle, found)
@@ -459,7 +471,7 @@ class Run:
         self._news.created(handle)
         with self._lock:
             handle.take_checkpoint(found)
-            handle.durable = True
+            handle.become_durable()
         self._news.replayed(handle)
         self._delivery.replayed(handle)
         return True
@@ -570,7 +582,7 @@ class Run:
                 self._ledger.break_off(combinator, error)
 
     def _known_at_once(self, combinator: Combinator[Any]) -> None:
-        combinator.durable = True
+        combinator.become_durable()
         self._news.ended(combinator, replayed=True)
 
     def _refuse_foreign(self, branches: Iterable[Handle[Any]], what: str) -> None:
@@ -585,11 +597,11 @@ class Run:
 
     def demand(self, handle: StepHandle[Any], *, rearm: bool) -> None:
         """Start a step that was deferred, or arm a timer that began in an earlier execution."""
-        if handle.cancelled_by_race is not None and self._cancellation.settle(handle):
+        if handle.life.cancelled_by_race is not None and self._cancellation.settle(handle):
             return
         if handle.kind == "timer":
             self._bodies.arm(handle, rearm=rearm)
-        elif handle.work is not None and not handle.pending and not handle.started:
+        elif handle.life.work is not None and handle.life.startable:
             self._bodies.start(handle)
 
     def cancel(self, handle: Handle[Any]) -> None:
@@ -685,7 +697,7 @@ class Run:
 
     def ran(self) -> bool:
         """Tell whether any body was started."""
-        return any(isinstance(one, StepHandle) and one.ran for one in self.handles)
+        return any(isinstance(one, StepHandle) and one.life.ran for one in self.handles)
 
     def _end(self, error: BaseException | None) -> None:
         add_hint(error)

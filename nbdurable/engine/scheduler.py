@@ -128,10 +128,11 @@ class Bodies:
 
     def launch(self, handle: StepHandle[Any]) -> None:
         """Start, adopt or defer a step that has no checkpoint."""
-        if handle.pending or handle.started or self.ended:
+        if not handle.life.startable or self.ended:
             return
         if self.is_stored_loser(handle) and not handle.asked:
-            handle.deferred = True
+            with self._ledger.lock:
+                handle.life.defer()
             self._news.emit(StepDeferred(handle.place, self._clock.time()))
             return
         self.start(handle)
@@ -146,7 +147,8 @@ class Bodies:
         A step that was in flight when kernels died runs alone, so that nothing else can be
         what kills the kernel.
         """
-        pool = handle.work.pool if handle.work is not None else None
+        work = handle.life.work
+        pool = work.pool if work is not None else None
         room = pool.room(self._slots) if pool is not None else None
         workers: tuple[Room, ...] = () if room is None else (room,)
         if not self._suspects or pool is not None:
@@ -168,7 +170,8 @@ class Bodies:
     def given_up(self, handle: StepHandle[Any]) -> bool:
         """End a step that was in flight at too many deaths; False if it may be tried again."""
         past = self._index.attempts.get(handle.pair)
-        outside = handle.work is not None and handle.work.pool is not None
+        work = handle.life.work
+        outside = work is not None and work.pool is not None
         if past is None or past.deaths < MOST_DEATHS or outside:
             return False
         error = RetriesExhaustedError(handle.label, past.deaths, "the kernel died during each")
@@ -179,10 +182,8 @@ class Bodies:
     def start(self, handle: StepHandle[Any]) -> None:
         """Start a step's first attempt of this execution, or adopt one that still runs."""
         with self._ledger.lock:
-            if handle.started or self.ended:
+            if self.ended or not handle.life.begin():
                 return
-            handle.started = True
-            handle.deferred = False
             handle.stand_for_itself()
             leftover = self._usable(self._leftovers.pop(handle.pair, None))
         try:
@@ -194,18 +195,17 @@ class Bodies:
             if not self.given_up(handle):
                 self._dispatch(handle)
             return
-        handle.running = leftover
-        handle.last_attempt = max(handle.last_attempt, leftover.number)
+        handle.life.run(leftover)
         self._delivery.begun(handle, leftover)
-        handle.ran = True
         self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
         if leftover.body is not None:
             # What it starts from now on belongs to this execution.
             mine = self._scope_of(handle, False)
             leftover.body.run, leftover.body.parent = mine.run, mine.parent
         leftover.adopt(functools.partial(self._conclude, handle, leftover))
-        if leftover.ending is None and handle.work is not None:
-            self._time(handle, handle.work, leftover)
+        work = handle.life.work
+        if leftover.ending is None and work is not None:
+            self._time(handle, work, leftover)
 
     @staticmethod
     def _usable(leftover: Running | None) -> Running | None:
@@ -219,7 +219,7 @@ class Bodies:
         It doesn't if it may have to be stopped, runs outside the kernel, or if an earlier
         execution's body of it still runs.
         """
-        work = handle.work
+        work = handle.life.work
         elsewhere = work is not None and (work.options.timeout is not None or work.pool is not None)
         return not elsewhere and handle.pair not in self._leftovers
 
@@ -242,7 +242,8 @@ class Bodies:
             EncodeError: It can't be; the step ends with that.
             UsageError: Its workers would run other code.
         """
-        if handle.work is None or handle.work.pool is None or handle.pending or handle.started:
+        work = handle.life.work
+        if work is None or work.pool is None or not handle.life.startable:
             return
         try:
             self._remote.pack(handle)
@@ -264,8 +265,8 @@ class Bodies:
             running.stop = sent.stop
             self._remote.attempt(handle, work, sent)
         except BaseException as error:  # noqa: BLE001 - a defect, or a store that can't be written
-            if handle.running is not None:
-                handle.running.fence()
+            if handle.life.running is not None:
+                handle.life.running.fence()
             self._ledger.break_off(handle, error)
             body.end()
 
@@ -278,15 +279,16 @@ class Bodies:
         except BaseException as error:
             # Wherever an interrupt came: without an end by now, it will not get one here.
             if not handle.number:
-                handle.running = None
+                handle.life.interrupt()
                 self._ledger.break_off(handle, error)
             raise
 
     def _attempt_here(self, handle: StepHandle[Any], *, in_cell: bool) -> None:
-        work = handle.work
+        work = handle.life.work
         assert work is not None
         work.here = True
-        handle.started = True
+        with self._ledger.lock:
+            handle.life.begin()
         handle.stand_for_itself()
         self._recall(handle)
         if self.given_up(handle):
@@ -341,8 +343,9 @@ class Bodies:
 
     def _dispatch(self, handle: StepHandle[Any]) -> None:
         """Run an attempt, once each of the step's limits has room for it."""
-        if handle.work is not None:  # it may have been cancelled between two attempts
-            self._pass_limits(handle, handle.work, 0)
+        work = handle.life.work
+        if work is not None:  # it may have been cancelled between two attempts
+            self._pass_limits(handle, work, 0)
 
     def _pass_limits(self, handle: StepHandle[Any], work: Work, passed: int) -> None:
         if passed < len(work.limits):
@@ -361,18 +364,15 @@ class Bodies:
         self._escaped.take_out_lost(handle)
         past = self._index.attempts.get(handle.pair)
         if past is not None:
-            handle.last_attempt = past.last
-            handle.failed_attempts = past.failed
-        handle.why = self._reasons.why(handle)
+            handle.life.recall(past.last, past.failed)
+        handle.life.runs_because(self._reasons.why(handle))
         self._acceptance.confirm(handle)
 
     def _open(self, handle: StepHandle[Any]) -> Running:
         self._escaped.take_out_below(handle)
-        handle.last_attempt += 1
-        running = Running(handle.last_attempt, self._clock.time())
+        running = Running(handle.life.last_attempt + 1, self._clock.time())
         running.adopt(functools.partial(self._conclude, handle, running))
-        handle.running = running
-        handle.ran = True
+        handle.life.run(running)
         self._delivery.begun(handle, running)
         self._journal.enqueue(Started(handle, running, self._ledger.execution), kick=False)
         if self._careful:
@@ -479,7 +479,7 @@ class Bodies:
         """
         gate = Gate()
         pause = Pause(self._clock, seconds, gate.open, dropped=gate.open)
-        handle.pause = pause
+        handle.life.pause_for(pause)
         if handle.number:
             pause.drop()  # it was cancelled before anybody could see that it waits
         try:
@@ -488,7 +488,7 @@ class Bodies:
             pause.drop()
             raise
         finally:
-            handle.pause = None
+            handle.life.go_on()
         if pause.was_dropped and not handle.number:
             raise StepCancelledError(handle.label, "the step that started it was cancelled")
 
@@ -496,21 +496,23 @@ class Bodies:
         """Start the next attempt on a thread, or on the loop, after a wait."""
 
         def again() -> None:
-            handle.pause = None
+            handle.life.go_on()
             self._dispatch(handle)
 
-        handle.pause = pause = Pause(self._clock, seconds, again)
+        pause = Pause(self._clock, seconds, again)
+        handle.life.pause_for(pause)
         if handle.number:
             pause.drop()
-        if pause.over and handle.pause is pause:
-            handle.pause = None  # what follows may have been quicker than this line
+        if pause.over and handle.life.pause is pause:
+            handle.life.go_on()  # what follows may have been quicker than this line
 
     def _expire(self, handle: StepHandle[Any], running: Running) -> None:
         if running.fence():
-            assert handle.work is not None
+            work = handle.life.work
+            assert work is not None
             if running.body is not None:
                 running.body.live = False  # it can start nothing from here on
-            self._conclude(handle, running, timed_out(handle.work))
+            self._conclude(handle, running, timed_out(work))
             running.stop()
 
     # --- ending -------------------------------------------------------------------
@@ -558,11 +560,12 @@ class Bodies:
         if ending.error is None or ending.final or self.ended:
             return None
         if _is_of_before(passed):
-            handle.failed_attempts = 0
+            handle.life.count_anew()
             return 0.0
-        assert handle.work is not None
-        policy = handle.work.options.policy
-        if handle.failed_attempts >= policy.retries:
+        work = handle.life.work
+        assert work is not None
+        policy = work.options.policy
+        if handle.life.failed_attempts >= policy.retries:
             return None
         try:
             accepted = policy.accepts(ending.raised or ending.error)
@@ -571,8 +574,7 @@ class Bodies:
             return None
         if not accepted:
             return None
-        handle.failed_attempts += 1
-        return backoff(policy, handle.failed_attempts)
+        return backoff(policy, handle.life.count_failure())
 
     def _attempt_failed(
         self,
@@ -589,7 +591,7 @@ class Bodies:
         running.capture.finished()  # the final attempt's output counts
         now = self._clock.time()
         text = explain(ending.error)
-        handle.attempt_errors += (f"attempt {running.number} failed: {text}",)
+        handle.life.keep_failure(f"attempt {running.number} failed: {text}")
         event = AttemptFailed(handle.place, running.number, text, wait, now)
 
         def told() -> None:
@@ -621,8 +623,9 @@ class Bodies:
         ending.keep(running.capture)
         if ending.note:
             self._news.say(ending.note)
-        if ending.raised is not None and handle.attempt_errors and ending.payload is not None:
-            for line in handle.attempt_errors:
+        failures = handle.life.attempt_errors
+        if ending.raised is not None and failures and ending.payload is not None:
+            for line in failures:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
@@ -638,11 +641,11 @@ class Bodies:
 
     def _take_evidence_of_children(self, handle: StepHandle[Any], ending: Ending) -> None:
         """Let what a body ended with hold only while the outcomes of its own steps do."""
-        kept, work = self._ledger.kept, handle.work
+        kept, work = self._ledger.kept, handle.life.work
         ended = [
-            child.checkpoint
+            found
             for child in self._escaped.children[handle.place]
-            if child.checkpoint is not None and not child.retracted
+            if (found := child.life.checkpoint) is not None and not child.life.retracted
         ]
         files = [kept.parts(digest) for digest in {one.file_evidence for one in ended}]
         ending.file_parts += tuple(part for parts in files for part in parts)
@@ -660,31 +663,21 @@ class Bodies:
     def arm(self, handle: StepHandle[Any], *, rearm: bool) -> None:
         """Let a timer count: from now, or to the time that was recorded for it."""
         with self._ledger.lock:
-            if handle.started or self.ended:
+            life, timer = handle.life, handle.life.timer
+            if self.ended or timer is None or not life.begin():
                 return
-            handle.started = True
         self.hold_nobody_back()
         now = self._clock.time()
-        started = now
-        if handle.until is not None:
-            handle.wake_time = handle.until
-            handle.last_attempt += 1
-        elif rearm or handle.wake_time is None:
-            handle.wake_time = now + handle.timer_seconds
-            handle.last_attempt += 1
-        else:
-            started = handle.wake_time - handle.timer_seconds
-        running = Running(handle.last_attempt, started)
-        handle.running = running
-        handle.ran = True
-        handle.why = Why.NEW.value if handle.last_attempt == 1 else Why.UNFINISHED.value
-        if self._index.is_redone(handle.pair):
-            handle.why = Why.REDO.value
+        started, anew = timer.arm(now, rearm=rearm)
+        running = Running(life.last_attempt + anew, started)
+        life.run(running)
+        why = Why.NEW if running.number == 1 else Why.UNFINISHED
+        life.runs_because((Why.REDO if self._index.is_redone(handle.pair) else why).value)
         self._journal.enqueue(Started(handle, running, self._ledger.execution))
         self._news.attempt_started(handle, running.number, now)
-        handle.cancel_timer = self._clock.call_later(
-            handle.wake_time - now, functools.partial(self._fire, handle, running)
-        )
+        assert timer.wake_time is not None
+        fire = functools.partial(self._fire, handle, running)
+        timer.counts(self._clock.call_later(timer.wake_time - now, fire))
 
     def _fire(self, handle: StepHandle[Any], running: Running) -> None:
         if not self.ended and not handle.number:
@@ -694,11 +687,12 @@ class Bodies:
 
     def halt(self, handle: StepHandle[Any]) -> None:
         """Stop what still runs of a step that was cancelled; it records nothing more."""
-        if handle.cancel_timer is not None:
-            handle.cancel_timer()
-        if handle.pause is not None:
-            handle.pause.drop()  # nobody is to wait out the backoff of what has ended
-        running = handle.running
+        life = handle.life
+        if life.timer is not None:
+            life.timer.stop()
+        if life.pause is not None:
+            life.pause.drop()  # nobody is to wait out the backoff of what has ended
+        running = life.running
         if running is not None and running.fence():
             running.stop()
 
@@ -720,22 +714,22 @@ class Bodies:
         for handle in handles:
             if not isinstance(handle, StepHandle) or handle.number:
                 continue
-            if handle.cancel_timer is not None:
-                handle.cancel_timer()
-            running = handle.running
+            life, work = handle.life, handle.life.work
+            counted = life.timer is not None and life.timer.stop()
+            running = life.running
             # First of all fenced: a wait that is over at this moment has a body running.
-            if running is None or handle.work is None or not running.fence():
-                if handle.cancel_timer is not None or handle.pause is not None:
+            if running is None or work is None or not running.fence():
+                if counted or life.pause is not None:
                     self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
                 continue
             running.stop_timer()
-            reason = "cancelled" if handle.work.is_async else "let go"
-            if handle.work.pool is not None:
+            reason = "cancelled" if work.is_async else "let go"
+            if work.pool is not None:
                 running.stop()  # what runs outside the kernel is ended, not left
                 self._news.emit(StepLetGo(handle.place, "cancelled", self._clock.time()))
                 continue
             # The waits of a body that starts steps are broken off: it is no use any more.
-            if keep and not handle.work.is_async and handle.place not in parents:
+            if keep and not work.is_async and handle.place not in parents:
                 self._leftovers[handle.pair] = running
                 kept.append(handle.label)
                 reason = "still running"
@@ -747,4 +741,4 @@ class Bodies:
 
 def _is_of_before(passed: list[StepHandle[Any]]) -> bool:
     """Tell whether one of these errors is of an earlier execution."""
-    return any(one.replayed for one in passed)
+    return any(one.life.replayed for one in passed)

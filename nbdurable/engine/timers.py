@@ -69,22 +69,21 @@ class Timers:
         handle, again = self._claim(where, name, digest_of(kind, repr(due).encode()))
         if again:
             return handle
-        handle.version = TIMER_VERSION
-        handle.timer_seconds = seconds
-        handle.until = until
-        handle.label_text = f"{name}({shown})"
+        handle.take_version(TIMER_VERSION)
+        timer = handle.life.time(seconds, until)
+        handle.show_as(f"{name}({shown})")
         found = self._index.checkpoints.get(handle.pair)
         if found is not None and self._replay(handle, found):
             return handle
         self._news.created(handle)
-        if handle.cancelled_by_race is not None:
+        if handle.life.cancelled_by_race is not None:
             return handle
         past = self._index.attempts.get(handle.pair)
         if past is not None:
-            handle.last_attempt = past.last
+            handle.life.recall(past.last, 0)
         if past is None or self._index.is_redone(handle.pair):
             with uninterrupted():
                 self._bodies.arm(handle, rearm=True)
         else:
-            handle.wake_time = past.started + handle.timer_seconds
+            timer.began_at(past.started)
         return handle

@@ -201,7 +201,7 @@ class Usage:
     def _renamed(self, claimed: _Claimed, used: Used) -> list[tuple[str, tuple[object, ...]]]:
         """Return the row that says how a call is called without some attributes."""
         handle, claim, uses_arguments = claimed
-        if handle.durable and uses_arguments and handle.work is None:
+        if handle.durable and uses_arguments and handle.life.work is None:
             return []
         code = claim.code_digest
         if claim.code is not None and claim.code.inputs is not None:

@@ -185,6 +185,7 @@ def _needs(handle: Handle[Any], loop: asyncio.AbstractEventLoop) -> bool:
             stack += one.branches
         elif isinstance(one, StepHandle):
             stack += one.upstream
-            if one.work is not None and one.work.is_async and one.work.loop is loop:
+            work = one.life.work
+            if work is not None and work.is_async and work.loop is loop:
                 return True
     return False

@@ -150,7 +150,7 @@ class Combinator(Handle[T_co]):
             if not isinstance(handle, Combinator):
                 handle.mark_known()
             elif not handle.known:
-                handle.known = True
+                Handle.mark_known(handle)
                 if handle.chosen is not None:
                     stack.append(handle.chosen)
                 elif isinstance(handle, Gather):
@@ -207,10 +207,10 @@ class Gather(Combinator[T_co]):
             if not stands or self.chosen.ended is Kind.VALUE:
                 self._open_again()
         if self.chosen is not None:
-            self.number, self.ended = self.chosen.number, self.chosen.ended
+            self.resolve(self.chosen.number, self.chosen.ended)
         elif self._left == 0:
             # Numbers begin at 1: a gather of nothing ends before everything.
-            self.number, self.ended = self._highest or 1, Kind.VALUE
+            self.resolve(self._highest or 1, Kind.VALUE)
         else:
             return False
         return True
@@ -271,7 +271,7 @@ class Select(Combinator[T_co]):
         self.replayed = True
         self._mark_losers()
         if self.chosen.number:
-            self.number, self.ended = decision.number, self.chosen.ended
+            self.resolve(decision.number, self.chosen.ended)
 
     def notice(self, branch: Handle[Any]) -> None:
         """Keep the branch that would win now."""
@@ -291,15 +291,15 @@ class Select(Combinator[T_co]):
             # A stored decision whose winner was not saved and has now run again.
             if not self.chosen.number:
                 return False
-            self.number, self.ended = self.chosen.number, self.chosen.ended
+            self.resolve(self.chosen.number, self.chosen.ended)
             return True
         if self._best is not None:
             self.chosen = self._best
-            self.number, self.ended = self._best.number, self._best.ended
+            self.resolve(self._best.number, self._best.ended)
             self._mark_losers()
             return True
         if self._left == 0:
-            self.number, self.ended = self._highest, Kind.ERROR
+            self.resolve(self._highest, Kind.ERROR)
             return True
         return False
 
@@ -372,7 +372,7 @@ class Select(Combinator[T_co]):
 
     def _mark_losers(self) -> None:
         for leaf in self.losing_leaves():
-            leaf.lost = True
+            leaf.life.lose()
 
     def _group_of(self, errors: list[BaseException]) -> BaseException:
         message = f"{self.kind}: all {len(self.branches)} branches failed"
