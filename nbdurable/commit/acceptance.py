@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from nbdurable.handles.handle import StepHandle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Group, Opened, Store
+    from nbdurable.store import Batch, Group
 
-    from .observers import News
     from .reasons import Reasons
+    from .state import State
 
 CODE: Final = "code"
 EVIDENCE: Final = "evidence: "
@@ -64,18 +64,17 @@ class Acceptance:
     """One execution's accepted outcomes, and those that are to be confirmed."""
 
     def __init__(
-        self, store: Store, opened: Opened, reasons: Reasons, news: News, name: str, *,
-        keep: bool, confirm: int | None,
-    ) -> None:  # fmt: skip
+        self, state: State, reasons: Reasons, name: str, *, keep: bool, confirm: int | None
+    ) -> None:
         self.suspended: SuspendedError | None = None
         self.stopped: set[int] = set()
         """The steps whose bodies were refused something because of it, by their places"""
-        self._store = store
-        self._index = opened.index
-        self._run = opened.run
-        self._execution = opened.execution
+        self._store = state.store
+        self._index = state.index
+        self._run = state.run
+        self._execution = state.execution
         self._reasons = reasons
-        self._news = news
+        self._observers = state.observers
         self._name = name
         self._keep = keep
         self._confirm = confirm
@@ -134,7 +133,7 @@ class Acceptance:
         cure = "`%durable restart NAME` starts a run without it"
         verify_amendment(self._index, found, f"what --keep accepted of {name}", cure)
         if not found.settled and not self._keep and found.execution != self._execution:
-            self._news.say(
+            self._observers.say(
                 f"{_counted(found.outcomes)} of {name} from before {found.what} changed "
                 f"{_are(found.outcomes)} used, as --keep accepted; another pass with --keep ends "
                 f"this line"
@@ -153,7 +152,7 @@ class Acceptance:
             key = kind, name, before, after
             self._known[key] = row
             self._told.add(key)
-        self._news.say(
+        self._observers.say(
             f"--keep: {_counted(outcomes)} of {name} {_are(outcomes)} used as "
             f"{'it is' if outcomes == 1 else 'they are'}, though {what} changed"
         )
@@ -173,7 +172,7 @@ class Acceptance:
             try:
                 verify_amendment(self._index, one, f"that --keep accepted {one.what}", cure)
             except UntrustedCheckpointError as error:
-                self._news.say(str(error))
+                self._observers.say(str(error))
                 continue
             part = Part(one.kind.removeprefix(EVIDENCE), one.name, one.after)
             told = not one.settled and not self._keep
@@ -192,7 +191,7 @@ class Acceptance:
                 return
             self._store.commit(lambda batch: add_amendment(batch, self._index, row))
             self._known[key] = row
-        self._news.say(f"--keep: what was saved is used as it is, though {what} changed")
+        self._observers.say(f"--keep: what was saved is used as it is, though {what} changed")
 
     def settle(self, batch: Batch) -> None:
         """End, with a pass of `--keep`, the telling of what earlier ones accepted."""
@@ -356,7 +355,7 @@ class Acceptance:
                 f"renamed? `{handle.name}` has the body of `{old}`: `%durable rename {old} "
                 f"{handle.name}` takes {_counted(count, '')} over"
             )
-            self._news.say(said)
+            self._observers.say(said)
         elif not handle.life.why.startswith(_RUNS_AGAIN):
             return
         if self._confirm is None:

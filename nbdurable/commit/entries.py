@@ -166,7 +166,7 @@ class Closed(_Outcomes):
                 self._resolved += self._ledger.close_over(cancelled, batch)
 
 
-class Undone:
+class CancellationRevoked:
     """A cancellation whose race has been opened again: its step runs after all."""
 
     def __init__(self, run: str, cancellation: Checkpoint) -> None:
@@ -366,11 +366,11 @@ def write_progress(  # noqa: PLR0917 - what progress is made of
     """Add how far an attempt is to a transaction. The run's lock is held."""
     row = (*handle.pair, ledger.execution, running.number, handle.label, *progress)
     known = handle.call.id in index.progressed
-    replace_progress(batch, (*row, ledger.news.clock.time()), before=known)
+    replace_progress(batch, (*row, ledger.observers.clock.time()), before=known)
     index.progressed.add(handle.call.id)
 
 
-class Left:
+class LeftEarly:
     """What as_completed left: a decision that nobody waits for, but that all later ones follow.
 
     It is made where the iterator is let go of, which the garbage collector may do in any

@@ -9,7 +9,6 @@ that transaction (CONTRACT section 4).
 from __future__ import annotations
 
 import heapq
-import threading
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -41,24 +40,24 @@ if TYPE_CHECKING:
 
     from nbdurable.handles.handle import Handle
     from nbdurable.records import Save
-    from nbdurable.store import Batch, Identity, ReplayIndex, Store
+    from nbdurable.store import Batch, Identity
 
-    from .observers import News
+    from .state import State
 
 
 class Ledger:
     """One execution's numbers."""
 
-    def __init__(self, store: Store, index: ReplayIndex, execution: int, news: News) -> None:
-        self.lock = threading.RLock()
-        self.execution = execution
-        self.store = store
-        self.journal = store.journal
-        self.news = news
+    def __init__(self, state: State) -> None:
+        index = state.index
+        self.lock = state.lock
+        self.execution = state.execution
+        self.store = state.store
+        self.journal = state.store.journal
+        self.observers = state.observers
         self.closed = False
         self.kept = KeptEvidence(index.evidence)
-        self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
-        self.lost_more: Callable[[], object] = lambda: None
+        self._state = state
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._called = {
@@ -96,7 +95,7 @@ class Ledger:
         """End `handle` as cancelled; False if it has ended. The lock is held."""
         if handle.number:
             return False
-        now = self.news.clock.time()
+        now = self.observers.clock.time()
         reason = "it lost a race" if cause else "it was cancelled"
         error = StepCancelledError(handle.label, reason)
         running = handle.life.running or Running(handle.life.last_attempt, now)
@@ -191,7 +190,7 @@ class Ledger:
 
     def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
         """Sign a decision and add it to the transaction."""
-        now = self.news.clock.time()
+        now = self.observers.clock.time()
         decision = replace(decision, label=label, winner_label=winner, decided=now)
         batch.add(
             "decision_log",
@@ -325,18 +324,29 @@ class Ledger:
             for handle in resolved:
                 if woken := handle.become_durable():
                     wakes += woken
-        if self.news.heard:
+        if self.observers.heard:
             for handle in resolved:
-                self.news.ended(handle)
+                self.observers.ended(handle)
         for handle in resolved:
             if isinstance(handle, StepHandle) and handle.life.checkpoint is not None:
                 if handle.ended is Kind.CANCELLED and not handle.life.replayed:
-                    self.halt(handle)
+                    self._halt(handle)
                 handle.let_go()
         for wake in wakes:
             wake()
         if any(isinstance(handle, Select) for handle in resolved):
-            self.lost_more()
+            self._state.losers.tell()
+
+    def _halt(self, handle: StepHandle[Any]) -> None:
+        """Stop a cancelled step's body, and what its body has started."""
+        handle.life.halt()
+        for child in self._state.children.get(handle.place, ()):
+            if not child.number:
+                with self.lock:
+                    child.life.begin()
+                self._halt(child)
+                stopped = StepCancelledError(child.label, "the step that started it was cancelled")
+                self.break_off(child, stopped)
 
     def break_off(self, handle: Handle[Any], error: BaseException) -> None:
         """Raise `error` wherever `handle`, or a combinator above it, is waited for."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _WHYS = {why.value: why for why in Why}  # a look-up takes a tenth of what Why(...) takes
 
 
-class News:
+class Observers:
     """One run's observers and notes."""
 
     def __init__(self, observers: Sequence[Callable[[Event], None]], clock: Clock) -> None:

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Group, Identity, Opened
+    from nbdurable.store import Group, Identity
 
-    from .observers import News
+    from .state import State
 
 
 class Reasons:
     """One execution's whys."""
 
-    def __init__(self, opened: Opened, claimed: Mapping[bytes, object], news: News) -> None:
-        self._index = opened.index
-        self._retried = set(opened.retried)
-        self._claimed = claimed
-        self._news = news
+    def __init__(self, state: State) -> None:
+        self._index = state.index
+        self._retried = set(state.opened.retried)
+        self._claimed = state.live
+        self._observers = state.observers
         self._lock = threading.Lock()
         self._left: dict[Group, tuple[list[bytes], Iterator[bytes]]] = {}
         self._changed: dict[tuple[Group, bytes, bytes], str] = {}
@@ -94,7 +94,7 @@ class Reasons:
             self._lost_groups.add(group)
         others = (one for one in self._newest(group) if one.call != handle.call.id)
         count = 1 + sum(bool(fault_of(found)) for found in others)
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
             f"restored, the first for {fault}: what is asked for of them runs again"
         )
@@ -118,7 +118,7 @@ class Reasons:
             self._said_unheld.add((group, said))
         count = sum(map(is_unheld, self._newest(group)))
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: {detail} changed"
         )
 
@@ -161,7 +161,7 @@ class Reasons:
         ]
         if count := sum(one == namespace for one, _ in found):
             outcomes = "outcome was" if count == 1 else "outcomes were"
-            self._news.say(f"{count:,} saved {outcomes} not asked for this time")
+            self._observers.say(f"{count:,} saved {outcomes} not asked for this time")
         newest = [saved.newest(call) for _, call in found]
         return tuple((one.call, one.version) for one in newest if one is not None)
 
@@ -179,7 +179,7 @@ class Reasons:
             and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
         ]
         if unseen:
-            self._news.say(
+            self._observers.say(
                 f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
             )
 
@@ -238,7 +238,7 @@ class Reasons:
             changed = self._changed[key] = self.code_difference(now, older.code)
         count = self.count_of(handle, older.code)
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "
             f"{changed or 'its code'} changed"
         )

@@ -15,7 +15,7 @@ import heapq
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.commit.entries import Left
+from nbdurable.commit.entries import LeftEarly
 from nbdurable.errors import NotInRunError, UsageError
 from nbdurable.executors.gates import Gate, LoopGate
 from nbdurable.executors.loops import running_loop
@@ -25,14 +25,15 @@ from nbdurable.interrupts import uninterrupted
 from nbdurable.records import NOBODY, Decision, Kind, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle, StepHandle
     from nbdurable.handles.scope import Scope
-    from nbdurable.store import Batch, Identity, Member, ReplayIndex
+    from nbdurable.store import Batch, Identity, Member
 
-    from .scheduler import Bodies
+    from .scheduler import Scheduler
     from .waiting import Waiting
 
 
@@ -134,17 +135,17 @@ class Completions:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
-        bodies: Bodies,
+        scheduler: Scheduler,
         waiting: Waiting,
-        handles: Sequence[Handle[Any]],
     ) -> None:
+        self._state = state
         self._ledger = ledger
-        self._index = index
-        self._bodies = bodies
+        self._index = state.index
+        self._scheduler = scheduler
         self._waiting = waiting
-        self._handles = handles
+        self._handles = state.handles
         self._made: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
 
     def make(self, where: Scope, branches: tuple[Handle[Any], ...]) -> AsCompleted:
@@ -193,7 +194,7 @@ class Completions:
             if taken is not None:
                 return self._given(completion, taken)
             self._demand_left(completion)
-            with self._waiting.slots_given(), self._bodies.coroutines.blocked():
+            with self._waiting.slots_given(), self._scheduler.coroutines.blocked():
                 await gate.wait()
 
     def leave(self, completion: AsCompleted) -> None:
@@ -202,7 +203,7 @@ class Completions:
         Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
         """
         where = completion.scope
-        if completion.over or self._bodies.ended or not where.live:
+        if completion.over or self._scheduler.ended or not where.live:
             return
         if where.parent is not None and self._handles[where.parent].number:
             return
@@ -216,8 +217,8 @@ class Completions:
         losers = tuple(sorted(leaf.pair for leaf in losing))
         write = self._decision(completion, completion.identity, NOBODY, losers)
         if write is not None:
-            self._ledger.journal.enqueue(Left(write), kick=False)
-        self._ledger.lost_more()
+            self._ledger.journal.enqueue(LeftEarly(write), kick=False)
+        self._state.losers.tell()
 
     def leave_all(self, where: Scope) -> None:
         """Leave the iterators that the code of this scope has made."""
@@ -268,7 +269,7 @@ class Completions:
         with self._ledger.lock:
             taken = completion.take(wanted)
             if taken is None:
-                if self._bodies.ended:
+                if self._scheduler.ended:
                     raise NotInRunError("as_completed", "the run it belongs to has ended")
                 completion.waker = waker
             return taken

@@ -26,13 +26,12 @@ from .so_far import counts_of, events_so_far
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.events import Event, Fact, RunStarted
     from nbdurable.records import Checkpoint, Message
-    from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
-    from .scheduler import Bodies
+    from .scheduler import Scheduler
 
 LONGEST: Final = 20_000
 """So many characters of a traceback, and of an output's end, are told."""
@@ -46,28 +45,26 @@ _GONE: Final = "its run has ended: %durable steps and %durable why tell of it"
 class Execution:
     """What of one execution can be asked and steered; its run holds it."""
 
-    handles: Sequence[Handle[Any]]
-    ledger: Ledger
-    index: ReplayIndex
-    bodies: Bodies
+    state: State
+    scheduler: Scheduler
     cancellation: Cancellation
     begun: RunStarted
 
     def handle(self, place: int) -> Handle[Any] | None:
         """Return a step by its place; None if there is none."""
-        return self.handles[place] if 0 <= place < len(self.handles) else None
+        return self.state.handles[place] if 0 <= place < len(self.state.handles) else None
 
     def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
         """Yield the steps that a step was started in, innermost first."""
         above = handle.parent
         while above is not None:
-            parent = self.handles[above]
+            parent = self.state.handles[above]
             yield parent
             above = parent.parent if isinstance(parent, StepHandle) else None
 
     def deaths(self, handle: StepHandle[Any]) -> int:
         """Return how many deaths of the kernel a step was in flight at."""
-        past = self.index.attempts.get(handle.pair)
+        past = self.state.index.attempts.get(handle.pair)
         return 0 if past is None else past.deaths
 
 
@@ -110,14 +107,14 @@ class Control:
     def so_far(self, most: int) -> SoFar | None:
         """Return how far the execution is, with the rows of `most` handles; None if it ended."""
         execution = self._execution()
-        if execution is None or execution.bodies.ended:
+        if execution is None or execution.scheduler.ended:
             return None
-        handles = [*execution.handles]
+        handles = [*execution.state.handles]
         begun = execution.begun
         return SoFar(
             counts_of(handles),
             [begun, *events_so_far(handles, begun.at, most)],
-            tuple(execution.ledger.news.notes),
+            tuple(execution.state.observers.notes),
         )
 
     def cancel(self, place: int) -> str:
@@ -130,7 +127,7 @@ class Control:
             return _NO_STEP
         if handle.durable:
             return f"{handle.label} has ended already: {handle.state}"
-        if execution.bodies.ended:
+        if execution.scheduler.ended:
             return f"the run has ended, and {handle.label} with it"
         try:
             execution.cancellation.cancel(handle)
@@ -143,7 +140,7 @@ class Control:
         execution = self._execution()
         handle = None if execution is None else execution.handle(place)
         pause = handle.life.pause if isinstance(handle, StepHandle) else None
-        if execution is None or handle is None or pause is None or execution.bodies.ended:
+        if execution is None or handle is None or pause is None or execution.scheduler.ended:
             return "this step does not wait for another attempt"
         pause.end()
         return f"{handle.label} is tried again now"
@@ -160,9 +157,9 @@ class Control:
                 "this run is not the main thread's, or passes over interrupts: it can be stopped "
                 "from its code only"
             )
-        with execution.ledger.lock:
+        with execution.state.lock:
             # Under the lock: the end takes it before anything else can begin.
-            if execution.bodies.ended:
+            if execution.scheduler.ended:
                 return "the run has ended"
             self.stopped = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

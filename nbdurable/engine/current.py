@@ -22,13 +22,13 @@ from nbdurable.records import Save, digest_of
 from nbdurable.store import drop_saves, verify_amendment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nbdurable.commit.ledger import Ledger
-    from nbdurable.handles.handle import Handle
+    from nbdurable.commit.state import State
     from nbdurable.handles.scope import Scope
     from nbdurable.steps.attempts import Running
-    from nbdurable.store import Batch, ReplayIndex
+    from nbdurable.store import Batch
 
 SHOWN_SECONDS = 0.1
 """How often an attempt's progress is told to whoever looks."""
@@ -52,15 +52,11 @@ class Current:
     """One execution's answers to `current_step()`; each is asked with the scope of a body."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        index: ReplayIndex,
-        handles: Sequence[Handle[Any]],
-        refuse_ended: Callable[[Scope, str], None],
+        self, state: State, ledger: Ledger, refuse_ended: Callable[[Scope, str], None]
     ) -> None:
         self._ledger = ledger
-        self._index = index
-        self._handles = handles
+        self._index = state.index
+        self._handles = state.handles
         self._refuse_ended = refuse_ended
 
     def attempt(self, where: Scope) -> int:
@@ -101,7 +97,7 @@ class Current:
             attempt=running.number,
             name=handle.name,
             label=handle.label,
-            saved=ledger.news.clock.time(),
+            saved=ledger.observers.clock.time(),
             payload=payload.data,
             pieces=payload.pieces,
             signature=b"",
@@ -132,7 +128,7 @@ class Current:
             return default
         cure = f"`%durable redo NAME {handle.name}` drops it"
         verify_amendment(self._index, save, f"what {handle.label} has saved", cure)
-        say, objects = self._ledger.news.say, self._ledger.store.objects
+        say, objects = self._ledger.observers.say, self._ledger.store.objects
         if save.pieces and (fault := objects.fault(save.pieces, proven=pickles_in(save.payload))):
             say(f"{handle.label}: what it had saved can't be restored, for {fault}: it starts anew")
             return default
@@ -178,18 +174,20 @@ class Current:
     def _tell(
         self, handle: StepHandle[Any], running: Running, where: Scope, told: _Told, *, last: bool
     ) -> None:
-        now = self._ledger.news.clock.time()
+        now = self._ledger.observers.clock.time()
         if last or now - told.shown >= SHOWN_SECONDS:
             told.shown = now
-            if self._ledger.news.heard:
-                self._ledger.news.emit(StepProgressed(handle.place, told.done, told.total, now))
+            if self._ledger.observers.heard:
+                self._ledger.observers.emit(
+                    StepProgressed(handle.place, told.done, told.total, now)
+                )
         if last or now - told.stored >= STORED_SECONDS:
             told.stored = now
             entry = Progressed(self._ledger, self._index, handle, running, where, told)
             self._ledger.journal.enqueue(entry)
         elif not told.due:
             told.due = True
-            self._ledger.news.clock.call_later(
+            self._ledger.observers.clock.call_later(
                 STORED_SECONDS - (now - told.stored),
                 lambda: self._tell_late(handle, running, where, told),
             )

@@ -21,14 +21,14 @@ from nbdurable.steps.draws import draw_again
 if TYPE_CHECKING:
     from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.fingerprint import Fingerprinter
     from nbdurable.handles.handle import Handle, StepHandle
-    from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
     from .holding import Holding
-    from .results import Received
-    from .scheduler import Bodies
+    from .results import Results
+    from .scheduler import Scheduler
 
 
 class Dataflow:
@@ -36,21 +36,21 @@ class Dataflow:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
         prints: Fingerprinter,
-        bodies: Bodies,
+        scheduler: Scheduler,
         *,
-        received: Received,
+        results: Results,
         cancellation: Cancellation,
         acceptance: Acceptance,
         holding: Holding,
     ) -> None:
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._prints = prints
-        self._bodies = bodies
-        self._received = received
+        self._scheduler = scheduler
+        self._results = results
         self._cancellation = cancellation
         self._acceptance = acceptance
         self._holding = holding
@@ -97,7 +97,7 @@ class Dataflow:
                 upstream.wake(functools.partial(self._upstream_ended, handle))
                 if not upstream.number:
                     upstream.observed_by(handle)  # whose failure it takes at once
-        if not self._bodies.is_stored_loser(handle):
+        if not self._scheduler.is_stored_loser(handle):
             for upstream in distinct:
                 upstream.demand(asked=True)
         if not distinct:
@@ -135,7 +135,7 @@ class Dataflow:
                 self._index.verify(found)
                 if found.cause:
                     self._cancellation.lost_before(handle, found)
-                elif self._received.restorable(handle, found):
+                elif self._results.restorable(handle, found):
                     if (states := self._index.draws.get(handle.pair)) is not None:
                         draw_again(states, (work.inputs, work.code))
                     take(self._ledger, handle, found)
@@ -146,4 +146,4 @@ class Dataflow:
             return
         with self._ledger.lock:
             handle.life.all_received()
-        self._bodies.launch(handle)
+        self._scheduler.launch(handle)

@@ -23,7 +23,7 @@ from nbdurable.records import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.executors.gates import Gate, LoopGate
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope, Works
@@ -37,9 +37,9 @@ LIVE_SECONDS = 0.05
 class Delivery:
     """One execution's output."""
 
-    def __init__(self, home: Scope, ledger: Ledger, *, tee: bool) -> None:
+    def __init__(self, home: Scope, state: State, *, tee: bool) -> None:
         self._home = home
-        self._ledger = ledger
+        self._state = state
         self._tee = tee
         self._lock = _thread.allocate_lock()
         self._destinations: list[Destination] = []
@@ -184,7 +184,7 @@ class Delivery:
             running = step.life.running
             if running is not None and _is_final(step):
                 running.capture.follow(destination)
-        with self._ledger.lock:
+        with self._state.lock:
             if not _is_over(step):
                 step.wake(wake)
                 return

@@ -22,33 +22,24 @@ if TYPE_CHECKING:
 
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
+    from nbdurable.commit.state import State
     from nbdurable.errors import DurableError
     from nbdurable.handles.handle import Handle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Identity, ReplayIndex
+    from nbdurable.store import Batch, Identity
 
 
 class Escaped:
-    """One execution's errors, by whom they were given to; `children` by the place of a step."""
+    """One execution's errors, by whom they were given to."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        index: ReplayIndex,
-        reasons: Reasons,
-        run: str,
-    ) -> None:
-        self.children: dict[int, list[StepHandle[Any]]] = {}
-        self.lock = ledger.lock
+    def __init__(self, state: State, ledger: Ledger, reasons: Reasons) -> None:
+        self.lock = state.lock
+        self._children = state.children
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._reasons = reasons
-        self._run = run
+        self._run = state.run
         self._given: dict[int, tuple[BaseException, list[StepHandle[Any]]]] = {}
-
-    def started_by(self, parent: int, child: StepHandle[Any]) -> None:
-        """Take note that the body of the step at place `parent` has started `child`."""
-        self.children.setdefault(parent, []).append(child)
 
     def given(self, error: BaseException, handle: StepHandle[Any]) -> None:
         """Take note that code is about to be given the error of `handle`."""
@@ -67,7 +58,7 @@ class Escaped:
         self, parent: StepHandle[Any], error: BaseException | None
     ) -> list[StepHandle[Any]]:
         """Return the steps that a body has started whose errors it let escape with `error`."""
-        if error is None or parent.place not in self.children:
+        if error is None or parent.place not in self._children:
             return []
         found = dict.fromkeys(self._in(error))
         return [handle for handle in found if handle.parent == parent.place]
@@ -84,7 +75,7 @@ class Escaped:
 
     def take_out_below(self, parent: StepHandle[Any]) -> None:
         """Take out what nobody has seen below a step that is about to be attempted again."""
-        if parent.place not in self.children:
+        if parent.place not in self._children:
             return
         with uninterrupted():
             # Statements come before rows: what was enqueued before is to be in the store.
@@ -125,7 +116,9 @@ class Escaped:
             one.life.retract()
         for one in below:
             one.life.lose_no_more()
-        self._write(batch, [found for one in taken if (found := one.life.checkpoint) is not None], below)
+        self._write(
+            batch, [found for one in taken if (found := one.life.checkpoint) is not None], below
+        )
 
     def _write(
         self, batch: Batch, found: list[Checkpoint], below: Iterable[StepHandle[Any]]
@@ -157,7 +150,7 @@ class Escaped:
         """Yield the steps that a body has started, and those below what nobody has seen."""
         stack = [place]
         while stack:
-            for child in self.children.get(stack.pop(), ()):
+            for child in self._children.get(stack.pop(), ()):
                 if not child.life.retracted:
                     yield child
                     if _is_unseen(child):

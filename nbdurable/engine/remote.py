@@ -68,7 +68,7 @@ class Remote:
     def __init__(self, ledger: Ledger, current: Current, settings: RunSettings) -> None:
         self._ledger = ledger
         self._objects = ledger.store.objects
-        self._say = ledger.news.say
+        self._say = ledger.observers.say
         self._current = current
         self._settings = settings
         self._apart: set[int] = set()

@@ -21,21 +21,22 @@ from nbdurable.store import conclude, undo
 if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import StepHandle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Opened
+    from nbdurable.store import Batch
 
     from .delivery import Delivery
     from .escaped import Escaped
 
 
-class Received:
+class Results:
     """One execution's outcomes, as the code that asks for them gets them."""
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        opened: Opened,
         reasons: Reasons,
         delivery: Delivery,
         escaped: Escaped,
@@ -43,9 +44,9 @@ class Received:
         verify: bool,
     ) -> None:
         self._ledger = ledger
-        self._run = opened.run
-        self._index = opened.index
-        self._objects = ledger.store.objects
+        self._run = state.run
+        self._index = state.index
+        self._objects = state.store.objects
         self._reasons = reasons
         self._delivery = delivery
         self._escaped = escaped
@@ -152,10 +153,10 @@ class Received:
         return sentence(changed, fault) if fault else ""
 
     def _decoded(self, found: Checkpoint) -> Any:
-        return decode(found.payload, found.pieces, self._objects, say=self._ledger.news.say)
+        return decode(found.payload, found.pieces, self._objects, say=self._ledger.observers.say)
 
     def _decoded_error(self, found: Checkpoint) -> BaseException:
-        return decode_error(found.payload, say=self._ledger.news.say)
+        return decode_error(found.payload, say=self._ledger.observers.say)
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that this error is seen, before it is."""

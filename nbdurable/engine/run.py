@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from nbdurable.commit.acceptance import Acceptance
 from nbdurable.commit.entries import Closed
 from nbdurable.commit.ledger import Ledger
-from nbdurable.commit.observers import News
+from nbdurable.commit.observers import Observers
 from nbdurable.commit.reasons import Reasons
+from nbdurable.commit.state import State
 from nbdurable.errors import NotInRunError, StoreError, UsageError, WaitTimeoutError
 from nbdurable.events import Event, RunFinished, RunStarted
 from nbdurable.evidence import FileRules
@@ -50,8 +51,8 @@ from .handed_over import ClaimedCall
 from .holding import Holding
 from .pinned import Pinned
 from .program_order import ProgramOrder
-from .results import Received
-from .scheduler import Bodies
+from .results import Results
+from .scheduler import Scheduler
 from .timers import Timers
 from .turns import Turns
 from .usage import Usage
@@ -85,106 +86,87 @@ class Run:
     ) -> None:
         self.settings = settings
         self.strict = settings.strict
-        self.opened = opened
-        self.execution = opened.execution
-        self.handles: list[Handle[Any]] = []
+        state = self._state = State(store, opened, Observers(observers, clock), leftovers)
+        self.handles = state.handles
         self.scope = Scope(self, opened.run.encode("ascii"), None, settings.asynchronous)
-        self._store = store
-        self._index = opened.index
         self._prints = Fingerprinter(strict=settings.strict)
-        self._live: dict[bytes, StepHandle[Any]] = {}
         self._limits: dict[StepOptions, Limit] = {}
-        self._news = News(observers, clock)
-        self._ledger = Ledger(store, opened.index, opened.execution, self._news)
-        self._lock = self._ledger.lock
-        self._reasons = Reasons(opened, self._live, self._news)
+        self._ledger = Ledger(state)
+        self._reasons = Reasons(state)
         self._acceptance = Acceptance(
-            store, opened, self._reasons, self._news, settings.name,
-            keep=settings.keep, confirm=settings.confirm,
-        )  # fmt: skip
+            state, self._reasons, settings.name, keep=settings.keep, confirm=settings.confirm
+        )
         self._holding = Holding(opened, self._ledger.kept, self._reasons, self._acceptance)
         self._rules = FileRules(store.path)
         self._unseen = ""
-        self._program_order = ProgramOrder(self._ledger, opened)
-        self._delivery = Delivery(self.scope, self._ledger, tee=settings.tee)
-        self._escaped = Escaped(self._ledger, opened.index, self._reasons, opened.run)
-        self.current = Current(self._ledger, opened.index, self.handles, self._refuse_ended)
-        self._bodies = Bodies(
+        self._program_order = ProgramOrder(state)
+        self._delivery = Delivery(self.scope, state, tee=settings.tee)
+        self._escaped = Escaped(state, self._ledger, self._reasons)
+        self.current = Current(state, self._ledger, self._refuse_ended)
+        self._scheduler = Scheduler(
+            state,
             self._ledger,
-            opened.index,
             self._reasons,
             settings=settings,
-            careful=opened.previous is RunStatus.DIED,
-            leftovers=leftovers,
             scope_of=self._body_scope,
             delivery=self._delivery,
             escaped=self._escaped,
             current=self.current,
             acceptance=self._acceptance,
         )
-        self._received = Received(
-            self._ledger, opened, self._reasons, self._delivery, self._escaped,
+        self._results = Results(
+            state, self._ledger, self._reasons, self._delivery, self._escaped,
             verify=settings.verify,
         )  # fmt: skip
-        self.turns = Turns(self._ledger, opened, self.handles, self._bodies.hold_nobody_back)
-        self._waiting = Waiting(self._ledger, self._bodies, self._delivery, self.turns)
-        self._cancellation = Cancellation(
-            self._ledger, opened.index, self._bodies, opened.run,
-            live=self._live, children=self._escaped.children,
-        )  # fmt: skip
+        self.turns = Turns(state, self._ledger, self._scheduler.hold_nobody_back)
+        self._waiting = Waiting(state, self._ledger, self._scheduler, self._delivery, self.turns)
+        self._cancellation = Cancellation(state, self._ledger)
         self._dataflow = Dataflow(
+            state,
             self._ledger,
-            opened.index,
             self._prints,
-            self._bodies,
-            received=self._received,
+            self._scheduler,
+            results=self._results,
             cancellation=self._cancellation,
             acceptance=self._acceptance,
             holding=self._holding,
         )
-        self._contents = Contents(self._ledger, opened.index, self._prints)
-        self._usage = Usage(
-            self._ledger, opened.index, self._prints, self._live, self._dataflow.plain_version
-        )
+        self._contents = Contents(state, self._prints)
+        self._usage = Usage(state, self._ledger, self._prints, self._dataflow.plain_version)
         pinned = Pinned(self._prints.places) if settings.pin_packages else None
         self._claims = Claims(self._prints, self._usage, self._contents, pinned)
-        self._completions = Completions(
-            self._ledger, opened.index, self._bodies, self._waiting, self.handles
-        )
+        self._completions = Completions(state, self._ledger, self._scheduler, self._waiting)
         self._timers = Timers(
-            opened.index, self._bodies, self._news, claim=self._claim_timer,
-            replay=self._replay_found,
-        )  # fmt: skip
+            state, self._scheduler, claim=self._claim_timer, replay=self._replay_found
+        )
         self._begun = RunStarted(
-            settings.name, opened.run, self.execution, len(opened.index.checkpoints), clock.time()
+            settings.name, opened.run, opened.execution, len(opened.index.checkpoints), clock.time()
         )
-        self._controlled = Execution(
-            self.handles, self._ledger, opened.index, self._bodies, self._cancellation, self._begun
-        )
+        self._controlled = Execution(state, self._scheduler, self._cancellation, self._begun)
         self.control = Control(self._controlled)
 
     def say(self, line: str) -> None:
         """Keep a line for the person at the screen, and show it; the same line only once."""
-        self._news.say(line)
+        self._state.observers.say(line)
 
     @property
     def notes(self) -> list[str]:
         """Lines for the person at the screen."""
-        return self._news.notes
+        return self._state.observers.notes
 
     def said(self) -> tuple[str, ...]:
         """Return the notes; before them that all came from a finished run, and how old it is."""
-        replayed = self.opened.previous is RunStatus.FINISHED and not self.ran()
+        replayed = self._state.opened.previous is RunStatus.FINISHED and not self.ran()
         replayed = replayed and self._acceptance.suspended is None
-        if not replayed or not self._index.last_saved:
+        if not replayed or not self._state.index.last_saved:
             # No warning of this cell's, so a quiet one does not show it.
             return (*self.notes, self._unseen) if self._unseen and self.ran() else tuple(self.notes)
-        age = ago(self._news.clock.time() - self._index.last_saved)
+        age = ago(self._state.observers.clock.time() - self._state.index.last_saved)
         return (f"replayed: saved {age}, --new to recompute", *self.notes)
 
     def begin(self) -> None:
         """Say that the execution has begun."""
-        self._news.emit(self._begun)
+        self._state.observers.emit(self._begun)
 
     def note_unseen(self, why: str) -> None:
         """Say at the end, if a body ran, why the code that bodies run can't be seen here."""
@@ -207,9 +189,9 @@ class Run:
 
     def _launch(self, handle: StepHandle[Any]) -> None:
         if not handle.durable:
-            self._bodies.pack(handle)
+            self._scheduler.pack(handle)
             with uninterrupted():
-                self._bodies.launch(handle)
+                self._scheduler.launch(handle)
             self._acceptance.refuse_suspended(handle.parent)
 
     def map(
@@ -233,11 +215,9 @@ class Run:
             self._launch(handle)
         if limit is not None and limit > self.settings.limit < len(handles):
             works = [
-                one.life.work
-                for one in handles
-                if one.life.work is not None and not one.durable
+                one.life.work for one in handles if one.life.work is not None and not one.durable
             ]
-            self._news.say_narrow(options.name, works, limit, self.settings.limit)
+            self._state.observers.say_narrow(options.name, works, limit, self.settings.limit)
         return self.gather(where, (handles,), return_exceptions=return_exceptions)
 
     def call(
@@ -266,19 +246,19 @@ class Run:
     ) -> ClaimedCall:
         """Claim a sync step's call now; return what performs it in another thread."""
         handle = self._claim(where, function, arguments, keywords, options)
-        with self._lock:
+        with self._state.lock:
             reserved = handle.life.reserve()
 
         def perform() -> Any:
             self._refuse_ended(where, handle.name)
             if reserved:
-                with self._lock:
+                with self._state.lock:
                     handle.life.release()
             return self._perform(where, handle)
 
         def forgo() -> None:
             handle.life.lose()
-            self._ledger.lost_more()
+            self._state.losers.tell()
 
         return ClaimedCall(handle, perform, forgo)
 
@@ -286,8 +266,8 @@ class Run:
         if handle.life.cancelled_by_race is not None:
             self._cancellation.settle(handle)
         if handle.life.startable:
-            if self._bodies.runs_here(handle):
-                self._bodies.perform_here(handle, in_cell=where.parent is None)
+            if self._scheduler.runs_here(handle):
+                self._scheduler.perform_here(handle, in_cell=where.parent is None)
             else:
                 self._launch(handle)
         if not handle.durable:
@@ -307,7 +287,7 @@ class Run:
         """Claim the call now, in program order; start it when it is awaited."""
         handle = self._claim(where, function, arguments, keywords, options)
         handle.life.start_when_awaited()
-        return StepCoroutine(handle, self._bodies.launch)
+        return StepCoroutine(handle, self._scheduler.launch)
 
     def _claim(
         self,
@@ -320,7 +300,7 @@ class Run:
         held: Held | None = None,
         limits: tuple[Limit, ...] = (),
     ) -> StepHandle[Any]:
-        pool = self._bodies.pool_of(options, function)
+        pool = self._scheduler.pool_of(options, function)
         claim = self._claims.claim(where, function, arguments, keywords, options, held)
         upstream = tuple(handles_in(arguments, keywords))
         handle, again = self._claim_call(
@@ -332,13 +312,13 @@ class Run:
             self._ledger.kept.learn(handle.code, claim.code)
         reads = options.reads or self.settings.reads
         handle.take_version(self._dataflow.version(handle, reads))
-        found = self._index.checkpoints.get(handle.pair)
+        found = self._state.index.checkpoints.get(handle.pair)
         if found is None:
             # It may have been cancelled before its version was known.
-            found = self._index.checkpoints.get((handle.call.id, bytes(16)))
+            found = self._state.index.checkpoints.get((handle.call.id, bytes(16)))
         found = found or self._acceptance.of(handle, function, claim.parts)
         if found is not None and self._replay_found(handle, found):
-            if (states := self._index.draws.get(handle.pair)) is not None:
+            if (states := self._state.index.draws.get(handle.pair)) is not None:
                 draw_again(states, (claim.inputs, claim.code))
             return handle
         parameters = self._prints.parameters(function) if arguments else ()
@@ -357,7 +337,7 @@ class Run:
             bases=claim.bases,
             context=contextvars.copy_context(),
             is_async=is_async(function),
-            objects=self._store.objects,
+            objects=self._state.store.objects,
             loop=running_loop() if where.asynchronous else None,
             strict=self.strict,
             rules=self._rules,
@@ -368,9 +348,9 @@ class Run:
         handle.life.prepare(work)
         if claim.code is not None and claim.code.contents:
             self._contents.written_by(handle, claim.code)
-        work.limits += self._bodies.room_of(handle)
-        self._news.created(handle)
-        self._news.say_prints(options.name, claim.code, claim.inputs)
+        work.limits += self._scheduler.room_of(handle)
+        self._state.observers.created(handle)
+        self._state.observers.say_prints(options.name, claim.code, claim.inputs)
         if handle.version is None:
             self._dataflow.await_upstream(handle)
         elif handle.upstream:
@@ -379,7 +359,7 @@ class Run:
 
     def _limit_of(self, options: StepOptions) -> Limit:
         assert options.limit is not None
-        with self._lock:
+        with self._state.lock:
             return self._limits.setdefault(options, Limit(options.limit))
 
     def _claim_call(
@@ -394,21 +374,21 @@ class Run:
     ) -> tuple[StepHandle[Any], bool]:
         """Return the handle of the next call, and whether it was there already."""
         code = claim.code_digest if claim is not None else b""
-        with self._lock:
+        with self._state.lock:
             self._refuse_ended(where, name)  # it may have been cancelled by now
             called = claim.called if claim is not None else name
             count = self._program_order.occurrence(where, name, called, inputs)
             identity = call_id(where.namespace, called, inputs, count)
-            if not self._index.checkpoints.knows(identity):
+            if not self._state.index.checkpoints.knows(identity):
                 former = self._acceptance.former(where.namespace, name, called, inputs, count, code)
-                identity = identity if former is None or former in self._live else former
+                identity = identity if former is None or former in self._state.live else former
             if claim is not None and self._usage.knows_any:
                 identity, code = self._usage.resolve(identity, claim, upstream)
-            found = self._live.get(identity)
+            found = self._state.live.get(identity)
             if found is not None and not found.life.retracted:
                 return found, True
             call = Call(where.namespace, name, inputs, count, identity)
-            place = len(self.handles) if found is None else found.place
+            place = self._state.index_of(found)
             handle: StepHandle[Any] = StepHandle(
                 self,
                 place,
@@ -419,10 +399,7 @@ class Run:
                 received_as=received_as(where, called, inputs, identity),
                 upstream=upstream,
             )
-            self.handles[place : place + 1] = [handle]  # in the place of what was taken out
-            self._live[identity] = handle
-            if where.parent is not None:
-                self._escaped.started_by(where.parent, handle)
+            self._state.add(handle)
             return handle, False
 
     def _claim_timer(self, where: Scope, name: str, inputs: bytes) -> tuple[StepHandle[Any], bool]:
@@ -434,12 +411,12 @@ class Run:
 
     def is_of_parent(self) -> bool:
         """Tell whether this is a forked child, and the run its parent's."""
-        return self._store.is_of_parent()
+        return self._state.store.is_of_parent()
 
     def _refuse_ended(self, where: Scope, what: str) -> None:
-        self._store.refuse_fork()
+        self._state.store.refuse_fork()
         self._acceptance.refuse_suspended(where.parent)
-        if self._bodies.ended:
+        if self._scheduler.ended:
             raise NotInRunError(what, "the run it belongs to has ended")
         if not where.live or is_cancelled(self.handles, where.parent):
             raise NotInRunError(what, "the step whose code this is has ended: it was let go")
@@ -452,7 +429,7 @@ class Run:
             if found.code != handle.code_digest:
                 return False  # cancelled before its version was known, under another code
             if found.cause:
-                self._index.verify(found)
+                self._state.index.verify(found)
                 self._cancellation.lost_before(handle, found)
                 return False
         return self._replay(handle, found)
@@ -460,19 +437,19 @@ class Run:
     def _replay(self, handle: StepHandle[Any], found: Checkpoint) -> bool:
         handle.show_as(found.label)
         try:
-            self._index.verify(found)
-            restorable = self._received.restorable(handle, found)
+            self._state.index.verify(found)
+            restorable = self._results.restorable(handle, found)
         except BaseException as error:
-            self._news.created(handle)
+            self._state.observers.created(handle)
             self._ledger.break_off(handle, error)
             raise
         if not restorable:
             return False
-        self._news.created(handle)
-        with self._lock:
+        self._state.observers.created(handle)
+        with self._state.lock:
             handle.take_checkpoint(found)
             handle.become_durable()
-        self._news.replayed(handle)
+        self._state.observers.replayed(handle)
         self._delivery.replayed(handle)
         return True
 
@@ -497,14 +474,14 @@ class Run:
 
         def is_decided() -> bool:
             like = kind(self, len(self.handles), branches, success=success)
-            return self._index.decision_for(like.identity, like.set_members()) is not None
+            return self._state.index.decision_for(like.identity, like.set_members()) is not None
 
         self._cancellation.settle_below(branches, is_decided)
-        with uninterrupted(), self._lock:
+        with uninterrupted(), self._state.lock:
             select: Select[Any] = kind(self, len(self.handles), branches, success=success)
             self.handles.append(select)
-            self._news.combined(select, where.parent)
-            stored = self._index.decision_for(select.identity, select.set_members())
+            self._state.observers.combined(select, where.parent)
+            stored = self._state.index.decision_for(select.identity, select.set_members())
             if stored is not None:
                 select.apply(stored)
                 if select.number:
@@ -529,7 +506,7 @@ class Run:
         branches = flatten(handles, "gather")
         self._refuse_foreign(branches, "gather")
         self._cancellation.settle_below(branches)
-        with uninterrupted(), self._lock:
+        with uninterrupted(), self._state.lock:
             gather: Gather[Any] = Gather(
                 self,
                 len(self.handles),
@@ -538,9 +515,9 @@ class Run:
                 return_exceptions=return_exceptions,
             )
             self.handles.append(gather)
-            self._news.combined(gather, where.parent)
-            if gather.identity in self._index.decisions:
-                stored = self._index.decision_for(gather.identity, gather.set_members())
+            self._state.observers.combined(gather, where.parent)
+            if gather.identity in self._state.index.decisions:
+                stored = self._state.index.decision_for(gather.identity, gather.set_members())
                 if stored is not None:
                     gather.apply(stored)
             gather.observe()
@@ -555,7 +532,7 @@ class Run:
 
     def time(self) -> float:
         """Return the clock's time: not recorded."""
-        return self._news.clock.time()
+        return self._state.observers.clock.time()
 
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
         """Make a timer handle: done `seconds` after it was first made."""
@@ -583,7 +560,7 @@ class Run:
 
     def _known_at_once(self, combinator: Combinator[Any]) -> None:
         combinator.become_durable()
-        self._news.ended(combinator, replayed=True)
+        self._state.observers.ended(combinator, replayed=True)
 
     def _refuse_foreign(self, branches: Iterable[Handle[Any]], what: str) -> None:
         for branch in branches:
@@ -600,9 +577,9 @@ class Run:
         if handle.life.cancelled_by_race is not None and self._cancellation.settle(handle):
             return
         if handle.kind == "timer":
-            self._bodies.arm(handle, rearm=rearm)
+            self._scheduler.arm(handle, rearm=rearm)
         elif handle.life.work is not None and handle.life.startable:
-            self._bodies.start(handle)
+            self._scheduler.start(handle)
 
     def cancel(self, handle: Handle[Any]) -> None:
         """Commit the cancellation of what has not ended at or below `handle`."""
@@ -617,13 +594,13 @@ class Run:
             UsageError: It would block the loop that the handle needs.
             NotInRunError: The run ended without it.
         """
-        self._store.refuse_fork()
+        self._state.store.refuse_fork()
         self._waiting.refuse_blocking(handle)
         self._waiting.wait(handle, show=show)
 
     async def wait_async(self, handle: Handle[Any]) -> None:
         """Wait on the running loop until `handle` is durable."""
-        self._store.refuse_fork()
+        self._state.store.refuse_fork()
         await self._waiting.wait_async(handle)
 
     def wait_limited(self, handle: Handle[Any], seconds: float) -> None:
@@ -637,7 +614,7 @@ class Run:
 
     def receive(self, handle: StepHandle[Any]) -> Any:
         """Deliver a durable step's output once, and give its value or raise its error."""
-        return self._received.receive(handle)
+        return self._results.receive(handle)
 
     def show(self, handle: StepHandle[Any]) -> None:
         """Show a durable step's output, once."""
@@ -645,15 +622,15 @@ class Run:
 
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew."""
-        return self._received.fresh(handle)
+        return self._results.fresh(handle)
 
     def error_of(self, handle: StepHandle[Any]) -> BaseException | None:
         """Return the error that a numbered step ended with."""
-        return self._received.ending(handle).error
+        return self._results.ending(handle).error
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that this error is seen, before it is."""
-        self._received.see(handle)
+        self._results.see(handle)
 
     def show_before(self, gather: Gather[Any]) -> None:
         """Show the output of the steps that a failed gather had received in its order."""
@@ -703,7 +680,7 @@ class Run:
         add_hint(error)
         self.scope.live = False
         self._dataflow.close()
-        still_running = self._bodies.stop(tuple(self.handles), keep=error is not None)
+        still_running = self._scheduler.stop(tuple(self.handles), keep=error is not None)
         self._ledger.journal.flush()
         self._ledger.close()
         status = status_of(error)
@@ -713,13 +690,15 @@ class Run:
             self._delivery.deliver_rest(tuple(self.handles), self.scope.works)
             unasked = self._reasons.unasked(self.scope.namespace, self.handles)
             self._reasons.say_unseen(self.handles)
-            told = self._holding.tell(self.handles, self._news.say)
+            told = self._holding.tell(self.handles, self._state.observers.say)
         elif still_running:
-            self._news.say(f"still running: {', '.join(still_running)}; a re-run adopts them")
+            self._state.observers.say(
+                f"still running: {', '.join(still_running)}; a re-run adopts them"
+            )
         if forgotten := never_awaited(self.handles):
-            self._news.say(forgotten)
+            self._state.observers.say(forgotten)
         self._delivery.close()
-        now = self._news.clock.time()
+        now = self._state.observers.clock.time()
         try:
             self._write_end(status, now, error, (unasked, told))
         except StoreError:
@@ -732,7 +711,7 @@ class Run:
                 if not handle.durable and handle.broken is None:
                     late = NotInRunError(handle.label, "it had not ended when its run did")
                     self._ledger.break_off(handle, late)
-            self._news.emit(RunFinished(status, now, self.said()))
+            self._state.observers.emit(RunFinished(status, now, self.said()))
 
     def _write_end(
         self,
@@ -742,7 +721,7 @@ class Run:
         told: tuple[tuple[Identity, ...], str],
     ) -> None:
         listed = pack(tuple(self._escaped.listed(error)))
-        reused = pack_used(tuple(reused_of(self.handles, self._index)), told[0])
+        reused = pack_used(tuple(reused_of(self.handles, self._state.index)), told[0])
         corrected = self._reasons.corrected(self.handles)
         undone = self.turns.escaped(error)
 
@@ -750,11 +729,11 @@ class Run:
             if corrected:
                 correct_whys(batch, corrected)
             if undone:
-                drop_decisions(batch, self.opened.run, undone)
+                drop_decisions(batch, self._state.run, undone)
             self._contents.write(batch)
             text = "" if error is None else explain(error)
             self._acceptance.settle(batch)
-            row = (self.execution, status.value, now, text, listed, reused, told[1])
+            row = (self._state.execution, status.value, now, text, listed, reused, told[1])
             batch.add("execution_ends", row)
 
-        self._store.commit(write)
+        self._state.store.commit(write)

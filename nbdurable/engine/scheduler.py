@@ -23,13 +23,13 @@ from nbdurable.events import AttemptFailed, StepDeferred, StepLetGo
 from nbdurable.evidence import covered_parts
 from nbdurable.executors.clock import Pause
 from nbdurable.executors.gates import Gate
-from nbdurable.executors.limits import Turnstile
+from nbdurable.executors.limits import SharedLock
 from nbdurable.executors.loops import Coroutines, LoopThread, call_in
 from nbdurable.executors.threads import Threads
 from nbdurable.handles import scope
 from nbdurable.handles.handle import StepHandle
 from nbdurable.interrupts import SuspendedError, uninterrupted
-from nbdurable.records import Kind, Why
+from nbdurable.records import Kind, RunStatus, Why
 from nbdurable.steps.attempts import (
     Ending,
     Running,
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     from nbdurable.commit.entries import Passed
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
+    from nbdurable.commit.state import State
     from nbdurable.executors.limits import Room
     from nbdurable.executors.remote import Pool
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope
     from nbdurable.steps.attempts import Work
     from nbdurable.steps.options import RunSettings, StepOptions
-    from nbdurable.store import Identity, ReplayIndex
 
     from .current import Current
     from .delivery import Delivery
@@ -82,18 +82,16 @@ _SENDERS = 2
 _background = LoopThread("nbdurable-loop")
 
 
-class Bodies:
+class Scheduler:
     """One execution's attempts."""
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
         reasons: Reasons,
         *,
         settings: RunSettings,
-        careful: bool,
-        leftovers: dict[Identity, Running],
         scope_of: Callable[[StepHandle[Any], bool], Scope],
         delivery: Delivery,
         escaped: Escaped,
@@ -105,11 +103,12 @@ class Bodies:
         self.ended = False
         self._ledger = ledger
         self._journal = ledger.journal
-        self._news = ledger.news
-        self._clock = ledger.news.clock
-        self._index = index
+        self._observers = state.observers
+        self._clock = state.observers.clock
+        self._index = state.index
+        self._children = state.children
         self._reasons = reasons
-        self._leftovers = leftovers
+        self._leftovers = state.leftovers
         self._scope_of = scope_of
         self._delivery = delivery
         self._escaped = escaped
@@ -120,9 +119,9 @@ class Bodies:
         self._slots = settings.slots
         self._everywhere = settings.executor
         self._starts_due = False
-        self._careful = careful
-        self._turnstile = Turnstile()
-        self._suspects = index.suspects()
+        self._careful = state.opened.previous is RunStatus.DIED
+        self._sharing = SharedLock()
+        self._suspects = state.index.suspects()
 
     # --- starting -----------------------------------------------------------------
 
@@ -133,7 +132,7 @@ class Bodies:
         if self.is_stored_loser(handle) and not handle.asked:
             with self._ledger.lock:
                 handle.life.defer()
-            self._news.emit(StepDeferred(handle.place, self._clock.time()))
+            self._observers.emit(StepDeferred(handle.place, self._clock.time()))
             return
         self.start(handle)
 
@@ -154,18 +153,18 @@ class Bodies:
         if not self._suspects or pool is not None:
             return workers  # what runs outside the kernel is not what kills it
         if handle.pair not in self._suspects:
-            return (self._turnstile.many,)
+            return (self._sharing.many,)
         deaths = self._index.attempts[handle.pair].deaths
-        self._news.say(
+        self._observers.say(
             f"{handle.label} was in flight at each of {deaths} deaths of the kernel: it runs alone "
             f"while nothing is timed"
         )
-        return (self._turnstile.alone,)
+        return (self._sharing.alone,)
 
     def hold_nobody_back(self) -> None:
         """Let nothing run alone: a timer or a timeout counts, and would pass meanwhile."""
         if self._suspects:
-            self._turnstile.open()
+            self._sharing.open()
 
     def given_up(self, handle: StepHandle[Any]) -> bool:
         """End a step that was in flight at too many deaths; False if it may be tried again."""
@@ -197,7 +196,9 @@ class Bodies:
             return
         handle.life.run(leftover)
         self._delivery.begun(handle, leftover)
-        self._news.say(f"{handle.label}: still ran from before; it was adopted, not started again")
+        self._observers.say(
+            f"{handle.label}: still ran from before; it was adopted, not started again"
+        )
         if leftover.body is not None:
             # What it starts from now on belongs to this execution.
             mine = self._scope_of(handle, False)
@@ -383,7 +384,7 @@ class Bodies:
         deaths = 0
         if self._suspects and handle.pair in self._suspects:
             deaths = self._index.attempts[handle.pair].deaths
-        self._news.attempt_started(handle, running.number, running.started, deaths)
+        self._observers.attempt_started(handle, running.number, running.started, deaths)
         return running
 
     def _write_starts(self) -> None:
@@ -545,7 +546,7 @@ class Bodies:
         if ending.interrupt:
             return ending.error
         stopped = self._acceptance.stopped
-        if handle.place in stopped or handle.place in self._escaped.children:
+        if handle.place in stopped or handle.place in self._children:
             return self._acceptance.suspended
         return None
 
@@ -570,7 +571,9 @@ class Bodies:
         try:
             accepted = policy.accepts(ending.raised or ending.error)
         except Exception as error:  # noqa: BLE001 - the user's predicate raises what it likes
-            self._news.say(f"{handle.label}: not retried, for retry_on raised {explain(error)}")
+            self._observers.say(
+                f"{handle.label}: not retried, for retry_on raised {explain(error)}"
+            )
             return None
         if not accepted:
             return None
@@ -595,7 +598,7 @@ class Bodies:
         event = AttemptFailed(handle.place, running.number, text, wait, now)
 
         def told() -> None:
-            self._news.emit(event)
+            self._observers.emit(event)
             then()
 
         self._journal.enqueue(
@@ -622,14 +625,14 @@ class Bodies:
     ) -> Settled:
         ending.keep(running.capture)
         if ending.note:
-            self._news.say(ending.note)
+            self._observers.say(ending.note)
         failures = handle.life.attempt_errors
         if ending.raised is not None and failures and ending.payload is not None:
             for line in failures:
                 ending.raised.add_note(line)
             noted = failure(ending.raised)
             ending.error, ending.payload = noted.error, noted.payload
-        if handle.place in self._escaped.children:
+        if handle.place in self._children:
             self._take_evidence_of_children(handle, ending)
         beside: Passed = functools.partial(self._escaped.unsee, handles=passed)
         if ending.kind is Kind.VALUE and ending.payload is not None:
@@ -644,7 +647,7 @@ class Bodies:
         kept, work = self._ledger.kept, handle.life.work
         ended = [
             found
-            for child in self._escaped.children[handle.place]
+            for child in self._children[handle.place]
             if (found := child.life.checkpoint) is not None and not child.life.retracted
         ]
         files = [kept.parts(digest) for digest in {one.file_evidence for one in ended}]
@@ -674,7 +677,7 @@ class Bodies:
         why = Why.NEW if running.number == 1 else Why.UNFINISHED
         life.runs_because((Why.REDO if self._index.is_redone(handle.pair) else why).value)
         self._journal.enqueue(Started(handle, running, self._ledger.execution))
-        self._news.attempt_started(handle, running.number, now)
+        self._observers.attempt_started(handle, running.number, now)
         assert timer.wake_time is not None
         fire = functools.partial(self._fire, handle, running)
         timer.counts(self._clock.call_later(timer.wake_time - now, fire))
@@ -684,17 +687,6 @@ class Bodies:
             running.over = True
             ending = Ending(Kind.VALUE, payload=encode(None))
             self._journal.enqueue(self._settled(handle, running, ending, []))
-
-    def halt(self, handle: StepHandle[Any]) -> None:
-        """Stop what still runs of a step that was cancelled; it records nothing more."""
-        life = handle.life
-        if life.timer is not None:
-            life.timer.stop()
-        if life.pause is not None:
-            life.pause.drop()  # nobody is to wait out the backoff of what has ended
-        running = life.running
-        if running is not None and running.fence():
-            running.stop()
 
     # --- the end ------------------------------------------------------------------
 
@@ -720,20 +712,20 @@ class Bodies:
             # First of all fenced: a wait that is over at this moment has a body running.
             if running is None or work is None or not running.fence():
                 if counted or life.pause is not None:
-                    self._news.emit(StepLetGo(handle.place, "let go", self._clock.time()))
+                    self._observers.emit(StepLetGo(handle.place, "let go", self._clock.time()))
                 continue
             running.stop_timer()
             reason = "cancelled" if work.is_async else "let go"
             if work.pool is not None:
                 running.stop()  # what runs outside the kernel is ended, not left
-                self._news.emit(StepLetGo(handle.place, "cancelled", self._clock.time()))
+                self._observers.emit(StepLetGo(handle.place, "cancelled", self._clock.time()))
                 continue
             # The waits of a body that starts steps are broken off: it is no use any more.
             if keep and not work.is_async and handle.place not in parents:
                 self._leftovers[handle.pair] = running
                 kept.append(handle.label)
                 reason = "still running"
-            self._news.emit(StepLetGo(handle.place, reason, self._clock.time()))
+            self._observers.emit(StepLetGo(handle.place, reason, self._clock.time()))
         self.coroutines.close()
         self._remote.close()
         return kept

@@ -95,7 +95,12 @@ def _of(
 
 
 def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterator[Event]:
-    place, life, found, running = handle.place, handle.life, handle.life.checkpoint, handle.life.running
+    place, life, found, running = (
+        handle.place,
+        handle.life,
+        handle.life.checkpoint,
+        handle.life.running,
+    )
     inputs = tuple(one.place for one in handle.upstream if one.place in told)
     parent = handle.parent if handle.parent in told else None
     label = handle.label_text

@@ -15,13 +15,12 @@ from nbdurable.records import TIMER_VERSION, digest_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbdurable.commit.observers import News
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import StepHandle
     from nbdurable.handles.scope import Scope
     from nbdurable.records import Checkpoint
-    from nbdurable.store import ReplayIndex
 
-    from .scheduler import Bodies
+    from .scheduler import Scheduler
 
 
 class Timers:
@@ -29,16 +28,15 @@ class Timers:
 
     def __init__(
         self,
-        index: ReplayIndex,
-        bodies: Bodies,
-        news: News,
+        state: State,
+        scheduler: Scheduler,
         *,
         claim: Callable[[Scope, str, bytes], tuple[StepHandle[Any], bool]],
         replay: Callable[[StepHandle[Any], Checkpoint], bool],
     ) -> None:
-        self._index = index
-        self._bodies = bodies
-        self._news = news
+        self._index = state.index
+        self._scheduler = scheduler
+        self._observers = state.observers
         self._claim = claim
         self._replay = replay
 
@@ -75,7 +73,7 @@ class Timers:
         found = self._index.checkpoints.get(handle.pair)
         if found is not None and self._replay(handle, found):
             return handle
-        self._news.created(handle)
+        self._observers.created(handle)
         if handle.life.cancelled_by_race is not None:
             return handle
         past = self._index.attempts.get(handle.pair)
@@ -83,7 +81,7 @@ class Timers:
             handle.life.recall(past.last, 0)
         if past is None or self._index.is_redone(handle.pair):
             with uninterrupted():
-                self._bodies.arm(handle, rearm=True)
+                self._scheduler.arm(handle, rearm=True)
         else:
             timer.began_at(past.started)
         return handle

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.fingerprint import Fingerprinter, Print, Used
     from nbdurable.handles.handle import StepHandle
     from nbdurable.handles.scope import Scope
     from nbdurable.records import Version
     from nbdurable.steps.options import StepOptions
-    from nbdurable.store import Batch, ReplayIndex
+    from nbdurable.store import Batch
 
     from .contents import Bases
 
@@ -100,16 +101,15 @@ class Usage:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
         prints: Fingerprinter,
-        live: dict[bytes, StepHandle[Any]],
         version_of: Callable[[bytes, tuple[Any, ...]], Version | None],
     ) -> None:
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._prints = prints
-        self._live = live
+        self._live = state.live
         self._version_of = version_of
         self._lock = threading.RLock()
         self._in_use = InUse()
@@ -117,7 +117,7 @@ class Usage:
         self._scopes: dict[bytes, Scope] = {}
         self._generations: dict[bytes, list[Used]] = {
             key: [{Attribute(*one): texts for one, texts in used.items()} for used in generations]
-            for key, generations in _cumulative(index.used_attributes)
+            for key, generations in _cumulative(state.index.used_attributes)
         }
 
     @property
@@ -193,7 +193,7 @@ class Usage:
             self._ledger.journal.enqueue(Remembered(rows, self._ledger), kick=False)
         names = _listed(sorted({f"`{one}`" for one in new}))
         step = claims[0].handle.name if claims else "a step"
-        self._ledger.news.say(
+        self._ledger.observers.say(
             f"{step}: {names} changes by being used, so it is left out of the comparison from "
             f"now on; the rest counts"
         )

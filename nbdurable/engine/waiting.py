@@ -22,20 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle
 
     from .delivery import Delivery, Watch
-    from .scheduler import Bodies
+    from .scheduler import Scheduler
     from .turns import Turns
 
 
 class Waiting:
     """One execution's waits."""
 
-    def __init__(self, ledger: Ledger, bodies: Bodies, delivery: Delivery, turns: Turns) -> None:
+    def __init__(
+        self,
+        state: State,
+        ledger: Ledger,
+        scheduler: Scheduler,
+        delivery: Delivery,
+        turns: Turns,
+    ) -> None:
+        self._state = state
         self._turns = turns
         self._ledger = ledger
-        self._bodies = bodies
+        self._scheduler = scheduler
         self._delivery = delivery
 
     def wait(self, handle: Handle[Any], rest: Watch | None = None, *, show: bool = True) -> None:
@@ -82,7 +91,7 @@ class Waiting:
     ) -> None:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
-            with self.slots_given(), self._bodies.coroutines.blocked():
+            with self.slots_given(), self._scheduler.coroutines.blocked():
                 if self._turns.may_time_out():
                     await gate.wait()  # what is shown by then would not be on replay
                 else:
@@ -131,7 +140,7 @@ class Waiting:
         for limit in limits:
             limit.lend()
         try:
-            with self._bodies.threads.blocked():
+            with self._scheduler.threads.blocked():
                 yield
         finally:
             for limit in limits:
@@ -143,13 +152,13 @@ class Waiting:
         At the end of a cell, which does not ask, also when steps have lost meanwhile.
         """
         if not asked:
-            self._ledger.lost_more = wake
+            self._state.losers.listen(wake)
         with uninterrupted():
             handle.demand(asked=asked)
         with self._ledger.lock:
             if handle.durable or handle.broken is not None:
                 return False
-            if self._bodies.ended:
+            if self._scheduler.ended:
                 raise NotInRunError(
                     handle.label, "it had not ended when its run did, so nothing will end it now"
                 )

@@ -96,7 +96,7 @@ class Elastic:
 
 
 class Room(Protocol):
-    """What a body needs room in before it runs: a `Limit`, or one side of a `Turnstile`."""
+    """What a body needs room in before it runs: a `Limit`, or one side of a `SharedLock`."""
 
     def take(self, start: Callable[[], object]) -> None:
         """Call `start` as soon as there is room; it must not raise, and `give` must follow."""
@@ -111,7 +111,7 @@ class Room(Protocol):
         """Take the room that was lent meanwhile, whoever is there."""
 
 
-class Turnstile:
+class SharedLock:
     """Lets in many at once, or one alone; who waits to be alone goes first."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class Turnstile:
 class _Side:
     """One side of a turnstile, as room that a body needs."""
 
-    def __init__(self, turnstile: Turnstile, *, alone: bool) -> None:
+    def __init__(self, turnstile: SharedLock, *, alone: bool) -> None:
         self._turnstile = turnstile
         self._alone = alone
 

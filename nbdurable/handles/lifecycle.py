@@ -353,6 +353,16 @@ class StepLife:
             self.ending = ending
         return self.ending
 
+    def halt(self) -> None:
+        """Stop what still runs of it; it records nothing more."""
+        if self.timer is not None:
+            self.timer.stop()
+        if self.pause is not None:
+            self.pause.drop()  # nobody is to wait out the backoff of what has ended
+        running = self.running
+        if running is not None and running.fence():
+            running.stop()
+
     def let_go(self) -> None:
         """Forget what only a body under way needs: a long notebook holds many handles."""
         self.work = self.running = self.pause = self.timer = None

@@ -9,7 +9,7 @@ from nbdurable.commit.entries import AttemptEnded, Settled
 from nbdurable.commit.ledger import Ledger
 from nbdurable.engine.escaped import Escaped
 from nbdurable.engine.run import Run
-from nbdurable.engine.scheduler import Bodies
+from nbdurable.engine.scheduler import Scheduler
 from nbdurable.handles.combinators import Gather, Race, Select
 from nbdurable.records import Kind
 from nbdurable.store import runs
@@ -76,7 +76,7 @@ def delivered_before_commit():
 
 def losers_start():
     """The losers of a decided select are started on replay."""
-    Bodies.is_stored_loser = lambda bodies, handle: False
+    Scheduler.is_stored_loser = lambda bodies, handle: False
 
 
 def occurrences_ignored():
@@ -126,12 +126,12 @@ def races_cancel_nothing():
 
 def timers_begin_anew():
     """A timer that is waited for alone begins anew after a death."""
-    arm = Bodies.arm
+    arm = Scheduler.arm
 
     def anew(bodies, handle, *, rearm):
         arm(bodies, handle, rearm=True)
 
-    Bodies.arm = anew
+    Scheduler.arm = anew
 
 
 def escaped_errors_stay_seen():
