@@ -32,6 +32,7 @@ from nbdurable.store import (
     record_packages,
     remember,
 )
+from nbdurable.store.rows import CodeRow, DrawRow, checkpoint_row, decision_row
 
 from .kept_evidence import KeptEvidence
 
@@ -192,23 +193,9 @@ class Ledger:
         """Sign a decision and add it to the transaction."""
         now = self.observers.clock.time()
         decision = replace(decision, label=label, winner_label=winner, decided=now)
-        batch.add(
-            "decision_log",
-            (
-                decision.key,
-                pack(decision.branches),
-                decision.winner,
-                pack(decision.losers),
-                decision.number,
-                decision.execution,
-                label,
-                winner,
-                now,
-                sign(self.store.key, decision_message(self.store.id, decision)),
-                decision.seconds,
-                decision.place,
-            ),
-        )
+        signature = sign(self.store.key, decision_message(self.store.id, decision))
+        branches, losers = pack(decision.branches), pack(decision.losers)
+        batch.add(decision_row(decision, branches, losers, signature))
 
     def write_checkpoint(
         self,
@@ -247,39 +234,12 @@ class Ledger:
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
-        batch.add(
-            "checkpoints",
-            (
-                unsigned.call,
-                unsigned.version,
-                unsigned.code,
-                unsigned.namespace,
-                unsigned.number,
-                unsigned.cause,
-                unsigned.execution,
-                unsigned.kind.value,
-                unsigned.name,
-                unsigned.label,
-                unsigned.arguments,
-                handle.life.why,
-                unsigned.attempt,
-                unsigned.started,
-                unsigned.seconds,
-                unsigned.payload,
-                unsigned.pieces,
-                unsigned.output,
-                unsigned.base,
-                unsigned.code_evidence,
-                unsigned.file_evidence,
-                signature,
-            ),
-        )
+        batch.add(checkpoint_row(unsigned, handle.life.why, signature))
         handle.life.save(unsigned)
         if (old := self._superseded.pop(handle.pair, None)) is not None:
             conclude(batch, [old])
         if ending.draws:
-            row = (call, version, self.execution, ending.draws)
-            remember(batch, self.store, "draws", row)
+            remember(batch, self.store, DrawRow(call, version, self.execution, ending.draws))
         self._write_code(handle, batch)
         self._write_packages(ending.payload.modules, batch)
 
@@ -293,11 +253,11 @@ class Ledger:
         if saved_as not in self._codes:
             self._codes.add(saved_as)
             for part, digest in (work.code_parts() or {}).items():
-                batch.add("codes", (saved_as, part, digest))
-            batch.add("codes", (saved_as, BODY_PART, body_of(work.function)))
+                batch.add(CodeRow(saved_as, part, digest))
+            batch.add(CodeRow(saved_as, BODY_PART, body_of(work.function)))
         if work.called and (saved_as, work.called) not in self._called:
             self._called.add((saved_as, work.called))
-            batch.add("codes", (saved_as, NAME_MARK + work.called, b""))
+            batch.add(CodeRow(saved_as, NAME_MARK + work.called, b""))
 
     def supersede(self, checkpoint: Checkpoint) -> None:
         """Let a saved outcome stay until its step has another."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import DurableError
 from nbdurable.store import remember
+from nbdurable.store.rows import ContentRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Contents:
                 if base and content:
                     self._add(name, content, base)
         for row in self._rows:
-            remember(batch, self._state.store, "contents", (*row, self._state.execution))
+            remember(batch, self._state.store, ContentRow(*row, self._state.execution))
 
     def _look(self, name: str, get: Callable[[], Any]) -> None:
         self._found[name] = get

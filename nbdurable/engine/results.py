@@ -17,6 +17,7 @@ from nbdurable.output import capture as output
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import Ending
 from nbdurable.store import conclude, undo
+from nbdurable.store.rows import SeenErrorRow
 
 if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
@@ -168,5 +169,5 @@ class Results:
             return
         handle.life.see()
         if handle.life.checkpoint is not None:
-            row = (*handle.pair, self._ledger.execution)
-            self._ledger.store.commit(lambda batch: batch.add("seen_errors", row))
+            row = SeenErrorRow(*handle.pair, self._ledger.execution)
+            self._ledger.store.commit(lambda batch: batch.add(row))

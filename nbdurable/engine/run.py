@@ -36,6 +36,7 @@ from nbdurable.steps.attempts import Work, explain, is_async
 from nbdurable.steps.draws import draw_again
 from nbdurable.steps.hints import add_hint
 from nbdurable.store import correct_whys, drop_decisions, pack, pack_used
+from nbdurable.store.rows import ExecutionEndRow
 
 from .cancellation import Cancellation
 from .claims import Claims
@@ -733,7 +734,16 @@ class Run:
             self._contents.write(batch)
             text = "" if error is None else explain(error)
             self._acceptance.settle(batch)
-            row = (self._state.execution, status.value, now, text, listed, reused, told[1])
-            batch.add("execution_ends", row)
+            batch.add(
+                ExecutionEndRow(
+                    execution=self._state.execution,
+                    status=status.value,
+                    ended=now,
+                    error=text,
+                    listed=listed,
+                    reused=reused,
+                    told=told[1],
+                )
+            )
 
         self._state.store.commit(write)

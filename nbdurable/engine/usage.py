@@ -16,9 +16,10 @@ from nbdurable.records import digest_of
 from nbdurable.steps.attempts import parts_of
 from nbdurable.steps.uses import InUse, Use
 from nbdurable.store import remember
+from nbdurable.store.rows import FormerCallRow, UsedAttributeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.state import State
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from nbdurable.records import Version
     from nbdurable.steps.options import StepOptions
     from nbdurable.store import Batch
+    from nbdurable.store.rows import RememberedRow
 
     from .contents import Bases
 
@@ -80,14 +82,14 @@ class _Claimed(NamedTuple):
 class Remembered:
     """Rows to commit that nobody waits for."""
 
-    def __init__(self, rows: list[tuple[str, tuple[object, ...]]], ledger: Ledger) -> None:
+    def __init__(self, rows: Sequence[RememberedRow], ledger: Ledger) -> None:
         self._rows = rows
         self._ledger = ledger
 
     def write(self, batch: Batch) -> None:
         """Sign the rows and add them."""
-        for table, row in self._rows:
-            remember(batch, self._ledger.store, table, row)
+        for row in self._rows:
+            remember(batch, self._ledger.store, row)
 
     def committed(self) -> None:
         """Nobody waits."""
@@ -183,8 +185,8 @@ class Usage:
             more = {one: before.get(one, frozenset()) | {text} for one, text in new.items()}
             used = {**before, **more}
             generations.append(used)
-            rows: list[tuple[str, tuple[object, ...]]] = [
-                ("used_attributes", (key, len(generations), *one, text))
+            rows: list[RememberedRow] = [
+                UsedAttributeRow(key, len(generations), *one, text=text)
                 for one, text in new.items()
             ]
             claims = sorted(self._claimed.get(key, ()), key=lambda one: one.handle.place)
@@ -198,7 +200,7 @@ class Usage:
             f"now on; the rest counts"
         )
 
-    def _renamed(self, claimed: _Claimed, used: Used) -> list[tuple[str, tuple[object, ...]]]:
+    def _renamed(self, claimed: _Claimed, used: Used) -> list[FormerCallRow]:
         """Return the row that says how a call is called without some attributes."""
         handle, claim, uses_arguments = claimed
         if handle.durable and uses_arguments and handle.life.work is None:
@@ -225,7 +227,7 @@ class Usage:
             return []
         saved = handle.call.id, handle.code
         self._index.former_calls.setdefault((call, code), []).append(saved)
-        return [("former_calls", (call, code, *saved, self._ledger.execution))]
+        return [FormerCallRow(call, code, *saved, execution=self._ledger.execution)]
 
     def _differs_by(self, made: Print, used: Used) -> bool:
         """Tell whether inputs are what they were, some attributes left out."""

@@ -234,7 +234,7 @@ def test_opened_twice_in_one_process(path):
     first, second = Store.open(path), Store.open(path)
     second.close()
     assert record_of(path)["pid"] == os.getpid()
-    first.commit(lambda batch: batch.add("codes", (b"1", "part", b"2")))
+    first.commit(lambda batch: batch.lay("codes", (b"1", "part", b"2")))
     first.close()
     assert "pid" not in record_of(path)
 

@@ -1289,7 +1289,7 @@ class Note:
     def write(self, batch):
         """Add the row."""
         self.told.append(("write", self.text))
-        batch.add("meta", (self.text, self.value))
+        batch.lay("meta", (self.text, self.value))
 
     def committed(self):
         """Record it."""
@@ -1354,7 +1354,7 @@ def test_nothing_of_a_batch_is_there_when_one_entry_fails(store):
     assert told[-1][:2] == ("failed", "later")
     assert store.broken
     with pytest.raises(StoreError):
-        store.commit(lambda batch: batch.add("meta", ("more", b"x")))
+        store.commit(lambda batch: batch.lay("meta", ("more", b"x")))
 
 
 def test_what_comes_during_a_commit_goes_into_the_next(store, monkeypatch):
@@ -1442,7 +1442,7 @@ def add(store, table, **given):
     nothing = {"signature": bytes(32)}
     row = tuple(given.pop(name, nothing.get(name, EMPTY[kind])) for name, kind in columns)
     assert given == {}
-    store.commit(lambda batch: batch.add(table, row))
+    store.commit(lambda batch: batch.lay(table, row))
 
 
 def end(store, execution, status, ended=50.0):
