@@ -27,6 +27,16 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
 
 
+class HandleKind(StrEnum):
+    """What a handle is of."""
+
+    STEP = "step"
+    TIMER = "timer"
+    GATHER = "gather"
+    SELECT = "select"
+    RACE = "race"
+
+
 class RunStatus(StrEnum):
     """What became of a run; its last execution tells."""
 

@@ -26,11 +26,11 @@ class State:
     ``handles`` are all that were made, each at the index by which it is known to views;
     ``live`` are the steps and timers among them by the id of their call, and ``children``
     by the index of the step whose body made them. ``leftovers`` are bodies of earlier
-    executions that still run in this process.
+    executions that still run in this process. Once it has ``ended``, nothing starts.
     """
 
     __slots__ = (
-        "children", "execution", "handles", "index", "leftovers", "live", "lock", "losers",
+        "children", "ended", "execution", "handles", "index", "leftovers", "live", "lock", "losers",
         "observers", "opened", "run", "store",
     )  # fmt: skip
 
@@ -50,9 +50,15 @@ class State:
         self.leftovers = leftovers
         self.lock = threading.RLock()
         self.losers = Losers()
+        self.ended = False
         self.handles: list[Handle[Any]] = []
         self.live: dict[bytes, StepHandle[Any]] = {}
         self.children: dict[int, list[StepHandle[Any]]] = {}
+
+    def end(self) -> None:
+        """Let nothing start from now on."""
+        with self.lock:
+            self.ended = True
 
     def index_of(self, retracted: StepHandle[Any] | None) -> int:
         """Return the index of the next handle: a new one, or that of what was taken out."""

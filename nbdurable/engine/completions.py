@@ -22,7 +22,7 @@ from nbdurable.executors.loops import running_loop
 from nbdurable.handles import scope
 from nbdurable.handles.combinators import leaves_of
 from nbdurable.interrupts import uninterrupted
-from nbdurable.records import NOBODY, Decision, Kind, digest_of
+from nbdurable.records import NOBODY, Decision, HandleKind, Kind, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from nbdurable.handles.scope import Scope
     from nbdurable.store import Batch, Identity, Member
 
-    from .scheduler import Scheduler
     from .waiting import Waiting
 
 
@@ -137,13 +136,11 @@ class Completions:
         self,
         state: State,
         ledger: Ledger,
-        scheduler: Scheduler,
         waiting: Waiting,
     ) -> None:
         self._state = state
         self._ledger = ledger
         self._index = state.index
-        self._scheduler = scheduler
         self._waiting = waiting
         self._handles = state.handles
         self._made: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
@@ -194,7 +191,7 @@ class Completions:
             if taken is not None:
                 return self._given(completion, taken)
             self._demand_left(completion)
-            with self._waiting.slots_given(), self._scheduler.coroutines.blocked():
+            with self._waiting.async_slots_given():
                 await gate.wait()
 
     def leave(self, completion: AsCompleted) -> None:
@@ -203,7 +200,7 @@ class Completions:
         Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
         """
         where = completion.scope
-        if completion.over or self._scheduler.ended or not where.live:
+        if completion.over or self._state.ended or not where.live:
             return
         if where.parent is not None and self._handles[where.parent].number:
             return
@@ -233,7 +230,7 @@ class Completions:
 
     def _first_stored(self, leaf: StepHandle[Any]) -> int:
         """Return the lowest number that a step without one may still find for itself, or 0."""
-        if leaf.number or leaf.kind != "step":
+        if leaf.number or leaf.kind is not HandleKind.STEP:
             return 0
         found = self._index.checkpoints.versions(leaf.call.id)
         numbers = [one.number for one in found if one.code == leaf.code_digest]
@@ -269,7 +266,7 @@ class Completions:
         with self._ledger.lock:
             taken = completion.take(wanted)
             if taken is None:
-                if self._scheduler.ended:
+                if self._state.ended:
                     raise NotInRunError("as_completed", "the run it belongs to has ended")
                 completion.waker = waker
             return taken

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from nbdurable.records import Checkpoint, Message
 
     from .cancellation import Cancellation
-    from .scheduler import Scheduler
 
 LONGEST: Final = 20_000
 """So many characters of a traceback, and of an output's end, are told."""
@@ -46,7 +45,6 @@ class Execution:
     """What of one execution can be asked and steered; its run holds it."""
 
     state: State
-    scheduler: Scheduler
     cancellation: Cancellation
     begun: RunStarted
 
@@ -107,7 +105,7 @@ class Control:
     def so_far(self, most: int) -> SoFar | None:
         """Return how far the execution is, with the rows of `most` handles; None if it ended."""
         execution = self._execution()
-        if execution is None or execution.scheduler.ended:
+        if execution is None or execution.state.ended:
             return None
         handles = [*execution.state.handles]
         begun = execution.begun
@@ -127,7 +125,7 @@ class Control:
             return _NO_STEP
         if handle.durable:
             return f"{handle.label} has ended already: {handle.state}"
-        if execution.scheduler.ended:
+        if execution.state.ended:
             return f"the run has ended, and {handle.label} with it"
         try:
             execution.cancellation.cancel(handle)
@@ -140,7 +138,7 @@ class Control:
         execution = self._execution()
         handle = None if execution is None else execution.handle(place)
         pause = handle.life.pause if isinstance(handle, StepHandle) else None
-        if execution is None or handle is None or pause is None or execution.scheduler.ended:
+        if execution is None or handle is None or pause is None or execution.state.ended:
             return "this step does not wait for another attempt"
         pause.end()
         return f"{handle.label} is tried again now"
@@ -159,7 +157,7 @@ class Control:
             )
         with execution.state.lock:
             # Under the lock: the end takes it before anything else can begin.
-            if execution.scheduler.ended:
+            if execution.state.ended:
                 return "the run has ended"
             self.stopped = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

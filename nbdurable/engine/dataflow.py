@@ -140,7 +140,7 @@ class Dataflow:
                         draw_again(states, (work.inputs, work.code))
                     take(self._ledger, handle, found)
                     return
-            work.arguments, work.keywords = with_values(work.arguments, work.keywords)
+            work.take_values(*with_values(work.arguments, work.keywords))
         except Exception as error:  # noqa: BLE001 - raised where the step is waited for
             self._ledger.break_off(handle, error)
             return

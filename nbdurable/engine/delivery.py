@@ -18,7 +18,7 @@ from nbdurable.handles.handle import StepHandle
 from nbdurable.interrupts import uninterrupted
 from nbdurable.output import capture as output
 from nbdurable.output.capture import Destination, Stage
-from nbdurable.records import Kind
+from nbdurable.records import HandleKind, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,7 +43,7 @@ class Delivery:
         self._tee = tee
         self._lock = _thread.allocate_lock()
         self._destinations: list[Destination] = []
-        home.stage = Stage(home.strand())
+        home.own_stage()
 
     # --- what is received --------------------------------------------------------------
 
@@ -61,7 +61,7 @@ class Delivery:
         if where.parent is not None and not where.live:
             return  # a body that was let go: another attempt receives it
         handle.life.deliver_to(where)
-        stage = _stage(where)
+        stage = where.own_stage()
         messages = self._left(handle, stage)
         if messages:
             stage.deliver(messages)
@@ -92,7 +92,7 @@ class Delivery:
 
     def close(self) -> None:
         """Show nothing more of what still runs: the cell has ended."""
-        for destination in (_stage(self._home).destination, *self._destinations):
+        for destination in (self._home.own_stage().destination, *self._destinations):
             destination.open = False
 
     def _left(self, handle: StepHandle[Any], stage: Stage) -> Sequence[Message]:
@@ -208,7 +208,7 @@ class Delivery:
         where = scope.current.get()
         if self._tee or where is None or where.run is not self._home.run or output.diverted():
             return None
-        stage = _stage(where)
+        stage = where.own_stage()
         return None if stage.busy or where.strand() != stage.home else stage
 
 
@@ -289,7 +289,7 @@ def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:
         if gather is not None:
             continue
         if isinstance(one, StepHandle):
-            if one.kind == "step":
+            if one.kind is HandleKind.STEP:
                 yield one
             if not one.durable:
                 return
@@ -316,7 +316,11 @@ def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:
         undecided = [select for select in undecided if not select.number]
         if undecided:
             return
-        if isinstance(handle, StepHandle) and handle.kind == "step" and handle.parent is None:
+        if (
+            isinstance(handle, StepHandle)
+            and handle.kind is HandleKind.STEP
+            and handle.parent is None
+        ):
             life = handle.life
             never_awaited = life.awaitable and not life.started
             wanted = handle.is_claimed and not life.lost and not never_awaited
@@ -332,9 +336,3 @@ def _is_final(handle: StepHandle[Any]) -> bool:
     """Tell whether the attempt under way is the last: the final one's output counts."""
     work = handle.life.work
     return work is not None and handle.life.failed_attempts >= work.options.policy.retries
-
-
-def _stage(where: Scope) -> Stage:
-    if where.stage is None:
-        where.stage = Stage(where.strand())
-    return where.stage

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nbdurable.handles import scope
-from nbdurable.handles.scope import HandedOver, Works
+from nbdurable.handles.scope import HandedOver
 from nbdurable.records import digest_of
 
 from .patching import Patches
@@ -80,7 +80,7 @@ def hand_over(
     claimed = None if step is None else step.ahead(where, args, kwargs)
     path = _path_of(where, function, arguments)
     work = HandedOver(path, in_thread=True)
-    works_of(where).handed.append(work)
+    where.works_so_far().handed.append(work)
     do = claimed or functools.partial(function, *arguments, **keywords)
     return Entered(where, do, work, claimed)
 
@@ -130,13 +130,6 @@ def show(work: HandedOver) -> None:
             handle.run_of().show(handle)
 
 
-def works_of(where: Scope) -> Works:
-    """Return what a scope has handed over so far."""
-    if where.works is None:
-        where.works = Works()
-    return where.works
-
-
 _at_work: Counter[int] = Counter()
 _counting = threading.Lock()
 
@@ -182,7 +175,7 @@ def _step_in(
 
 def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
     """Return what tells work apart by who hands it over, what it is, and its plain arguments."""
-    outer, works = scope.work.get(), works_of(where)
+    outer, works = scope.work.get(), where.works_so_far()
     name = getattr(function, "__qualname__", type(function).__qualname__)
     shown = repr([*map(_shown, arguments)]).encode("utf-8", "surrogatepass")
     content = digest_of(outer.path if outer else b"", name.encode(), shown)

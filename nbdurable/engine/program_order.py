@@ -50,7 +50,7 @@ class ProgramOrder:
         if works is None and first == strand and not self._index.placed:
             where.occurrences[called, inputs] = (count + 1, strand)
             if where.home is None:
-                where.home = strand
+                where.settle(strand)
             return count
         path = _path_here(where, strand)
         if path is None or (first != strand and self._path_of(where, first) is None):
@@ -103,7 +103,7 @@ def _path_here(where: Scope, strand: int) -> bytes | None:
     mine = scope.work.get()
     if mine is None:
         if where.home is None:
-            where.home = strand
+            where.settle(strand)
         return b"" if strand == where.home else None
     if not mine.is_of(strand) or where.works is None:
         return None

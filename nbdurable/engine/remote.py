@@ -107,7 +107,7 @@ class Remote:
             return
         self._refuse_edited(work)
         try:
-            work.packed = pack_call(work.function, work.arguments, work.keywords)
+            work.pack(pack_call(work.function, work.arguments, work.keywords))
         except EncodeError as error:
             raise EncodeError(f"{handle.label}: {error.args[0]}", *error.args[1:]) from None
 
@@ -358,7 +358,7 @@ class Sent:
 
     def end(self, ending: Ending) -> None:
         """Give the attempt its ending, and its room to others after that."""
-        self.body.live = False
+        self.body.leave()
         try:
             self.running.end(ending)
         finally:

@@ -22,7 +22,7 @@ from nbdurable.events import (
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.handles.lifecycle import Phase
-from nbdurable.records import Kind, Why
+from nbdurable.records import HandleKind, Kind, Why
 from nbdurable.steps.attempts import explain, place_of, told_error
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def counts_of(handles: Sequence[Handle[object]]) -> dict[str, int]:
     """Return how many steps are done, replayed, failed, running and so on, by a view's words."""
     counts: dict[str, int] = {}
     for handle in handles:
-        if isinstance(handle, StepHandle) and handle.kind == "step":
+        if isinstance(handle, StepHandle) and handle.kind is HandleKind.STEP:
             word = _word(handle)
             counts[word] = counts.get(word, 0) + 1
     return counts

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nbdurable.handles.handle import Handle
 
     from .delivery import Delivery, Watch
-    from .scheduler import Scheduler
+    from .runner import Runner
     from .turns import Turns
 
 
@@ -37,14 +37,14 @@ class Waiting:
         self,
         state: State,
         ledger: Ledger,
-        scheduler: Scheduler,
+        runner: Runner,
         delivery: Delivery,
         turns: Turns,
     ) -> None:
         self._state = state
         self._turns = turns
         self._ledger = ledger
-        self._scheduler = scheduler
+        self._runner = runner
         self._delivery = delivery
 
     def wait(self, handle: Handle[Any], rest: Watch | None = None, *, show: bool = True) -> None:
@@ -91,7 +91,7 @@ class Waiting:
     ) -> None:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
-            with self.slots_given(), self._scheduler.coroutines.blocked():
+            with self.async_slots_given():
                 if self._turns.may_time_out():
                     await gate.wait()  # what is shown by then would not be on replay
                 else:
@@ -140,11 +140,17 @@ class Waiting:
         for limit in limits:
             limit.lend()
         try:
-            with self._scheduler.threads.blocked():
+            with self._runner.threads.blocked():
                 yield
         finally:
             for limit in limits:
                 limit.take_back()
+
+    @contextlib.contextmanager
+    def async_slots_given(self) -> Iterator[None]:
+        """Lend the limits' room while a task waits, and its place among those on loops."""
+        with self.slots_given(), self._runner.coroutines.blocked():
+            yield
 
     def _has_to_wait(self, handle: Handle[Any], wake: Callable[[], object], *, asked: bool) -> bool:
         """Start what is waited for; False if it has ended, else `wake` is called when it does.
@@ -158,7 +164,7 @@ class Waiting:
         with self._ledger.lock:
             if handle.durable or handle.broken is not None:
                 return False
-            if self._scheduler.ended:
+            if self._state.ended:
                 raise NotInRunError(
                     handle.label, "it had not ended when its run did, so nothing will end it now"
                 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbdurable.errors import StoreError, UsageError
-from nbdurable.records import Kind, digest_of
+from nbdurable.records import HandleKind, Kind, digest_of
 from nbdurable.store import same_set
 
 from .handle import Handle, Order, StepHandle
@@ -162,7 +162,7 @@ class Gather(Combinator[T_co]):
 
     __slots__ = ("_highest", "_keys", "_left", "_stored", "return_exceptions")
 
-    kind = "gather"
+    kind = HandleKind.GATHER
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class Select(Combinator[T_co]):
 
     __slots__ = ("_best", "_group", "_highest", "_left", "_positions", "_success")
 
-    kind = "select"
+    kind = HandleKind.SELECT
 
     def __init__(
         self, order: Order, place: int, branches: tuple[Handle[Any], ...], *, success: bool = False
@@ -384,7 +384,7 @@ class Race(Select[T_co]):
 
     __slots__ = ()
 
-    kind = "race"
+    kind = HandleKind.RACE
     cancels = True
 
 

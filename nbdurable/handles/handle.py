@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from nbdurable.errors import UsageError
-from nbdurable.records import Kind, Version
+from nbdurable.records import HandleKind, Kind, Version
 from nbdurable.steps.attempts import Ending
 
 from .lifecycle import Phase, Resolvable, StepLife
@@ -97,7 +97,7 @@ class Handle(Resolvable, Generic[T_co]):
         "place", "received_as",
     )  # fmt: skip
 
-    kind = "handle"
+    kind: HandleKind
 
     def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
         super().__init__()
@@ -329,7 +329,7 @@ class StepHandle(Handle[T_co]):
         place: int,
         call: Call,
         *,
-        kind: str = "step",
+        kind: HandleKind = HandleKind.STEP,
         parent: int | None,
         code: bytes = b"",
         received_as: bytes | None = None,

@@ -110,6 +110,22 @@ class Work:
     """Where the body runs, if that is outside this process."""
     packed: Packed | None = None
 
+    def need_room(self, rooms: tuple[Room, ...]) -> None:
+        """Start only where these have room, too."""
+        self.limits += rooms
+
+    def take_values(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Run with these arguments, in which no handle is left."""
+        self.arguments, self.keywords = arguments, keywords
+
+    def run_here(self) -> None:
+        """Run in the thread of the code that started it."""
+        self.here = True
+
+    def pack(self, packed: Packed) -> None:
+        """Keep what a worker is sent."""
+        self.packed = packed
+
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
         code = self.code.covered if self.code is not None else None
@@ -174,6 +190,15 @@ class Ending:
         self.messages = capture.finished()
         self.shown_at, self.unshown = capture.destination, capture.unsent
 
+    def encode_again(self, noted: Ending) -> None:
+        """Take the error and the payload of the same failure, with notes on its error."""
+        self.error, self.payload = noted.error, noted.payload
+
+    def take_evidence(self, *, codes: Iterable[Part] = (), files: Iterable[Part] = ()) -> None:
+        """Hold only while these pieces of evidence do, too."""
+        self.code_parts += tuple(codes)
+        self.file_parts += tuple(files)
+
 
 class Running:
     """One live attempt; whoever holds it decides who gets its ending.
@@ -200,6 +225,26 @@ class Running:
         self.progress: Any = None  # how far it said that it is, likewise
         self.stop: Callable[[], object] = _nothing
         self.stop_timer: Callable[[], object] = _nothing
+
+    def stands_in(self, body: Any, stop: Callable[[], object]) -> None:
+        """Take the scope of its body, and what ends that."""
+        self.body, self.stop = body, stop
+
+    def stopped_by(self, stop: Callable[[], object]) -> None:
+        """Take what ends its body."""
+        self.stop = stop
+
+    def times_out_by(self, stop_timer: Callable[[], object]) -> None:
+        """Take what stops the timer of its timeout."""
+        self.stop_timer = stop_timer
+
+    def finish(self) -> None:
+        """Be over for good: a timer's time has come."""
+        self.over = True
+
+    def tell_progress(self, progress: Any) -> None:
+        """Take how far it said that it is."""
+        self.progress = progress
 
     def end(self, ending: Ending) -> None:
         """Give the ending to whom the attempt belongs, or keep it for who adopts it."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nbdurable import go, step
-from nbdurable.engine import scheduler
+from nbdurable.engine import runner
 
 SIZE = 5 << 20  # bytes
 
@@ -24,7 +24,7 @@ def two_arrays_alone(probe):
 
     A wait for another thread's step may have its start committed on its own.
     """
-    scheduler.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
+    runner.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
 
     @step
     def fill(number):
