@@ -64,6 +64,17 @@ class Why(StrEnum):
     UNREADABLE = "value unreadable"
 
 
+class Reason(NamedTuple):
+    """Why a step runs, and the detail that a person is told: what changed, what was lost."""
+
+    why: Why
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Return it as it is saved, and as a person reads it."""
+        return f"{self.why.value}: {self.detail}" if self.detail else self.why.value
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What is asked for: identity without the code (CONTRACT section 3).

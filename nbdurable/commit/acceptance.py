@@ -29,7 +29,7 @@ from nbdurable.handles.call_identity import (
 )
 from nbdurable.interrupts import SuspendedError
 from nbdurable.labels import duration
-from nbdurable.records import Accepted, Kind, Part, Version, Why, digest_of
+from nbdurable.records import Accepted, Kind, Part, Reason, Version, Why, digest_of
 from nbdurable.store import add_amendment, settle_acceptances, unasked_of, verify_amendment
 
 if TYPE_CHECKING:
@@ -346,8 +346,10 @@ class Acceptance:
         """
         if self.suspended is not None:
             raise self.suspended
+        reason = handle.life.reason
+        assert reason is not None
         renamed = None
-        if handle.life.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+        if reason.why in {Why.NEW, Why.ARGUMENT_CHANGED}:
             if (renamed := self.renamed_from(handle)) is None:
                 return
             old, count, _ = renamed
@@ -356,12 +358,12 @@ class Acceptance:
                 f"{handle.name}` takes {_counted(count, '')} over"
             )
             self._observers.say(said)
-        elif not handle.life.why.startswith(_RUNS_AGAIN):
+        elif reason.why not in _RUNS_AGAIN:
             return
         if self._confirm is None:
             return
         with self._lock:
-            key, counted = self._of(handle)
+            key, counted = self._of(handle, reason)
             if renamed is not None:
                 counted = renamed[1], renamed[2], said
             self._counted.setdefault(key, counted)
@@ -370,14 +372,14 @@ class Acceptance:
                 self.suspended = self._suspension(total)
                 raise self.suspended
 
-    def _of(self, handle: StepHandle[Any]) -> tuple[object, tuple[int, float, str]]:
+    def _of(self, handle: StepHandle[Any], reason: Reason) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call.id)
-        changed = handle.life.why.startswith(Why.CODE_CHANGED)
+        changed = reason.why is Why.CODE_CHANGED
         # Where it is code that ran that changed, the outcome is of the very code of the step.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
-            return handle.call.id, (1, seconds, f"{handle.name}: {handle.life.why}")
+            return handle.call.id, (1, seconds, f"{handle.name}: {reason}")
         skipped = unasked_of(self._store, self._run)
         found = [
             one
@@ -386,7 +388,7 @@ class Acceptance:
         ]
         key = handle.call.namespace, handle.name, handle.code_digest
         seconds = sum(one.seconds for one in found)
-        return key, (max(1, len(found)), seconds, f"{handle.name}: {handle.life.why}")
+        return key, (max(1, len(found)), seconds, f"{handle.name}: {reason}")
 
     def _suspension(self, total: int) -> SuspendedError:
         seconds = sum(seconds for _, seconds, _ in self._counted.values())

@@ -19,7 +19,7 @@ from nbdurable.events import (
 )
 from nbdurable.handles.combinators import Select
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.records import Kind, Why
+from nbdurable.records import Kind
 from nbdurable.steps.attempts import explain, is_async, place_of, told_error
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from nbdurable.fingerprint import Print
     from nbdurable.handles.combinators import Combinator
     from nbdurable.steps.attempts import Work
-
-
-_WHYS = {why.value: why for why in Why}  # a look-up takes a tenth of what Why(...) takes
 
 
 class Observers:
@@ -121,8 +118,11 @@ class Observers:
     ) -> None:
         """A body is about to run, or a timer to count."""
         if self._observers:
-            why, _, reason = handle.life.why.partition(": ")
-            self.emit(AttemptStarted(handle.place, number, _WHYS[why], reason, started, deaths))
+            reason = handle.life.reason
+            assert reason is not None
+            self.emit(
+                AttemptStarted(handle.place, number, reason.why, reason.detail, started, deaths)
+            )
 
     def replayed(self, handle: StepHandle[Any]) -> None:
         """A step's outcome came from the store."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.records import Kind, Why
+from nbdurable.records import Kind, Reason, Why
 from nbdurable.steps.attempts import arguments_text
 
 if TYPE_CHECKING:
@@ -34,23 +34,23 @@ class Reasons:
         self._lock = threading.Lock()
         self._left: dict[Group, tuple[list[bytes], Iterator[bytes]]] = {}
         self._changed: dict[tuple[Group, bytes, bytes], str] = {}
-        self._lost: dict[Identity, str] = {}
+        self._lost: dict[Identity, Reason] = {}
         self._lost_groups: set[Group] = set()
-        self._unheld: dict[bytes, str] = {}
-        self._said_unheld: set[tuple[Group, str]] = set()
+        self._unheld: dict[bytes, Reason] = {}
+        self._said_unheld: set[tuple[Group, Reason]] = set()
 
-    def why(self, handle: StepHandle[Any]) -> str:
-        """Return why `handle` is about to run, as ``why`` or ``why: detail``."""
+    def why(self, handle: StepHandle[Any]) -> Reason:
+        """Return why `handle` is about to run."""
         index = self._index
         if handle.pair in self._retried:
-            return Why.ERROR_RETRIED.value
+            return Reason(Why.ERROR_RETRIED)
         if handle.pair in self._lost:
             return self._lost[handle.pair]
         if index.is_redone(handle.pair):
-            return Why.REDO.value
+            return Reason(Why.REDO)
         past = index.attempts.get(handle.pair)
         if past is not None:
-            return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
+            return Reason(Why.NOT_SAVED if past.unsaved else Why.UNFINISHED)
         older = index.checkpoints.newest(handle.call.id)
         if older is None:
             # Which argument changed can be told now only where one call stands for one.
@@ -60,16 +60,16 @@ class Reasons:
             same = before is not None and before.arguments == arguments
             if same and before is not None and handle.version is not None:
                 if before.code == handle.version.code and (masked := _masked(arguments)):
-                    return _text(Why.ARGUMENT_CHANGED, masked)
+                    return Reason(Why.ARGUMENT_CHANGED, masked)
                 # The code of an inner function belongs to its call.
-                return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
+                return Reason(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
         if handle.version.base and handle.call.id in self._unheld:
             return self._unheld[handle.call.id]
         if older.code == handle.version.code:
-            return Why.UPSTREAM_CHANGED.value
-        return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
+            return Reason(Why.UPSTREAM_CHANGED)
+        return Reason(Why.CODE_CHANGED, self._code_changed(handle, older))
 
     def retried(self, errors: Iterable[Identity]) -> None:
         """Take in that errors are tried again."""
@@ -88,7 +88,7 @@ class Reasons:
         """
         group = _group(handle)
         with self._lock:
-            self._lost[handle.pair] = _text(why, fault)
+            self._lost[handle.pair] = Reason(why, fault)
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
@@ -110,12 +110,12 @@ class Reasons:
 
         Once for each name and reason, say of how many outcomes that is so.
         """
-        group, said = _group(handle), _text(why, detail)
+        group, reason = _group(handle), Reason(why, detail)
         with self._lock:
-            self._unheld[handle.call.id] = said
-            if (group, said) in self._said_unheld:
+            self._unheld[handle.call.id] = reason
+            if (group, reason) in self._said_unheld:
                 return
-            self._said_unheld.add((group, said))
+            self._said_unheld.add((group, reason))
         count = sum(map(is_unheld, self._newest(group)))
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
         self._observers.say(
@@ -130,7 +130,9 @@ class Reasons:
             if not isinstance(handle, StepHandle) or handle.life.replayed:
                 continue
             life, found = handle.life, handle.life.checkpoint
-            if found is None or not life.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+            if found is None or life.reason is None:
+                continue
+            if life.reason.why not in {Why.NEW, Why.ARGUMENT_CHANGED}:
                 continue
             group = _group(handle)
             if group not in left:
@@ -139,10 +141,10 @@ class Reasons:
             before = None if call is None else self._index.checkpoints.newest(call)
             if before is not None and before.arguments == found.arguments:
                 continue
-            text = _argument_changed(before, found.arguments)
-            if text != life.why:
-                life.runs_because(text)
-                changed.append((text, handle.pair))
+            reason = _argument_changed(before, found.arguments)
+            if reason != life.reason:
+                life.runs_because(reason)
+                changed.append((str(reason), handle.pair))
         return changed
 
     def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:
@@ -249,14 +251,10 @@ def _group(handle: StepHandle[Any]) -> Group:
     return handle.call.namespace, handle.name
 
 
-def _argument_changed(older: Checkpoint | None, arguments: str) -> str:
+def _argument_changed(older: Checkpoint | None, arguments: str) -> Reason:
     if older is None:
-        return Why.NEW.value
-    return _text(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
-
-
-def _text(why: Why, detail: str) -> str:
-    return f"{why.value}: {detail}" if detail else why.value
+        return Reason(Why.NEW)
+    return Reason(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
 
 
 def _parts(text: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from nbdurable.events import (
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.handles.lifecycle import Phase
-from nbdurable.records import HandleKind, Kind, Why
+from nbdurable.records import HandleKind, Kind, Reason, Why
 from nbdurable.steps.attempts import explain, place_of, told_error
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from nbdurable.handles.handle import Handle
 
 _ENDED: Final = {Kind.VALUE: "done", Kind.ERROR: "failed", Kind.CANCELLED: "cancelled"}
-_WHYS: Final = {why.value: why for why in Why}
 
 
 def counts_of(handles: Sequence[Handle[object]]) -> dict[str, int]:
@@ -117,9 +116,8 @@ def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterat
     started = running.started if running is not None else found.started if found else None
     number = life.last_attempt or 1
     if started is not None:
-        word, _, reason = life.why.partition(": ")
-        why = _WHYS.get(word, Why.UNFINISHED)
-        yield AttemptStarted(place, number, why, reason, started)
+        reason = life.reason or Reason(Why.UNFINISHED)
+        yield AttemptStarted(place, number, reason.why, reason.detail, started)
         if running is not None and (said := running.progress) is not None:
             yield StepProgressed(place, said.done, said.total, started)
     if handle.durable:

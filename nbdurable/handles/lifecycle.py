@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from nbdurable.executors.clock import Pause
     from nbdurable.output.capture import Destination
-    from nbdurable.records import Checkpoint, Kind
+    from nbdurable.records import Checkpoint, Kind, Reason
     from nbdurable.steps.attempts import Ending, Running, Work
 
 
@@ -156,8 +156,8 @@ class StepLife:
     __slots__ = (
         "attempt_errors", "awaitable", "cancelled_by_race", "checkpoint", "delivered", "ending",
         "failed_attempts", "follower", "last_attempt", "lost", "missing", "pause", "phase", "ran",
-        "replayed", "retracted", "running", "seconds", "seen", "timer", "upstream_demanded",
-        "why", "work",
+        "reason", "replayed", "retracted", "running", "seconds", "seen", "timer",
+        "upstream_demanded", "work",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class StepLife:
         self.last_attempt = 0
         self.failed_attempts = 0
         self.attempt_errors: tuple[str, ...] = ()
-        self.why = ""
+        self.reason: Reason | None = None
         self.ran = False
         self.replayed = False
         self.checkpoint: Checkpoint | None = None
@@ -275,9 +275,14 @@ class StepLife:
         """Count on from the attempts of earlier executions."""
         self.last_attempt, self.failed_attempts = last, failed
 
-    def runs_because(self, why: str) -> None:
-        """Take why it runs, as ``why`` or ``why: detail``."""
-        self.why = why
+    def runs_because(self, reason: Reason) -> None:
+        """Take why it runs."""
+        self.reason = reason
+
+    @property
+    def why(self) -> str:
+        """Why it runs, as it is saved; empty for what did not run."""
+        return "" if self.reason is None else str(self.reason)
 
     def run(self, running: Running) -> None:
         """Have an attempt under way: a new one, or one that an earlier execution began."""
