@@ -37,6 +37,16 @@ class HandleKind(StrEnum):
     RACE = "race"
 
 
+class Reads(StrEnum):
+    """What a file that was read and has changed does."""
+
+    UNSET = ""
+    """Named files make the step run again, others are told."""
+    RERUN = "rerun"
+    TELL = "tell"
+    IGNORE = "ignore"
+
+
 class RunStatus(StrEnum):
     """What became of a run; its last execution tells."""
 

@@ -83,7 +83,7 @@ class Ledger:
         return self._next_number - 1
 
     def close(self) -> None:
-        """Give no more numbers: the next execution may have them."""
+        """Assign no more numbers: the next execution may use them."""
         with self.lock:
             self.closed = True
 

@@ -67,7 +67,7 @@ class ClaimedCall:
         return self._perform()
 
     def left_by(self, future: Future[Any]) -> None:
-        """Give the call up where its work was cancelled before it began."""
+        """Make the call a loser: its work was cancelled before it began."""
         if future.cancelled():
             self._forgo()
 

@@ -31,7 +31,7 @@ from nbdurable.evidence import (
 from nbdurable.fingerprint import Places
 from nbdurable.handles.handle import StepHandle
 from nbdurable.labels import printable
-from nbdurable.records import Kind, Part, Version, Why, digest_of
+from nbdurable.records import Kind, Part, Reads, Version, Why, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from nbdurable.store import Opened
 
 _MOST_TOLD = 6
-_RERUN = {"": frozenset({NAMED}), "rerun": frozenset({NAMED, WATCHED})}
+_RERUN: dict[str, frozenset[str]] = {
+    Reads.UNSET: frozenset({NAMED}),
+    Reads.RERUN: frozenset({NAMED, WATCHED}),
+}
 _CODE = "accepted code"
 _NOTHING: frozenset[str] = frozenset()
 
@@ -94,7 +97,7 @@ class Holding:
             version: Its code and what it received.
             reads: Its option: what a file that has changed does.
         """
-        if reads == "ignore":
+        if reads == Reads.IGNORE:
             self._ignoring.add(handle.place)
         call = handle.call.id
         newest = self._saved.newest(call)

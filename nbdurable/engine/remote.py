@@ -14,7 +14,7 @@ import marshal
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never
 
 from nbdurable.codec.outcomes import decode_error
 from nbdurable.codec.shipping import pack_call
@@ -39,7 +39,7 @@ from nbdurable.steps.attempts import (
 )
 
 from .pools import pool_of
-from .worker import version
+from .worker import Status, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,13 +245,13 @@ class Remote:
         reply = arrival.reply
         if reply is None:
             return self._lost(work, sent, arrival)
-        status = reply["status"]
-        if status == "apart" and work.pool is not None and id(work.pool) not in self._apart:
+        status = Status(reply["status"])
+        if status is Status.APART and work.pool is not None and id(work.pool) not in self._apart:
             self._apart.add(id(work.pool))
             self._send(work, sent)
             return None
-        if status != "ended":
-            return unsaved_failure(_refusal(work, reply), "no worker could take it")
+        if status is not Status.ENDED:
+            return unsaved_failure(_refusal(work, status, reply), "no worker could take it")
         sent.receive(reply)
         self._progress(sent, reply["progress"])
         ending = self._outcome(work, reply)
@@ -279,7 +279,7 @@ class Remote:
 
     def _outcome(self, work: Work, reply: Message) -> Ending:
         """Return the ending that a worker's reply tells of."""
-        kind = Kind.VALUE if reply["kind"] == "value" else Kind.ERROR
+        kind = Kind(reply["kind"])
         if reply["stopped"]:
             return Ending(
                 Kind.ERROR,
@@ -357,7 +357,7 @@ class Sent:
             self._pool.stop(call)
 
     def end(self, ending: Ending) -> None:
-        """Give the attempt its ending, and its room to others after that."""
+        """End the attempt, and after that make room for others."""
         self.body.leave()
         try:
             self.running.end(ending)
@@ -418,17 +418,23 @@ def _stat(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _refusal(work: Work, reply: Message) -> Exception:
+def _refusal(
+    work: Work,
+    status: Literal[Status.APART, Status.OTHER_VERSION, Status.UNREADABLE],
+    reply: Message,
+) -> Exception:
     """Return the error for a call that no worker could take."""
-    if reply["status"] == "version":
+    if status is Status.OTHER_VERSION:
         theirs, mine = reply["version"], version()
         return UsageError(
             f"{work.label}: the workers have {theirs[0]} {theirs[1]} and nbdurable {theirs[2]}, "
             f"this kernel {mine[0]} {mine[1]} and nbdurable {mine[2]}: give them the same"
         )
-    if reply["status"] == "unreadable":
+    if status is Status.UNREADABLE:
         return DecodeError(
             f"{work.label}: a worker can't load the call: {reply['why']}; install there what is "
             f"missing, or make it inside the step"
         )
-    return StepError(f"{work.label}: a worker does not see the files of large arguments")
+    if status is Status.APART:
+        return StepError(f"{work.label}: a worker does not see the files of large arguments")
+    assert_never(status)

@@ -241,7 +241,7 @@ class Turns:
         mine.retry = row.loop.call_later(seconds, self._look, row, mine)
 
     def _look(self, row: _Row, mine: Awaiting) -> None:
-        """Give an await its outcome if nobody is left who could cancel it."""
+        """Let an await go on if nobody is left who could cancel it."""
         if mine.over or mine.held is None:
             return
         waiting = {one.turn for one in row.entered if one.turn is not None}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, assert_never
 
 from nbdurable.errors import UsageError
 from nbdurable.records import HandleKind, Kind, Version
@@ -177,9 +177,15 @@ class Handle(Resolvable, Generic[T_co]):
         """A word for how far it is."""
         if not self.durable:
             return "waiting"
-        if self.ended is Kind.CANCELLED:
-            return "cancelled"
-        return "finished" if self.ended is Kind.VALUE else "failed"
+        match self.ended:
+            case Kind.VALUE:
+                return "finished"
+            case Kind.CANCELLED:
+                return "cancelled"
+            case Kind.ERROR | None:
+                return "failed"
+            case _:
+                assert_never(self.ended)
 
     # --- what the run and the combinators ask -------------------------------------
 

@@ -51,7 +51,7 @@ from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import names_secret, printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
-from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
+from nbdurable.records import Kind, Message, Part, Payload, Reads, RetryPolicy
 
 from .draws import draws
 from .hints import add_hint
@@ -129,7 +129,7 @@ class Work:
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
         code = self.code.covered if self.code is not None else None
-        recorder = self.seen = Recorder(quiet=self.reads == "ignore", code=code)
+        recorder = self.seen = Recorder(quiet=self.reads == Reads.IGNORE, code=code)
         if not recorder.quiet and (names := self._names()):
             recorder.name(names)
         return recorder
@@ -247,7 +247,7 @@ class Running:
         self.progress = progress
 
     def end(self, ending: Ending) -> None:
-        """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
+        """Pass the ending to the attempt's owner, or keep it for who adopts the attempt."""
         self.over = not ending.interrupt
         self.stop_timer()
         with self._lock:
@@ -266,7 +266,7 @@ class Running:
             return owned
 
     def adopt(self, target: Callable[[Ending], None]) -> None:
-        """Give a fenced attempt a new owner, at once if it has ended meanwhile."""
+        """Take a fenced attempt over; if it has ended, `target` gets its ending at once."""
         with self._lock:
             if self.ending is None:
                 self._target = target

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def rename_run(store: Store, old: str, new: str) -> None:
-    """Give every run called `old` another name.
+    """Rename every run called `old`.
 
     Raises:
         StoreError: It could not be written; nothing has changed.
@@ -95,7 +95,7 @@ def renamed_to(store: Store, run: str, new: str) -> list[str]:
 
 
 def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *, now: float) -> int:
-    """Give a step's outcomes another name, and let calls of that name find them.
+    """Rename a step's outcomes, and let calls of the new name find them.
 
     Args:
         store: Where they are.

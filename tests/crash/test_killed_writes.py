@@ -10,7 +10,7 @@ SIZE = 5 << 20  # bytes
 
 
 def two_arrays(probe):
-    """Give two arrays, each with its file."""
+    """Return two arrays, each with a file of its own."""
 
     def fill(number):
         probe.effect(f"fill({number})")
@@ -35,7 +35,7 @@ def two_arrays_alone(probe):
 
 
 def files(bench):
-    """Give the names of the object files, drafts apart."""
+    """Return the names of the object files, drafts apart."""
     names = sorted(path.name for path in (bench.folder / "store.duckdb.objects").iterdir())
     drafts = [name for name in names if name.endswith(".draft")]
     return [name for name in names if name not in drafts], drafts
