@@ -376,7 +376,8 @@ class Acceptance:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call.id)
         changed = reason.why is Why.CODE_CHANGED
-        # Where it is code that ran that changed, the outcome is of the very code of the step.
+        # If the code that changed is only code that the body ran, the outcome was made by the
+        # step's own code as it is now.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
             return handle.call.id, (1, seconds, f"{handle.name}: {reason}")

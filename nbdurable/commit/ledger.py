@@ -146,7 +146,7 @@ class Ledger:
     def decide(self, combinator: Combinator[Any], batch: Batch) -> list[StepHandle[Any]]:
         """Save a combinator's decision; give what a race cancels with it. The lock is held."""
         if combinator.chosen is None:
-            return []  # all have values, or all failed: the numbers tell as much
+            return []  # all have values, or all failed: the branches' numbers tell that
         self.write_decision(combinator, batch)
         if not combinator.cancels:
             return []
@@ -166,7 +166,7 @@ class Ledger:
             signature=b"",
         )
         if not self.first_decision(decision):
-            return  # another one over this set: by the numbers it has chosen the same branch
+            return  # another combinator over this set decided first, for the same branch
         self.add_decision(batch, decision, combinator.label, combinator.chosen.label)
 
     def first_decision(self, decision: Decision) -> bool:
@@ -278,7 +278,7 @@ class Ledger:
     def make_durable(self, resolved: list[Handle[Any]]) -> None:
         """Wake whoever waits for these, and show them."""
         wakes: list[Callable[[], object]] = []
-        # as_completed gives what wakes it first: let that be the lowest number.
+        # Wake in the order of numbers, because as_completed yields first what wakes it first.
         resolved.sort(key=lambda one: (one.number, one.place))
         with self.lock:
             for handle in resolved:

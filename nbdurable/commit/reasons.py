@@ -53,7 +53,7 @@ class Reasons:
             return Reason(Why.NOT_SAVED if past.unsaved else Why.UNFINISHED)
         older = index.checkpoints.newest(handle.call.id)
         if older is None:
-            # Which argument changed can be told now only where one call stands for one.
+            # Now it can be told which argument changed only if a single saved call is left.
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
             arguments = arguments_text(handle.life.work)
@@ -61,7 +61,7 @@ class Reasons:
             if same and before is not None and handle.version is not None:
                 if before.code == handle.version.code and (masked := _masked(arguments)):
                     return Reason(Why.ARGUMENT_CHANGED, masked)
-                # The code of an inner function belongs to its call.
+                # An inner function's code belongs to its call: the call is new, the code changed.
                 return Reason(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
@@ -177,7 +177,7 @@ class Reasons:
             and handle.life.checkpoint is not None
             and not handle.life.seen
             and not handle.life.lost
-            # What a body has passed on is one failure with the body's own.
+            # A failure that a body has passed on is told once, with the body's own.
             and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
         ]
         if unseen:

@@ -107,14 +107,15 @@ class Claims:
             upstream=upstream,
         )
         if again:
-            return handle  # an earlier attempt of the parent has started it
+            return handle  # an earlier attempt of the body that calls has made this call
         if claim.code is not None and where.parent is not None:
             self._kept.learn(handle.code, claim.code)
         reads = options.reads or self._settings.reads
         handle.take_version(self._dataflow.version(handle, reads))
         found = self._state.index.checkpoints.get(handle.pair)
         if found is None:
-            # It may have been cancelled before its version was known.
+            # A step may have been cancelled before its version was known: then it was saved
+            # under the version of zeros.
             found = self._state.index.checkpoints.get((handle.call.id, bytes(16)))
         found = found or self._acceptance.of(handle, function, claim.parts)
         if found is not None and self._replays.replay(handle, found):
@@ -227,7 +228,8 @@ class Claims:
         """Return the handle of the next call, and whether it was there already."""
         code = claim.code_digest if claim is not None else b""
         with self._state.lock:
-            self._refuse_ended(where, name)  # it may have been cancelled by now
+            # Ask again under the lock: the calling step may have been cancelled meanwhile.
+            self._refuse_ended(where, name)
             called = claim.called if claim is not None else name
             count = self._program_order.occurrence(where, name, called, inputs)
             identity = call_id(where.namespace, called, inputs, count)

@@ -123,7 +123,8 @@ class Closing:
         replayed = self._state.opened.previous is RunStatus.FINISHED and not self._ran()
         replayed = replayed and self._acceptance.suspended is None
         if not replayed or not self._state.index.last_saved:
-            # No warning of this cell's, so a quiet one does not show it.
+            # This line is not among the notes, because it is no warning about this cell: a quiet
+            # view does not show it.
             return (*notes, self._unseen) if self._unseen and self._ran() else tuple(notes)
         age = ago(self._state.observers.clock.time() - self._state.index.last_saved)
         return (f"replayed: saved {age}, --new to recompute", *notes)

@@ -96,12 +96,12 @@ class Dataflow:
             for upstream in distinct:
                 upstream.wake(functools.partial(self._upstream_ended, handle))
                 if not upstream.number:
-                    upstream.observed_by(handle)  # whose failure it takes at once
+                    upstream.observed_by(handle)  # the step takes its failure at once
         if not self._scheduler.is_stored_loser(handle):
             for upstream in distinct:
                 upstream.demand(asked=True)
         if not distinct:
-            self._upstream_ended(handle)  # one of them was broken off
+            self._upstream_ended(handle)  # no upstream is open: one was broken off
 
     def _outcome_digest(self, handle: Handle[Any]) -> bytes:
         """Return the digest of an outcome, by value and not by pickle: equal ones are equal."""
@@ -115,12 +115,12 @@ class Dataflow:
             if not handle.life.one_received():
                 return
         if handle.number:
-            return  # it has its upstream's failure, or was cancelled
+            return  # the step has taken an upstream's failure, or was cancelled
         for upstream in handle.upstream:
             if upstream.broken is not None and not upstream.durable:
                 self._ledger.break_off(handle, upstream.broken)
                 return
-        # This may be the journal's thread, which must not decode and digest what may be large.
+        # The calling thread may be the journal's, which must not decode and digest large values.
         self._receiving.submit(functools.partial(self._receive, handle))
 
     def _receive(self, handle: StepHandle[Any]) -> None:

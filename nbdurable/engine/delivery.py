@@ -51,15 +51,15 @@ class Delivery:
         """Show a durable step's output, once, where the code that started it shows its own."""
         where = scope.current.get()
         if where is None or where.run is not self._home.run:
-            where = self._home  # asked after its run
+            where = self._home  # the caller stands in no code of this run: the run has ended
         work = scope.work.get()
         if work is not None and work.in_thread and where.parent is None:
-            work.unshown.append(handle)  # until the cell's own code comes to it
+            work.unshown.append(handle)  # shown when the cell's own code asks for this work
             return
         if handle.life.delivered is where or handle.call.namespace != where.namespace:
             return
         if where.parent is not None and not where.live:
-            return  # a body that was let go: another attempt receives it
+            return  # the body was let go: its next attempt receives the output
         handle.life.deliver_to(where)
         stage = where.own_stage()
         messages = self._left(handle, stage)
@@ -110,7 +110,7 @@ class Delivery:
         """Let an attempt's output be shown live if somebody waits for it."""
         if self._tee:
             assert handle.life.work is not None
-            # A copy: a coroutine's own context is in use already.
+            # Run in a copy of the context, because a coroutine's own context is in use already.
             destination: Destination = handle.life.work.context.copy().run(Destination, alone=False)
             self._destinations.append(destination)
             running.capture.follow(destination)
@@ -264,7 +264,7 @@ class Watch:
                 self._step = next(self._steps, None)
             step = self._step
             if step is None or step.call.namespace != self._namespace:
-                return  # what comes next is not known, or is shown by other code
+                return  # the next step is not known yet, or its output is other code's to show
             if not _is_over(step):
                 self._delivery.follow(step, stage.destination, wake)
                 return
@@ -285,7 +285,7 @@ def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:
     while stack:
         one, gather = stack.pop()
         if gather is not None and not gather.return_exceptions and _has_failed(one):
-            return  # it was the last that this gather delivers
+            return  # the gather has failed with this branch, and delivers no later one
         if gather is not None:
             continue
         if isinstance(one, StepHandle):

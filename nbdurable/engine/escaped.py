@@ -43,7 +43,7 @@ class Escaped:
 
     def given(self, error: BaseException, handle: StepHandle[Any]) -> None:
         """Take note that code is about to be given the error of `handle`."""
-        # A parent may end with the very error of its child: then both ended with it.
+        # A parent can end with the same error object as its child: then the error is of both.
         _, ended_with_it = self._given.setdefault(id(error), (error, []))
         ended_with_it.append(handle)
 
@@ -78,7 +78,8 @@ class Escaped:
         if parent.place not in self._children:
             return
         with uninterrupted():
-            # Statements come before rows: what was enqueued before is to be in the store.
+            # Flush first: in a transaction statements come before rows, and the statements of
+            # this entry have to find the rows that were enqueued before it.
             self._ledger.journal.flush()
             self._ledger.journal.enqueue(_TakenOut(self, parent), kick=False)
             self._ledger.journal.flush()
@@ -104,7 +105,9 @@ class Escaped:
         if not taken:
             return
         numbers = {one.number for one in taken}
-        for one in below:  # as numbers grow: a cancellation can have won a race itself
+        # Steps come in the order of their numbers, because a cancellation can itself have won a
+        # race, which then goes with it.
+        for one in below:
             found = one.life.checkpoint
             if found is not None and found.cause in numbers:
                 numbers.add(one.number)

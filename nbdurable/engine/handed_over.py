@@ -96,7 +96,7 @@ class Entered:
         claimed: ClaimedCall | None,
     ) -> None:
         self.claimed = claimed
-        self.lasts = False  # it is no work that ends, but watches or serves others
+        self.lasts = False  # True for a thread that watches or serves others until the end
         self._where = where
         self._do = do
         self._work = work
@@ -220,7 +220,7 @@ def _submit(
         entered.show_after(future, "result")
     claimed = entered.claimed
     if claimed is not None:
-        # A future of the pool is cancelled only if its work has not begun.
+        # A pool cancels a future only if its work has not begun.
         future.add_done_callback(claimed.left_by)
     return future
 
@@ -321,7 +321,9 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
 def _create_task(before: Any, loop: Any, coroutine: Any, *args: Any, **named: Any) -> Any:
     where = _scope()
     if where is None or named.get("context") is not None:
-        return before(loop, coroutine, *args, **named)  # whoever brings a context knows why
+        return before(
+            loop, coroutine, *args, **named
+        )  # a caller that passes a context of its own keeps it
     frame = getattr(coroutine, "cr_frame", None)
     given = tuple(frame.f_locals.values()) if frame is not None else ()
     context = contextvars.copy_context()

@@ -81,7 +81,7 @@ class ProgramOrder:
         key = id(where), called, inputs
         found = self._beside.get(key)
         if found is None:
-            self._scopes[id(where)] = where  # as long as it is known by its address
+            self._scopes[id(where)] = where  # kept alive, because the key is its address
             found = self._beside[key] = _Beside(self._index, where, called, inputs)
             for position in range(count):
                 path = self._path_of(where, first)
@@ -94,7 +94,7 @@ class ProgramOrder:
             Placed(self._run, call, path, position, self._execution, b"")
             for call, (path, position) in owners
         ]
-        # In the transaction of what is committed next: before any outcome of these calls.
+        # The rows go into the next transaction, so before any outcome of these calls.
         self._journal.enqueue(_Placements(self._index, rows), kick=False)
 
 

@@ -41,7 +41,7 @@ class Replays:
         """Replay a checkpoint; False if that is not what the step has ended with any more."""
         if found.kind is Kind.CANCELLED:
             if found.code != handle.code_digest:
-                return False  # cancelled before its version was known, under another code
+                return False  # it was cancelled before its version was known; the code changed
             if found.cause:
                 self._state.index.verify(found)
                 self._cancellation.lost_before(handle, found)

@@ -75,7 +75,7 @@ class Results:
             else:
                 ending.error = self._decoded_error(found)
             with self._ledger.lock:
-                # Another thread may have decoded it meanwhile: all get one object.
+                # Another thread may have decoded it meanwhile. Everybody gets the same object.
                 ending = handle.life.decode_as(ending)
         return ending
 
@@ -99,7 +99,7 @@ class Results:
         if handle.pair in self._index.unseen:
             self._reasons.retried([handle.pair])
             if self._index.lost(handle.pair, found.code):
-                return False  # it is taken out when it starts: until then it stays as it is
+                return False  # this loser's error stays saved until the step starts again
             gone = taken = self._index.with_consequences([found])
             within = self._index.calls_in(found.namespace)
         elif fault := self._lost(found):
@@ -149,7 +149,7 @@ class Results:
         try:
             self._index.verify(found)
         except UntrustedCheckpointError:
-            return ""  # which is told of where it is asked for
+            return ""  # the error is raised where the outcome is asked for
         fault = loading_fault(found.kind, found.payload, found.pieces, self._objects)
         return sentence(changed, fault) if fault else ""
 

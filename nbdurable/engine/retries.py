@@ -148,7 +148,8 @@ class Retries:
             self._take_evidence_of_children(handle, ending)
         beside: Passed = functools.partial(self._escaped.unsee, handles=passed)
         if ending.kind is Kind.VALUE and ending.payload is not None:
-            beside = self._current.drops(handle) or beside  # what has a value has passed on none
+            # A body that returned a value let no error escape, so there is nothing to unsee.
+            beside = self._current.drops(handle) or beside
         now = self._clock.time()
         return Settled(
             self._ledger, handle, running, ending, ended=now, escaped=beside, in_cell=in_cell
@@ -206,7 +207,7 @@ class Retries:
     ) -> None:
         """Save that an attempt failed; when that is committed tell it, and call `then`."""
         assert ending.error is not None
-        running.capture.finished()  # the final attempt's output counts
+        running.capture.finished()  # the output of a failed attempt is not shown
         now = self._clock.time()
         text = explain(ending.error)
         handle.life.keep_failure(f"attempt {running.number} failed: {text}")

@@ -80,7 +80,7 @@ class Run:
         self.handles = state.handles
         self.scope = Scope(self, opened.run.encode("ascii"), None, settings.asynchronous)
         ledger = Ledger(state)
-        # What a step is told of, in the order in which one needs the other.
+        # First what knows about outcomes: why steps run, what is shown, what errors escape.
         reasons = Reasons(state)
         acceptance = self._acceptance = Acceptance(
             state, reasons, settings.name, keep=settings.keep, confirm=settings.confirm
@@ -92,7 +92,7 @@ class Run:
             state, ledger, reasons, delivery, escaped, verify=settings.verify
         )
         self.current = Current(state, ledger, self._refuse_ended)
-        # Attempts.
+        # Then what runs attempts, from those that decide to those that start.
         suspects = Suspects(state)
         remote = Remote(ledger, self.current, settings)
         retries = Retries(
@@ -121,13 +121,13 @@ class Run:
             acceptance=acceptance,
             remote=remote,
         )
-        # Waits, and what ends without an attempt.
+        # Then what waits, and what ends steps without an attempt.
         self.turns = Turns(state, ledger, suspects.hold_nobody_back)
         waiting = self._waiting = Waiting(state, ledger, runner, delivery, self.turns)
         cancellation = self._cancellation = Cancellation(state, ledger)
         replays = Replays(state, ledger, results, cancellation, delivery)
         completions = Completions(state, ledger, waiting)
-        # Calls.
+        # Last what makes handles, in program order.
         prints = Fingerprinter(strict=settings.strict)
         dataflow = Dataflow(
             state,

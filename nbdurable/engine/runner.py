@@ -92,7 +92,7 @@ class Runner:
     def dispatch(self, handle: StepHandle[Any]) -> None:
         """Run an attempt, once each of the step's limits has room for it."""
         work = handle.life.work
-        if work is not None:  # it may have been cancelled between two attempts
+        if work is not None:  # else the step was cancelled between two attempts
             self._pass_limits(handle, work, 0)
 
     def adopt(self, handle: StepHandle[Any], leftover: Running) -> None:
@@ -103,7 +103,7 @@ class Runner:
             f"{handle.label}: still ran from before; it was adopted, not started again"
         )
         if leftover.body is not None:
-            # What it starts from now on belongs to this execution.
+            # The steps that this body starts from now on belong to this execution.
             leftover.body.belong_to(self._scope_of(handle, False))
         leftover.adopt(functools.partial(self._conclude, handle, leftover))
         work = handle.life.work
@@ -178,7 +178,8 @@ class Runner:
         running = self._open(handle)
         body.perform(running)
         running.stands_in(body, functools.partial(self._let_go, body))
-        # A context of its own: an attempt that timed out may still be in its.
+        # Each attempt gets a copy of the context, because an attempt that timed out may still
+        # run in its own.
         context = work.context.copy()
         context.run(scope.stand_in, body)
         self._time(handle, work, running)
@@ -191,7 +192,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - a defect, raised where the step is waited for
             self._fail(handle, running, error)
         finally:
-            # Not before its ending is enqueued: whoever gets its room comes after it.
+            # Make room only now that the ending is enqueued: the next body comes after it.
             body.end()
             if was_let_go:
                 self.threads.came_back()
@@ -241,7 +242,7 @@ class Runner:
         while True:
             with uninterrupted():
                 running = self._open(handle)
-                running.fence()  # nobody but this thread wants its ending
+                running.fence()  # this thread takes the ending itself
             body = self._scope_of(handle, False)
             body.perform(running)
             body.count_in(self._room_for(work))
@@ -260,7 +261,7 @@ class Runner:
             if handle.broken is not None:
                 raise handle.broken
             self._pause(handle, wait)
-            if handle.number:  # it was cancelled meanwhile
+            if handle.number:  # the step was cancelled during the wait
                 break
         if not handle.number and handle.broken is None:
             raise NotInRunError(handle.label, "the run it belongs to ended while its body ran")
@@ -280,7 +281,7 @@ class Runner:
             work = handle.life.work
             assert work is not None
             if running.body is not None:
-                running.body.leave()  # it can start nothing from here on
+                running.body.leave()  # the body can start nothing from here on
             self._conclude(handle, running, timed_out(work))
             running.stop()
 
@@ -319,7 +320,7 @@ class Runner:
         pause = Pause(self._clock, seconds, gate.open, dropped=gate.open)
         handle.life.pause_for(pause)
         if handle.number:
-            pause.drop()  # it was cancelled before anybody could see that it waits
+            pause.drop()  # the step was cancelled before others could see this pause
         try:
             gate.wait()
         except BaseException:  # an interrupt, too, ends the wait
@@ -342,4 +343,4 @@ class Runner:
         if handle.number:
             pause.drop()
         if pause.over and handle.life.pause is pause:
-            handle.life.go_on()  # what follows may have been quicker than this line
+            handle.life.go_on()  # the pause ended before it was kept: forget it now

@@ -157,7 +157,7 @@ class Scheduler:
             if not self._is_given_up(handle):
                 self._runner.run_here(handle, work, in_cell=in_cell)
         except BaseException as error:
-            # Wherever an interrupt came: without an end by now, it will not get one here.
+            # An interrupt can come at any line. A step without a number by now gets none here.
             if not handle.number:
                 handle.life.interrupt()
                 self._ledger.break_off(handle, error)
@@ -212,16 +212,16 @@ class Scheduler:
         life, work = handle.life, handle.life.work
         counted = life.timer is not None and life.timer.stop()
         running = life.running
-        # First of all fenced: a wait that is over at this moment has a body running.
+        # Fence before anything else: a pause may end at this moment, and begin a body.
         if running is None or work is None or not running.fence():
             return LetGo.LET_GO if counted or life.pause is not None else None
         running.stop_timer()
         if work.pool is not None:
-            running.stop()  # what runs outside the kernel is ended, not left
+            running.stop()  # work outside the kernel is ended, never left to itself
             return LetGo.CANCELLED
         if work.is_async:
             return LetGo.CANCELLED
-        # The waits of a body that starts steps are broken off: it is no use any more.
+        # A body that starts steps is not kept, because its waits for them are broken off.
         if keep:
             self._leftovers[handle.pair] = running
             return LetGo.STILL_RUNNING

@@ -73,7 +73,8 @@ class Waiting:
             await self._until_durable(handle, rest)
             return
         mine = self._turns.enter(handle)
-        # From here on: what other tasks receive meanwhile is shown after it, on every pass.
+        # This task is watched from here on, so that what other tasks receive while it waits is
+        # shown after its own output, live and on replay.
         with self._delivery.watch(handle) as shown:
             try:
                 await self._until_durable(handle, None, shown)
@@ -93,7 +94,9 @@ class Waiting:
         if self._has_to_wait(handle, gate.open, asked=rest is None):
             with self.async_slots_given():
                 if self._turns.may_time_out():
-                    await gate.wait()  # what is shown by then would not be on replay
+                    # Show nothing live: on replay, where the timeout has passed, nothing
+                    # would be shown at this place.
+                    await gate.wait()
                 else:
                     await self._delivery.wait_async(handle, gate, rest, shown)
         if rest is not None or handle.broken is not None:
@@ -169,7 +172,8 @@ class Waiting:
                     handle.label, "it had not ended when its run did, so nothing will end it now"
                 )
             handle.wake(wake)
-        # Starts, too, which wait for nobody: of a step that ends the kernel at once it is known.
+        # Commit queued start records now, so that a step that kills the kernel immediately still
+        # shows as in flight.
         self._ledger.journal.kick()
         return True
 

@@ -202,7 +202,7 @@ class Gather(Combinator[T_co]):
         """End with a failure at once, or with the last value."""
         if self._stored is not None and self.chosen is not None:
             if not self.chosen.number:
-                return False  # it is to be that failure again
+                return False  # wait until the failure that was decided has come again
             stands = same_set(self.set_members(), self._stored.branches)
             if not stands or self.chosen.ended is Kind.VALUE:
                 self._open_again()
@@ -279,8 +279,8 @@ class Select(Combinator[T_co]):
         self._highest = max(self._highest, branch.number)
         if self._success and branch.ended is not Kind.VALUE:
             return
-        # What has one number (a step and a combinator that it ended) goes by its place: not
-        # by the order of the arguments, for a decision is over a set.
+        # A step and the combinator that it ended share a number: then the one made first wins.
+        # The order of the arguments does not count, because a decision is over a set.
         best = self._best
         if best is None or (branch.number, branch.place) < (best.number, best.place):
             self._best = branch
@@ -288,7 +288,7 @@ class Select(Combinator[T_co]):
     def evaluate(self) -> bool:
         """End with the lowest number there is."""
         if self.chosen is not None:
-            # A stored decision whose winner was not saved and has now run again.
+            # The decision is stored, but its winner was not saved and has to run again first.
             if not self.chosen.number:
                 return False
             self.resolve(self.chosen.number, self.chosen.ended)
@@ -365,7 +365,7 @@ class Select(Combinator[T_co]):
 
     def _decided(self) -> None:
         if self.chosen is None or not self.replayed:
-            # Who asks for the winner receives no output, so this wait shows none either.
+            # Asking for the winner delivers no output, so this wait shows none live.
             self._order.wait(self, show=False)
         if self.number:
             self.see()
@@ -407,7 +407,8 @@ def _collected(top: Handle[Any], part_of: Callable[[Handle[Any]], Part], *, show
             if show and isinstance(handle, Gather):
                 handle.show_before_failure()
             handle = handle.chosen
-        # All errors of a select without winner are one, the same each time; but not anew.
+        # A select without winner has one group of errors, and returns that each time. Only
+        # values that are decoded anew are taken apart here.
         if isinstance(handle, Gather if show else Combinator) and handle.branches:
             open_ends.append((handle, []))
             handle = handle.branches[0]

@@ -105,7 +105,8 @@ class Handle(Resolvable, Generic[T_co]):
         self.place = place
         self.name = name
         self.identity = identity
-        self.received_as = identity  # what stands for it among the arguments of another step
+        # Stands for this handle in the digest of a step that takes it as an argument.
+        self.received_as = identity
         self.observers: list[Handle[Any]] | None = None
         self.asked = False
         self.known = False
@@ -215,7 +216,7 @@ class Handle(Resolvable, Generic[T_co]):
         raise NotImplementedError
 
     def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start what is not started at, below or upstream of this; `asked` ends being a loser."""
+        """Start this handle and what it depends on; with `asked`, losers start, too."""
         stack: list[Demand] = [(self, asked, rearm)]
         while stack:
             handle, asked, rearm = stack.pop()

@@ -58,7 +58,7 @@ class Phase(IntEnum):
     """Its outcome is committed, and may be seen."""
 
 
-# A look-up in the class of an enum takes longer than one in the module.
+# Constants of the module, because looking a member up in its enum takes longer.
 _CLAIMED: Final = Phase.CLAIMED
 _RECEIVING: Final = Phase.RECEIVING
 _RESERVED: Final = Phase.RESERVED
@@ -340,7 +340,7 @@ class StepLife:
     def replay(self) -> None:
         """End as a checkpoint says. The run's lock is held."""
         self.replayed = True
-        # What replays was seen, or it would have been taken out.
+        # A replayed error counts as seen: one that nobody had seen would have been taken out.
         self.seen = True
         self.phase = _ENDED
 
@@ -363,7 +363,7 @@ class StepLife:
         if self.timer is not None:
             self.timer.stop()
         if self.pause is not None:
-            self.pause.drop()  # nobody is to wait out the backoff of what has ended
+            self.pause.drop()  # the next attempt will not come
         running = self.running
         if running is not None and running.fence():
             running.stop()

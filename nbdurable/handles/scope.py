@@ -280,7 +280,7 @@ class HandedOver:
         return self._strand == strand
 
 
-# By number, not by address: Python puts a new task where one was that is gone.
+# Strands have numbers. Addresses would not do, because Python reuses that of a task that ended.
 _strands: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
 

@@ -334,7 +334,7 @@ class Capturing:
 
 
 def here() -> Callable[[], object]:
-    """Return what makes another thread belong to this context's body, for good."""
+    """Return a callable that binds the current thread to this step's output."""
     capture, figures = _current.get(), isolation.here()
 
     def enter() -> None:
