@@ -91,7 +91,7 @@ class Settled(_Outcomes):
                 ledger.write_checkpoint(handle, ending, self._running, batch)
                 if ending.kind is Kind.ERROR and self._in_cell:
                     handle.life.see()
-                    batch.add(SeenErrorRow(*handle.pair, ledger.execution))
+                    batch.add(SeenErrorRow(*handle.identity, ledger.execution))
             else:
                 batch.add(self._not_saved())
             self._resolved = ledger.close_over([handle], batch)
@@ -195,7 +195,7 @@ class Started:
             handle = self._handle
             batch.add(
                 StartRow(
-                    *handle.pair,
+                    *handle.identity,
                     attempt=self._running.number,
                     execution=self._execution,
                     name=handle.name,
@@ -270,7 +270,7 @@ def _attempt_end(
     concluded: bool,
 ) -> AttemptEndRow:
     return AttemptEndRow(
-        *handle.pair,
+        *handle.identity,
         attempt=running.number,
         execution=execution,
         name=handle.name,
@@ -383,7 +383,7 @@ def write_progress(  # noqa: PLR0917 - what progress is made of
     """Add how far an attempt is to a transaction. The run's lock is held."""
     done, total = progress
     row = ProgressRow(
-        *handle.pair,
+        *handle.identity,
         execution=ledger.execution,
         attempt=running.number,
         label=handle.label,

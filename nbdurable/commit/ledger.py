@@ -157,9 +157,9 @@ class Ledger:
         """Add which branch a combinator ended with to the transaction. The lock is held."""
         assert combinator.chosen is not None
         decision = Decision(
-            key=combinator.identity,
+            key=combinator.call_id,
             branches=combinator.set_members(),
-            winner=combinator.chosen.identity,
+            winner=combinator.chosen.call_id,
             number=combinator.number,
             execution=self.execution,
             losers=combinator.losers(),
@@ -208,7 +208,7 @@ class Ledger:
     ) -> None:
         """Sign a checkpoint and add it to the transaction. The lock is held."""
         assert ending.payload is not None
-        call, version = handle.pair
+        call, version = handle.identity
         files, when = ending.file_parts, (running.started, handle.life.seconds)
         unsigned = Checkpoint(
             call=call,
@@ -236,7 +236,7 @@ class Ledger:
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
         batch.add(checkpoint_row(unsigned, handle.life.why, signature))
         handle.life.save(unsigned)
-        if (old := self._superseded.pop(handle.pair, None)) is not None:
+        if (old := self._superseded.pop(handle.identity, None)) is not None:
             conclude(batch, [old])
         if ending.draws:
             remember(batch, self.store, DrawRow(call, version, self.execution, ending.draws))

@@ -42,13 +42,13 @@ class Reasons:
     def why(self, handle: StepHandle[Any]) -> Reason:
         """Return why `handle` is about to run."""
         index = self._index
-        if handle.pair in self._retried:
+        if handle.identity in self._retried:
             return Reason(Why.ERROR_RETRIED)
-        if handle.pair in self._lost:
-            return self._lost[handle.pair]
-        if index.is_redone(handle.pair):
+        if handle.identity in self._lost:
+            return self._lost[handle.identity]
+        if index.is_redone(handle.identity):
             return Reason(Why.REDO)
-        past = index.attempts.get(handle.pair)
+        past = index.attempts.get(handle.identity)
         if past is not None:
             return Reason(Why.NOT_SAVED if past.unsaved else Why.UNFINISHED)
         older = index.checkpoints.newest(handle.call.id)
@@ -88,7 +88,7 @@ class Reasons:
         """
         group = _group(handle)
         with self._lock:
-            self._lost[handle.pair] = Reason(why, fault)
+            self._lost[handle.identity] = Reason(why, fault)
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
@@ -144,7 +144,7 @@ class Reasons:
             reason = _argument_changed(before, found.arguments)
             if reason != life.reason:
                 life.runs_because(reason)
-                changed.append((str(reason), handle.pair))
+                changed.append((str(reason), handle.identity))
         return changed
 
     def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:

@@ -67,7 +67,7 @@ class State:
     def add(self, handle: StepHandle[Any]) -> None:
         """Take in a step or timer that was claimed. The lock is held."""
         self.handles[handle.place : handle.place + 1] = [handle]  # in the place of a retracted one
-        self.live[handle.identity] = handle
+        self.live[handle.call_id] = handle
         if handle.parent is not None:
             self.children.setdefault(handle.parent, []).append(handle)
 

@@ -96,6 +96,6 @@ class Cancellation:
                     return False
                 continue
             known = live.version is not None and any(version)
-            if live.code_digest != code or (known and live.pair[1] != version):
+            if live.code_digest != code or (known and live.identity[1] != version):
                 return False
         return race is not None

@@ -112,14 +112,14 @@ class Claims:
             self._kept.learn(handle.code, claim.code)
         reads = options.reads or self._settings.reads
         handle.take_version(self._dataflow.version(handle, reads))
-        found = self._state.index.checkpoints.get(handle.pair)
+        found = self._state.index.checkpoints.get(handle.identity)
         if found is None:
             # A step may have been cancelled before its version was known: then it was saved
             # under the version of zeros.
             found = self._state.index.checkpoints.get((handle.call.id, bytes(16)))
         found = found or self._acceptance.of(handle, function, claim.parts)
         if found is not None and self._replays.replay(handle, found):
-            if (states := self._state.index.draws.get(handle.pair)) is not None:
+            if (states := self._state.index.draws.get(handle.identity)) is not None:
                 draw_again(states, (claim.inputs, claim.code))
             return handle
         work = self._work(handle, claim, (arguments, keywords), pool, held=held, limits=limits)

@@ -249,4 +249,4 @@ def reused_of(handles: Iterable[Handle[Any]], index: ReplayIndex) -> Iterator[Id
         if isinstance(handle, StepHandle) and handle.life.replayed:
             found = handle.life.checkpoint
             if found is not None and index.checkpoints.superseded(found):
-                yield handle.pair
+                yield handle.identity

@@ -65,7 +65,7 @@ class Combining:
 
         def is_decided() -> bool:
             like = kind(self._order, len(self._state.handles), branches, success=success)
-            return self._state.index.decision_for(like.identity, like.set_members()) is not None
+            return self._state.index.decision_for(like.call_id, like.set_members()) is not None
 
         self._cancellation.settle_below(branches, is_decided)
         with uninterrupted(), self._state.lock:
@@ -74,7 +74,7 @@ class Combining:
             )
             self._state.handles.append(select)
             self._state.observers.combined(select, where.parent)
-            stored = self._state.index.decision_for(select.identity, select.set_members())
+            stored = self._state.index.decision_for(select.call_id, select.set_members())
             if stored is not None:
                 select.apply(stored)
                 if select.number:
@@ -109,8 +109,8 @@ class Combining:
             )
             self._state.handles.append(gather)
             self._state.observers.combined(gather, where.parent)
-            if gather.identity in self._state.index.decisions:
-                stored = self._state.index.decision_for(gather.identity, gather.set_members())
+            if gather.call_id in self._state.index.decisions:
+                stored = self._state.index.decision_for(gather.call_id, gather.set_members())
                 if stored is not None:
                     gather.apply(stored)
             gather.observe()

@@ -49,7 +49,7 @@ class AsCompleted:
         self.branches = branches
         self.scope = where
         self.late = late
-        self.identity = digest_of(b"as_completed", *sorted(one.identity for one in branches))
+        self.key = digest_of(b"as_completed", *sorted(one.call_id for one in branches))
         self.left = {branch.place: branch for branch in branches}
         self.position = 0
         self.last_number = 0
@@ -114,12 +114,12 @@ class AsCompleted:
 
     def position_key(self, position: int) -> bytes:
         """Return what the decision about a position is found under."""
-        return digest_of(b"position", self.identity, b"%d" % position)
+        return digest_of(b"position", self.key, b"%d" % position)
 
     def members(self) -> tuple[Member, ...]:
         """Return call, version and code of every step below, sorted."""
         found = leaves_of(self.branches)
-        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in found))
+        return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in found))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
         """Return every step and timer below what is left, and below nothing that was given."""
@@ -211,8 +211,8 @@ class Completions:
         with self._ledger.lock:
             for leaf in losing:
                 leaf.life.lose()
-        losers = tuple(sorted(leaf.pair for leaf in losing))
-        write = self._decision(completion, completion.identity, NOBODY, losers)
+        losers = tuple(sorted(leaf.identity for leaf in losing))
+        write = self._decision(completion, completion.key, NOBODY, losers)
         if write is not None:
             self._ledger.journal.enqueue(LeftEarly(write), kick=False)
         self._state.losers.tell()
@@ -239,8 +239,8 @@ class Completions:
     def _demand_left(self, completion: AsCompleted) -> None:
         """Start what is not started, but what an earlier pass left only if nothing else is left."""
         stored = None
-        if completion.identity in self._index.decisions:
-            stored = self._index.decision_for(completion.identity, completion.members())
+        if completion.key in self._index.decisions:
+            stored = self._index.decision_for(completion.key, completion.members())
         lost = {call for call, _ in stored.losers} if stored is not None else set()
         left = tuple(completion.left.values())
         others = [one for one in left if not all(leaf.call.id in lost for leaf in one.leaves())]
@@ -258,7 +258,7 @@ class Completions:
         if stored is None:
             return None
         left = completion.left.values()
-        return next((one for one in left if one.identity == stored.winner), None)
+        return next((one for one in left if one.call_id == stored.winner), None)
 
     def _take_next(
         self, completion: AsCompleted, wanted: Handle[Any] | None, waker: Callable[[], object]
@@ -278,7 +278,7 @@ class Completions:
         earlier = any(0 < self._first_stored(leaf) < taken.number for leaf in completion.late)
         if earlier or _not_saved(taken):
             key = completion.position_key(completion.position - 1)
-            write = self._decision(completion, key, taken.identity, ())
+            write = self._decision(completion, key, taken.call_id, ())
             if write is not None:
                 self._ledger.store.commit(write)
         taken.mark_known()

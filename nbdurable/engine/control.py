@@ -62,7 +62,7 @@ class Execution:
 
     def deaths(self, handle: StepHandle[Any]) -> int:
         """Return how many deaths of the kernel a step was in flight at."""
-        past = self.state.index.attempts.get(handle.pair)
+        past = self.state.index.attempts.get(handle.identity)
         return 0 if past is None else past.deaths
 
 

@@ -129,14 +129,14 @@ class Dataflow:
         assert work is not None
         try:
             handle.take_version(self.version(handle, work.reads))
-            found = self._index.checkpoints.get(handle.pair)
+            found = self._index.checkpoints.get(handle.identity)
             found = found or self._acceptance.of(handle, work.function, work.code_parts)
             if found is not None:
                 self._index.verify(found)
                 if found.cause:
                     self._cancellation.lost_before(handle, found)
                 elif self._results.restorable(handle, found):
-                    if (states := self._index.draws.get(handle.pair)) is not None:
+                    if (states := self._index.draws.get(handle.identity)) is not None:
                         draw_again(states, (work.inputs, work.code))
                     take(self._ledger, handle, found)
                     return

@@ -52,7 +52,7 @@ class Escaped:
 
         What these have passed on is tried again with them.
         """
-        return list(dict.fromkeys(one.pair for one in self._in(error) if one.parent is None))
+        return list(dict.fromkeys(one.identity for one in self._in(error) if one.parent is None))
 
     def passed_on(
         self, parent: StepHandle[Any], error: BaseException | None
@@ -69,7 +69,7 @@ class Escaped:
         for handle in handles:
             handle.life.unsee()
             if handle.life.checkpoint is not None:
-                saved.append(handle.pair)
+                saved.append(handle.identity)
         if saved:
             unsee(batch, saved)
 
@@ -86,16 +86,16 @@ class Escaped:
 
     def take_out_lost(self, handle: StepHandle[Any]) -> None:
         """Take out the error that a loser has had, now that it is asked for and starts."""
-        if handle.pair not in self._index.unseen:
+        if handle.identity not in self._index.unseen:
             return
-        found = self._index.checkpoints.get(handle.pair)
+        found = self._index.checkpoints.get(handle.identity)
         if found is None:
             return
         with uninterrupted():
             self._ledger.journal.enqueue(_Begun(found), kick=False)
             self._ledger.journal.flush()
         with self.lock:
-            self._index.unseen.discard(handle.pair)
+            self._index.unseen.discard(handle.identity)
             self._index.forget([found], frozenset())
 
     def take_out(self, batch: Batch, parent: StepHandle[Any]) -> None:

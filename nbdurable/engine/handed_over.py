@@ -321,9 +321,7 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
 def _create_task(before: Any, loop: Any, coroutine: Any, *args: Any, **named: Any) -> Any:
     where = _scope()
     if where is None or named.get("context") is not None:
-        return before(
-            loop, coroutine, *args, **named
-        )  # a caller that passes a context of its own keeps it
+        return before(loop, coroutine, *args, **named)  # the caller has chosen a context
     frame = getattr(coroutine, "cr_frame", None)
     given = tuple(frame.f_locals.values()) if frame is not None else ()
     context = contextvars.copy_context()

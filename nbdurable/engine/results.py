@@ -96,9 +96,9 @@ class Results:
         seen is tried again with the body that asks for it.
         """
         within = None
-        if handle.pair in self._index.unseen:
-            self._reasons.retried([handle.pair])
-            if self._index.lost(handle.pair, found.code):
+        if handle.identity in self._index.unseen:
+            self._reasons.retried([handle.identity])
+            if self._index.lost(handle.identity, found.code):
                 return False  # this loser's error stays saved until the step starts again
             gone = taken = self._index.with_consequences([found])
             within = self._index.calls_in(found.namespace)
@@ -169,5 +169,5 @@ class Results:
             return
         handle.life.see()
         if handle.life.checkpoint is not None:
-            row = SeenErrorRow(*handle.pair, self._ledger.execution)
+            row = SeenErrorRow(*handle.identity, self._ledger.execution)
             self._ledger.store.commit(lambda batch: batch.add(row))

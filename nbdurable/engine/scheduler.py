@@ -108,11 +108,11 @@ class Scheduler:
         """
         work = handle.life.work
         elsewhere = work is not None and (work.options.timeout is not None or work.pool is not None)
-        return not elsewhere and handle.pair not in self._leftovers
+        return not elsewhere and handle.identity not in self._leftovers
 
     def is_stored_loser(self, handle: StepHandle[Any]) -> bool:
         """Tell whether a stored decision made this step a loser."""
-        return self._index.lost(handle.pair, handle.code_digest)
+        return self._index.lost(handle.identity, handle.code_digest)
 
     # --- starting -----------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Scheduler:
             if self._state.ended or not handle.life.begin():
                 return
             handle.stand_for_itself()
-            leftover = _usable(self._leftovers.pop(handle.pair, None))
+            leftover = _usable(self._leftovers.pop(handle.identity, None))
         try:
             self._recall(handle)
         except SuspendedError as error:
@@ -170,7 +170,7 @@ class Scheduler:
             SuspendedError: More would run again than may without being confirmed.
         """
         self._escaped.take_out_lost(handle)
-        past = self._index.attempts.get(handle.pair)
+        past = self._index.attempts.get(handle.identity)
         if past is not None:
             handle.life.recall(past.last, past.failed)
         handle.life.runs_because(self._reasons.why(handle))
@@ -223,7 +223,7 @@ class Scheduler:
             return LetGo.CANCELLED
         # A body that starts steps is not kept, because its waits for them are broken off.
         if keep:
-            self._leftovers[handle.pair] = running
+            self._leftovers[handle.identity] = running
             return LetGo.STILL_RUNNING
         return LetGo.LET_GO
 

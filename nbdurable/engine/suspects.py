@@ -37,7 +37,7 @@ class Suspects:
         """
         if not self._suspects or work.pool is not None:
             return ()
-        if handle.pair not in self._suspects:
+        if handle.identity not in self._suspects:
             return (self._sharing.many,)
         deaths = self.deaths_of(handle)
         self._observers.say(
@@ -53,13 +53,13 @@ class Suspects:
 
     def deaths_of(self, handle: StepHandle[Any]) -> int:
         """Return at how many deaths of the kernel a suspect was in flight; of others, 0."""
-        if not self._suspects or handle.pair not in self._suspects:
+        if not self._suspects or handle.identity not in self._suspects:
             return 0
-        return self._attempts[handle.pair].deaths
+        return self._attempts[handle.identity].deaths
 
     def condemned(self, handle: StepHandle[Any]) -> PastAttempts | None:
         """Return the attempts of a step that the kernel died of too often; None of any other."""
-        past = self._attempts.get(handle.pair)
+        past = self._attempts.get(handle.identity)
         work = handle.life.work
         outside = work is not None and work.pool is not None
         return None if past is None or past.deaths < MOST_DEATHS or outside else past

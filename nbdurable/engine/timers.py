@@ -80,16 +80,16 @@ class Timers:
         handle.take_version(TIMER_VERSION)
         timer = handle.life.time(seconds, until)
         handle.show_as(f"{name}({shown})")
-        found = self._index.checkpoints.get(handle.pair)
+        found = self._index.checkpoints.get(handle.identity)
         if found is not None and self._replays.replay(handle, found):
             return handle
         self._state.observers.created(handle)
         if handle.life.cancelled_by_race is not None:
             return handle
-        past = self._index.attempts.get(handle.pair)
+        past = self._index.attempts.get(handle.identity)
         if past is not None:
             handle.life.recall(past.last, 0)
-        if past is None or self._index.is_redone(handle.pair):
+        if past is None or self._index.is_redone(handle.identity):
             with uninterrupted():
                 self.arm(handle, rearm=True)
         else:
@@ -108,7 +108,7 @@ class Timers:
         running = Running(life.last_attempt + anew, started)
         life.run(running)
         why = Why.NEW if running.number == 1 else Why.UNFINISHED
-        life.runs_because(Reason(Why.REDO if self._index.is_redone(handle.pair) else why))
+        life.runs_because(Reason(Why.REDO if self._index.is_redone(handle.identity) else why))
         self._journal.enqueue(Started(handle, running, self._state.execution))
         self._state.observers.attempt_started(handle, running.number, now)
         assert timer.wake_time is not None

@@ -82,8 +82,8 @@ class Turns:
     def enter(self, handle: Handle[Any]) -> Awaiting:
         """Take note that the running task awaits `handle`."""
         loop = asyncio.get_running_loop()
-        count = self._counts.get(handle.identity, 0)
-        self._counts[handle.identity] = count + 1
+        count = self._counts.get(handle.call_id, 0)
+        self._counts[handle.call_id] = count + 1
         mine = Awaiting(handle, b"%d" % count, loop.time(), scope.current.get())
         row = self._rows.get(loop)
         if row is None:
@@ -484,8 +484,8 @@ def mark(error: BaseException, key: bytes) -> None:
 
 def members_of(handle: Handle[Any]) -> tuple[Member, ...]:
     """Return call, version and code of every step at or below a handle, sorted."""
-    return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in handle.leaves()))
+    return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in handle.leaves()))
 
 
 def _await_key(mine: Awaiting) -> bytes:
-    return digest_of(b"await", mine.handle.identity, mine.key)
+    return digest_of(b"await", mine.handle.call_id, mine.key)

@@ -74,7 +74,7 @@ class Combinator(Handle[T_co]):
 
     def set_members(self) -> tuple[Member, ...]:
         """Return call, version and code of every step below, sorted: what a decision belongs to."""
-        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in self.leaves()))
+        return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in self.leaves()))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
         """Return every step and timer below the branches that lost, and not below the winner."""
@@ -82,7 +82,7 @@ class Combinator(Handle[T_co]):
 
     def losers(self) -> tuple[Identity, ...]:
         """Return the (call, version) of every step below the branches that lost."""
-        return tuple(sorted(leaf.pair for leaf in self.losing_leaves()))
+        return tuple(sorted(leaf.identity for leaf in self.losing_leaves()))
 
     def observe(self) -> None:
         """Watch the branches, and take note of those that have ended. The run's lock is held."""
@@ -174,7 +174,7 @@ class Gather(Combinator[T_co]):
         return_exceptions: bool = False,
     ) -> None:
         mode = b"exceptions" if return_exceptions else b""
-        identity = digest_of(b"gather", mode, *[branch.identity for branch in branches])
+        identity = digest_of(b"gather", mode, *[branch.call_id for branch in branches])
         super().__init__(order, place, identity, branches)
         self.received_as = digest_of(b"gather", mode, *[one.received_as for one in branches])
         self._keys = keys
@@ -187,7 +187,7 @@ class Gather(Combinator[T_co]):
         """Take the failure that an earlier execution ended with. The run's lock is held."""
         self._stored = decision
         self.replayed = True
-        self.chosen = next(one for one in self.branches if one.identity == decision.winner)
+        self.chosen = next(one for one in self.branches if one.call_id == decision.winner)
 
     def notice(self, branch: Handle[Any]) -> None:
         """Count `branch`; keep the failure with the lowest number."""
@@ -250,7 +250,7 @@ class Select(Combinator[T_co]):
     ) -> None:
         mode = b"success" if success else b""
         identity = digest_of(
-            self.kind.encode(), mode, *sorted(branch.identity for branch in branches)
+            self.kind.encode(), mode, *sorted(branch.call_id for branch in branches)
         )
         super().__init__(order, place, identity, branches)
         self._success = success
@@ -267,7 +267,7 @@ class Select(Combinator[T_co]):
 
     def apply(self, decision: Decision) -> None:
         """Take a stored decision. The run's lock is held."""
-        self.chosen = next(branch for branch in self.branches if branch.identity == decision.winner)
+        self.chosen = next(branch for branch in self.branches if branch.call_id == decision.winner)
         self.replayed = True
         self._mark_losers()
         if self.chosen.number:

@@ -93,20 +93,20 @@ class Handle(Resolvable, Generic[T_co]):
     # Slots, not only for their size: several threads set attributes of one handle, and
     # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
     __slots__ = (
-        "__weakref__", "_order", "asked", "digest", "identity", "known", "name", "observers",
+        "__weakref__", "_order", "asked", "call_id", "digest", "known", "name", "observers",
         "place", "received_as",
     )  # fmt: skip
 
     kind: HandleKind
 
-    def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
+    def __init__(self, order: Order, place: int, name: str, call_id: bytes) -> None:
         super().__init__()
         self._order = order
         self.place = place
         self.name = name
-        self.identity = identity
+        self.call_id = call_id
         # Stands for this handle in the digest of a step that takes it as an argument.
-        self.received_as = identity
+        self.received_as = call_id
         self.observers: list[Handle[Any]] | None = None
         self.asked = False
         self.known = False
@@ -376,7 +376,7 @@ class StepHandle(Handle[T_co]):
         return self.life.work is not None or self.life.started
 
     @property
-    def pair(self) -> Identity:
+    def identity(self) -> Identity:
         """(call, version); a version not yet known is zeros."""
         return self.call.id, self.version.id if self.version else bytes(16)
 

@@ -120,7 +120,7 @@ class Stage:
         if isinstance(event, StepCreated):
             left = _items.get()
             node = left.pop(0) if left else _operation.get()
-            self.log("made", node, event.kind, self.run.handles[event.step].identity.hex())
+            self.log("made", node, event.kind, self.run.handles[event.step].call_id.hex())
             with self.changed:
                 self._nodes[event.step] = node
                 self.selects += event.kind in {"select", "race"}
@@ -320,7 +320,7 @@ class Fiber:
     async def each(self, operation, handles):
         """Yield the nodes of `handles` in the order in which they end."""
         completion = nbdurable.as_completed(handles)
-        self._stage.log("made", operation["id"], "each", completion.identity.hex())
+        self._stage.log("made", operation["id"], "each", completion.key.hex())
         try:
             if self._asynchronous:
                 async for handle in completion:
