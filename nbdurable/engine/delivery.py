@@ -93,7 +93,7 @@ class Delivery:
     def close(self) -> None:
         """Show nothing more of what still runs: the cell has ended."""
         for destination in (self._home.own_stage().destination, *self._destinations):
-            destination.open = False
+            destination.close()
 
     def _left(self, handle: StepHandle[Any], stage: Stage) -> Sequence[Message]:
         ending = handle.life.ending
@@ -126,7 +126,7 @@ class Delivery:
         if stage is None:
             yield
             return
-        stage.busy = True
+        stage.occupy()
         try:
             running.capture.follow(stage.destination)
             yield
@@ -231,7 +231,7 @@ class Watch:
     def __enter__(self) -> Self:
         self._stage = self._delivery.free_stage()
         if self._stage is not None:
-            self._stage.busy = True
+            self._stage.occupy()
             where = scope.current.get()
             assert where is not None
             self._namespace = where.namespace
@@ -269,10 +269,10 @@ class Watch:
                 self._delivery.follow(step, stage.destination, wake)
                 return
             self._step = None
-            stage.busy = False
+            stage.vacate()
             if step.durable:
                 self._delivery.deliver(step)
-            stage.busy = True
+            stage.occupy()
 
 
 def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:

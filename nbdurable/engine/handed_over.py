@@ -125,8 +125,7 @@ def show(work: HandedOver) -> None:
     """Show what the steps of a piece of work have written, where no thread does other work."""
     mine = scope.work.get()
     if mine is None or not mine.in_thread:
-        unshown, work.unshown = work.unshown, []
-        for handle in unshown:
+        for handle in work.take_unshown():
             handle.run_of().show(handle)
 
 

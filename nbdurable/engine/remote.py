@@ -261,7 +261,7 @@ class Remote:
             merge_codes(recorder, [(marshal.loads(code), *rest) for code, *rest in reply["codes"]])  # noqa: S302 - of a worker of ours
             with_evidence(work, ending, recorder)
             # The generators that a worker moves are its own.
-            ending.file_parts = tuple(one for one in ending.file_parts if one.kind != MOVED)
+            ending.drop_files(MOVED)
         return ending
 
     def _lost(self, work: Work, sent: Sent, arrival: Arrival) -> Ending | None:
@@ -296,24 +296,26 @@ class Remote:
                 error = EncodeError(
                     f"{work.label}: its result can't come back from a worker: {what}", cure
                 )
-            ending = unsaved_failure(error, reply["unsaved"] or what)
-            ending.final = kind is Kind.VALUE or reply["final"]
-            return ending
+            return unsaved_failure(
+                error, reply["unsaved"] or what, final=kind is Kind.VALUE or reply["final"]
+            )
         payload = Payload(reply["data"], reply["pieces"], frozenset(reply["modules"]))
-        ending = Ending(kind, payload=payload, note=reply["note"], final=reply["final"])
+        note, final = reply["note"], reply["final"]
         try:
             if kind is Kind.ERROR:
-                ending.error = ending.raised = decode_error(payload.data, say=self._say)
-                return ending
-            ending.value = decode(payload.data, payload.pieces, self._objects, say=self._say)
+                failed = decode_error(payload.data, say=self._say)
+                return Ending(
+                    kind, error=failed, raised=failed, payload=payload, note=note, final=final
+                )
+            value = decode(payload.data, payload.pieces, self._objects, say=self._say)
         except DecodeError as error:
-            said = DecodeError(
+            unreadable = DecodeError(
                 f"{work.label}: what its worker gave can't be restored here: {error}"
             )
-            return unsaved_failure(said, str(error))
+            return unsaved_failure(unreadable, str(error))
         if payload.pieces:
             self._objects.remember(payload.pieces)
-        return ending
+        return Ending(kind, value=value, payload=payload, note=note, final=final)
 
 
 class Sent:

@@ -7,7 +7,7 @@ committed before anybody sees it (CONTRACT section 5).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from nbdurable.codec.outcomes import decode_error, loading_fault
 from nbdurable.codec.values import decode, pickles_in
@@ -69,11 +69,15 @@ class Results:
         if ending is None:
             found = handle.life.checkpoint
             assert found is not None
-            ending = Ending(found.kind, messages=output.loads(found.output))
-            if found.kind is Kind.VALUE:
-                ending.value = self._decoded(found)
-            else:
-                ending.error = self._decoded_error(found)
+            messages = output.loads(found.output)
+            match found.kind:
+                case Kind.VALUE:
+                    ending = Ending(found.kind, value=self._decoded(found), messages=messages)
+                case Kind.ERROR | Kind.CANCELLED:
+                    error = self._decoded_error(found)
+                    ending = Ending(found.kind, error=error, messages=messages)
+                case _:
+                    assert_never(found.kind)
             with self._ledger.lock:
                 # Another thread may have decoded it meanwhile. Everybody gets the same object.
                 ending = handle.life.decode_as(ending)

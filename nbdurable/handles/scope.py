@@ -273,6 +273,11 @@ class HandedOver:
         self.unshown: list[StepHandle[Any]] = []
         self._strand: int | None = None
 
+    def take_unshown(self) -> list[StepHandle[Any]]:
+        """Return the steps whose output is to be shown, once."""
+        unshown, self.unshown = self.unshown, []
+        return unshown
+
     def is_of(self, strand: int) -> bool:
         """Tell whether a strand is the one that does this work: the first that asks is."""
         if self._strand is None:

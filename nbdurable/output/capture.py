@@ -490,6 +490,10 @@ class Destination:
         self.alone = alone
         self.open = True
 
+    def close(self) -> None:
+        """Show nothing more there: the cell has ended."""
+        self.open = False
+
     @property
     def raw(self) -> bool:
         """Tell whether carriage returns may go there as they are."""
@@ -658,6 +662,14 @@ class Stage:
             self._due += messages
         else:
             deliver(messages)
+
+    def occupy(self) -> None:
+        """Let a step be shown live: what else is delivered waits for its end."""
+        self.busy = True
+
+    def vacate(self) -> None:
+        """Let what is delivered be shown at once again."""
+        self.busy = False
 
     def over(self) -> None:
         """Show what came while a step was shown live."""

@@ -185,6 +185,10 @@ class Ending:
     code_parts: tuple[Part, ...] = ()
     file_parts: tuple[Part, ...] = ()
 
+    def drop_files(self, kind: str) -> None:
+        """Forget what was seen of this kind."""
+        self.file_parts = tuple(one for one in self.file_parts if one.kind != kind)
+
     def keep(self, capture: Capture) -> None:
         """Take what an attempt has written, and what of it was not shown live, and where."""
         self.messages = capture.finished()
@@ -451,9 +455,9 @@ def failure(error: BaseException, *, final: bool = False) -> Ending:
     return ending
 
 
-def unsaved_failure(error: BaseException, reason: str) -> Ending:
-    """Return the ending for an `error` that must not be saved and not be retried."""
-    return Ending(Kind.ERROR, error=error, unsaved=reason, final=True)
+def unsaved_failure(error: BaseException, reason: str, *, final: bool = True) -> Ending:
+    """Return the ending for an `error` that must not be saved and, if `final`, not be retried."""
+    return Ending(Kind.ERROR, error=error, unsaved=reason, final=final)
 
 
 def backoff(policy: RetryPolicy, failed: int) -> float:
