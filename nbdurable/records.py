@@ -85,18 +85,8 @@ class Reason(NamedTuple):
         return f"{self.why.value}: {self.detail}" if self.detail else self.why.value
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What is asked for: identity without the code (CONTRACT section 3).
-
-    ``namespace`` is the parent step's call id, or the run's id as bytes.
-    """
-
-    namespace: bytes
-    name: str
-    arguments: bytes
-    occurrence: int
-    id: bytes
+REASONS: Final = {why: Reason(why) for why in Why}
+"""The reasons without a detail: one object for all steps, of which a notebook has many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Acceptance:
         if own is None or not (self._keep or self._known or index.renamed):
             return None
         code = parts()
-        call = handle.call.id
+        call = handle.call_id
         for found in reversed(index.checkpoints.versions(call)):
             same = digest_of(found.code, own.upstream) == found.version
             if found.kind is Kind.ERROR or found.code == own.code or not same:
@@ -220,10 +220,10 @@ class Acceptance:
             if (kind, name, after) == (CODE, handle.name, own.code)
         ]
         if self._keep:
-            codes += self._codes_of_losers().get(handle.call.id, ())
+            codes += self._codes_of_losers().get(handle.call_id, ())
         for code in codes:
             version = digest_of(code, own.upstream)
-            if code != own.code and (handle.call.id, version) in self._index.losers:
+            if code != own.code and (handle.call_id, version) in self._index.losers:
                 handle.stand_for(Version(code, own.upstream, version))
                 return
 
@@ -296,14 +296,14 @@ class Acceptance:
 
         Looked for where a step has none at all under its name, once for a code.
         """
-        group = handle.call.namespace, handle.name
+        group = handle.namespace, handle.name
         key = group, handle.code_digest
         if key in self._looked or group in self._index.checkpoints.groups():
             return None
         self._looked.add(key)
         work = handle.life.work
-        for old in self._names_in().get(handle.call.namespace, ()):
-            namespace = handle.call.namespace
+        for old in self._names_in().get(handle.namespace, ()):
+            namespace = handle.namespace
             newest = self._index.checkpoints.calls((namespace, old))
             found = [*filter(None, map(self._index.checkpoints.newest, newest))]
             for code in dict.fromkeys(one.code for one in found):
@@ -374,20 +374,20 @@ class Acceptance:
 
     def _of(self, handle: StepHandle[Any], reason: Reason) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
-        older = self._index.checkpoints.newest(handle.call.id)
+        older = self._index.checkpoints.newest(handle.call_id)
         changed = reason.why is Why.CODE_CHANGED
         # If the code that changed is only code that the body ran, the outcome was made by the
         # step's own code as it is now.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
-            return handle.call.id, (1, seconds, f"{handle.name}: {reason}")
+            return handle.call_id, (1, seconds, f"{handle.name}: {reason}")
         skipped = unasked_of(self._store, self._run)
         found = [
             one
             for one in self._reasons.newest_of(handle)
             if one.code != handle.code_digest and (one.call, one.version) not in skipped
         ]
-        key = handle.call.namespace, handle.name, handle.code_digest
+        key = handle.namespace, handle.name, handle.code_digest
         seconds = sum(one.seconds for one in found)
         return key, (max(1, len(found)), seconds, f"{handle.name}: {reason}")
 

@@ -391,8 +391,8 @@ def write_progress(  # noqa: PLR0917 - what progress is made of
         total=total,
         told=ledger.observers.clock.time(),
     )
-    replace_progress(batch, row, before=handle.call.id in index.progressed)
-    index.progressed.add(handle.call.id)
+    replace_progress(batch, row, before=handle.call_id in index.progressed)
+    index.progressed.add(handle.call_id)
 
 
 class LeftEarly:

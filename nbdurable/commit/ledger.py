@@ -214,7 +214,7 @@ class Ledger:
             call=call,
             version=version,
             code=handle.code_digest,
-            namespace=handle.call.namespace,
+            namespace=handle.namespace,
             number=handle.number,
             cause=cause,
             execution=self.execution,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.records import Kind, Reason, Why
+from nbdurable.records import REASONS, Kind, Reason, Why
 from nbdurable.steps.attempts import arguments_text
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ class Reasons:
         """Return why `handle` is about to run."""
         index = self._index
         if handle.identity in self._retried:
-            return Reason(Why.ERROR_RETRIED)
+            return REASONS[Why.ERROR_RETRIED]
         if handle.identity in self._lost:
             return self._lost[handle.identity]
         if index.is_redone(handle.identity):
-            return Reason(Why.REDO)
+            return REASONS[Why.REDO]
         past = index.attempts.get(handle.identity)
         if past is not None:
-            return Reason(Why.NOT_SAVED if past.unsaved else Why.UNFINISHED)
-        older = index.checkpoints.newest(handle.call.id)
+            return REASONS[Why.NOT_SAVED if past.unsaved else Why.UNFINISHED]
+        older = index.checkpoints.newest(handle.call_id)
         if older is None:
             # Now it can be told which argument changed only if a single saved call is left.
             left = self._unclaimed(_group(handle), 2)
@@ -65,10 +65,10 @@ class Reasons:
                 return Reason(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
-        if handle.version.base and handle.call.id in self._unheld:
-            return self._unheld[handle.call.id]
+        if handle.version.base and handle.call_id in self._unheld:
+            return self._unheld[handle.call_id]
         if older.code == handle.version.code:
-            return Reason(Why.UPSTREAM_CHANGED)
+            return REASONS[Why.UPSTREAM_CHANGED]
         return Reason(Why.CODE_CHANGED, self._code_changed(handle, older))
 
     def retried(self, errors: Iterable[Identity]) -> None:
@@ -92,7 +92,7 @@ class Reasons:
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
-        others = (one for one in self._newest(group) if one.call != handle.call.id)
+        others = (one for one in self._newest(group) if one.call != handle.call_id)
         count = 1 + sum(bool(fault_of(found)) for found in others)
         self._observers.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
@@ -112,7 +112,7 @@ class Reasons:
         """
         group, reason = _group(handle), Reason(why, detail)
         with self._lock:
-            self._unheld[handle.call.id] = reason
+            self._unheld[handle.call_id] = reason
             if (group, reason) in self._said_unheld:
                 return
             self._said_unheld.add((group, reason))
@@ -153,7 +153,7 @@ class Reasons:
         Of those in `namespace`, which is the cell's, it is said how many they are.
         """
         saved = self._index.checkpoints
-        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.life.ran}
+        ran = {one.call_id for one in handles if isinstance(one, StepHandle) and one.life.ran}
         found = [
             (group[0], call)
             for group in saved.groups()
@@ -248,12 +248,12 @@ class Reasons:
 
 
 def _group(handle: StepHandle[Any]) -> Group:
-    return handle.call.namespace, handle.name
+    return handle.namespace, handle.name
 
 
 def _argument_changed(older: Checkpoint | None, arguments: str) -> Reason:
     if older is None:
-        return Reason(Why.NEW)
+        return REASONS[Why.NEW]
     return Reason(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
 
 

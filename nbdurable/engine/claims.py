@@ -15,7 +15,7 @@ from nbdurable.executors.loops import running_loop
 from nbdurable.handles.call_identity import call_id, digest_of_version, received_as
 from nbdurable.handles.handle import StepHandle, handles_in, with_values
 from nbdurable.labels import label_of, telling
-from nbdurable.records import Call, HandleKind
+from nbdurable.records import HandleKind
 from nbdurable.steps.attempts import Work, is_async
 from nbdurable.steps.draws import draw_again
 
@@ -116,7 +116,7 @@ class Claims:
         if found is None:
             # A step may have been cancelled before its version was known: then it was saved
             # under the version of zeros.
-            found = self._state.index.checkpoints.get((handle.call.id, bytes(16)))
+            found = self._state.index.checkpoints.get((handle.call_id, bytes(16)))
         found = found or self._acceptance.of(handle, function, claim.parts)
         if found is not None and self._replays.replay(handle, found):
             if (states := self._state.index.draws.get(handle.identity)) is not None:
@@ -241,12 +241,13 @@ class Claims:
             found = self._state.live.get(identity)
             if found is not None and not found.life.retracted:
                 return found, True
-            call = Call(where.namespace, name, inputs, count, identity)
-            place = self._state.index_of(found)
             handle: StepHandle[Any] = StepHandle(
                 self._order,
-                place,
-                call,
+                self._state.index_of(found),
+                name,
+                identity,
+                namespace=where.namespace,
+                occurrence=count,
                 kind=kind,
                 parent=where.parent,
                 code=code,

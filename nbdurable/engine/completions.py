@@ -232,7 +232,7 @@ class Completions:
         """Return the lowest number that a step without one may still find for itself, or 0."""
         if leaf.number or leaf.kind is not HandleKind.STEP:
             return 0
-        found = self._index.checkpoints.versions(leaf.call.id)
+        found = self._index.checkpoints.versions(leaf.call_id)
         numbers = [one.number for one in found if one.code == leaf.code_digest]
         return min(numbers, default=0)
 
@@ -243,7 +243,7 @@ class Completions:
             stored = self._index.decision_for(completion.key, completion.members())
         lost = {call for call, _ in stored.losers} if stored is not None else set()
         left = tuple(completion.left.values())
-        others = [one for one in left if not all(leaf.call.id in lost for leaf in one.leaves())]
+        others = [one for one in left if not all(leaf.call_id in lost for leaf in one.leaves())]
         with uninterrupted():
             for branch in others or left:
                 branch.demand(asked=False, rearm=True)

@@ -209,7 +209,7 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         if (told := running.progress) is not None:
             yield "Progress", share(told.done, told.total), False
     yield "In", " > ".join(reversed([one.label for one in execution.parents(handle)])), False
-    yield "Call", f"{handle.call.id.hex()} (occurrence {handle.call.occurrence})", False
+    yield "Call", f"{handle.call_id.hex()} (occurrence {handle.occurrence})", False
 
 
 def _saved(handle: StepHandle[Any]) -> str:

@@ -66,12 +66,12 @@ class Current:
     def idempotency_key(self, where: Scope) -> str:
         """Return what every attempt of the call has in common, until it is redone."""
         handle = self._handle(where)
-        redone = self._index.redone.get(handle.call.id)
+        redone = self._index.redone.get(handle.call_id)
         if redone is not None:
             cure = "`%durable restart NAME` starts a run without it"
             verify_amendment(self._index, redone, f"that {handle.label} was redone", cure)
         times = 0 if redone is None else redone.ordinal
-        return digest_of(b"idempotency", handle.call.id, _state(handle), b"%d" % times).hex()
+        return digest_of(b"idempotency", handle.call_id, _state(handle), b"%d" % times).hex()
 
     # --- what it saves ------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Current:
         except EncodeError as error:
             raise EncodeError(f"{handle.label}: current_step().save(): {error}") from error
         save = Save(
-            call=handle.call.id,
+            call=handle.call_id,
             state=_state(handle),
             code=handle.code_digest,
             execution=ledger.execution,
@@ -123,7 +123,7 @@ class Current:
         """
         handle = self._handle(where)
         with self._ledger.lock:
-            save = self._index.saves.get(handle.call.id)
+            save = self._index.saves.get(handle.call_id)
         if save is None or save.state != _state(handle):
             return default
         cure = f"`%durable redo NAME {handle.name}` drops it"
@@ -142,7 +142,7 @@ class Current:
 
     def drops(self, handle: StepHandle[Any]) -> Callable[[Batch], None] | None:
         """Return what takes out a step's saves with its value; None if there are none."""
-        call = handle.call.id
+        call = handle.call_id
         if call not in self._index.saves and call not in self._index.progressed:
             return None
 

@@ -56,7 +56,7 @@ class Delivery:
         if work is not None and work.in_thread and where.parent is None:
             work.unshown.append(handle)  # shown when the cell's own code asks for this work
             return
-        if handle.life.delivered is where or handle.call.namespace != where.namespace:
+        if handle.life.delivered is where or handle.namespace != where.namespace:
             return
         if where.parent is not None and not where.live:
             return  # the body was let go: its next attempt receives the output
@@ -263,7 +263,7 @@ class Watch:
             if self._step is None:
                 self._step = next(self._steps, None)
             step = self._step
-            if step is None or step.call.namespace != self._namespace:
+            if step is None or step.namespace != self._namespace:
                 return  # the next step is not known yet, or its output is other code's to show
             if not _is_over(step):
                 self._delivery.follow(step, stage.destination, wake)

@@ -129,7 +129,7 @@ class Escaped:
         if not found:
             return
         checkpoints = self._index.with_consequences(found)
-        within = frozenset(one.call.id for one in below)
+        within = frozenset(one.call_id for one in below)
         undo(batch, self._run, checkpoints, within)
         conclude(batch, checkpoints)
         self._ledger.undecide({one.number for one in checkpoints}, within)

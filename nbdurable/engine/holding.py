@@ -99,7 +99,7 @@ class Holding:
         """
         if reads == Reads.IGNORE:
             self._ignoring.add(handle.place)
-        call = handle.call.id
+        call = handle.call_id
         newest = self._saved.newest(call)
         if newest is None or (
             newest.version == version.id and not newest.code_evidence and not newest.file_evidence
@@ -143,7 +143,7 @@ class Holding:
         if self._acceptance.keeps and kept is not None:
             self._accept(handle, kept, reads)
             return _as(version, kept)
-        while (handle.call.id, fresh) in self._saved:
+        while (handle.call_id, fresh) in self._saved:
             fresh = digest_of(fresh, b"again")
         self._give_up(handle, gone, found, reads)
         return Version(version.code, version.upstream, fresh, version.id)
@@ -313,7 +313,7 @@ def _as_text(told: list[Told]) -> str:
     """Return what is told of each outcome, as JSON, for who asks the store later."""
     by_call: dict[str, list[str]] = {}
     for handle, text in told:
-        by_call.setdefault(handle.call.id.hex(), []).append(text.replace("{}", "it"))
+        by_call.setdefault(handle.call_id.hex(), []).append(text.replace("{}", "it"))
     return json.dumps({call: "; ".join(texts) for call, texts in by_call.items()}) if told else ""
 
 

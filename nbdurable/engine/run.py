@@ -224,7 +224,7 @@ class Run:
         return self._state.store.is_of_parent()
 
     def _body_scope(self, handle: StepHandle[Any], asynchronous: bool) -> Scope:  # noqa: FBT001 - a callback
-        return Scope(self, handle.call.id, handle.place, asynchronous)
+        return Scope(self, handle.call_id, handle.place, asynchronous)
 
     def _refuse_ended(self, where: Scope, what: str) -> None:
         """Refuse to start or decide anything for code whose run, or whose step, has ended.

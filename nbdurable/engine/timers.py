@@ -13,7 +13,7 @@ from nbdurable.codec.values import encode
 from nbdurable.commit.entries import Started
 from nbdurable.errors import UsageError
 from nbdurable.interrupts import uninterrupted
-from nbdurable.records import TIMER_VERSION, Kind, Reason, Why, digest_of
+from nbdurable.records import REASONS, TIMER_VERSION, Kind, Why, digest_of
 from nbdurable.steps.attempts import Ending, Running
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Timers:
         running = Running(life.last_attempt + anew, started)
         life.run(running)
         why = Why.NEW if running.number == 1 else Why.UNFINISHED
-        life.runs_because(Reason(Why.REDO if self._index.is_redone(handle.identity) else why))
+        life.runs_because(REASONS[Why.REDO if self._index.is_redone(handle.identity) else why])
         self._journal.enqueue(Started(handle, running, self._state.execution))
         self._state.observers.attempt_started(handle, running.number, now)
         assert timer.wake_time is not None

@@ -154,7 +154,7 @@ class Usage:
         with self._lock:
             claims = self._claimed.setdefault(key, [])
             claims.append(claimed)
-            self._scopes[handle.call.id] = claim.where
+            self._scopes[handle.call_id] = claim.where
             generations = self._generations.get(key)
             if generations and generations[-1] is not claim.used:
                 # It was learned while this call was being claimed.
@@ -217,15 +217,15 @@ class Usage:
             inputs = claim.inputs.inputs.digest_without(used)
         if "#" in called:
             called = self._prints.called(claim.function, claim.options, used)
-        call = handle.call.id
+        call = handle.call_id
         if (called, inputs) != (claim.called, claim.inputs.digest):
             occurrences = claim.where.occurrences
             count, strand = occurrences.get((called, inputs), (0, claim.where.strand()))
             occurrences[called, inputs] = (count + 1, strand)
             call = call_id(claim.where.namespace, called, inputs, count)
-        if (call, code) == (handle.call.id, handle.code):
+        if (call, code) == (handle.call_id, handle.code):
             return []
-        saved = handle.call.id, handle.code
+        saved = handle.call_id, handle.code
         self._index.former_calls.setdefault((call, code), []).append(saved)
         return [FormerCallRow(call, code, *saved, execution=self._ledger.execution)]
 

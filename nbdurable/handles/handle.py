@@ -20,7 +20,7 @@ from .lifecycle import Phase, Resolvable, StepLife
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterable
 
-    from nbdurable.records import Call, Checkpoint
+    from nbdurable.records import Checkpoint
     from nbdurable.store import Identity
 
 T_co = TypeVar("T_co", covariant=True)
@@ -321,32 +321,38 @@ for _how, _names in _MISUSES.items():
 class StepHandle(Handle[T_co]):
     """A step's or a timer's handle: which call it stands for, and how that ended.
 
+    ``namespace`` is the call id of the step whose body made the call, or the run's id as bytes;
+    ``occurrence`` counts equal calls there (CONTRACT section 3).
     ``upstream`` are the handles among its arguments, ``source`` the one whose failure it
     passes on; ``life`` is the engine's record of it.
     """
 
     __slots__ = (
-        "_own_version", "call", "code", "kind", "label_text", "life", "parent", "source",
-        "upstream", "version",
+        "_own_version", "code", "kind", "label_text", "life", "namespace", "occurrence", "parent",
+        "source", "upstream", "version",
     )  # fmt: skip
 
     def __init__(
         self,
         order: Order,
         place: int,
-        call: Call,
+        name: str,
+        call_id: bytes,
         *,
+        namespace: bytes,
+        occurrence: int,
         kind: HandleKind = HandleKind.STEP,
         parent: int | None,
         code: bytes = b"",
         received_as: bytes | None = None,
         upstream: tuple[Handle[Any], ...] = (),
     ) -> None:
-        super().__init__(order, place, call.name, call.id)
+        super().__init__(order, place, name, call_id)
         if received_as is not None:
             self.received_as = received_as
         self.kind = kind
-        self.call = call
+        self.namespace = namespace
+        self.occurrence = occurrence
         self.parent = parent
         self.code = code
         self.upstream = upstream
@@ -378,7 +384,7 @@ class StepHandle(Handle[T_co]):
     @property
     def identity(self) -> Identity:
         """(call, version); a version not yet known is zeros."""
-        return self.call.id, self.version.id if self.version else bytes(16)
+        return self.call_id, self.version.id if self.version else bytes(16)
 
     @property
     def code_digest(self) -> bytes:

@@ -370,6 +370,8 @@ class StepLife:
 
     def let_go(self) -> None:
         """Forget what only a body under way needs: a long notebook holds many handles."""
+        if self.ending is not None:
+            self.ending.let_go()
         self.work = self.running = self.pause = self.timer = None
 
     # --- what became of its outcome -------------------------------------------------

@@ -185,6 +185,10 @@ class Ending:
     code_parts: tuple[Part, ...] = ()
     file_parts: tuple[Part, ...] = ()
 
+    def let_go(self) -> None:
+        """Forget the encoded outcome, which is in the checkpoint."""
+        self.payload = None
+
     def drop_files(self, kind: str) -> None:
         """Forget what was seen of this kind."""
         self.file_parts = tuple(one for one in self.file_parts if one.kind != kind)
