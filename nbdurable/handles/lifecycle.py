@@ -145,26 +145,15 @@ class Timer:
         return True
 
 
-class StepLife:
-    """The engine's record of one step or timer; what a cell holds of it is its handle.
-
-    ``ran`` and ``replayed`` tell where its outcome came from, in this execution. ``lost``
-    is set where a decision went to another branch, ``seen`` where code was given its error,
-    and ``retracted`` where its outcome was taken out, to be tried again.
-    """
+class Attempts:
+    """The attempts of one step in this execution, and the waits between them."""
 
     __slots__ = (
-        "attempt_errors", "awaitable", "cancelled_by_race", "checkpoint", "delivered", "ending",
-        "failed_attempts", "follower", "last_attempt", "lost", "missing", "pause", "phase", "ran",
-        "reason", "replayed", "retracted", "running", "seconds", "seen", "timer",
-        "upstream_demanded", "work",
+        "attempt_errors", "failed_attempts", "last_attempt", "pause", "ran", "reason", "running",
+        "timer", "work",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.phase: Phase = _CLAIMED
-        self.missing = 0
-        self.upstream_demanded = False
-        self.awaitable = False
         self.work: Work | None = None
         self.timer: Timer | None = None
         self.running: Running | None = None
@@ -174,6 +163,90 @@ class StepLife:
         self.attempt_errors: tuple[str, ...] = ()
         self.reason: Reason | None = None
         self.ran = False
+
+    def prepare(self, work: Work) -> None:
+        """Take what its body needs."""
+        self.work = work
+
+    def time(self, seconds: float, until: float | None) -> Timer:
+        """Be a timer, and return it."""
+        self.timer = timer = Timer(seconds, until)
+        return timer
+
+    def recall(self, last: int, failed: int) -> None:
+        """Count on from the attempts of earlier executions."""
+        self.last_attempt, self.failed_attempts = last, failed
+
+    def runs_because(self, reason: Reason) -> None:
+        """Take why it runs."""
+        self.reason = reason
+
+    @property
+    def why(self) -> str:
+        """Why it runs, as it is saved; empty for what did not run."""
+        return "" if self.reason is None else str(self.reason)
+
+    def run(self, running: Running) -> None:
+        """Have an attempt under way: a new one, or one that an earlier execution began."""
+        self.last_attempt = max(self.last_attempt, running.number)
+        self.running = running
+        self.ran = True
+
+    def interrupt(self) -> None:
+        """Have no attempt under way: an interrupt came before it had an ending."""
+        self.running = None
+
+    def count_failure(self) -> int:
+        """Return how many attempts have failed, with one more."""
+        self.failed_attempts += 1
+        return self.failed_attempts
+
+    def count_anew(self) -> None:
+        """Have all retries again."""
+        self.failed_attempts = 0
+
+    def keep_failure(self, line: str) -> None:
+        """Keep how an attempt failed, for a note on the last error."""
+        self.attempt_errors += (line,)
+
+    def pause_for(self, pause: Pause) -> None:
+        """Wait for the next attempt."""
+        self.pause = pause
+
+    def go_on(self) -> None:
+        """Wait for the next attempt no longer."""
+        self.pause = None
+
+    def halt(self) -> None:
+        """Stop what still runs of it; it records nothing more."""
+        if self.timer is not None:
+            self.timer.stop()
+        if self.pause is not None:
+            self.pause.drop()  # the next attempt will not come
+        running = self.running
+        if running is not None and running.fence():
+            running.stop()
+
+
+class StepLife(Attempts):
+    """The engine's record of one step or timer; what a cell holds of it is its handle.
+
+    ``ran`` and ``replayed`` tell where its outcome came from, in this execution. ``lost``
+    is set where a decision went to another branch, ``seen`` where code was given its error,
+    and ``retracted`` where its outcome was taken out, to be tried again.
+    """
+
+    __slots__ = (
+        "awaitable", "cancelled_by_race", "checkpoint", "delivered", "ending", "follower", "lost",
+        "missing", "phase", "replayed", "retracted", "seconds", "seen", "upstream_demanded",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase: Phase = _CLAIMED
+        self.missing = 0
+        self.upstream_demanded = False
+        self.awaitable = False
         self.replayed = False
         self.checkpoint: Checkpoint | None = None
         self.cancelled_by_race: Checkpoint | None = None
@@ -201,15 +274,6 @@ class StepLife:
     def startable(self) -> bool:
         """Whether whoever comes first may begin it."""
         return self.phase is _CLAIMED or self.phase is _DEFERRED
-
-    def prepare(self, work: Work) -> None:
-        """Take what its body needs."""
-        self.work = work
-
-    def time(self, seconds: float, until: float | None) -> Timer:
-        """Be a timer, and return it."""
-        self.timer = timer = Timer(seconds, until)
-        return timer
 
     def start_when_awaited(self) -> None:
         """Be the call of an async step, which starts nothing until it is awaited."""
@@ -269,52 +333,6 @@ class StepLife:
         self.phase = _STARTED
         return True
 
-    # --- attempts -----------------------------------------------------------------
-
-    def recall(self, last: int, failed: int) -> None:
-        """Count on from the attempts of earlier executions."""
-        self.last_attempt, self.failed_attempts = last, failed
-
-    def runs_because(self, reason: Reason) -> None:
-        """Take why it runs."""
-        self.reason = reason
-
-    @property
-    def why(self) -> str:
-        """Why it runs, as it is saved; empty for what did not run."""
-        return "" if self.reason is None else str(self.reason)
-
-    def run(self, running: Running) -> None:
-        """Have an attempt under way: a new one, or one that an earlier execution began."""
-        self.last_attempt = max(self.last_attempt, running.number)
-        self.running = running
-        self.ran = True
-
-    def interrupt(self) -> None:
-        """Have no attempt under way: an interrupt came before it had an ending."""
-        self.running = None
-
-    def count_failure(self) -> int:
-        """Return how many attempts have failed, with one more."""
-        self.failed_attempts += 1
-        return self.failed_attempts
-
-    def count_anew(self) -> None:
-        """Have all retries again."""
-        self.failed_attempts = 0
-
-    def keep_failure(self, line: str) -> None:
-        """Keep how an attempt failed, for a note on the last error."""
-        self.attempt_errors += (line,)
-
-    def pause_for(self, pause: Pause) -> None:
-        """Wait for the next attempt."""
-        self.pause = pause
-
-    def go_on(self) -> None:
-        """Wait for the next attempt no longer."""
-        self.pause = None
-
     # --- its end ------------------------------------------------------------------
 
     def lose_race(self, cancellation: Checkpoint) -> None:
@@ -357,16 +375,6 @@ class StepLife:
         if self.ending is None:
             self.ending = ending
         return self.ending
-
-    def halt(self) -> None:
-        """Stop what still runs of it; it records nothing more."""
-        if self.timer is not None:
-            self.timer.stop()
-        if self.pause is not None:
-            self.pause.drop()  # the next attempt will not come
-        running = self.running
-        if running is not None and running.fence():
-            running.stop()
 
     def let_go(self) -> None:
         """Forget what only a body under way needs: a long notebook holds many handles."""
