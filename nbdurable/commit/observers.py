@@ -89,7 +89,7 @@ class Observers:
             self.emit(
                 StepCreated(
                     handle.place,
-                    handle.kind,
+                    handle.kind.value,
                     handle.name,
                     handle.label_text,
                     at,
@@ -104,7 +104,7 @@ class Observers:
             self.emit(
                 StepCreated(
                     combinator.place,
-                    combinator.kind,
+                    combinator.kind.value,
                     combinator.name,
                     combinator.label,
                     self.clock.time(),

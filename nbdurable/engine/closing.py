@@ -15,24 +15,24 @@ from nbdurable.events import RunFinished
 from nbdurable.handles.coroutines import never_awaited
 from nbdurable.handles.handle import StepHandle
 from nbdurable.labels import ago
-from nbdurable.records import HandleKind, Kind, RunStatus
+from nbdurable.records import RunStatus
 from nbdurable.steps.attempts import explain
 from nbdurable.steps.hints import add_hint
 from nbdurable.store import correct_whys, drop_decisions, pack, pack_used
 from nbdurable.store.rows import ExecutionEndRow
 
+from .among_handles import is_passed_over, reused_of, steps_to_wait_for
 from .escaped import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
     from nbdurable.commit.state import State
-    from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope
-    from nbdurable.store import Batch, Identity, ReplayIndex
+    from nbdurable.store import Batch, Identity
 
     from .completions import Completions
     from .contents import Contents
@@ -203,50 +203,3 @@ class Closing:
     def _ran(self) -> bool:
         """Tell whether any body was started."""
         return any(isinstance(one, StepHandle) and one.life.ran for one in self._state.handles)
-
-
-def steps_to_wait_for(handles: Sequence[Handle[Any]]) -> Iterable[StepHandle[Any]]:
-    """Yield the steps that the end of the cell waits for, new ones included."""
-    at = 0
-    while at < len(handles):
-        handle = handles[at]
-        at += 1
-        if (
-            not isinstance(handle, StepHandle)
-            or handle.kind is not HandleKind.STEP
-            or not handle.is_claimed
-        ):
-            continue
-        never_awaited = handle.life.awaitable and not handle.life.started
-        if handle.durable or handle.broken is not None or never_awaited:
-            continue
-        if not is_passed_over(handles, handle):
-            yield handle
-
-
-def is_passed_over(handles: Sequence[Handle[Any]], handle: StepHandle[Any]) -> bool:
-    """Tell whether the end does not wait for a step: it lost, or what started it did."""
-    step: Handle[Any] | None = handle
-    while isinstance(step, StepHandle) and not step.life.lost:
-        step = None if step.parent is None else handles[step.parent]
-    return step is not None
-
-
-def is_cancelled(handles: Sequence[Handle[Any]], place: int | None) -> bool:
-    """Tell whether the step at a place, or one that it is inside of, was cancelled."""
-    while place is not None:
-        step = handles[place]
-        assert isinstance(step, StepHandle)
-        if step.ended is Kind.CANCELLED:
-            return True
-        place = step.parent
-    return False
-
-
-def reused_of(handles: Iterable[Handle[Any]], index: ReplayIndex) -> Iterator[Identity]:
-    """Yield the replayed outcomes that are not the newest of their calls: gc leaves them."""
-    for handle in handles:
-        if isinstance(handle, StepHandle) and handle.life.replayed:
-            found = handle.life.checkpoint
-            if found is not None and index.checkpoints.superseded(found):
-                yield handle.identity

@@ -167,7 +167,8 @@ class Current:
             return
         told: _Told | None = running.progress
         if told is None:
-            told = running.tell_progress(_Told)()
+            told = _Told()
+            running.tell_progress(told)
         told.done, told.total = float(done), float(total or 0.0)
         self._tell(handle, running, where, told, last=done == total)
 

@@ -21,10 +21,11 @@ from nbdurable.handles.handle import StepHandle
 from nbdurable.handles.scope import Scope
 from nbdurable.records import HandleKind
 
+from .among_handles import is_cancelled
 from .calls import Calls
 from .cancellation import Cancellation
 from .claims import Claims
-from .closing import Closing, is_cancelled
+from .closing import Closing
 from .combining import Combining
 from .completions import Completions
 from .contents import Contents

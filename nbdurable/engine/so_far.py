@@ -83,7 +83,7 @@ def _of(
         parent = parents.pop() if len(parents) == 1 else None
         place = handle.place
         yield StepCreated(
-            place, handle.kind, handle.name, handle.label, began,
+            place, handle.kind.value, handle.name, handle.label, began,
             parent if parent in told else None, branches,
         )  # fmt: skip
         if handle.durable:
@@ -103,7 +103,7 @@ def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterat
     inputs = tuple(one.place for one in handle.upstream if one.place in told)
     parent = handle.parent if handle.parent in told else None
     label = handle.label_text
-    yield StepCreated(place, handle.kind, handle.name, label, began, parent, inputs=inputs)
+    yield StepCreated(place, handle.kind.value, handle.name, label, began, parent, inputs=inputs)
     if handle.durable and life.replayed and found is not None:
         error = _told(found.payload) if found.kind is Kind.ERROR else ("", "")
         yield StepReplayed(

@@ -21,7 +21,7 @@ from nbdurable.interrupts import uninterrupted
 from nbdurable.records import NOBODY, Decision, digest_of
 from nbdurable.store import drop_decisions
 
-from .closing import is_cancelled
+from .among_handles import is_cancelled
 from .standstill import nobody_can_go_on
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ class Combinator(Handle[T_co]):
     def __init__(
         self, order: Order, place: int, identity: bytes, branches: tuple[Handle[Any], ...]
     ) -> None:
-        super().__init__(order, place, self.kind, identity)
+        super().__init__(order, place, self.kind.value, identity)
         self.branches = branches
         self._leaves: Collection[StepHandle[Any]] | None = None
         self.chosen: Handle[Any] | None = None

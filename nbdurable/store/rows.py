@@ -317,7 +317,8 @@ _AFTER_WHY: Final = operator.attrgetter(
 
 def checkpoint_row(checkpoint: Checkpoint, why: str, signature: bytes) -> CheckpointRow:
     """Return the row of an outcome, with why its step ran."""
-    return CheckpointRow(*_BEFORE_WHY(checkpoint), why, *_AFTER_WHY(checkpoint), signature)
+    fields = (*_BEFORE_WHY(checkpoint), why, *_AFTER_WHY(checkpoint), signature)
+    return CheckpointRow._make(fields)
 
 
 def decision_row(

@@ -455,14 +455,14 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         ended.add((*identity, end.attempt, end.execution))
         if end.concluded:
             settled[identity] = end.execution
-    for *fields, died in store.streamed(
+    for *laid, died in store.streamed(
         f"SELECT {listed(StartRow._fields, 't')}, x.execution IS NULL "  # noqa: S608 - no input
         "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
         "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
         "WHERE e.run = ? ORDER BY t.execution, attempt",
         [run],
     ):
-        start = StartRow._make(fields)
+        start = StartRow._make(laid)
         identity = start.call, start.version
         if has_value(identity):
             continue

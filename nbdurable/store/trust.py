@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .amendments import Amendment
     from .journal import Batch
+    from .rows import Amendment
 
 _ROWS_AT_A_TIME = 10_000
 _MOST_OTHERS = 200
