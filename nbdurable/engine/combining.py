@@ -55,7 +55,7 @@ class Combining:
         kind: type[Select[Any]] = Select,
     ) -> Select[Any]:
         """Make a select over `handles`; decided at once where the store or the numbers tell."""
-        what = kind.kind
+        what = kind.kind.value
         self._refuse_ended(where, what)
         branches = flatten(handles, what)
         if not branches:

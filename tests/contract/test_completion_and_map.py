@@ -128,7 +128,7 @@ def test_a_loop_may_be_let_go_of_while_a_transaction_is_written(tmp_path):
     with workflow("w", store=tmp_path / "store.duckdb") as run:
         loop = as_completed([go(len, "a"), go(len, "bb")])
         next(loop)
-        with run._ledger.journal.lock:
+        with run._state.store.journal.lock:
             del loop
     open_stores.close_stores()
     store = Store.open(tmp_path / "store.duckdb")
