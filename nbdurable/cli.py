@@ -320,7 +320,7 @@ def redo_command(name: str, labels: tuple[str, ...], errors: bool, store: str | 
 @click.argument("new")
 @_store_option
 def rename_command(old: str, new: str, store: str | None) -> None:
-    """Give the run, or the step, called OLD the name NEW: its outcomes are found under that.
+    """Rename the run, or the step, called OLD: its outcomes are found under NEW.
 
     For a cell or a function that was renamed. Nothing is renamed onto a name that is
     taken.

@@ -6,6 +6,7 @@ Invariant: an event is told after what it tells of is on disk; nobody answers on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ class Decided:
     number: int
     replayed: bool
     at: float
+
+
+class LetGo(StrEnum):
+    """What became of a step that had not ended when its execution did."""
+
+    LET_GO = "let go"
+    CANCELLED = "cancelled"
+    STILL_RUNNING = "still running"
 
 
 @dataclass(slots=True)

@@ -91,7 +91,7 @@ def unfit() -> None:
 
 
 def here() -> Callable[[], object]:
-    """Return what makes another thread belong to this block, for good."""
+    """Return a callable that binds the current thread to this block."""
     own = _own.get()
     return lambda: _own.set(own)
 

@@ -27,6 +27,26 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
 
 
+class HandleKind(StrEnum):
+    """What a handle is of."""
+
+    STEP = "step"
+    TIMER = "timer"
+    GATHER = "gather"
+    SELECT = "select"
+    RACE = "race"
+
+
+class Reads(StrEnum):
+    """What a file that was read and has changed does."""
+
+    UNSET = ""
+    """Named files make the step run again, others are told."""
+    RERUN = "rerun"
+    TELL = "tell"
+    IGNORE = "ignore"
+
+
 class RunStatus(StrEnum):
     """What became of a run; its last execution tells."""
 
@@ -54,18 +74,19 @@ class Why(StrEnum):
     UNREADABLE = "value unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What is asked for: identity without the code (CONTRACT section 3).
+class Reason(NamedTuple):
+    """Why a step runs, and the detail that a person is told: what changed, what was lost."""
 
-    ``namespace`` is the parent step's call id, or the run's id as bytes.
-    """
+    why: Why
+    detail: str = ""
 
-    namespace: bytes
-    name: str
-    arguments: bytes
-    occurrence: int
-    id: bytes
+    def __str__(self) -> str:
+        """Return it as it is saved, and as a person reads it."""
+        return f"{self.why.value}: {self.detail}" if self.detail else self.why.value
+
+
+REASONS: Final = {why: Reason(why) for why in Why}
+"""The reasons without a detail: one object for all steps, of which a notebook has many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,13 +89,13 @@ def zygotes(signing_key):
 
 @pytest.fixture
 def bench(zygotes, tmp_path):
-    """Give a store and an effects file to run programs on."""
+    """Return a store and an effects file to run programs on."""
     return Bench(zygotes, tmp_path)
 
 
 @pytest.fixture
 def make_bench(zygotes, tmp_path):
-    """Give a function that makes a fresh bench each time."""
+    """Return a function that makes a fresh bench each time."""
     count = itertools.count()
 
     def make():

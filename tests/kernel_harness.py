@@ -264,7 +264,7 @@ class Kernel:
 def kernel(
     folder: Path, env: dict[str, str] | None = None, notebook: Path | None = None
 ) -> Iterator[Kernel]:
-    """Give a kernel that is gone afterwards."""
+    """Yield a kernel that is gone afterwards."""
     running = Kernel(folder, env, notebook)
     try:
         yield running

@@ -85,7 +85,7 @@ class Import(NamedTuple):
 
 
 def name_of(path):
-    """Give the name of the module in a file."""
+    """Return the name of the module in a file."""
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -94,7 +94,7 @@ MODULES = {name_of(path) for path in FILES}
 
 
 def imports_of(path):
-    """Give the imports of one file, those for types included."""
+    """Yield the imports of one file, those for types included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = set()
     for node in ast.walk(tree):
@@ -118,13 +118,13 @@ IMPORTS = [one for path in FILES for one in imports_of(path)]
 
 
 def module_of(name):
-    """Give the module of ours that an imported name is, or is in; None if it is none of ours."""
+    """Return the module of ours that an imported name is, or is in; None if it is none of ours."""
     found = name if name in MODULES else name.rpartition(".")[0]
     return found if found in MODULES else None
 
 
 def wing_of(module):
-    """Give the wing that a module is in: a folder, or a file at the root."""
+    """Return the wing that a module is in: a folder, or a file at the root."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "nbdurable"
 

@@ -125,7 +125,7 @@ def test_jupyterlab_opens_the_quickstart(binder, tmp_path):
 
 
 def path_of(python):
-    """Give the search path of an activated environment, which is what Binder's images have."""
+    """Return the search path of an activated environment, which is what Binder's images have."""
     return f"{python.parent}:/usr/bin:/bin"
 
 

@@ -27,7 +27,7 @@ from nbdurable.demo import story
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Give an empty working folder."""
+    """Return an empty working folder."""
     made = tmp_path / "place"
     made.mkdir()
     monkeypatch.chdir(made)
@@ -205,7 +205,7 @@ def test_interrupted_demo(place, tmp_path, awaited):
 
 
 def words_of(process):
-    """Give a process's command line, nothing if it is gone or another user's."""
+    """Return a process's command line, nothing if it is gone or another user's."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -237,7 +237,7 @@ def test_story_on_a_poor_terminal(place, played):
 
 @pytest.fixture
 def found(monkeypatch):
-    """Give a function that says whether JupyterLab is installed, and what is on the path."""
+    """Return a function that says whether JupyterLab is installed, and what is on the path."""
 
     def arrange(*, lab, path):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if lab else None)

@@ -156,7 +156,7 @@ def test_public_names_have_a_public_home():
 
 
 def loaded_by(code):
-    """Give the names of the modules that are loaded after `code` has run in a new process."""
+    """Return the names of the modules that are loaded after `code` has run in a new process."""
     told = f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-W", "error", "-c", told]
     return set(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))

@@ -20,7 +20,7 @@ from nbdurable.labels import described, label_of, printable
 
 
 def shown(*arguments, parameters=(), **keywords):
-    """Give what a label shows between its parentheses."""
+    """Return what a label shows between its parentheses."""
     label = label_of("f", arguments, keywords, parameters)
     assert label.startswith("f(")
     assert label.endswith(")")

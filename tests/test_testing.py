@@ -27,7 +27,7 @@ def clean():
 
 @pytest.fixture
 def clock():
-    """Give a clock that stands still."""
+    """Return a clock that stands still."""
     return ManualClock(100.0)
 
 
@@ -273,7 +273,7 @@ def kill(path, moment, commit):
 
 
 def labels(path):
-    """Give what is saved, in order, from a sound store."""
+    """Return what is saved, in order, from a sound store."""
     store = Store.open(path)
     try:
         assert check(store) == []

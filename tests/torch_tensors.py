@@ -20,19 +20,19 @@ MANY = LARGE  # elements: a large buffer in each type
 
 @pytest.fixture
 def store(tmp_path):
-    """Give the path of a store; leave none open."""
+    """Yield the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
     open_stores.close_stores()
 
 
 def files(store):
-    """Give the object files of a store, and what is in them."""
+    """Return the object files of a store, and what is in them."""
     folder = Path(f"{store}.objects")
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
 def executed(store, make, made):
-    """Give what a step makes, or what is saved of it; what it makes goes into `made`."""
+    """Return what a step makes, or what is saved of it; what it makes goes into `made`."""
 
     def body():
         made.append(make())

@@ -139,7 +139,7 @@ def _give_up(place: str) -> None:
 
 
 def release(place: str, found: Open) -> None:
-    """Give back what `acquire` gave; nobody else uses it, it is closed a little later."""
+    """Let go of what `acquire` returned; nobody else uses it, it is closed a little later."""
     with _state.lock:
         found.users -= 1
         if found.users:

@@ -35,7 +35,7 @@ def select(*handles: Any, success: bool = False) -> Select[Any]:
         UsageError: No handle, something that is none, or the same one twice.
     """
     where = scope_of("select()")
-    return where.run.select(where, handles, success=success)
+    return where.run.combining.select(where, handles, success=success)
 
 
 def race(*handles: Any, success: bool = False) -> Race[Any]:
@@ -53,7 +53,7 @@ def race(*handles: Any, success: bool = False) -> Race[Any]:
         UsageError: No handle, something that is none, or the same one twice.
     """
     where = scope_of("race()")
-    return cast("Race[Any]", where.run.select(where, handles, success=success, kind=Race))
+    return cast("Race[Any]", where.run.combining.select(where, handles, success=success, kind=Race))
 
 
 @overload
@@ -80,7 +80,7 @@ def gather(*handles: Any, return_exceptions: bool = False) -> Gather[Any]:
         UsageError: Something that is no handle.
     """
     where = scope_of("gather()")
-    return where.run.gather(where, handles, return_exceptions=return_exceptions)
+    return where.run.combining.gather(where, handles, return_exceptions=return_exceptions)
 
 
 def after(seconds: float) -> StepHandle[None]:
@@ -91,7 +91,7 @@ def after(seconds: float) -> StepHandle[None]:
         UsageError: `seconds` is no number of 0 or more.
     """
     where = scope_of("after()")
-    return where.run.after(where, seconds)
+    return where.run.timers.after(where, seconds)
 
 
 def as_completed(*handles: Any) -> AsCompleted:
@@ -108,7 +108,7 @@ def as_completed(*handles: Any) -> AsCompleted:
         UsageError: Something that is no handle, or the same one twice.
     """
     where = scope_of("as_completed()")
-    return cast("AsCompleted", where.run.as_completed(where, handles))
+    return cast("AsCompleted", where.run.combining.as_completed(where, handles))
 
 
 def sleep(seconds: float | None = None, *, until: datetime | float | None = None) -> Any:
@@ -129,11 +129,11 @@ def sleep(seconds: float | None = None, *, until: datetime | float | None = None
     if (seconds is None) == (until is None):
         raise UsageError("sleep() takes a number of seconds, or until=: one of the two")
     if until is None:
-        timer = where.run.after(where, cast("float", seconds), "sleep")
+        timer = where.run.timers.after(where, cast("float", seconds), "sleep")
     elif isinstance(until, datetime):
-        timer = where.run.at(where, until.timestamp(), f"{until:%Y-%m-%d %H:%M:%S%z}")
+        timer = where.run.timers.at(where, until.timestamp(), f"{until:%Y-%m-%d %H:%M:%S%z}")
     elif isinstance(until, int | float) and not isinstance(until, bool):
-        timer = where.run.at(where, float(until), f"{until:g}")
+        timer = where.run.timers.at(where, float(until), f"{until:g}")
     else:
         raise UsageError(f"sleep(until={until!r}): give a datetime, or seconds since the epoch")
     if where.asynchronous and running_loop() is not None:

@@ -72,4 +72,4 @@ def _recorded(kind: str, name: str | None, function: Callable[[], Any]) -> Any:
     where = scope.current.get()
     assert where is not None
     options = StepOptions(name=name or kind, version="recorded", named=True)
-    return where.run.call(where, function, (), {}, options)
+    return where.run.calls.call(where, function, (), {}, options)

@@ -69,9 +69,9 @@ class Step(Generic[P, R]):
         check_arguments(function, args, kwargs)
         result: R
         if is_async(function):
-            result = where.run.call_async(where, function, args, kwargs, self._options)
+            result = where.run.calls.call_async(where, function, args, kwargs, self._options)
         else:
-            result = where.run.call(where, function, args, kwargs, self._options)
+            result = where.run.calls.call(where, function, args, kwargs, self._options)
         return result
 
     def ahead(
@@ -86,7 +86,7 @@ class Step(Generic[P, R]):
         if is_async(function):
             return None
         check_arguments(function, arguments, keywords)
-        claimed: ClaimedCall = where.run.call_ahead(
+        claimed: ClaimedCall = where.run.calls.call_ahead(
             where, function, arguments, keywords, self._options
         )
         return claimed
@@ -104,7 +104,7 @@ class Step(Generic[P, R]):
         """
         where = scope_of(f"{self._options.name}.go()")
         check_arguments(self.__wrapped__, args, kwargs)
-        return where.run.go(where, self.__wrapped__, args, kwargs, self._options)
+        return where.run.calls.go(where, self.__wrapped__, args, kwargs, self._options)
 
     def map(
         self,
@@ -184,7 +184,7 @@ class Step(Generic[P, R]):
     ) -> Gather[list[R]]:
         if limit is not None:
             checked_option("limit", limit)
-        return where.run.map(
+        return where.run.calls.map(
             where,
             self.__wrapped__,
             rows,
@@ -312,7 +312,7 @@ def go(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StepHa
         )
     refuse_generator(function)
     check_arguments(function, args, kwargs)
-    return where.run.go(where, function, args, kwargs, plain_options(name_of(function)))
+    return where.run.calls.go(where, function, args, kwargs, plain_options(name_of(function)))
 
 
 def _make_step(options: Mapping[str, Any], function: Callable[..., Any]) -> Step[..., Any]:

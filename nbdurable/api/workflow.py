@@ -182,7 +182,7 @@ class Workflow:
     ) -> None:
         run = self._leave()
         try:
-            run.finish(error)
+            run.closing.finish(error)
         finally:
             self._finished(run)
 
@@ -197,7 +197,7 @@ class Workflow:
     ) -> None:
         run = self._leave()
         try:
-            await run.finish_async(error)
+            await run.closing.finish_async(error)
         finally:
             self._finished(run)
 
@@ -264,7 +264,7 @@ class Workflow:
                 )
             unseen = evidence.install()
             if unseen and opened.previous is None:
-                run.note_unseen(unseen)
+                run.closing.note_unseen(unseen)
             undo.callback(evidence.leave, evidence.begin_cell())
             undo.callback(_leave_scope, scope.current.set(run.scope))
             for patches in (handed_over.patches, timed.patches):
@@ -288,7 +288,7 @@ class Workflow:
     def _finished(self, run: Run) -> None:
         self.steps = run.step_count()
         self.warnings = tuple(run.notes)
-        self.notes = run.said()
+        self.notes = run.closing.said()
         self._run = None
         executed(self._place, self.run_name)
         self._undo.close()

@@ -197,7 +197,7 @@ def contents(closure: tuple[types.CellType, ...] | None) -> dict[int, Any]:
 def fill_function(
     function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any], dict[int, Any]]
 ) -> None:
-    """Give a restored function its cells' contents, its defaults and its attributes."""
+    """Set the cells' contents, the defaults and the attributes of a restored function."""
     attributes, slots, held = state
     vars(function).update(attributes)
     closure = function.__closure__ or ()

@@ -114,7 +114,7 @@ def empty(
 
 @frozen("fill_error")
 def fill(error: BaseException, state: tuple[Any, ...]) -> None:
-    """Give a restored error all that it holds."""
+    """Set all that a restored error holds."""
     args, attributes, slots, fields, extra = state
     if args is not None:
         _c_descriptor(type(error), "args").__set__(error, args)
@@ -128,7 +128,7 @@ def fill(error: BaseException, state: tuple[Any, ...]) -> None:
 
 @frozen("fill_own_error")
 def fill_own(error: BaseException, state: tuple[Any, ...]) -> None:
-    """Give an error that its own reduction has made its state, its notes and its links."""
+    """Set the state, the notes and the links of an error that its own reduction has made."""
     own, setter, extra = state
     if setter is not None:
         setter(error, own)

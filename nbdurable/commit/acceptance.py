@@ -29,7 +29,7 @@ from nbdurable.handles.call_identity import (
 )
 from nbdurable.interrupts import SuspendedError
 from nbdurable.labels import duration
-from nbdurable.records import Accepted, Kind, Part, Version, Why, digest_of
+from nbdurable.records import Accepted, Kind, Part, Reason, Version, Why, digest_of
 from nbdurable.store import add_amendment, settle_acceptances, unasked_of, verify_amendment
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from nbdurable.handles.handle import StepHandle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Group, Opened, Store
+    from nbdurable.store import Batch, Group
 
-    from .observers import News
     from .reasons import Reasons
+    from .state import State
 
 CODE: Final = "code"
 EVIDENCE: Final = "evidence: "
@@ -64,18 +64,17 @@ class Acceptance:
     """One execution's accepted outcomes, and those that are to be confirmed."""
 
     def __init__(
-        self, store: Store, opened: Opened, reasons: Reasons, news: News, name: str, *,
-        keep: bool, confirm: int | None,
-    ) -> None:  # fmt: skip
+        self, state: State, reasons: Reasons, name: str, *, keep: bool, confirm: int | None
+    ) -> None:
         self.suspended: SuspendedError | None = None
         self.stopped: set[int] = set()
         """The steps whose bodies were refused something because of it, by their places"""
-        self._store = store
-        self._index = opened.index
-        self._run = opened.run
-        self._execution = opened.execution
+        self._store = state.store
+        self._index = state.index
+        self._run = state.run
+        self._execution = state.execution
         self._reasons = reasons
-        self._news = news
+        self._observers = state.observers
         self._name = name
         self._keep = keep
         self._confirm = confirm
@@ -107,7 +106,7 @@ class Acceptance:
         if own is None or not (self._keep or self._known or index.renamed):
             return None
         code = parts()
-        call = handle.call.id
+        call = handle.call_id
         for found in reversed(index.checkpoints.versions(call)):
             same = digest_of(found.code, own.upstream) == found.version
             if found.kind is Kind.ERROR or found.code == own.code or not same:
@@ -134,7 +133,7 @@ class Acceptance:
         cure = "`%durable restart NAME` starts a run without it"
         verify_amendment(self._index, found, f"what --keep accepted of {name}", cure)
         if not found.settled and not self._keep and found.execution != self._execution:
-            self._news.say(
+            self._observers.say(
                 f"{_counted(found.outcomes)} of {name} from before {found.what} changed "
                 f"{_are(found.outcomes)} used, as --keep accepted; another pass with --keep ends "
                 f"this line"
@@ -153,7 +152,7 @@ class Acceptance:
             key = kind, name, before, after
             self._known[key] = row
             self._told.add(key)
-        self._news.say(
+        self._observers.say(
             f"--keep: {_counted(outcomes)} of {name} {_are(outcomes)} used as "
             f"{'it is' if outcomes == 1 else 'they are'}, though {what} changed"
         )
@@ -173,7 +172,7 @@ class Acceptance:
             try:
                 verify_amendment(self._index, one, f"that --keep accepted {one.what}", cure)
             except UntrustedCheckpointError as error:
-                self._news.say(str(error))
+                self._observers.say(str(error))
                 continue
             part = Part(one.kind.removeprefix(EVIDENCE), one.name, one.after)
             told = not one.settled and not self._keep
@@ -192,7 +191,7 @@ class Acceptance:
                 return
             self._store.commit(lambda batch: add_amendment(batch, self._index, row))
             self._known[key] = row
-        self._news.say(f"--keep: what was saved is used as it is, though {what} changed")
+        self._observers.say(f"--keep: what was saved is used as it is, though {what} changed")
 
     def settle(self, batch: Batch) -> None:
         """End, with a pass of `--keep`, the telling of what earlier ones accepted."""
@@ -221,10 +220,10 @@ class Acceptance:
             if (kind, name, after) == (CODE, handle.name, own.code)
         ]
         if self._keep:
-            codes += self._codes_of_losers().get(handle.call.id, ())
+            codes += self._codes_of_losers().get(handle.call_id, ())
         for code in codes:
             version = digest_of(code, own.upstream)
-            if code != own.code and (handle.call.id, version) in self._index.losers:
+            if code != own.code and (handle.call_id, version) in self._index.losers:
                 handle.stand_for(Version(code, own.upstream, version))
                 return
 
@@ -297,14 +296,14 @@ class Acceptance:
 
         Looked for where a step has none at all under its name, once for a code.
         """
-        group = handle.call.namespace, handle.name
+        group = handle.namespace, handle.name
         key = group, handle.code_digest
         if key in self._looked or group in self._index.checkpoints.groups():
             return None
         self._looked.add(key)
-        work = handle.work
-        for old in self._names_in().get(handle.call.namespace, ()):
-            namespace = handle.call.namespace
+        work = handle.life.work
+        for old in self._names_in().get(handle.namespace, ()):
+            namespace = handle.namespace
             newest = self._index.checkpoints.calls((namespace, old))
             found = [*filter(None, map(self._index.checkpoints.newest, newest))]
             for code in dict.fromkeys(one.code for one in found):
@@ -347,8 +346,10 @@ class Acceptance:
         """
         if self.suspended is not None:
             raise self.suspended
+        reason = handle.life.reason
+        assert reason is not None
         renamed = None
-        if handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+        if reason.why in {Why.NEW, Why.ARGUMENT_CHANGED}:
             if (renamed := self.renamed_from(handle)) is None:
                 return
             old, count, _ = renamed
@@ -356,13 +357,13 @@ class Acceptance:
                 f"renamed? `{handle.name}` has the body of `{old}`: `%durable rename {old} "
                 f"{handle.name}` takes {_counted(count, '')} over"
             )
-            self._news.say(said)
-        elif not handle.why.startswith(_RUNS_AGAIN):
+            self._observers.say(said)
+        elif reason.why not in _RUNS_AGAIN:
             return
         if self._confirm is None:
             return
         with self._lock:
-            key, counted = self._of(handle)
+            key, counted = self._of(handle, reason)
             if renamed is not None:
                 counted = renamed[1], renamed[2], said
             self._counted.setdefault(key, counted)
@@ -371,23 +372,24 @@ class Acceptance:
                 self.suspended = self._suspension(total)
                 raise self.suspended
 
-    def _of(self, handle: StepHandle[Any]) -> tuple[object, tuple[int, float, str]]:
+    def _of(self, handle: StepHandle[Any], reason: Reason) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
-        older = self._index.checkpoints.newest(handle.call.id)
-        changed = handle.why.startswith(Why.CODE_CHANGED)
-        # Where it is code that ran that changed, the outcome is of the very code of the step.
+        older = self._index.checkpoints.newest(handle.call_id)
+        changed = reason.why is Why.CODE_CHANGED
+        # If the code that changed is only code that the body ran, the outcome was made by the
+        # step's own code as it is now.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds
-            return handle.call.id, (1, seconds, f"{handle.name}: {handle.why}")
+            return handle.call_id, (1, seconds, f"{handle.name}: {reason}")
         skipped = unasked_of(self._store, self._run)
         found = [
             one
             for one in self._reasons.newest_of(handle)
             if one.code != handle.code_digest and (one.call, one.version) not in skipped
         ]
-        key = handle.call.namespace, handle.name, handle.code_digest
+        key = handle.namespace, handle.name, handle.code_digest
         seconds = sum(one.seconds for one in found)
-        return key, (max(1, len(found)), seconds, f"{handle.name}: {handle.why}")
+        return key, (max(1, len(found)), seconds, f"{handle.name}: {reason}")
 
     def _suspension(self, total: int) -> SuspendedError:
         seconds = sum(seconds for _, seconds, _ in self._counted.values())

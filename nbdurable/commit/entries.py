@@ -13,6 +13,7 @@ from nbdurable.handles.combinators import Combinator
 from nbdurable.labels import printable
 from nbdurable.records import Kind
 from nbdurable.store import NOT_SAVED, replace_progress, replace_save, take_out
+from nbdurable.store.rows import AttemptEndRow, ProgressRow, SeenErrorRow, StartRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,26 +90,22 @@ class Settled(_Outcomes):
             if ending.payload is not None:
                 ledger.write_checkpoint(handle, ending, self._running, batch)
                 if ending.kind is Kind.ERROR and self._in_cell:
-                    handle.seen = True
-                    batch.add("seen_errors", (*handle.pair, ledger.execution))
+                    handle.life.see()
+                    batch.add(SeenErrorRow(*handle.identity, ledger.execution))
             else:
-                batch.add("attempt_ends", self._not_saved())
+                batch.add(self._not_saved())
             self._resolved = ledger.close_over([handle], batch)
 
-    def _not_saved(self) -> tuple[object, ...]:
+    def _not_saved(self) -> AttemptEndRow:
         """Return the row by which the next execution knows why this step runs again."""
-        handle, running = self._handle, self._running
-        return (
-            *handle.pair,
-            running.number,
-            self._ledger.execution,
-            handle.name,
-            handle.label,
-            running.started,
-            self._seconds,
-            NOT_SAVED,
-            printable(self._ending.unsaved),
-            False,
+        return _attempt_end(
+            self._handle,
+            self._running,
+            execution=self._ledger.execution,
+            seconds=self._seconds,
+            ending=NOT_SAVED,
+            error=printable(self._ending.unsaved),
+            concluded=False,
         )
 
 
@@ -144,8 +141,9 @@ class Found(_Outcomes):
 
 def take(ledger: Ledger, handle: StepHandle[Any], found: Checkpoint) -> None:
     """End a step with a checkpoint that is known late to be its own."""
-    handle.started = True
-    handle.pending = 0
+    with ledger.lock:
+        handle.life.begin()
+        handle.life.all_received()
     ledger.journal.enqueue(Found(ledger, handle, found))
 
 
@@ -165,7 +163,7 @@ class Closed(_Outcomes):
                 self._resolved += self._ledger.close_over(cancelled, batch)
 
 
-class Undone:
+class CancellationRevoked:
     """A cancellation whose race has been opened again: its step runs after all."""
 
     def __init__(self, run: str, cancellation: Checkpoint) -> None:
@@ -196,15 +194,14 @@ class Started:
         if not self._running.over and not self._handle.number:
             handle = self._handle
             batch.add(
-                "starts",
-                (
-                    *handle.pair,
-                    self._running.number,
-                    self._execution,
-                    handle.name,
-                    handle.label,
-                    self._running.started,
-                ),
+                StartRow(
+                    *handle.identity,
+                    attempt=self._running.number,
+                    execution=self._execution,
+                    name=handle.name,
+                    label=handle.label,
+                    started=self._running.started,
+                )
             )
 
     def committed(self) -> None:
@@ -236,22 +233,19 @@ class AttemptEnded:
         self._escaped = escaped
         self._handle = handle
         self._then = then
-        self._row = (
-            *handle.pair,
-            running.number,
-            ledger.execution,
-            handle.name,
-            handle.label,
-            running.started,
-            ended - running.started,
-            "error",
-            error,
-            concluded,
+        self._row = _attempt_end(
+            handle,
+            running,
+            execution=ledger.execution,
+            seconds=ended - running.started,
+            ending=Kind.ERROR.value,
+            error=error,
+            concluded=concluded,
         )
 
     def write(self, batch: Batch) -> None:
         """Add the attempt."""
-        batch.add("attempt_ends", self._row)
+        batch.add(self._row)
         with self._ledger.lock:
             self._escaped(batch)
 
@@ -263,6 +257,30 @@ class AttemptEnded:
     def failed(self, error: DurableError) -> None:
         """Raise the store's error where the step is waited for."""
         self._ledger.break_off(self._handle, error)
+
+
+def _attempt_end(
+    handle: StepHandle[Any],
+    running: Running,
+    *,
+    execution: int,
+    seconds: float,
+    ending: str,
+    error: str,
+    concluded: bool,
+) -> AttemptEndRow:
+    return AttemptEndRow(
+        *handle.identity,
+        attempt=running.number,
+        execution=execution,
+        name=handle.name,
+        label=handle.label,
+        started=running.started,
+        seconds=seconds,
+        ending=ending,
+        error=error,
+        concluded=concluded,
+    )
 
 
 class WorkSaved:
@@ -363,13 +381,21 @@ def write_progress(  # noqa: PLR0917 - what progress is made of
     batch: Batch,
 ) -> None:
     """Add how far an attempt is to a transaction. The run's lock is held."""
-    row = (*handle.pair, ledger.execution, running.number, handle.label, *progress)
-    known = handle.call.id in index.progressed
-    replace_progress(batch, (*row, ledger.news.clock.time()), before=known)
-    index.progressed.add(handle.call.id)
+    done, total = progress
+    row = ProgressRow(
+        *handle.identity,
+        execution=ledger.execution,
+        attempt=running.number,
+        label=handle.label,
+        done=done,
+        total=total,
+        told=ledger.observers.clock.time(),
+    )
+    replace_progress(batch, row, before=handle.call_id in index.progressed)
+    index.progressed.add(handle.call_id)
 
 
-class Left:
+class LeftEarly:
     """What as_completed left: a decision that nobody waits for, but that all later ones follow.
 
     It is made where the iterator is let go of, which the garbage collector may do in any

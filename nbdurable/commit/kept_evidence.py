@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbdurable.records import Part, digest_of_parts
+from nbdurable.store.rows import EvidenceRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,7 +56,7 @@ class KeptEvidence:
         if digest not in self._saved:
             self._saved.add(digest)
             for part in self._parts[digest]:
-                batch.add("evidence", (digest, *part))
+                batch.add(EvidenceRow(digest, part.kind, part.name, part.state))
         return digest
 
     def save_files(

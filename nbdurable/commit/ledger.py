@@ -9,7 +9,6 @@ that transaction (CONTRACT section 4).
 from __future__ import annotations
 
 import heapq
-import threading
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from nbdurable.store import (
     record_packages,
     remember,
 )
+from nbdurable.store.rows import CodeRow, DrawRow, checkpoint_row, decision_row
 
 from .kept_evidence import KeptEvidence
 
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 
     from nbdurable.handles.handle import Handle
     from nbdurable.records import Save
-    from nbdurable.store import Batch, Identity, ReplayIndex, Store
+    from nbdurable.store import Batch, Identity
 
-    from .observers import News
+    from .state import State
 
 
 class Ledger:
     """One execution's numbers."""
 
-    def __init__(self, store: Store, index: ReplayIndex, execution: int, news: News) -> None:
-        self.lock = threading.RLock()
-        self.execution = execution
-        self.store = store
-        self.journal = store.journal
-        self.news = news
+    def __init__(self, state: State) -> None:
+        index = state.index
+        self.lock = state.lock
+        self.execution = state.execution
+        self.store = state.store
+        self.journal = state.store.journal
+        self.observers = state.observers
         self.closed = False
         self.kept = KeptEvidence(index.evidence)
-        self.halt: Callable[[StepHandle[Any]], None] = lambda _: None
-        self.lost_more: Callable[[], object] = lambda: None
+        self._state = state
         self._next_number = index.next_number
         self._codes = set(index.code_parts)
         self._called = {
@@ -83,30 +83,26 @@ class Ledger:
         return self._next_number - 1
 
     def close(self) -> None:
-        """Give no more numbers: the next execution may have them."""
+        """Assign no more numbers: the next execution may use them."""
         with self.lock:
             self.closed = True
 
     def end(self, handle: StepHandle[Any], ending: Ending, seconds: float) -> None:
-        """Give `handle` its ending and the next place in the commit order. The lock is held."""
-        handle.number = self._next_number
+        """End `handle` with the next number in the commit order. The lock is held."""
+        handle.take_ending(self._next_number, ending, seconds)
         self._next_number += 1
-        handle.ended = ending.kind
-        handle.ending = ending
-        handle.seconds = seconds
 
     def cancel(self, handle: StepHandle[Any], batch: Batch, *, cause: int) -> bool:
         """End `handle` as cancelled; False if it has ended. The lock is held."""
         if handle.number:
             return False
-        now = self.news.clock.time()
+        now = self.observers.clock.time()
         reason = "it lost a race" if cause else "it was cancelled"
         error = StepCancelledError(handle.label, reason)
-        running = handle.running or Running(handle.last_attempt, now)
+        running = handle.life.running or Running(handle.life.last_attempt, now)
         ending = Ending(Kind.CANCELLED, error=error, payload=encode_error(error))
         ending.keep(running.capture)
         self.end(handle, ending, now - running.started)
-        handle.started = True
         self.write_checkpoint(handle, ending, running, batch, cause=cause)
         return True
 
@@ -129,7 +125,7 @@ class Ledger:
                         continue
                     if isinstance(observer, StepHandle):
                         if handle.ended is not Kind.VALUE:
-                            observer.take_from(handle)
+                            observer.take_failure(handle)
                             untold.append(observer)
                         continue
                     assert isinstance(observer, Combinator)
@@ -150,7 +146,7 @@ class Ledger:
     def decide(self, combinator: Combinator[Any], batch: Batch) -> list[StepHandle[Any]]:
         """Save a combinator's decision; give what a race cancels with it. The lock is held."""
         if combinator.chosen is None:
-            return []  # all have values, or all failed: the numbers tell as much
+            return []  # all have values, or all failed: the branches' numbers tell that
         self.write_decision(combinator, batch)
         if not combinator.cancels:
             return []
@@ -161,16 +157,16 @@ class Ledger:
         """Add which branch a combinator ended with to the transaction. The lock is held."""
         assert combinator.chosen is not None
         decision = Decision(
-            key=combinator.identity,
+            key=combinator.call_id,
             branches=combinator.set_members(),
-            winner=combinator.chosen.identity,
+            winner=combinator.chosen.call_id,
             number=combinator.number,
             execution=self.execution,
             losers=combinator.losers(),
             signature=b"",
         )
         if not self.first_decision(decision):
-            return  # another one over this set: by the numbers it has chosen the same branch
+            return  # another combinator over this set decided first, for the same branch
         self.add_decision(batch, decision, combinator.label, combinator.chosen.label)
 
     def first_decision(self, decision: Decision) -> bool:
@@ -195,25 +191,11 @@ class Ledger:
 
     def add_decision(self, batch: Batch, decision: Decision, label: str, winner: str) -> None:
         """Sign a decision and add it to the transaction."""
-        now = self.news.clock.time()
+        now = self.observers.clock.time()
         decision = replace(decision, label=label, winner_label=winner, decided=now)
-        batch.add(
-            "decision_log",
-            (
-                decision.key,
-                pack(decision.branches),
-                decision.winner,
-                pack(decision.losers),
-                decision.number,
-                decision.execution,
-                label,
-                winner,
-                now,
-                sign(self.store.key, decision_message(self.store.id, decision)),
-                decision.seconds,
-                decision.place,
-            ),
-        )
+        signature = sign(self.store.key, decision_message(self.store.id, decision))
+        branches, losers = pack(decision.branches), pack(decision.losers)
+        batch.add(decision_row(decision, branches, losers, signature))
 
     def write_checkpoint(
         self,
@@ -226,23 +208,23 @@ class Ledger:
     ) -> None:
         """Sign a checkpoint and add it to the transaction. The lock is held."""
         assert ending.payload is not None
-        call, version = handle.pair
-        files, when = ending.file_parts, (running.started, handle.seconds)
+        call, version = handle.identity
+        files, when = ending.file_parts, (running.started, handle.life.seconds)
         unsigned = Checkpoint(
             call=call,
             version=version,
             code=handle.code_digest,
-            namespace=handle.call.namespace,
+            namespace=handle.namespace,
             number=handle.number,
             cause=cause,
             execution=self.execution,
             kind=ending.kind,
             name=handle.name,
             label=handle.label_text,
-            arguments=arguments_text(handle.work),
+            arguments=arguments_text(handle.life.work),
             attempt=running.number,
             started=running.started,
-            seconds=handle.seconds,
+            seconds=handle.life.seconds,
             payload=ending.payload.data,
             pieces=ending.payload.pieces,
             output=output.dumps(ending.messages),
@@ -252,45 +234,18 @@ class Ledger:
             signature=b"",
         )
         signature = sign(self.store.key, checkpoint_message(self.store.id, unsigned))
-        batch.add(
-            "checkpoints",
-            (
-                unsigned.call,
-                unsigned.version,
-                unsigned.code,
-                unsigned.namespace,
-                unsigned.number,
-                unsigned.cause,
-                unsigned.execution,
-                unsigned.kind.value,
-                unsigned.name,
-                unsigned.label,
-                unsigned.arguments,
-                handle.why,
-                unsigned.attempt,
-                unsigned.started,
-                unsigned.seconds,
-                unsigned.payload,
-                unsigned.pieces,
-                unsigned.output,
-                unsigned.base,
-                unsigned.code_evidence,
-                unsigned.file_evidence,
-                signature,
-            ),
-        )
-        handle.checkpoint = unsigned
-        if (old := self._superseded.pop(handle.pair, None)) is not None:
+        batch.add(checkpoint_row(unsigned, handle.life.why, signature))
+        handle.life.save(unsigned)
+        if (old := self._superseded.pop(handle.identity, None)) is not None:
             conclude(batch, [old])
         if ending.draws:
-            row = (call, version, self.execution, ending.draws)
-            remember(batch, self.store, "draws", row)
+            remember(batch, self.store, DrawRow(call, version, self.execution, ending.draws))
         self._write_code(handle, batch)
         self._write_packages(ending.payload.modules, batch)
 
     def _write_code(self, handle: StepHandle[Any], batch: Batch) -> None:
         """Save what a code digest is made of, once, so that `why` can name what changed."""
-        work = handle.work
+        work = handle.life.work
         code = work.code if work is not None else None
         if work is None or code is None:
             return
@@ -298,11 +253,11 @@ class Ledger:
         if saved_as not in self._codes:
             self._codes.add(saved_as)
             for part, digest in (work.code_parts() or {}).items():
-                batch.add("codes", (saved_as, part, digest))
-            batch.add("codes", (saved_as, BODY_PART, body_of(work.function)))
+                batch.add(CodeRow(saved_as, part, digest))
+            batch.add(CodeRow(saved_as, BODY_PART, body_of(work.function)))
         if work.called and (saved_as, work.called) not in self._called:
             self._called.add((saved_as, work.called))
-            batch.add("codes", (saved_as, NAME_MARK + work.called, b""))
+            batch.add(CodeRow(saved_as, NAME_MARK + work.called, b""))
 
     def supersede(self, checkpoint: Checkpoint) -> None:
         """Let a saved outcome stay until its step has another."""
@@ -323,25 +278,35 @@ class Ledger:
     def make_durable(self, resolved: list[Handle[Any]]) -> None:
         """Wake whoever waits for these, and show them."""
         wakes: list[Callable[[], object]] = []
-        # as_completed gives what wakes it first: let that be the lowest number.
+        # Wake in the order of numbers, because as_completed yields first what wakes it first.
         resolved.sort(key=lambda one: (one.number, one.place))
         with self.lock:
             for handle in resolved:
-                handle.durable = True
-                if handle.waiters:
-                    wakes += handle.take_waiters()
-        if self.news.heard:
+                if woken := handle.become_durable():
+                    wakes += woken
+        if self.observers.heard:
             for handle in resolved:
-                self.news.ended(handle)
+                self.observers.ended(handle)
         for handle in resolved:
-            if isinstance(handle, StepHandle) and handle.checkpoint is not None:
-                if handle.ended is Kind.CANCELLED and not handle.replayed:
-                    self.halt(handle)
+            if isinstance(handle, StepHandle) and handle.life.checkpoint is not None:
+                if handle.ended is Kind.CANCELLED and not handle.life.replayed:
+                    self._halt(handle)
                 handle.let_go()
         for wake in wakes:
             wake()
         if any(isinstance(handle, Select) for handle in resolved):
-            self.lost_more()
+            self._state.losers.tell()
+
+    def _halt(self, handle: StepHandle[Any]) -> None:
+        """Stop a cancelled step's body, and what its body has started."""
+        handle.life.halt()
+        for child in self._state.children.get(handle.place, ()):
+            if not child.number:
+                with self.lock:
+                    child.life.begin()
+                self._halt(child)
+                stopped = StepCancelledError(child.label, "the step that started it was cancelled")
+                self.break_off(child, stopped)
 
     def break_off(self, handle: Handle[Any], error: BaseException) -> None:
         """Raise `error` wherever `handle`, or a combinator above it, is waited for."""
@@ -354,8 +319,7 @@ class Ledger:
                     continue
                 if isinstance(one, Combinator) and one is not handle and not one.breaks(error):
                     continue
-                one.broken = error
-                wakes += one.take_waiters()
+                wakes += one.break_off(error) or ()
                 stack += one.observers or ()
         for wake in wakes:
             wake()

@@ -19,7 +19,7 @@ from nbdurable.events import (
 )
 from nbdurable.handles.combinators import Select
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.records import Kind, Why
+from nbdurable.records import Kind
 from nbdurable.steps.attempts import explain, is_async, place_of, told_error
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from nbdurable.steps.attempts import Work
 
 
-_WHYS = {why.value: why for why in Why}  # a look-up takes a tenth of what Why(...) takes
-
-
-class News:
+class Observers:
     """One run's observers and notes."""
 
     def __init__(self, observers: Sequence[Callable[[Event], None]], clock: Clock) -> None:
@@ -92,7 +89,7 @@ class News:
             self.emit(
                 StepCreated(
                     handle.place,
-                    handle.kind,
+                    handle.kind.value,
                     handle.name,
                     handle.label_text,
                     at,
@@ -107,7 +104,7 @@ class News:
             self.emit(
                 StepCreated(
                     combinator.place,
-                    combinator.kind,
+                    combinator.kind.value,
                     combinator.name,
                     combinator.label,
                     self.clock.time(),
@@ -121,13 +118,16 @@ class News:
     ) -> None:
         """A body is about to run, or a timer to count."""
         if self._observers:
-            why, _, reason = handle.why.partition(": ")
-            self.emit(AttemptStarted(handle.place, number, _WHYS[why], reason, started, deaths))
+            reason = handle.life.reason
+            assert reason is not None
+            self.emit(
+                AttemptStarted(handle.place, number, reason.why, reason.detail, started, deaths)
+            )
 
     def replayed(self, handle: StepHandle[Any]) -> None:
         """A step's outcome came from the store."""
         if self._observers:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             assert found is not None
             error, where = told_error(found.payload) if found.kind is Kind.ERROR else ("", "")
             self.emit(
@@ -148,7 +148,7 @@ class News:
         if not self._observers:
             return
         if isinstance(handle, StepHandle):
-            if handle.replayed:
+            if handle.life.replayed:
                 self.replayed(handle)
             else:
                 self._finished(handle)
@@ -172,8 +172,8 @@ class News:
                 handle.place,
                 handle.ended or Kind.VALUE,
                 handle.number,
-                handle.seconds,
-                handle.checkpoint is not None,
+                handle.life.seconds,
+                handle.life.checkpoint is not None,
                 "" if error is None else explain(error),
                 self.clock.time(),
                 "" if error is None else place_of(error),

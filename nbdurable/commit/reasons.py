@@ -11,65 +11,65 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.handle import Handle, StepHandle
-from nbdurable.records import Kind, Why
+from nbdurable.records import REASONS, Kind, Reason, Why
 from nbdurable.steps.attempts import arguments_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Group, Identity, Opened
+    from nbdurable.store import Group, Identity
 
-    from .observers import News
+    from .state import State
 
 
 class Reasons:
     """One execution's whys."""
 
-    def __init__(self, opened: Opened, claimed: Mapping[bytes, object], news: News) -> None:
-        self._index = opened.index
-        self._retried = set(opened.retried)
-        self._claimed = claimed
-        self._news = news
+    def __init__(self, state: State) -> None:
+        self._index = state.index
+        self._retried = set(state.opened.retried)
+        self._claimed = state.live
+        self._observers = state.observers
         self._lock = threading.Lock()
         self._left: dict[Group, tuple[list[bytes], Iterator[bytes]]] = {}
         self._changed: dict[tuple[Group, bytes, bytes], str] = {}
-        self._lost: dict[Identity, str] = {}
+        self._lost: dict[Identity, Reason] = {}
         self._lost_groups: set[Group] = set()
-        self._unheld: dict[bytes, str] = {}
-        self._said_unheld: set[tuple[Group, str]] = set()
+        self._unheld: dict[bytes, Reason] = {}
+        self._said_unheld: set[tuple[Group, Reason]] = set()
 
-    def why(self, handle: StepHandle[Any]) -> str:
-        """Return why `handle` is about to run, as ``why`` or ``why: detail``."""
+    def why(self, handle: StepHandle[Any]) -> Reason:
+        """Return why `handle` is about to run."""
         index = self._index
-        if handle.pair in self._retried:
-            return Why.ERROR_RETRIED.value
-        if handle.pair in self._lost:
-            return self._lost[handle.pair]
-        if index.is_redone(handle.pair):
-            return Why.REDO.value
-        past = index.attempts.get(handle.pair)
+        if handle.identity in self._retried:
+            return REASONS[Why.ERROR_RETRIED]
+        if handle.identity in self._lost:
+            return self._lost[handle.identity]
+        if index.is_redone(handle.identity):
+            return REASONS[Why.REDO]
+        past = index.attempts.get(handle.identity)
         if past is not None:
-            return (Why.NOT_SAVED if past.unsaved else Why.UNFINISHED).value
-        older = index.checkpoints.newest(handle.call.id)
+            return REASONS[Why.NOT_SAVED if past.unsaved else Why.UNFINISHED]
+        older = index.checkpoints.newest(handle.call_id)
         if older is None:
-            # Which argument changed can be told now only where one call stands for one.
+            # Now it can be told which argument changed only if a single saved call is left.
             left = self._unclaimed(_group(handle), 2)
             before = index.checkpoints.newest(left[0]) if len(left) == 1 else None
-            arguments = arguments_text(handle.work)
+            arguments = arguments_text(handle.life.work)
             same = before is not None and before.arguments == arguments
             if same and before is not None and handle.version is not None:
                 if before.code == handle.version.code and (masked := _masked(arguments)):
-                    return _text(Why.ARGUMENT_CHANGED, masked)
-                # The code of an inner function belongs to its call.
-                return _text(Why.CODE_CHANGED, self._code_changed(handle, before))
+                    return Reason(Why.ARGUMENT_CHANGED, masked)
+                # An inner function's code belongs to its call: the call is new, the code changed.
+                return Reason(Why.CODE_CHANGED, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
-        if handle.version.base and handle.call.id in self._unheld:
-            return self._unheld[handle.call.id]
+        if handle.version.base and handle.call_id in self._unheld:
+            return self._unheld[handle.call_id]
         if older.code == handle.version.code:
-            return Why.UPSTREAM_CHANGED.value
-        return _text(Why.CODE_CHANGED, self._code_changed(handle, older))
+            return REASONS[Why.UPSTREAM_CHANGED]
+        return Reason(Why.CODE_CHANGED, self._code_changed(handle, older))
 
     def retried(self, errors: Iterable[Identity]) -> None:
         """Take in that errors are tried again."""
@@ -88,13 +88,13 @@ class Reasons:
         """
         group = _group(handle)
         with self._lock:
-            self._lost[handle.pair] = _text(why, fault)
+            self._lost[handle.identity] = Reason(why, fault)
             if group in self._lost_groups:
                 return
             self._lost_groups.add(group)
-        others = (one for one in self._newest(group) if one.call != handle.call.id)
+        others = (one for one in self._newest(group) if one.call != handle.call_id)
         count = 1 + sum(bool(fault_of(found)) for found in others)
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {'outcome' if count == 1 else 'outcomes'} of {handle.name} can't be "
             f"restored, the first for {fault}: what is asked for of them runs again"
         )
@@ -110,15 +110,15 @@ class Reasons:
 
         Once for each name and reason, say of how many outcomes that is so.
         """
-        group, said = _group(handle), _text(why, detail)
+        group, reason = _group(handle), Reason(why, detail)
         with self._lock:
-            self._unheld[handle.call.id] = said
-            if (group, said) in self._said_unheld:
+            self._unheld[handle.call_id] = reason
+            if (group, reason) in self._said_unheld:
                 return
-            self._said_unheld.add((group, said))
+            self._said_unheld.add((group, reason))
         count = sum(map(is_unheld, self._newest(group)))
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: {detail} changed"
         )
 
@@ -127,21 +127,24 @@ class Reasons:
         changed = []
         left: dict[Group, Iterator[bytes]] = {}
         for handle in handles:
-            if not isinstance(handle, StepHandle) or handle.checkpoint is None or handle.replayed:
+            if not isinstance(handle, StepHandle) or handle.life.replayed:
                 continue
-            if not handle.why.startswith((Why.NEW, Why.ARGUMENT_CHANGED)):
+            life, found = handle.life, handle.life.checkpoint
+            if found is None or life.reason is None:
+                continue
+            if life.reason.why not in {Why.NEW, Why.ARGUMENT_CHANGED}:
                 continue
             group = _group(handle)
             if group not in left:
                 left[group] = iter(self._unclaimed(group))
             call = next(left[group], None)
             before = None if call is None else self._index.checkpoints.newest(call)
-            if before is not None and before.arguments == handle.checkpoint.arguments:
+            if before is not None and before.arguments == found.arguments:
                 continue
-            text = _argument_changed(before, handle.checkpoint.arguments)
-            if text != handle.why:
-                handle.why = text
-                changed.append((text, handle.pair))
+            reason = _argument_changed(before, found.arguments)
+            if reason != life.reason:
+                life.runs_because(reason)
+                changed.append((str(reason), handle.identity))
         return changed
 
     def unasked(self, namespace: bytes, handles: Iterable[Handle[Any]]) -> tuple[Identity, ...]:
@@ -150,7 +153,7 @@ class Reasons:
         Of those in `namespace`, which is the cell's, it is said how many they are.
         """
         saved = self._index.checkpoints
-        ran = {one.call.id for one in handles if isinstance(one, StepHandle) and one.ran}
+        ran = {one.call_id for one in handles if isinstance(one, StepHandle) and one.life.ran}
         found = [
             (group[0], call)
             for group in saved.groups()
@@ -160,7 +163,7 @@ class Reasons:
         ]
         if count := sum(one == namespace for one, _ in found):
             outcomes = "outcome was" if count == 1 else "outcomes were"
-            self._news.say(f"{count:,} saved {outcomes} not asked for this time")
+            self._observers.say(f"{count:,} saved {outcomes} not asked for this time")
         newest = [saved.newest(call) for _, call in found]
         return tuple((one.call, one.version) for one in newest if one is not None)
 
@@ -171,14 +174,14 @@ class Reasons:
             for handle in handles
             if isinstance(handle, StepHandle)
             and handle.ended is Kind.ERROR
-            and handle.checkpoint is not None
-            and not handle.seen
-            and not handle.lost
-            # What a body has passed on is one failure with the body's own.
+            and handle.life.checkpoint is not None
+            and not handle.life.seen
+            and not handle.life.lost
+            # A failure that a body has passed on is told once, with the body's own.
             and (handle.parent is None or handles[handle.parent].ended is not Kind.ERROR)
         ]
         if unseen:
-            self._news.say(
+            self._observers.say(
                 f"failed, and nobody asked: {', '.join(unseen[:5])}; the next run tries again"
             )
 
@@ -232,12 +235,12 @@ class Reasons:
             changed = self._changed.get(key)
             if changed is not None:
                 return changed
-            work = handle.work
+            work = handle.life.work
             now = None if work is None else work.code_parts()
             changed = self._changed[key] = self.code_difference(now, older.code)
         count = self.count_of(handle, older.code)
         outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._news.say(
+        self._observers.say(
             f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "
             f"{changed or 'its code'} changed"
         )
@@ -245,17 +248,13 @@ class Reasons:
 
 
 def _group(handle: StepHandle[Any]) -> Group:
-    return handle.call.namespace, handle.name
+    return handle.namespace, handle.name
 
 
-def _argument_changed(older: Checkpoint | None, arguments: str) -> str:
+def _argument_changed(older: Checkpoint | None, arguments: str) -> Reason:
     if older is None:
-        return Why.NEW.value
-    return _text(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
-
-
-def _text(why: Why, detail: str) -> str:
-    return f"{why.value}: {detail}" if detail else why.value
+        return REASONS[Why.NEW]
+    return Reason(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
 
 
 def _parts(text: str) -> dict[str, str]:

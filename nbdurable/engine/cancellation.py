@@ -12,50 +12,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.commit.entries import Cancelled, Undone, take
-from nbdurable.errors import StepCancelledError
+from nbdurable.commit.entries import CancellationRevoked, Cancelled, take
 from nbdurable.handles.combinators import leaves_of
 from nbdurable.interrupts import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle, StepHandle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import ReplayIndex
-
-    from .scheduler import Bodies
 
 
 class Cancellation:
     """One execution's cancelled steps."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        index: ReplayIndex,
-        bodies: Bodies,
-        run: str,
-        *,
-        live: Mapping[bytes, StepHandle[Any]],
-        children: Mapping[int, Sequence[StepHandle[Any]]],
-    ) -> None:
+    def __init__(self, state: State, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._index = index
-        self._bodies = bodies
-        self._run = run
-        self._live = live
-        self._children = children
+        self._index = state.index
+        self._run = state.run
+        self._live = state.live
         self._unsettled: dict[int, StepHandle[Any]] = {}
-        ledger.halt = self._halt
 
     def cancel(self, handle: Handle[Any]) -> None:
         """Commit the cancellation of what has not ended at or below `handle`."""
         leaves = []
         for leaf in handle.leaves():
-            if leaf.cancelled_by_race is not None:
-                take(self._ledger, leaf, leaf.cancelled_by_race)
+            if (lost := leaf.life.cancelled_by_race) is not None:
+                take(self._ledger, leaf, lost)
             elif not leaf.number:
                 leaves.append(leaf)
         with uninterrupted():
@@ -65,7 +50,7 @@ class Cancellation:
     def lost_before(self, handle: StepHandle[Any], found: Checkpoint) -> None:
         """Keep in mind that a race of an earlier execution cancelled this step."""
         with self._ledger.lock:
-            handle.cancelled_by_race = found
+            handle.life.lose_race(found)
             self._unsettled[handle.place] = handle
 
     def settle_below(
@@ -82,7 +67,7 @@ class Cancellation:
         edited = not is_decided()
         with uninterrupted():
             for leaf in leaves_of(branches):
-                if leaf.cancelled_by_race is not None:
+                if leaf.life.cancelled_by_race is not None:
                     self.settle(leaf, edited=edited)
             self._ledger.journal.flush()
 
@@ -92,14 +77,14 @@ class Cancellation:
         In an ``edited`` program a race doesn't stand while a branch of it is not claimed.
         """
         with self._ledger.lock:
-            found, handle.cancelled_by_race = handle.cancelled_by_race, None
+            found = handle.life.take_lost_race()
             self._unsettled.pop(handle.place, None)
             if found is None:
-                return handle.started
+                return handle.life.started
             if self._stands(found, edited=edited):
                 take(self._ledger, handle, found)
                 return True
-        self._ledger.journal.enqueue(Undone(self._run, found), kick=False)
+        self._ledger.journal.enqueue(CancellationRevoked(self._run, found), kick=False)
         return False
 
     def _stands(self, cancellation: Checkpoint, *, edited: bool) -> bool:
@@ -111,16 +96,6 @@ class Cancellation:
                     return False
                 continue
             known = live.version is not None and any(version)
-            if live.code_digest != code or (known and live.pair[1] != version):
+            if live.code_digest != code or (known and live.identity[1] != version):
                 return False
         return race is not None
-
-    def _halt(self, handle: StepHandle[Any]) -> None:
-        """Stop a cancelled step's body, and what its body has started."""
-        self._bodies.halt(handle)
-        for child in self._children.get(handle.place, ()):
-            if not child.number:
-                child.started = True
-                self._halt(child)
-                stopped = StepCancelledError(child.label, "the step that started it was cancelled")
-                self._ledger.break_off(child, stopped)

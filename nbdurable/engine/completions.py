@@ -15,24 +15,24 @@ import heapq
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.commit.entries import Left
+from nbdurable.commit.entries import LeftEarly
 from nbdurable.errors import NotInRunError, UsageError
 from nbdurable.executors.gates import Gate, LoopGate
 from nbdurable.executors.loops import running_loop
 from nbdurable.handles import scope
 from nbdurable.handles.combinators import leaves_of
 from nbdurable.interrupts import uninterrupted
-from nbdurable.records import NOBODY, Decision, Kind, digest_of
+from nbdurable.records import NOBODY, Decision, HandleKind, Kind, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle, StepHandle
     from nbdurable.handles.scope import Scope
-    from nbdurable.store import Batch, Identity, Member, ReplayIndex
+    from nbdurable.store import Batch, Identity, Member
 
-    from .scheduler import Bodies
     from .waiting import Waiting
 
 
@@ -49,7 +49,7 @@ class AsCompleted:
         self.branches = branches
         self.scope = where
         self.late = late
-        self.identity = digest_of(b"as_completed", *sorted(one.identity for one in branches))
+        self.key = digest_of(b"as_completed", *sorted(one.call_id for one in branches))
         self.left = {branch.place: branch for branch in branches}
         self.position = 0
         self.last_number = 0
@@ -114,12 +114,12 @@ class AsCompleted:
 
     def position_key(self, position: int) -> bytes:
         """Return what the decision about a position is found under."""
-        return digest_of(b"position", self.identity, b"%d" % position)
+        return digest_of(b"position", self.key, b"%d" % position)
 
     def members(self) -> tuple[Member, ...]:
         """Return call, version and code of every step below, sorted."""
         found = leaves_of(self.branches)
-        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in found))
+        return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in found))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
         """Return every step and timer below what is left, and below nothing that was given."""
@@ -134,17 +134,15 @@ class Completions:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
-        bodies: Bodies,
         waiting: Waiting,
-        handles: Sequence[Handle[Any]],
     ) -> None:
+        self._state = state
         self._ledger = ledger
-        self._index = index
-        self._bodies = bodies
+        self._index = state.index
         self._waiting = waiting
-        self._handles = handles
+        self._handles = state.handles
         self._made: weakref.WeakSet[AsCompleted] = weakref.WeakSet()
 
     def make(self, where: Scope, branches: tuple[Handle[Any], ...]) -> AsCompleted:
@@ -193,7 +191,7 @@ class Completions:
             if taken is not None:
                 return self._given(completion, taken)
             self._demand_left(completion)
-            with self._waiting.slots_given(), self._bodies.coroutines.blocked():
+            with self._waiting.async_slots_given():
                 await gate.wait()
 
     def leave(self, completion: AsCompleted) -> None:
@@ -202,7 +200,7 @@ class Completions:
         Not for a body that has ended meanwhile: by an error, a timeout or a cancellation.
         """
         where = completion.scope
-        if completion.over or self._bodies.ended or not where.live:
+        if completion.over or self._state.ended or not where.live:
             return
         if where.parent is not None and self._handles[where.parent].number:
             return
@@ -212,12 +210,12 @@ class Completions:
         losing = completion.losing_leaves()
         with self._ledger.lock:
             for leaf in losing:
-                leaf.lost = True
-        losers = tuple(sorted(leaf.pair for leaf in losing))
-        write = self._decision(completion, completion.identity, NOBODY, losers)
+                leaf.life.lose()
+        losers = tuple(sorted(leaf.identity for leaf in losing))
+        write = self._decision(completion, completion.key, NOBODY, losers)
         if write is not None:
-            self._ledger.journal.enqueue(Left(write), kick=False)
-        self._ledger.lost_more()
+            self._ledger.journal.enqueue(LeftEarly(write), kick=False)
+        self._state.losers.tell()
 
     def leave_all(self, where: Scope) -> None:
         """Leave the iterators that the code of this scope has made."""
@@ -232,20 +230,20 @@ class Completions:
 
     def _first_stored(self, leaf: StepHandle[Any]) -> int:
         """Return the lowest number that a step without one may still find for itself, or 0."""
-        if leaf.number or leaf.kind != "step":
+        if leaf.number or leaf.kind is not HandleKind.STEP:
             return 0
-        found = self._index.checkpoints.versions(leaf.call.id)
+        found = self._index.checkpoints.versions(leaf.call_id)
         numbers = [one.number for one in found if one.code == leaf.code_digest]
         return min(numbers, default=0)
 
     def _demand_left(self, completion: AsCompleted) -> None:
         """Start what is not started, but what an earlier pass left only if nothing else is left."""
         stored = None
-        if completion.identity in self._index.decisions:
-            stored = self._index.decision_for(completion.identity, completion.members())
+        if completion.key in self._index.decisions:
+            stored = self._index.decision_for(completion.key, completion.members())
         lost = {call for call, _ in stored.losers} if stored is not None else set()
         left = tuple(completion.left.values())
-        others = [one for one in left if not all(leaf.call.id in lost for leaf in one.leaves())]
+        others = [one for one in left if not all(leaf.call_id in lost for leaf in one.leaves())]
         with uninterrupted():
             for branch in others or left:
                 branch.demand(asked=False, rearm=True)
@@ -260,7 +258,7 @@ class Completions:
         if stored is None:
             return None
         left = completion.left.values()
-        return next((one for one in left if one.identity == stored.winner), None)
+        return next((one for one in left if one.call_id == stored.winner), None)
 
     def _take_next(
         self, completion: AsCompleted, wanted: Handle[Any] | None, waker: Callable[[], object]
@@ -268,7 +266,7 @@ class Completions:
         with self._ledger.lock:
             taken = completion.take(wanted)
             if taken is None:
-                if self._bodies.ended:
+                if self._state.ended:
                     raise NotInRunError("as_completed", "the run it belongs to has ended")
                 completion.waker = waker
             return taken
@@ -280,7 +278,7 @@ class Completions:
         earlier = any(0 < self._first_stored(leaf) < taken.number for leaf in completion.late)
         if earlier or _not_saved(taken):
             key = completion.position_key(completion.position - 1)
-            write = self._decision(completion, key, taken.identity, ())
+            write = self._decision(completion, key, taken.call_id, ())
             if write is not None:
                 self._ledger.store.commit(write)
         taken.mark_known()
@@ -307,7 +305,7 @@ class Completions:
 def _not_saved(handle: Handle[Any]) -> bool:
     """Tell whether `handle` ended with what the store does not hold."""
     return any(
-        leaf.ended is not None and leaf.checkpoint is None and leaf.source is None
+        leaf.ended is not None and leaf.life.checkpoint is None and leaf.source is None
         for leaf in handle.leaves()
         if leaf.ended is not Kind.CANCELLED
     )

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import DurableError
 from nbdurable.store import remember
+from nbdurable.store.rows import ContentRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.fingerprint import Fingerprinter, Print
     from nbdurable.handles.handle import StepHandle
-    from nbdurable.store import Batch, ReplayIndex
+    from nbdurable.store import Batch
 
 Bases = tuple[tuple[str, bytes], ...]
 """By name: what a global that a step writes and reads was before any step wrote it."""
@@ -29,9 +30,9 @@ _NOBODYS = b""
 class Contents:
     """One execution's globals that its steps write."""
 
-    def __init__(self, ledger: Ledger, index: ReplayIndex, prints: Fingerprinter) -> None:
-        self._ledger = ledger
-        self._known = index.contents
+    def __init__(self, state: State, prints: Fingerprinter) -> None:
+        self._state = state
+        self._known = state.index.contents
         self._prints = prints
         self._bases: dict[str, bytes] = {}
         self._found: dict[str, Callable[[], Any]] = {}
@@ -49,7 +50,7 @@ class Contents:
             if read and base:
                 found.append((name, base))
             elif self._told.get(name):
-                self._ledger.news.say(
+                self._state.observers.say(
                     f"{step} writes `{name}`, which is neither what it was before this run wrote "
                     f"it nor what the run left; its saved outcome is replayed all the same: "
                     f"`redo` runs it again"
@@ -63,13 +64,13 @@ class Contents:
     def write(self, batch: Batch) -> None:
         """Add what the globals are now that bodies have written, at the end of the run."""
         for handle, names in self._writers:
-            for name in names if handle.ran else ():
+            for name in names if handle.life.ran else ():
                 base = self._bases.get(name, _NOBODYS)
                 content = self._content(name, self._found[name])
                 if base and content:
                     self._add(name, content, base)
         for row in self._rows:
-            remember(batch, self._ledger.store, "contents", (*row, self._ledger.execution))
+            remember(batch, self._state.store, ContentRow(*row, self._state.execution))
 
     def _look(self, name: str, get: Callable[[], Any]) -> None:
         self._found[name] = get

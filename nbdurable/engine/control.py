@@ -26,13 +26,11 @@ from .so_far import counts_of, events_so_far
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.events import Event, Fact, RunStarted
     from nbdurable.records import Checkpoint, Message
-    from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
-    from .scheduler import Bodies
 
 LONGEST: Final = 20_000
 """So many characters of a traceback, and of an output's end, are told."""
@@ -46,28 +44,25 @@ _GONE: Final = "its run has ended: %durable steps and %durable why tell of it"
 class Execution:
     """What of one execution can be asked and steered; its run holds it."""
 
-    handles: Sequence[Handle[Any]]
-    ledger: Ledger
-    index: ReplayIndex
-    bodies: Bodies
+    state: State
     cancellation: Cancellation
     begun: RunStarted
 
     def handle(self, place: int) -> Handle[Any] | None:
         """Return a step by its place; None if there is none."""
-        return self.handles[place] if 0 <= place < len(self.handles) else None
+        return self.state.handles[place] if 0 <= place < len(self.state.handles) else None
 
     def parents(self, handle: StepHandle[Any]) -> Iterator[Handle[Any]]:
         """Yield the steps that a step was started in, innermost first."""
         above = handle.parent
         while above is not None:
-            parent = self.handles[above]
+            parent = self.state.handles[above]
             yield parent
             above = parent.parent if isinstance(parent, StepHandle) else None
 
     def deaths(self, handle: StepHandle[Any]) -> int:
         """Return how many deaths of the kernel a step was in flight at."""
-        past = self.index.attempts.get(handle.pair)
+        past = self.state.index.attempts.get(handle.identity)
         return 0 if past is None else past.deaths
 
 
@@ -110,14 +105,14 @@ class Control:
     def so_far(self, most: int) -> SoFar | None:
         """Return how far the execution is, with the rows of `most` handles; None if it ended."""
         execution = self._execution()
-        if execution is None or execution.bodies.ended:
+        if execution is None or execution.state.ended:
             return None
-        handles = [*execution.handles]
+        handles = [*execution.state.handles]
         begun = execution.begun
         return SoFar(
             counts_of(handles),
             [begun, *events_so_far(handles, begun.at, most)],
-            tuple(execution.ledger.news.notes),
+            tuple(execution.state.observers.notes),
         )
 
     def cancel(self, place: int) -> str:
@@ -130,7 +125,7 @@ class Control:
             return _NO_STEP
         if handle.durable:
             return f"{handle.label} has ended already: {handle.state}"
-        if execution.bodies.ended:
+        if execution.state.ended:
             return f"the run has ended, and {handle.label} with it"
         try:
             execution.cancellation.cancel(handle)
@@ -142,8 +137,8 @@ class Control:
         """Let a step's next attempt begin without the rest of its wait; say whether it does."""
         execution = self._execution()
         handle = None if execution is None else execution.handle(place)
-        pause = handle.pause if isinstance(handle, StepHandle) else None
-        if execution is None or handle is None or pause is None or execution.bodies.ended:
+        pause = handle.life.pause if isinstance(handle, StepHandle) else None
+        if execution is None or handle is None or pause is None or execution.state.ended:
             return "this step does not wait for another attempt"
         pause.end()
         return f"{handle.label} is tried again now"
@@ -160,9 +155,9 @@ class Control:
                 "this run is not the main thread's, or passes over interrupts: it can be stopped "
                 "from its code only"
             )
-        with execution.ledger.lock:
+        with execution.state.lock:
             # Under the lock: the end takes it before anything else can begin.
-            if execution.bodies.ended:
+            if execution.state.ended:
                 return "the run has ended"
             self.stopped = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -184,9 +179,9 @@ def _combinator(handle: Handle[Any]) -> Iterator[Fact]:
 
 
 def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
-    work, running, ending = handle.work, handle.running, handle.ending
+    work, running, ending = handle.life.work, handle.life.running, handle.life.ending
     yield "State", handle.state, False
-    yield "Why", handle.why, False
+    yield "Why", handle.life.why, False
     if deaths := execution.deaths(handle):
         yield "Deaths", f"in flight at {deaths} deaths of the kernel", False
     if work is not None:
@@ -200,7 +195,7 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
     yield "Saved", _saved(handle), False
     if ending is not None and ending.error is not None:
         yield "Error", _cut(_traceback(ending.error)), True
-    yield "Attempts", "\n".join(handle.attempt_errors), True
+    yield "Attempts", "\n".join(handle.life.attempt_errors), True
     yield "Output", end_of(_messages(handle)), True
     if work is not None:
         notes = [
@@ -214,12 +209,12 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         if (told := running.progress) is not None:
             yield "Progress", share(told.done, told.total), False
     yield "In", " > ".join(reversed([one.label for one in execution.parents(handle)])), False
-    yield "Call", f"{handle.call.id.hex()} (occurrence {handle.call.occurrence})", False
+    yield "Call", f"{handle.call_id.hex()} (occurrence {handle.occurrence})", False
 
 
 def _saved(handle: StepHandle[Any]) -> str:
     """Say what of the outcome is in the store."""
-    found, ending = handle.checkpoint, handle.ending
+    found, ending = handle.life.checkpoint, handle.life.ending
     if found is None:
         return f"not saved: {ending.unsaved}" if ending is not None and ending.unsaved else ""
     what = {Kind.VALUE: "value", Kind.ERROR: "error", Kind.CANCELLED: "cancellation"}[found.kind]
@@ -232,11 +227,12 @@ def _saved(handle: StepHandle[Any]) -> str:
 
 def _messages(handle: StepHandle[Any]) -> Sequence[Message]:
     """Return what a step has written so far."""
-    if handle.running is not None and not handle.durable:
-        return handle.running.capture.messages
-    if handle.ending is not None and handle.ending.messages:
-        return handle.ending.messages
-    found: Checkpoint | None = handle.checkpoint
+    running, ending = handle.life.running, handle.life.ending
+    if running is not None and not handle.durable:
+        return running.capture.messages
+    if ending is not None and ending.messages:
+        return ending.messages
+    found: Checkpoint | None = handle.life.checkpoint
     return loads(found.output) if found is not None else ()
 
 

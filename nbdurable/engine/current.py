@@ -22,13 +22,13 @@ from nbdurable.records import Save, digest_of
 from nbdurable.store import drop_saves, verify_amendment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nbdurable.commit.ledger import Ledger
-    from nbdurable.handles.handle import Handle
+    from nbdurable.commit.state import State
     from nbdurable.handles.scope import Scope
     from nbdurable.steps.attempts import Running
-    from nbdurable.store import Batch, ReplayIndex
+    from nbdurable.store import Batch
 
 SHOWN_SECONDS = 0.1
 """How often an attempt's progress is told to whoever looks."""
@@ -52,15 +52,11 @@ class Current:
     """One execution's answers to `current_step()`; each is asked with the scope of a body."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        index: ReplayIndex,
-        handles: Sequence[Handle[Any]],
-        refuse_ended: Callable[[Scope, str], None],
+        self, state: State, ledger: Ledger, refuse_ended: Callable[[Scope, str], None]
     ) -> None:
         self._ledger = ledger
-        self._index = index
-        self._handles = handles
+        self._index = state.index
+        self._handles = state.handles
         self._refuse_ended = refuse_ended
 
     def attempt(self, where: Scope) -> int:
@@ -70,12 +66,12 @@ class Current:
     def idempotency_key(self, where: Scope) -> str:
         """Return what every attempt of the call has in common, until it is redone."""
         handle = self._handle(where)
-        redone = self._index.redone.get(handle.call.id)
+        redone = self._index.redone.get(handle.call_id)
         if redone is not None:
             cure = "`%durable restart NAME` starts a run without it"
             verify_amendment(self._index, redone, f"that {handle.label} was redone", cure)
         times = 0 if redone is None else redone.ordinal
-        return digest_of(b"idempotency", handle.call.id, _state(handle), b"%d" % times).hex()
+        return digest_of(b"idempotency", handle.call_id, _state(handle), b"%d" % times).hex()
 
     # --- what it saves ------------------------------------------------------------
 
@@ -94,14 +90,14 @@ class Current:
         except EncodeError as error:
             raise EncodeError(f"{handle.label}: current_step().save(): {error}") from error
         save = Save(
-            call=handle.call.id,
+            call=handle.call_id,
             state=_state(handle),
             code=handle.code_digest,
             execution=ledger.execution,
             attempt=running.number,
             name=handle.name,
             label=handle.label,
-            saved=ledger.news.clock.time(),
+            saved=ledger.observers.clock.time(),
             payload=payload.data,
             pieces=payload.pieces,
             signature=b"",
@@ -127,12 +123,12 @@ class Current:
         """
         handle = self._handle(where)
         with self._ledger.lock:
-            save = self._index.saves.get(handle.call.id)
+            save = self._index.saves.get(handle.call_id)
         if save is None or save.state != _state(handle):
             return default
         cure = f"`%durable redo NAME {handle.name}` drops it"
         verify_amendment(self._index, save, f"what {handle.label} has saved", cure)
-        say, objects = self._ledger.news.say, self._ledger.store.objects
+        say, objects = self._ledger.observers.say, self._ledger.store.objects
         if save.pieces and (fault := objects.fault(save.pieces, proven=pickles_in(save.payload))):
             say(f"{handle.label}: what it had saved can't be restored, for {fault}: it starts anew")
             return default
@@ -146,7 +142,7 @@ class Current:
 
     def drops(self, handle: StepHandle[Any]) -> Callable[[Batch], None] | None:
         """Return what takes out a step's saves with its value; None if there are none."""
-        call = handle.call.id
+        call = handle.call_id
         if call not in self._index.saves and call not in self._index.progressed:
             return None
 
@@ -171,25 +167,28 @@ class Current:
             return
         told: _Told | None = running.progress
         if told is None:
-            told = running.progress = _Told()
+            told = _Told()
+            running.tell_progress(told)
         told.done, told.total = float(done), float(total or 0.0)
         self._tell(handle, running, where, told, last=done == total)
 
     def _tell(
         self, handle: StepHandle[Any], running: Running, where: Scope, told: _Told, *, last: bool
     ) -> None:
-        now = self._ledger.news.clock.time()
+        now = self._ledger.observers.clock.time()
         if last or now - told.shown >= SHOWN_SECONDS:
             told.shown = now
-            if self._ledger.news.heard:
-                self._ledger.news.emit(StepProgressed(handle.place, told.done, told.total, now))
+            if self._ledger.observers.heard:
+                self._ledger.observers.emit(
+                    StepProgressed(handle.place, told.done, told.total, now)
+                )
         if last or now - told.stored >= STORED_SECONDS:
             told.stored = now
             entry = Progressed(self._ledger, self._index, handle, running, where, told)
             self._ledger.journal.enqueue(entry)
         elif not told.due:
             told.due = True
-            self._ledger.news.clock.call_later(
+            self._ledger.observers.clock.call_later(
                 STORED_SECONDS - (now - told.stored),
                 lambda: self._tell_late(handle, running, where, told),
             )
@@ -202,7 +201,7 @@ class Current:
             self._tell(handle, running, where, told, last=True)
 
     def _is_under_way(self, handle: StepHandle[Any], running: Running, where: Scope) -> bool:
-        mine = handle.running is running and not running.over
+        mine = handle.life.running is running and not running.over
         return mine and where.live and not handle.number and not self._ledger.closed
 
     def _handle(self, where: Scope) -> StepHandle[Any]:
@@ -219,7 +218,7 @@ class Current:
 
 def _state(handle: StepHandle[Any]) -> bytes:
     """Return what a save belongs to besides the call: received values, and `version=`."""
-    version, work = handle.version, handle.work
+    version, work = handle.version, handle.life.work
     assert version is not None
     given = work is not None and work.options.version is not None
     return digest_of(version.upstream, version.code if given else b"")

@@ -21,14 +21,14 @@ from nbdurable.steps.draws import draw_again
 if TYPE_CHECKING:
     from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.fingerprint import Fingerprinter
     from nbdurable.handles.handle import Handle, StepHandle
-    from nbdurable.store import ReplayIndex
 
     from .cancellation import Cancellation
     from .holding import Holding
-    from .results import Received
-    from .scheduler import Bodies
+    from .results import Results
+    from .scheduler import Scheduler
 
 
 class Dataflow:
@@ -36,21 +36,21 @@ class Dataflow:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
         prints: Fingerprinter,
-        bodies: Bodies,
+        scheduler: Scheduler,
         *,
-        received: Received,
+        results: Results,
         cancellation: Cancellation,
         acceptance: Acceptance,
         holding: Holding,
     ) -> None:
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._prints = prints
-        self._bodies = bodies
-        self._received = received
+        self._scheduler = scheduler
+        self._results = results
         self._cancellation = cancellation
         self._acceptance = acceptance
         self._holding = holding
@@ -87,64 +87,63 @@ class Dataflow:
         with uninterrupted(), self._ledger.lock:
             failed = [one for one in handle.upstream if one.number and one.ended is not Kind.VALUE]
             if failed:
-                handle.take_from(min(failed, key=lambda one: (one.number, one.place)))
+                handle.take_failure(min(failed, key=lambda one: (one.number, one.place)))
                 self._ledger.journal.enqueue(Closed(self._ledger, handle))
                 return
             open_ends = [one for one in handle.upstream if not one.durable and one.broken is None]
             distinct = {upstream.place: upstream for upstream in open_ends}.values()
-            handle.pending = len(distinct) or 1
+            handle.life.await_upstream(len(distinct) or 1)
             for upstream in distinct:
                 upstream.wake(functools.partial(self._upstream_ended, handle))
                 if not upstream.number:
-                    upstream.observed_by(handle)  # whose failure it takes at once
-        if not self._bodies.is_stored_loser(handle):
+                    upstream.observed_by(handle)  # the step takes its failure at once
+        if not self._scheduler.is_stored_loser(handle):
             for upstream in distinct:
                 upstream.demand(asked=True)
         if not distinct:
-            self._upstream_ended(handle)  # one of them was broken off
+            self._upstream_ended(handle)  # no upstream is open: one was broken off
 
     def _outcome_digest(self, handle: Handle[Any]) -> bytes:
         """Return the digest of an outcome, by value and not by pickle: equal ones are equal."""
-        if handle.digest is None:
-            handle.digest = self._prints.value(handle.fresh(), handle.name).digest
-        return handle.digest
+        if handle.digest is not None:
+            return handle.digest
+        return handle.keep_digest(self._prints.value(handle.fresh(), handle.name).digest)
 
     def _upstream_ended(self, handle: StepHandle[Any]) -> None:
         """One more upstream outcome is durable; with the last one the step can start."""
         with self._ledger.lock:
-            if handle.pending > 1:
-                handle.pending -= 1
+            if not handle.life.one_received():
                 return
         if handle.number:
-            return  # it has its upstream's failure, or was cancelled
-        # The last count stays until the step can start: nobody else may start it meanwhile.
+            return  # the step has taken an upstream's failure, or was cancelled
         for upstream in handle.upstream:
             if upstream.broken is not None and not upstream.durable:
                 self._ledger.break_off(handle, upstream.broken)
                 return
-        # This may be the journal's thread, which must not decode and digest what may be large.
+        # The calling thread may be the journal's, which must not decode and digest large values.
         self._receiving.submit(functools.partial(self._receive, handle))
 
     def _receive(self, handle: StepHandle[Any]) -> None:
         """Learn a step's version from what its upstream gave; find its outcome or start it."""
-        work = handle.work
+        work = handle.life.work
         assert work is not None
         try:
-            handle.version = self.version(handle, work.reads)
-            found = self._index.checkpoints.get(handle.pair)
+            handle.take_version(self.version(handle, work.reads))
+            found = self._index.checkpoints.get(handle.identity)
             found = found or self._acceptance.of(handle, work.function, work.code_parts)
             if found is not None:
                 self._index.verify(found)
                 if found.cause:
                     self._cancellation.lost_before(handle, found)
-                elif self._received.restorable(handle, found):
-                    if (states := self._index.draws.get(handle.pair)) is not None:
+                elif self._results.restorable(handle, found):
+                    if (states := self._index.draws.get(handle.identity)) is not None:
                         draw_again(states, (work.inputs, work.code))
                     take(self._ledger, handle, found)
                     return
-            work.arguments, work.keywords = with_values(work.arguments, work.keywords)
+            work.take_values(*with_values(work.arguments, work.keywords))
         except Exception as error:  # noqa: BLE001 - raised where the step is waited for
             self._ledger.break_off(handle, error)
             return
-        handle.pending = 0
-        self._bodies.launch(handle)
+        with self._ledger.lock:
+            handle.life.all_received()
+        self._scheduler.launch(handle)

@@ -18,12 +18,12 @@ from nbdurable.handles.handle import StepHandle
 from nbdurable.interrupts import uninterrupted
 from nbdurable.output import capture as output
 from nbdurable.output.capture import Destination, Stage
-from nbdurable.records import Kind
+from nbdurable.records import HandleKind, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.executors.gates import Gate, LoopGate
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope, Works
@@ -37,13 +37,13 @@ LIVE_SECONDS = 0.05
 class Delivery:
     """One execution's output."""
 
-    def __init__(self, home: Scope, ledger: Ledger, *, tee: bool) -> None:
+    def __init__(self, home: Scope, state: State, *, tee: bool) -> None:
         self._home = home
-        self._ledger = ledger
+        self._state = state
         self._tee = tee
         self._lock = _thread.allocate_lock()
         self._destinations: list[Destination] = []
-        home.stage = Stage(home.strand())
+        home.own_stage()
 
     # --- what is received --------------------------------------------------------------
 
@@ -51,17 +51,17 @@ class Delivery:
         """Show a durable step's output, once, where the code that started it shows its own."""
         where = scope.current.get()
         if where is None or where.run is not self._home.run:
-            where = self._home  # asked after its run
+            where = self._home  # the caller stands in no code of this run: the run has ended
         work = scope.work.get()
         if work is not None and work.in_thread and where.parent is None:
-            work.unshown.append(handle)  # until the cell's own code comes to it
+            work.unshown.append(handle)  # shown when the cell's own code asks for this work
             return
-        if handle.delivered is where or handle.call.namespace != where.namespace:
+        if handle.life.delivered is where or handle.namespace != where.namespace:
             return
         if where.parent is not None and not where.live:
-            return  # a body that was let go: another attempt receives it
-        handle.delivered = where
-        stage = _stage(where)
+            return  # the body was let go: its next attempt receives the output
+        handle.life.deliver_to(where)
+        stage = where.own_stage()
         messages = self._left(handle, stage)
         if messages:
             stage.deliver(messages)
@@ -87,18 +87,18 @@ class Delivery:
             for step in work.unshown:
                 self.deliver(step)
         for handle in handles:
-            if isinstance(handle, StepHandle) and handle.durable and not handle.lost:
+            if isinstance(handle, StepHandle) and handle.durable and not handle.life.lost:
                 self.deliver(handle)
 
     def close(self) -> None:
         """Show nothing more of what still runs: the cell has ended."""
-        for destination in (_stage(self._home).destination, *self._destinations):
-            destination.open = False
+        for destination in (self._home.own_stage().destination, *self._destinations):
+            destination.close()
 
     def _left(self, handle: StepHandle[Any], stage: Stage) -> Sequence[Message]:
-        ending = handle.ending
+        ending = handle.life.ending
         if ending is None:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             return output.loads(found.output) if found is not None else ()
         if ending.shown_at is not None and (self._tee or ending.shown_at is stage.destination):
             return ending.unshown
@@ -109,15 +109,15 @@ class Delivery:
     def begun(self, handle: StepHandle[Any], running: Running) -> None:
         """Let an attempt's output be shown live if somebody waits for it."""
         if self._tee:
-            assert handle.work is not None
-            # A copy: a coroutine's own context is in use already.
-            destination: Destination = handle.work.context.copy().run(Destination, alone=False)
+            assert handle.life.work is not None
+            # Run in a copy of the context, because a coroutine's own context is in use already.
+            destination: Destination = handle.life.work.context.copy().run(Destination, alone=False)
             self._destinations.append(destination)
             running.capture.follow(destination)
             return
         with self._lock:
-            if handle.follower is not None and _is_final(handle):
-                running.capture.follow(handle.follower)
+            if (follower := handle.life.follower) is not None and _is_final(handle):
+                running.capture.follow(follower)
 
     @contextlib.contextmanager
     def here(self, handle: StepHandle[Any], running: Running) -> Iterator[None]:
@@ -126,7 +126,7 @@ class Delivery:
         if stage is None:
             yield
             return
-        stage.busy = True
+        stage.occupy()
         try:
             running.capture.follow(stage.destination)
             yield
@@ -180,11 +180,11 @@ class Delivery:
     ) -> None:
         """Show a step live; call `wake` when it is durable or broken off."""
         with self._lock:
-            step.follower = destination
-            running = step.running
+            step.life.follow(destination)
+            running = step.life.running
             if running is not None and _is_final(step):
                 running.capture.follow(destination)
-        with self._ledger.lock:
+        with self._state.lock:
             if not _is_over(step):
                 step.wake(wake)
                 return
@@ -193,8 +193,8 @@ class Delivery:
     def unfollow(self, step: StepHandle[Any]) -> None:
         """Show it live no more."""
         with self._lock:
-            step.follower = None
-            running = step.running
+            step.life.follow(None)
+            running = step.life.running
             if running is not None:
                 running.capture.unfollow()
 
@@ -208,7 +208,7 @@ class Delivery:
         where = scope.current.get()
         if self._tee or where is None or where.run is not self._home.run or output.diverted():
             return None
-        stage = _stage(where)
+        stage = where.own_stage()
         return None if stage.busy or where.strand() != stage.home else stage
 
 
@@ -231,7 +231,7 @@ class Watch:
     def __enter__(self) -> Self:
         self._stage = self._delivery.free_stage()
         if self._stage is not None:
-            self._stage.busy = True
+            self._stage.occupy()
             where = scope.current.get()
             assert where is not None
             self._namespace = where.namespace
@@ -263,16 +263,16 @@ class Watch:
             if self._step is None:
                 self._step = next(self._steps, None)
             step = self._step
-            if step is None or step.call.namespace != self._namespace:
-                return  # what comes next is not known, or is shown by other code
+            if step is None or step.namespace != self._namespace:
+                return  # the next step is not known yet, or its output is other code's to show
             if not _is_over(step):
                 self._delivery.follow(step, stage.destination, wake)
                 return
             self._step = None
-            stage.busy = False
+            stage.vacate()
             if step.durable:
                 self._delivery.deliver(step)
-            stage.busy = True
+            stage.occupy()
 
 
 def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:
@@ -285,11 +285,11 @@ def _leading(handle: Handle[Any]) -> Iterator[StepHandle[Any]]:
     while stack:
         one, gather = stack.pop()
         if gather is not None and not gather.return_exceptions and _has_failed(one):
-            return  # it was the last that this gather delivers
+            return  # the gather has failed with this branch, and delivers no later one
         if gather is not None:
             continue
         if isinstance(one, StepHandle):
-            if one.kind == "step":
+            if one.kind is HandleKind.STEP:
                 yield one
             if not one.durable:
                 return
@@ -316,9 +316,14 @@ def _in_order(handles: Sequence[Handle[Any]]) -> Iterator[StepHandle[Any]]:
         undecided = [select for select in undecided if not select.number]
         if undecided:
             return
-        if isinstance(handle, StepHandle) and handle.kind == "step" and handle.parent is None:
-            never_awaited = handle.held and not handle.started
-            wanted = handle.is_claimed and not handle.lost and not never_awaited
+        if (
+            isinstance(handle, StepHandle)
+            and handle.kind is HandleKind.STEP
+            and handle.parent is None
+        ):
+            life = handle.life
+            never_awaited = life.awaitable and not life.started
+            wanted = handle.is_claimed and not life.lost and not never_awaited
             if wanted and handle.broken is None:
                 yield handle
 
@@ -329,11 +334,5 @@ def _is_over(handle: Handle[Any]) -> bool:
 
 def _is_final(handle: StepHandle[Any]) -> bool:
     """Tell whether the attempt under way is the last: the final one's output counts."""
-    work = handle.work
-    return work is not None and handle.failed_attempts >= work.options.policy.retries
-
-
-def _stage(where: Scope) -> Stage:
-    if where.stage is None:
-        where.stage = Stage(where.strand())
-    return where.stage
+    work = handle.life.work
+    return work is not None and handle.life.failed_attempts >= work.options.policy.retries

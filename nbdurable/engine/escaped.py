@@ -22,37 +22,28 @@ if TYPE_CHECKING:
 
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
+    from nbdurable.commit.state import State
     from nbdurable.errors import DurableError
     from nbdurable.handles.handle import Handle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Identity, ReplayIndex
+    from nbdurable.store import Batch, Identity
 
 
 class Escaped:
-    """One execution's errors, by whom they were given to; `children` by the place of a step."""
+    """One execution's errors, by whom they were given to."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        index: ReplayIndex,
-        reasons: Reasons,
-        run: str,
-    ) -> None:
-        self.children: dict[int, list[StepHandle[Any]]] = {}
-        self.lock = ledger.lock
+    def __init__(self, state: State, ledger: Ledger, reasons: Reasons) -> None:
+        self.lock = state.lock
+        self._children = state.children
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._reasons = reasons
-        self._run = run
+        self._run = state.run
         self._given: dict[int, tuple[BaseException, list[StepHandle[Any]]]] = {}
-
-    def started_by(self, parent: int, child: StepHandle[Any]) -> None:
-        """Take note that the body of the step at place `parent` has started `child`."""
-        self.children.setdefault(parent, []).append(child)
 
     def given(self, error: BaseException, handle: StepHandle[Any]) -> None:
         """Take note that code is about to be given the error of `handle`."""
-        # A parent may end with the very error of its child: then both ended with it.
+        # A parent can end with the same error object as its child: then the error is of both.
         _, ended_with_it = self._given.setdefault(id(error), (error, []))
         ended_with_it.append(handle)
 
@@ -61,13 +52,13 @@ class Escaped:
 
         What these have passed on is tried again with them.
         """
-        return list(dict.fromkeys(one.pair for one in self._in(error) if one.parent is None))
+        return list(dict.fromkeys(one.identity for one in self._in(error) if one.parent is None))
 
     def passed_on(
         self, parent: StepHandle[Any], error: BaseException | None
     ) -> list[StepHandle[Any]]:
         """Return the steps that a body has started whose errors it let escape with `error`."""
-        if error is None or parent.place not in self.children:
+        if error is None or parent.place not in self._children:
             return []
         found = dict.fromkeys(self._in(error))
         return [handle for handle in found if handle.parent == parent.place]
@@ -76,34 +67,35 @@ class Escaped:
         """Add to a transaction that these errors have not been seen. The run's lock is held."""
         saved = []
         for handle in handles:
-            handle.seen = False
-            if handle.checkpoint is not None:
-                saved.append(handle.pair)
+            handle.life.unsee()
+            if handle.life.checkpoint is not None:
+                saved.append(handle.identity)
         if saved:
             unsee(batch, saved)
 
     def take_out_below(self, parent: StepHandle[Any]) -> None:
         """Take out what nobody has seen below a step that is about to be attempted again."""
-        if parent.place not in self.children:
+        if parent.place not in self._children:
             return
         with uninterrupted():
-            # Statements come before rows: what was enqueued before is to be in the store.
+            # Flush first: in a transaction statements come before rows, and the statements of
+            # this entry have to find the rows that were enqueued before it.
             self._ledger.journal.flush()
             self._ledger.journal.enqueue(_TakenOut(self, parent), kick=False)
             self._ledger.journal.flush()
 
     def take_out_lost(self, handle: StepHandle[Any]) -> None:
         """Take out the error that a loser has had, now that it is asked for and starts."""
-        if handle.pair not in self._index.unseen:
+        if handle.identity not in self._index.unseen:
             return
-        found = self._index.checkpoints.get(handle.pair)
+        found = self._index.checkpoints.get(handle.identity)
         if found is None:
             return
         with uninterrupted():
             self._ledger.journal.enqueue(_Begun(found), kick=False)
             self._ledger.journal.flush()
         with self.lock:
-            self._index.unseen.discard(handle.pair)
+            self._index.unseen.discard(handle.identity)
             self._index.forget([found], frozenset())
 
     def take_out(self, batch: Batch, parent: StepHandle[Any]) -> None:
@@ -113,18 +105,23 @@ class Escaped:
         if not taken:
             return
         numbers = {one.number for one in taken}
-        for one in below:  # as numbers grow: a cancellation can have won a race itself
-            if one.checkpoint is not None and one.checkpoint.cause in numbers:
+        # Steps come in the order of their numbers, because a cancellation can itself have won a
+        # race, which then goes with it.
+        for one in below:
+            found = one.life.checkpoint
+            if found is not None and found.cause in numbers:
                 numbers.add(one.number)
                 taken.append(one)
         gone = {one.place for one in taken}
         passing = [one for one in below if one.source is not None]
         taken += [one for one in passing if not gone.isdisjoint(_origins(one))]
         for one in taken:
-            one.retracted = True
+            one.life.retract()
         for one in below:
-            one.lost = False  # which the body's next attempt decides anew
-        self._write(batch, [one.checkpoint for one in taken if one.checkpoint is not None], below)
+            one.life.lose_no_more()
+        self._write(
+            batch, [found for one in taken if (found := one.life.checkpoint) is not None], below
+        )
 
     def _write(
         self, batch: Batch, found: list[Checkpoint], below: Iterable[StepHandle[Any]]
@@ -132,7 +129,7 @@ class Escaped:
         if not found:
             return
         checkpoints = self._index.with_consequences(found)
-        within = frozenset(one.call.id for one in below)
+        within = frozenset(one.call_id for one in below)
         undo(batch, self._run, checkpoints, within)
         conclude(batch, checkpoints)
         self._ledger.undecide({one.number for one in checkpoints}, within)
@@ -156,8 +153,8 @@ class Escaped:
         """Yield the steps that a body has started, and those below what nobody has seen."""
         stack = [place]
         while stack:
-            for child in self.children.get(stack.pop(), ()):
-                if not child.retracted:
+            for child in self._children.get(stack.pop(), ()):
+                if not child.life.retracted:
                     yield child
                     if _is_unseen(child):
                         stack.append(child.place)
@@ -200,7 +197,7 @@ class _Begun:
 
 
 def _is_unseen(handle: StepHandle[Any]) -> bool:
-    unseen = handle.ended is Kind.ERROR and not handle.seen and handle.source is None
+    unseen = handle.ended is Kind.ERROR and not handle.life.seen and handle.source is None
     return unseen and handle.durable
 
 

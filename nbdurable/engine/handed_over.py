@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nbdurable.handles import scope
-from nbdurable.handles.scope import HandedOver, Works
+from nbdurable.handles.scope import HandedOver
 from nbdurable.records import digest_of
 
 from .patching import Patches
@@ -67,7 +67,7 @@ class ClaimedCall:
         return self._perform()
 
     def left_by(self, future: Future[Any]) -> None:
-        """Give the call up where its work was cancelled before it began."""
+        """Make the call a loser: its work was cancelled before it began."""
         if future.cancelled():
             self._forgo()
 
@@ -80,7 +80,7 @@ def hand_over(
     claimed = None if step is None else step.ahead(where, args, kwargs)
     path = _path_of(where, function, arguments)
     work = HandedOver(path, in_thread=True)
-    works_of(where).handed.append(work)
+    where.works_so_far().handed.append(work)
     do = claimed or functools.partial(function, *arguments, **keywords)
     return Entered(where, do, work, claimed)
 
@@ -96,7 +96,7 @@ class Entered:
         claimed: ClaimedCall | None,
     ) -> None:
         self.claimed = claimed
-        self.lasts = False  # it is no work that ends, but watches or serves others
+        self.lasts = False  # True for a thread that watches or serves others until the end
         self._where = where
         self._do = do
         self._work = work
@@ -125,16 +125,8 @@ def show(work: HandedOver) -> None:
     """Show what the steps of a piece of work have written, where no thread does other work."""
     mine = scope.work.get()
     if mine is None or not mine.in_thread:
-        unshown, work.unshown = work.unshown, []
-        for handle in unshown:
+        for handle in work.take_unshown():
             handle.run_of().show(handle)
-
-
-def works_of(where: Scope) -> Works:
-    """Return what a scope has handed over so far."""
-    if where.works is None:
-        where.works = Works()
-    return where.works
 
 
 _at_work: Counter[int] = Counter()
@@ -182,7 +174,7 @@ def _step_in(
 
 def _path_of(where: Scope, function: Any, arguments: tuple[Any, ...]) -> bytes:
     """Return what tells work apart by who hands it over, what it is, and its plain arguments."""
-    outer, works = scope.work.get(), works_of(where)
+    outer, works = scope.work.get(), where.works_so_far()
     name = getattr(function, "__qualname__", type(function).__qualname__)
     shown = repr([*map(_shown, arguments)]).encode("utf-8", "surrogatepass")
     content = digest_of(outer.path if outer else b"", name.encode(), shown)
@@ -227,7 +219,7 @@ def _submit(
         entered.show_after(future, "result")
     claimed = entered.claimed
     if claimed is not None:
-        # A future of the pool is cancelled only if its work has not begun.
+        # A pool cancels a future only if its work has not begun.
         future.add_done_callback(claimed.left_by)
     return future
 
@@ -328,7 +320,7 @@ async def _awaited(claimed: ClaimedCall, future: asyncio.Future[Any]) -> Any:
 def _create_task(before: Any, loop: Any, coroutine: Any, *args: Any, **named: Any) -> Any:
     where = _scope()
     if where is None or named.get("context") is not None:
-        return before(loop, coroutine, *args, **named)  # whoever brings a context knows why
+        return before(loop, coroutine, *args, **named)  # the caller has chosen a context
     frame = getattr(coroutine, "cr_frame", None)
     given = tuple(frame.f_locals.values()) if frame is not None else ()
     context = contextvars.copy_context()

@@ -31,7 +31,7 @@ from nbdurable.evidence import (
 from nbdurable.fingerprint import Places
 from nbdurable.handles.handle import StepHandle
 from nbdurable.labels import printable
-from nbdurable.records import Kind, Part, Version, Why, digest_of
+from nbdurable.records import Kind, Part, Reads, Version, Why, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from nbdurable.store import Opened
 
 _MOST_TOLD = 6
-_RERUN = {"": frozenset({NAMED}), "rerun": frozenset({NAMED, WATCHED})}
+_RERUN: dict[str, frozenset[str]] = {
+    Reads.UNSET: frozenset({NAMED}),
+    Reads.RERUN: frozenset({NAMED, WATCHED}),
+}
 _CODE = "accepted code"
 _NOTHING: frozenset[str] = frozenset()
 
@@ -94,9 +97,9 @@ class Holding:
             version: Its code and what it received.
             reads: Its option: what a file that has changed does.
         """
-        if reads == "ignore":
+        if reads == Reads.IGNORE:
             self._ignoring.add(handle.place)
-        call = handle.call.id
+        call = handle.call_id
         newest = self._saved.newest(call)
         if newest is None or (
             newest.version == version.id and not newest.code_evidence and not newest.file_evidence
@@ -140,7 +143,7 @@ class Holding:
         if self._acceptance.keeps and kept is not None:
             self._accept(handle, kept, reads)
             return _as(version, kept)
-        while (handle.call.id, fresh) in self._saved:
+        while (handle.call_id, fresh) in self._saved:
             fresh = digest_of(fresh, b"again")
         self._give_up(handle, gone, found, reads)
         return Version(version.code, version.upstream, fresh, version.id)
@@ -261,9 +264,9 @@ class Holding:
     def told(self, handles: Iterable[Handle[Any]]) -> list[Told]:
         """Return what a person is told of each outcome of this pass, run or replayed."""
         found = [
-            (handle, handle.checkpoint)
+            (handle, handle.life.checkpoint)
             for handle in handles
-            if isinstance(handle, StepHandle) and handle.checkpoint is not None
+            if isinstance(handle, StepHandle) and handle.life.checkpoint is not None
         ]
         found = [(handle, one) for handle, one in found if one.file_evidence]
         if not found:
@@ -310,7 +313,7 @@ def _as_text(told: list[Told]) -> str:
     """Return what is told of each outcome, as JSON, for who asks the store later."""
     by_call: dict[str, list[str]] = {}
     for handle, text in told:
-        by_call.setdefault(handle.call.id.hex(), []).append(text.replace("{}", "it"))
+        by_call.setdefault(handle.call_id.hex(), []).append(text.replace("{}", "it"))
     return json.dumps({call: "; ".join(texts) for call, texts in by_call.items()}) if told else ""
 
 

@@ -17,10 +17,10 @@ from nbdurable.records import Placed, RunStatus
 from nbdurable.store import add_amendment, verify_amendment
 
 if TYPE_CHECKING:
-    from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.errors import DurableError
     from nbdurable.handles.scope import Scope
-    from nbdurable.store import Batch, Opened, ReplayIndex
+    from nbdurable.store import Batch, ReplayIndex
 
 Owner = tuple[bytes, int]
 """The path of a piece of work, and which of its own equal calls this is."""
@@ -29,11 +29,12 @@ Owner = tuple[bytes, int]
 class ProgramOrder:
     """One execution's order of equal calls; the run's lock is held where it is asked."""
 
-    def __init__(self, ledger: Ledger, opened: Opened) -> None:
-        self._ledger = ledger
-        self._index = opened.index
-        self._run = opened.run
-        self._finished = opened.previous is RunStatus.FINISHED
+    def __init__(self, state: State) -> None:
+        self._execution = state.execution
+        self._journal = state.store.journal
+        self._index = state.index
+        self._run = state.run
+        self._finished = state.opened.previous is RunStatus.FINISHED
         self._beside: dict[tuple[int, str, bytes], _Beside] = {}
         self._scopes: dict[int, Scope] = {}
 
@@ -49,7 +50,7 @@ class ProgramOrder:
         if works is None and first == strand and not self._index.placed:
             where.occurrences[called, inputs] = (count + 1, strand)
             if where.home is None:
-                where.home = strand
+                where.settle(strand)
             return count
         path = _path_here(where, strand)
         if path is None or (first != strand and self._path_of(where, first) is None):
@@ -80,7 +81,7 @@ class ProgramOrder:
         key = id(where), called, inputs
         found = self._beside.get(key)
         if found is None:
-            self._scopes[id(where)] = where  # as long as it is known by its address
+            self._scopes[id(where)] = where  # kept alive, because the key is its address
             found = self._beside[key] = _Beside(self._index, where, called, inputs)
             for position in range(count):
                 path = self._path_of(where, first)
@@ -90,11 +91,11 @@ class ProgramOrder:
 
     def _record(self, owners: list[tuple[bytes, Owner]]) -> None:
         rows = [
-            Placed(self._run, call, path, position, self._ledger.execution, b"")
+            Placed(self._run, call, path, position, self._execution, b"")
             for call, (path, position) in owners
         ]
-        # In the transaction of what is committed next: before any outcome of these calls.
-        self._ledger.journal.enqueue(_Placements(self._index, rows), kick=False)
+        # The rows go into the next transaction, so before any outcome of these calls.
+        self._journal.enqueue(_Placements(self._index, rows), kick=False)
 
 
 def _path_here(where: Scope, strand: int) -> bytes | None:
@@ -102,7 +103,7 @@ def _path_here(where: Scope, strand: int) -> bytes | None:
     mine = scope.work.get()
     if mine is None:
         if where.home is None:
-            where.home = strand
+            where.settle(strand)
         return b"" if strand == where.home else None
     if not mine.is_of(strand) or where.works is None:
         return None

@@ -14,7 +14,7 @@ import marshal
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never
 
 from nbdurable.codec.outcomes import decode_error
 from nbdurable.codec.shipping import pack_call
@@ -39,7 +39,7 @@ from nbdurable.steps.attempts import (
 )
 
 from .pools import pool_of
-from .worker import version
+from .worker import Status, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Remote:
     def __init__(self, ledger: Ledger, current: Current, settings: RunSettings) -> None:
         self._ledger = ledger
         self._objects = ledger.store.objects
-        self._say = ledger.news.say
+        self._say = ledger.observers.say
         self._current = current
         self._settings = settings
         self._apart: set[int] = set()
@@ -102,12 +102,12 @@ class Remote:
             EncodeError: Something can't be pickled for a worker.
             UsageError: A module was edited and not loaded again, so workers would run other code.
         """
-        work = handle.work
+        work = handle.life.work
         if work is None or work.pool is None or work.packed is not None:
             return
         self._refuse_edited(work)
         try:
-            work.packed = pack_call(work.function, work.arguments, work.keywords)
+            work.pack(pack_call(work.function, work.arguments, work.keywords))
         except EncodeError as error:
             raise EncodeError(f"{handle.label}: {error.args[0]}", *error.args[1:]) from None
 
@@ -245,13 +245,13 @@ class Remote:
         reply = arrival.reply
         if reply is None:
             return self._lost(work, sent, arrival)
-        status = reply["status"]
-        if status == "apart" and work.pool is not None and id(work.pool) not in self._apart:
+        status = Status(reply["status"])
+        if status is Status.APART and work.pool is not None and id(work.pool) not in self._apart:
             self._apart.add(id(work.pool))
             self._send(work, sent)
             return None
-        if status != "ended":
-            return unsaved_failure(_refusal(work, reply), "no worker could take it")
+        if status is not Status.ENDED:
+            return unsaved_failure(_refusal(work, status, reply), "no worker could take it")
         sent.receive(reply)
         self._progress(sent, reply["progress"])
         ending = self._outcome(work, reply)
@@ -261,7 +261,7 @@ class Remote:
             merge_codes(recorder, [(marshal.loads(code), *rest) for code, *rest in reply["codes"]])  # noqa: S302 - of a worker of ours
             with_evidence(work, ending, recorder)
             # The generators that a worker moves are its own.
-            ending.file_parts = tuple(one for one in ending.file_parts if one.kind != MOVED)
+            ending.drop_files(MOVED)
         return ending
 
     def _lost(self, work: Work, sent: Sent, arrival: Arrival) -> Ending | None:
@@ -279,7 +279,7 @@ class Remote:
 
     def _outcome(self, work: Work, reply: Message) -> Ending:
         """Return the ending that a worker's reply tells of."""
-        kind = Kind.VALUE if reply["kind"] == "value" else Kind.ERROR
+        kind = Kind(reply["kind"])
         if reply["stopped"]:
             return Ending(
                 Kind.ERROR,
@@ -296,24 +296,26 @@ class Remote:
                 error = EncodeError(
                     f"{work.label}: its result can't come back from a worker: {what}", cure
                 )
-            ending = unsaved_failure(error, reply["unsaved"] or what)
-            ending.final = kind is Kind.VALUE or reply["final"]
-            return ending
+            return unsaved_failure(
+                error, reply["unsaved"] or what, final=kind is Kind.VALUE or reply["final"]
+            )
         payload = Payload(reply["data"], reply["pieces"], frozenset(reply["modules"]))
-        ending = Ending(kind, payload=payload, note=reply["note"], final=reply["final"])
+        note, final = reply["note"], reply["final"]
         try:
             if kind is Kind.ERROR:
-                ending.error = ending.raised = decode_error(payload.data, say=self._say)
-                return ending
-            ending.value = decode(payload.data, payload.pieces, self._objects, say=self._say)
+                failed = decode_error(payload.data, say=self._say)
+                return Ending(
+                    kind, error=failed, raised=failed, payload=payload, note=note, final=final
+                )
+            value = decode(payload.data, payload.pieces, self._objects, say=self._say)
         except DecodeError as error:
-            said = DecodeError(
+            unreadable = DecodeError(
                 f"{work.label}: what its worker gave can't be restored here: {error}"
             )
-            return unsaved_failure(said, str(error))
+            return unsaved_failure(unreadable, str(error))
         if payload.pieces:
             self._objects.remember(payload.pieces)
-        return ending
+        return Ending(kind, value=value, payload=payload, note=note, final=final)
 
 
 class Sent:
@@ -357,8 +359,8 @@ class Sent:
             self._pool.stop(call)
 
     def end(self, ending: Ending) -> None:
-        """Give the attempt its ending, and its room to others after that."""
-        self.body.live = False
+        """End the attempt, and after that make room for others."""
+        self.body.leave()
         try:
             self.running.end(ending)
         finally:
@@ -418,17 +420,23 @@ def _stat(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _refusal(work: Work, reply: Message) -> Exception:
+def _refusal(
+    work: Work,
+    status: Literal[Status.APART, Status.OTHER_VERSION, Status.UNREADABLE],
+    reply: Message,
+) -> Exception:
     """Return the error for a call that no worker could take."""
-    if reply["status"] == "version":
+    if status is Status.OTHER_VERSION:
         theirs, mine = reply["version"], version()
         return UsageError(
             f"{work.label}: the workers have {theirs[0]} {theirs[1]} and nbdurable {theirs[2]}, "
             f"this kernel {mine[0]} {mine[1]} and nbdurable {mine[2]}: give them the same"
         )
-    if reply["status"] == "unreadable":
+    if status is Status.UNREADABLE:
         return DecodeError(
             f"{work.label}: a worker can't load the call: {reply['why']}; install there what is "
             f"missing, or make it inside the step"
         )
-    return StepError(f"{work.label}: a worker does not see the files of large arguments")
+    if status is Status.APART:
+        return StepError(f"{work.label}: a worker does not see the files of large arguments")
+    assert_never(status)

@@ -7,7 +7,7 @@ committed before anybody sees it (CONTRACT section 5).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from nbdurable.codec.outcomes import decode_error, loading_fault
 from nbdurable.codec.values import decode, pickles_in
@@ -17,25 +17,27 @@ from nbdurable.output import capture as output
 from nbdurable.records import Kind, Why
 from nbdurable.steps.attempts import Ending
 from nbdurable.store import conclude, undo
+from nbdurable.store.rows import SeenErrorRow
 
 if TYPE_CHECKING:
     from nbdurable.commit.ledger import Ledger
     from nbdurable.commit.reasons import Reasons
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import StepHandle
     from nbdurable.records import Checkpoint
-    from nbdurable.store import Batch, Opened
+    from nbdurable.store import Batch
 
     from .delivery import Delivery
     from .escaped import Escaped
 
 
-class Received:
+class Results:
     """One execution's outcomes, as the code that asks for them gets them."""
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        opened: Opened,
         reasons: Reasons,
         delivery: Delivery,
         escaped: Escaped,
@@ -43,9 +45,9 @@ class Received:
         verify: bool,
     ) -> None:
         self._ledger = ledger
-        self._run = opened.run
-        self._index = opened.index
-        self._objects = ledger.store.objects
+        self._run = state.run
+        self._index = state.index
+        self._objects = state.store.objects
         self._reasons = reasons
         self._delivery = delivery
         self._escaped = escaped
@@ -63,25 +65,27 @@ class Received:
 
     def ending(self, handle: StepHandle[Any]) -> Ending:
         """Return the ending of a numbered handle, decoded from its checkpoint the first time."""
-        ending = handle.ending
+        ending = handle.life.ending
         if ending is None:
-            found = handle.checkpoint
+            found = handle.life.checkpoint
             assert found is not None
-            ending = Ending(found.kind, messages=output.loads(found.output))
-            if found.kind is Kind.VALUE:
-                ending.value = self._decoded(found)
-            else:
-                ending.error = self._decoded_error(found)
+            messages = output.loads(found.output)
+            match found.kind:
+                case Kind.VALUE:
+                    ending = Ending(found.kind, value=self._decoded(found), messages=messages)
+                case Kind.ERROR | Kind.CANCELLED:
+                    error = self._decoded_error(found)
+                    ending = Ending(found.kind, error=error, messages=messages)
+                case _:
+                    assert_never(found.kind)
             with self._ledger.lock:
-                # Another thread may have decoded it meanwhile: all get one object.
-                if handle.ending is None:
-                    handle.ending = ending
-                ending = handle.ending
+                # Another thread may have decoded it meanwhile. Everybody gets the same object.
+                ending = handle.life.decode_as(ending)
         return ending
 
     def fresh(self, handle: StepHandle[Any]) -> Any:
         """Decode a durable step's value, or error, anew; what was not saved is itself."""
-        found = handle.checkpoint
+        found = handle.life.checkpoint
         if found is None:
             ending = self.ending(handle)
             return ending.value if ending.error is None else ending.error
@@ -96,10 +100,10 @@ class Received:
         seen is tried again with the body that asks for it.
         """
         within = None
-        if handle.pair in self._index.unseen:
-            self._reasons.retried([handle.pair])
-            if self._index.lost(handle.pair, found.code):
-                return False  # it is taken out when it starts: until then it stays as it is
+        if handle.identity in self._index.unseen:
+            self._reasons.retried([handle.identity])
+            if self._index.lost(handle.identity, found.code):
+                return False  # this loser's error stays saved until the step starts again
             gone = taken = self._index.with_consequences([found])
             within = self._index.calls_in(found.namespace)
         elif fault := self._lost(found):
@@ -149,15 +153,15 @@ class Received:
         try:
             self._index.verify(found)
         except UntrustedCheckpointError:
-            return ""  # which is told of where it is asked for
+            return ""  # the error is raised where the outcome is asked for
         fault = loading_fault(found.kind, found.payload, found.pieces, self._objects)
         return sentence(changed, fault) if fault else ""
 
     def _decoded(self, found: Checkpoint) -> Any:
-        return decode(found.payload, found.pieces, self._objects, say=self._ledger.news.say)
+        return decode(found.payload, found.pieces, self._objects, say=self._ledger.observers.say)
 
     def _decoded_error(self, found: Checkpoint) -> BaseException:
-        return decode_error(found.payload, say=self._ledger.news.say)
+        return decode_error(found.payload, say=self._ledger.observers.say)
 
     def see(self, handle: StepHandle[Any]) -> None:
         """Commit that this error is seen, before it is."""
@@ -165,9 +169,9 @@ class Received:
         error = ending.error
         assert error is not None
         self._escaped.given(error, handle)
-        if handle.seen or self._ledger.closed:
+        if handle.life.seen or self._ledger.closed:
             return
-        handle.seen = True
-        if handle.checkpoint is not None:
-            row = (*handle.pair, self._ledger.execution)
-            self._ledger.store.commit(lambda batch: batch.add("seen_errors", row))
+        handle.life.see()
+        if handle.life.checkpoint is not None:
+            row = SeenErrorRow(*handle.identity, self._ledger.execution)
+            self._ledger.store.commit(lambda batch: batch.add(row))

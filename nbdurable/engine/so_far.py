@@ -21,7 +21,8 @@ from nbdurable.events import (
 )
 from nbdurable.handles.combinators import Combinator, Select
 from nbdurable.handles.handle import StepHandle
-from nbdurable.records import Kind, Why
+from nbdurable.handles.lifecycle import Phase
+from nbdurable.records import HandleKind, Kind, Reason, Why
 from nbdurable.steps.attempts import explain, place_of, told_error
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ if TYPE_CHECKING:
     from nbdurable.handles.handle import Handle
 
 _ENDED: Final = {Kind.VALUE: "done", Kind.ERROR: "failed", Kind.CANCELLED: "cancelled"}
-_WHYS: Final = {why.value: why for why in Why}
 
 
 def counts_of(handles: Sequence[Handle[object]]) -> dict[str, int]:
     """Return how many steps are done, replayed, failed, running and so on, by a view's words."""
     counts: dict[str, int] = {}
     for handle in handles:
-        if isinstance(handle, StepHandle) and handle.kind == "step":
+        if isinstance(handle, StepHandle) and handle.kind is HandleKind.STEP:
             word = _word(handle)
             counts[word] = counts.get(word, 0) + 1
     return counts
@@ -61,9 +61,15 @@ def events_so_far(handles: Sequence[Handle[object]], began: float, most: int) ->
     replayed: set[int] = set()
     for one in chosen:
         of_branches = isinstance(one, Combinator) and {b.place for b in one.branches} <= replayed
-        if of_branches or getattr(one, "replayed", False):
+        if of_branches or _is_replayed(one):
             replayed.add(one.place)
     return [event for one in chosen for event in _of(one, began, told, replayed)]
+
+
+def _is_replayed(handle: Handle[object]) -> bool:
+    if isinstance(handle, StepHandle):
+        return handle.life.replayed
+    return isinstance(handle, Combinator) and handle.replayed
 
 
 def _of(
@@ -77,7 +83,7 @@ def _of(
         parent = parents.pop() if len(parents) == 1 else None
         place = handle.place
         yield StepCreated(
-            place, handle.kind, handle.name, handle.label, began,
+            place, handle.kind.value, handle.name, handle.label, began,
             parent if parent in told else None, branches,
         )  # fmt: skip
         if handle.durable:
@@ -88,41 +94,46 @@ def _of(
 
 
 def _of_step(handle: StepHandle[object], began: float, told: set[int]) -> Iterator[Event]:
-    place, found, running = handle.place, handle.checkpoint, handle.running
+    place, life, found, running = (
+        handle.place,
+        handle.life,
+        handle.life.checkpoint,
+        handle.life.running,
+    )
     inputs = tuple(one.place for one in handle.upstream if one.place in told)
     parent = handle.parent if handle.parent in told else None
     label = handle.label_text
-    yield StepCreated(place, handle.kind, handle.name, label, began, parent, inputs=inputs)
-    if handle.durable and handle.replayed and found is not None:
+    yield StepCreated(place, handle.kind.value, handle.name, label, began, parent, inputs=inputs)
+    if handle.durable and life.replayed and found is not None:
         error = _told(found.payload) if found.kind is Kind.ERROR else ("", "")
         yield StepReplayed(
             place, found.kind, found.number, found.seconds, found.attempt, began, *error
         )
         return
-    if handle.deferred and not handle.durable:
+    if life.phase is Phase.DEFERRED:
         yield StepDeferred(place, began)
         return
     started = running.started if running is not None else found.started if found else None
-    number = handle.last_attempt or 1
+    number = life.last_attempt or 1
     if started is not None:
-        word, _, reason = handle.why.partition(": ")
-        why = _WHYS.get(word, Why.UNFINISHED)
-        yield AttemptStarted(place, number, why, reason, started)
+        reason = life.reason or Reason(Why.UNFINISHED)
+        yield AttemptStarted(place, number, reason.why, reason.detail, started)
         if running is not None and (said := running.progress) is not None:
             yield StepProgressed(place, said.done, said.total, started)
     if handle.durable:
-        seconds, kind = handle.seconds, handle.ended or Kind.VALUE
+        seconds, kind = life.seconds, handle.ended or Kind.VALUE
         error = ("", "") if kind is Kind.VALUE else _error_of(handle)
         ended = (started if started is not None else began) + seconds
         saved = found is not None
         yield StepFinished(place, kind, handle.number, seconds, saved, error[0], ended, error[1])
-    elif handle.pause is not None and handle.attempt_errors:
-        failed = handle.attempt_errors[-1].partition(" failed: ")[2]
-        yield AttemptFailed(place, handle.failed_attempts, failed, 0.0, began)
+    elif life.pause is not None and life.attempt_errors:
+        failed = life.attempt_errors[-1].partition(" failed: ")[2]
+        yield AttemptFailed(place, life.failed_attempts, failed, 0.0, began)
 
 
 def _error_of(handle: StepHandle[object]) -> tuple[str, str]:
-    error = handle.ending.error if handle.ending is not None else None
+    ending = handle.life.ending
+    error = ending.error if ending is not None else None
     return ("", "") if error is None else (explain(error), place_of(error))
 
 
@@ -131,13 +142,14 @@ _told: Final = functools.lru_cache(maxsize=256)(told_error)
 
 
 def _word(handle: StepHandle[object]) -> str:
+    life = handle.life
     if handle.durable:
         kind = handle.ended or Kind.VALUE
-        if kind is Kind.VALUE and handle.replayed:
+        if kind is Kind.VALUE and life.replayed:
             return "replayed"
-        return "not saved" if kind is Kind.VALUE and handle.checkpoint is None else _ENDED[kind]
-    if handle.deferred:
+        return "not saved" if kind is Kind.VALUE and life.checkpoint is None else _ENDED[kind]
+    if life.phase is Phase.DEFERRED:
         return "not started"
-    if handle.running is not None:
+    if life.running is not None:
         return "running"
-    return "retrying" if handle.pause is not None else "waiting"
+    return "retrying" if life.pause is not None else "waiting"

@@ -46,7 +46,7 @@ def nobody_can_go_on(
 def _is_under_way(handle: Handle[Any]) -> bool:
     if not isinstance(handle, StepHandle) or handle.durable or handle.broken is not None:
         return False
-    return handle.running is not None or handle.started
+    return handle.life.running is not None or handle.life.started
 
 
 def _is_timer_of(timer: Any, run: object) -> bool:

@@ -21,16 +21,17 @@ from nbdurable.interrupts import uninterrupted
 from nbdurable.records import NOBODY, Decision, digest_of
 from nbdurable.store import drop_decisions
 
-from .closing import is_cancelled
+from .among_handles import is_cancelled
 from .standstill import nobody_can_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope
-    from nbdurable.store import Member, Opened
+    from nbdurable.store import Member
 
 MOST_ROUNDS = 100
 """A loop that has not come to rest after so many rounds is taken to be busy for good."""
@@ -65,21 +66,15 @@ class Awaiting:
 class Turns:
     """One execution's awaits, on whatever loops they are."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        opened: Opened,
-        handles: Sequence[Handle[Any]],
-        counting: Callable[[], object],
-    ) -> None:
+    def __init__(self, state: State, ledger: Ledger, counting: Callable[[], object]) -> None:
         """Look at what an execution starts from; `counting` is called as a timeout begins."""
         self._counting = counting
         self._ledger = ledger
-        self._index = opened.index
-        self._run = opened.run
-        self._handles = handles
+        self._index = state.index
+        self._run = state.run
+        self._handles = state.handles
         self._counts: dict[bytes, int] = {}
-        self._last_place = opened.index.last_place
+        self._last_place = state.index.last_place
         self._rows: dict[asyncio.AbstractEventLoop, _Row] = {}
 
     # --- an await ----------------------------------------------------------------
@@ -87,8 +82,8 @@ class Turns:
     def enter(self, handle: Handle[Any]) -> Awaiting:
         """Take note that the running task awaits `handle`."""
         loop = asyncio.get_running_loop()
-        count = self._counts.get(handle.identity, 0)
-        self._counts[handle.identity] = count + 1
+        count = self._counts.get(handle.call_id, 0)
+        self._counts[handle.call_id] = count + 1
         mine = Awaiting(handle, b"%d" % count, loop.time(), scope.current.get())
         row = self._rows.get(loop)
         if row is None:
@@ -192,7 +187,7 @@ class Turns:
     def not_passed(self, timed: Timed) -> None:
         """Tell that what had timed out in an earlier pass came in time in this one."""
         if self._counts_in(timed.where):
-            self._ledger.news.say(
+            self._ledger.observers.say(
                 f"{timed.name} of {timed.seconds:.3g} s: it passed in an earlier pass, and not in "
                 f"this one, where what it bounds ended before (only waits for steps are recorded: "
                 f"what a thread or asyncio.sleep takes is not)"
@@ -246,7 +241,7 @@ class Turns:
         mine.retry = row.loop.call_later(seconds, self._look, row, mine)
 
     def _look(self, row: _Row, mine: Awaiting) -> None:
-        """Give an await its outcome if nobody is left who could cancel it."""
+        """Let an await go on if nobody is left who could cancel it."""
         if mine.over or mine.held is None:
             return
         waiting = {one.turn for one in row.entered if one.turn is not None}
@@ -255,7 +250,7 @@ class Turns:
         ):
             self._look_later(row, mine, GRACE_SECONDS)
             return
-        self._ledger.news.say(
+        self._ledger.observers.say(
             f"await {mine.handle.label}: it was cancelled in an earlier pass, and nothing is left "
             f"in this one that would cancel it: it gets its outcome"
         )
@@ -489,8 +484,8 @@ def mark(error: BaseException, key: bytes) -> None:
 
 def members_of(handle: Handle[Any]) -> tuple[Member, ...]:
     """Return call, version and code of every step at or below a handle, sorted."""
-    return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in handle.leaves()))
+    return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in handle.leaves()))
 
 
 def _await_key(mine: Awaiting) -> bytes:
-    return digest_of(b"await", mine.handle.identity, mine.key)
+    return digest_of(b"await", mine.handle.call_id, mine.key)

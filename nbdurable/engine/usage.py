@@ -16,17 +16,20 @@ from nbdurable.records import digest_of
 from nbdurable.steps.attempts import parts_of
 from nbdurable.steps.uses import InUse, Use
 from nbdurable.store import remember
+from nbdurable.store.rows import FormerCallRow, UsedAttributeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.fingerprint import Fingerprinter, Print, Used
     from nbdurable.handles.handle import StepHandle
     from nbdurable.handles.scope import Scope
     from nbdurable.records import Version
     from nbdurable.steps.options import StepOptions
-    from nbdurable.store import Batch, ReplayIndex
+    from nbdurable.store import Batch
+    from nbdurable.store.rows import RememberedRow
 
     from .contents import Bases
 
@@ -79,14 +82,14 @@ class _Claimed(NamedTuple):
 class Remembered:
     """Rows to commit that nobody waits for."""
 
-    def __init__(self, rows: list[tuple[str, tuple[object, ...]]], ledger: Ledger) -> None:
+    def __init__(self, rows: Sequence[RememberedRow], ledger: Ledger) -> None:
         self._rows = rows
         self._ledger = ledger
 
     def write(self, batch: Batch) -> None:
         """Sign the rows and add them."""
-        for table, row in self._rows:
-            remember(batch, self._ledger.store, table, row)
+        for row in self._rows:
+            remember(batch, self._ledger.store, row)
 
     def committed(self) -> None:
         """Nobody waits."""
@@ -100,16 +103,15 @@ class Usage:
 
     def __init__(
         self,
+        state: State,
         ledger: Ledger,
-        index: ReplayIndex,
         prints: Fingerprinter,
-        live: dict[bytes, StepHandle[Any]],
         version_of: Callable[[bytes, tuple[Any, ...]], Version | None],
     ) -> None:
         self._ledger = ledger
-        self._index = index
+        self._index = state.index
         self._prints = prints
-        self._live = live
+        self._live = state.live
         self._version_of = version_of
         self._lock = threading.RLock()
         self._in_use = InUse()
@@ -117,7 +119,7 @@ class Usage:
         self._scopes: dict[bytes, Scope] = {}
         self._generations: dict[bytes, list[Used]] = {
             key: [{Attribute(*one): texts for one, texts in used.items()} for used in generations]
-            for key, generations in _cumulative(index.used_attributes)
+            for key, generations in _cumulative(state.index.used_attributes)
         }
 
     @property
@@ -152,7 +154,7 @@ class Usage:
         with self._lock:
             claims = self._claimed.setdefault(key, [])
             claims.append(claimed)
-            self._scopes[handle.call.id] = claim.where
+            self._scopes[handle.call_id] = claim.where
             generations = self._generations.get(key)
             if generations and generations[-1] is not claim.used:
                 # It was learned while this call was being claimed.
@@ -183,8 +185,8 @@ class Usage:
             more = {one: before.get(one, frozenset()) | {text} for one, text in new.items()}
             used = {**before, **more}
             generations.append(used)
-            rows: list[tuple[str, tuple[object, ...]]] = [
-                ("used_attributes", (key, len(generations), *one, text))
+            rows: list[RememberedRow] = [
+                UsedAttributeRow(key, len(generations), *one, text=text)
                 for one, text in new.items()
             ]
             claims = sorted(self._claimed.get(key, ()), key=lambda one: one.handle.place)
@@ -193,15 +195,15 @@ class Usage:
             self._ledger.journal.enqueue(Remembered(rows, self._ledger), kick=False)
         names = _listed(sorted({f"`{one}`" for one in new}))
         step = claims[0].handle.name if claims else "a step"
-        self._ledger.news.say(
+        self._ledger.observers.say(
             f"{step}: {names} changes by being used, so it is left out of the comparison from "
             f"now on; the rest counts"
         )
 
-    def _renamed(self, claimed: _Claimed, used: Used) -> list[tuple[str, tuple[object, ...]]]:
+    def _renamed(self, claimed: _Claimed, used: Used) -> list[FormerCallRow]:
         """Return the row that says how a call is called without some attributes."""
         handle, claim, uses_arguments = claimed
-        if handle.durable and uses_arguments and handle.work is None:
+        if handle.durable and uses_arguments and handle.life.work is None:
             return []
         code = claim.code_digest
         if claim.code is not None and claim.code.inputs is not None:
@@ -215,17 +217,17 @@ class Usage:
             inputs = claim.inputs.inputs.digest_without(used)
         if "#" in called:
             called = self._prints.called(claim.function, claim.options, used)
-        call = handle.call.id
+        call = handle.call_id
         if (called, inputs) != (claim.called, claim.inputs.digest):
             occurrences = claim.where.occurrences
             count, strand = occurrences.get((called, inputs), (0, claim.where.strand()))
             occurrences[called, inputs] = (count + 1, strand)
             call = call_id(claim.where.namespace, called, inputs, count)
-        if (call, code) == (handle.call.id, handle.code):
+        if (call, code) == (handle.call_id, handle.code):
             return []
-        saved = handle.call.id, handle.code
+        saved = handle.call_id, handle.code
         self._index.former_calls.setdefault((call, code), []).append(saved)
-        return [("former_calls", (call, code, *saved, self._ledger.execution))]
+        return [FormerCallRow(call, code, *saved, execution=self._ledger.execution)]
 
     def _differs_by(self, made: Print, used: Used) -> bool:
         """Tell whether inputs are what they were, some attributes left out."""

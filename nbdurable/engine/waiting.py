@@ -22,20 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nbdurable.commit.ledger import Ledger
+    from nbdurable.commit.state import State
     from nbdurable.handles.handle import Handle
 
     from .delivery import Delivery, Watch
-    from .scheduler import Bodies
+    from .runner import Runner
     from .turns import Turns
 
 
 class Waiting:
     """One execution's waits."""
 
-    def __init__(self, ledger: Ledger, bodies: Bodies, delivery: Delivery, turns: Turns) -> None:
+    def __init__(
+        self,
+        state: State,
+        ledger: Ledger,
+        runner: Runner,
+        delivery: Delivery,
+        turns: Turns,
+    ) -> None:
+        self._state = state
         self._turns = turns
         self._ledger = ledger
-        self._bodies = bodies
+        self._runner = runner
         self._delivery = delivery
 
     def wait(self, handle: Handle[Any], rest: Watch | None = None, *, show: bool = True) -> None:
@@ -64,7 +73,8 @@ class Waiting:
             await self._until_durable(handle, rest)
             return
         mine = self._turns.enter(handle)
-        # From here on: what other tasks receive meanwhile is shown after it, on every pass.
+        # This task is watched from here on, so that what other tasks receive while it waits is
+        # shown after its own output, live and on replay.
         with self._delivery.watch(handle) as shown:
             try:
                 await self._until_durable(handle, None, shown)
@@ -82,9 +92,11 @@ class Waiting:
     ) -> None:
         gate = LoopGate()
         if self._has_to_wait(handle, gate.open, asked=rest is None):
-            with self.slots_given(), self._bodies.coroutines.blocked():
+            with self.async_slots_given():
                 if self._turns.may_time_out():
-                    await gate.wait()  # what is shown by then would not be on replay
+                    # Show nothing live: on replay, where the timeout has passed, nothing
+                    # would be shown at this place.
+                    await gate.wait()
                 else:
                     await self._delivery.wait_async(handle, gate, rest, shown)
         if rest is not None or handle.broken is not None:
@@ -131,11 +143,17 @@ class Waiting:
         for limit in limits:
             limit.lend()
         try:
-            with self._bodies.threads.blocked():
+            with self._runner.threads.blocked():
                 yield
         finally:
             for limit in limits:
                 limit.take_back()
+
+    @contextlib.contextmanager
+    def async_slots_given(self) -> Iterator[None]:
+        """Lend the limits' room while a task waits, and its place among those on loops."""
+        with self.slots_given(), self._runner.coroutines.blocked():
+            yield
 
     def _has_to_wait(self, handle: Handle[Any], wake: Callable[[], object], *, asked: bool) -> bool:
         """Start what is waited for; False if it has ended, else `wake` is called when it does.
@@ -143,18 +161,19 @@ class Waiting:
         At the end of a cell, which does not ask, also when steps have lost meanwhile.
         """
         if not asked:
-            self._ledger.lost_more = wake
+            self._state.losers.listen(wake)
         with uninterrupted():
             handle.demand(asked=asked)
         with self._ledger.lock:
             if handle.durable or handle.broken is not None:
                 return False
-            if self._bodies.ended:
+            if self._state.ended:
                 raise NotInRunError(
                     handle.label, "it had not ended when its run did, so nothing will end it now"
                 )
             handle.wake(wake)
-        # Starts, too, which wait for nobody: of a step that ends the kernel at once it is known.
+        # Commit queued start records now, so that a step that kills the kernel immediately still
+        # shows as in flight.
         self._ledger.journal.kick()
         return True
 
@@ -185,6 +204,7 @@ def _needs(handle: Handle[Any], loop: asyncio.AbstractEventLoop) -> bool:
             stack += one.branches
         elif isinstance(one, StepHandle):
             stack += one.upstream
-            if one.work is not None and one.work.is_async and one.work.loop is loop:
+            work = one.life.work
+            if work is not None and work.is_async and work.loop is loop:
                 return True
     return False

@@ -18,6 +18,7 @@ import resource
 import sys
 import threading
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -222,18 +223,28 @@ class _Live:
 _live = _Live()
 
 
+class Status(StrEnum):
+    """How a worker answers a call; its reply holds the text."""
+
+    ENDED = "ended"
+    APART = "apart"
+    """It does not see the files that came beside the call."""
+    OTHER_VERSION = "version"
+    UNREADABLE = "unreadable"
+
+
 # --- one attempt --------------------------------------------------------------------------
 
 
 def perform(message: Message) -> Message:
     """Run one attempt's body; called in a worker, with what the kernel has sent."""
     if message["version"] != version():
-        return {"status": "version", "version": version()}
+        return {"status": Status.OTHER_VERSION.value, "version": version()}
     _surround(message.get("around"))
     _forget_edited()
     objects = Objects.of_worker(Path(message["folder"]), message["pid"])
     if not (shared := _shares(message)) and message["pieces"]:
-        return {"status": "apart"}
+        return {"status": Status.APART.value}
     try:
         buffers: list[Any] = message["buffers"]
         data = message["data"]
@@ -242,7 +253,7 @@ def perform(message: Message) -> Message:
             data = data or buffers.pop(0)
         call = unpack_call(data, buffers)
     except (DecodeError, StoreError) as error:
-        return {"status": "unreadable", "why": str(error)}
+        return {"status": Status.UNREADABLE.value, "why": str(error)}
     with _watching(message["pid"]):
         return _performed(message, call, objects if shared else None)
 
@@ -279,7 +290,7 @@ def _performed(
     bodies[message["token"]] = threading.get_ident()
     if message["token"] in stopped:
         bodies.pop(message["token"])
-        return {"status": "unreadable", "why": "it was cancelled"}
+        return {"status": Status.UNREADABLE.value, "why": "it was cancelled"}
     _live.begin(capture, relay, lambda: tell({"began": me}))
     try:
         with _bounded(message["memory"]):
@@ -304,8 +315,8 @@ def _performed(
 def _outcome(ending: Ending) -> Message:
     payload = ending.payload
     return {
-        "status": "ended",
-        "kind": "value" if ending.kind is Kind.VALUE else "error",
+        "status": Status.ENDED.value,
+        "kind": ending.kind.value if ending.kind is Kind.VALUE else Kind.ERROR.value,
         "data": payload.data if payload is not None else None,
         "pieces": payload.pieces if payload is not None else b"",
         "modules": sorted(payload.modules) if payload is not None else [],

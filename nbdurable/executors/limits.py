@@ -96,7 +96,7 @@ class Elastic:
 
 
 class Room(Protocol):
-    """What a body needs room in before it runs: a `Limit`, or one side of a `Turnstile`."""
+    """What a body needs room in before it runs: a `Limit`, or one side of a `SharedLock`."""
 
     def take(self, start: Callable[[], object]) -> None:
         """Call `start` as soon as there is room; it must not raise, and `give` must follow."""
@@ -111,8 +111,8 @@ class Room(Protocol):
         """Take the room that was lent meanwhile, whoever is there."""
 
 
-class Turnstile:
-    """Lets in many at once, or one alone; who waits to be alone goes first."""
+class SharedLock:
+    """A lock shared by many or held by one alone; those who wait to be alone go first."""
 
     def __init__(self) -> None:
         self.many: Room = _Side(self, alone=False)
@@ -124,17 +124,17 @@ class Turnstile:
         self._lines: dict[bool, deque[Callable[[], object]]] = {True: deque(), False: deque()}
 
     def enter(self, start: Callable[[], object], *, alone: bool) -> None:
-        """Let one in as soon as that can be."""
+        """Call `start` as soon as the lock can be shared, or held alone."""
         self._lines[alone].append(start)
         self._turn()
 
     def open(self) -> None:
-        """Hold nobody back any more."""
+        """Let everybody in from now on: nobody waits for the lock any more."""
         self._open = True
         self._turn()
 
     def leave(self, *, alone: bool) -> None:
-        """One has left: others may come in."""
+        """Give the lock back, and let others have it."""
         self.count(-1, alone=alone)
         self._turn()
 
@@ -165,20 +165,20 @@ class Turnstile:
 
 
 class _Side:
-    """One side of a turnstile, as room that a body needs."""
+    """One side of a shared lock, as room that a body needs."""
 
-    def __init__(self, turnstile: Turnstile, *, alone: bool) -> None:
-        self._turnstile = turnstile
+    def __init__(self, shared: SharedLock, *, alone: bool) -> None:
+        self._shared = shared
         self._alone = alone
 
     def take(self, start: Callable[[], object]) -> None:
-        self._turnstile.enter(start, alone=self._alone)
+        self._shared.enter(start, alone=self._alone)
 
     def give(self) -> None:
-        self._turnstile.leave(alone=self._alone)
+        self._shared.leave(alone=self._alone)
 
     def lend(self) -> None:
         self.give()
 
     def take_back(self) -> None:
-        self._turnstile.count(1, alone=self._alone)
+        self._shared.count(1, alone=self._alone)

@@ -122,5 +122,5 @@ def _laid(code: types.CodeType) -> bytes:
 
 
 def _text(constant: object) -> str:
-    # A set has no order that another process would give it.
+    # Sort a set, because another process would give it another order.
     return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)

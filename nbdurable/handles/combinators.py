@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbdurable.errors import StoreError, UsageError
-from nbdurable.records import Kind, digest_of
+from nbdurable.records import HandleKind, Kind, digest_of
 from nbdurable.store import same_set
 
 from .handle import Handle, Order, StepHandle
@@ -48,7 +48,7 @@ class Combinator(Handle[T_co]):
     def __init__(
         self, order: Order, place: int, identity: bytes, branches: tuple[Handle[Any], ...]
     ) -> None:
-        super().__init__(order, place, self.kind, identity)
+        super().__init__(order, place, self.kind.value, identity)
         self.branches = branches
         self._leaves: Collection[StepHandle[Any]] | None = None
         self.chosen: Handle[Any] | None = None
@@ -74,7 +74,7 @@ class Combinator(Handle[T_co]):
 
     def set_members(self) -> tuple[Member, ...]:
         """Return call, version and code of every step below, sorted: what a decision belongs to."""
-        return tuple(sorted((*leaf.pair, leaf.code_digest) for leaf in self.leaves()))
+        return tuple(sorted((*leaf.identity, leaf.code_digest) for leaf in self.leaves()))
 
     def losing_leaves(self) -> list[StepHandle[Any]]:
         """Return every step and timer below the branches that lost, and not below the winner."""
@@ -82,7 +82,7 @@ class Combinator(Handle[T_co]):
 
     def losers(self) -> tuple[Identity, ...]:
         """Return the (call, version) of every step below the branches that lost."""
-        return tuple(sorted(leaf.pair for leaf in self.losing_leaves()))
+        return tuple(sorted(leaf.identity for leaf in self.losing_leaves()))
 
     def observe(self) -> None:
         """Watch the branches, and take note of those that have ended. The run's lock is held."""
@@ -150,7 +150,7 @@ class Combinator(Handle[T_co]):
             if not isinstance(handle, Combinator):
                 handle.mark_known()
             elif not handle.known:
-                handle.known = True
+                Handle.mark_known(handle)
                 if handle.chosen is not None:
                     stack.append(handle.chosen)
                 elif isinstance(handle, Gather):
@@ -162,7 +162,7 @@ class Gather(Combinator[T_co]):
 
     __slots__ = ("_highest", "_keys", "_left", "_stored", "return_exceptions")
 
-    kind = "gather"
+    kind = HandleKind.GATHER
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Gather(Combinator[T_co]):
         return_exceptions: bool = False,
     ) -> None:
         mode = b"exceptions" if return_exceptions else b""
-        identity = digest_of(b"gather", mode, *[branch.identity for branch in branches])
+        identity = digest_of(b"gather", mode, *[branch.call_id for branch in branches])
         super().__init__(order, place, identity, branches)
         self.received_as = digest_of(b"gather", mode, *[one.received_as for one in branches])
         self._keys = keys
@@ -187,7 +187,7 @@ class Gather(Combinator[T_co]):
         """Take the failure that an earlier execution ended with. The run's lock is held."""
         self._stored = decision
         self.replayed = True
-        self.chosen = next(one for one in self.branches if one.identity == decision.winner)
+        self.chosen = next(one for one in self.branches if one.call_id == decision.winner)
 
     def notice(self, branch: Handle[Any]) -> None:
         """Count `branch`; keep the failure with the lowest number."""
@@ -202,15 +202,15 @@ class Gather(Combinator[T_co]):
         """End with a failure at once, or with the last value."""
         if self._stored is not None and self.chosen is not None:
             if not self.chosen.number:
-                return False  # it is to be that failure again
+                return False  # wait until the failure that was decided has come again
             stands = same_set(self.set_members(), self._stored.branches)
             if not stands or self.chosen.ended is Kind.VALUE:
                 self._open_again()
         if self.chosen is not None:
-            self.number, self.ended = self.chosen.number, self.chosen.ended
+            self.resolve(self.chosen.number, self.chosen.ended)
         elif self._left == 0:
             # Numbers begin at 1: a gather of nothing ends before everything.
-            self.number, self.ended = self._highest or 1, Kind.VALUE
+            self.resolve(self._highest or 1, Kind.VALUE)
         else:
             return False
         return True
@@ -243,14 +243,14 @@ class Select(Combinator[T_co]):
 
     __slots__ = ("_best", "_group", "_highest", "_left", "_positions", "_success")
 
-    kind = "select"
+    kind = HandleKind.SELECT
 
     def __init__(
         self, order: Order, place: int, branches: tuple[Handle[Any], ...], *, success: bool = False
     ) -> None:
         mode = b"success" if success else b""
         identity = digest_of(
-            self.kind.encode(), mode, *sorted(branch.identity for branch in branches)
+            self.kind.encode(), mode, *sorted(branch.call_id for branch in branches)
         )
         super().__init__(order, place, identity, branches)
         self._success = success
@@ -267,11 +267,11 @@ class Select(Combinator[T_co]):
 
     def apply(self, decision: Decision) -> None:
         """Take a stored decision. The run's lock is held."""
-        self.chosen = next(branch for branch in self.branches if branch.identity == decision.winner)
+        self.chosen = next(branch for branch in self.branches if branch.call_id == decision.winner)
         self.replayed = True
         self._mark_losers()
         if self.chosen.number:
-            self.number, self.ended = decision.number, self.chosen.ended
+            self.resolve(decision.number, self.chosen.ended)
 
     def notice(self, branch: Handle[Any]) -> None:
         """Keep the branch that would win now."""
@@ -279,8 +279,8 @@ class Select(Combinator[T_co]):
         self._highest = max(self._highest, branch.number)
         if self._success and branch.ended is not Kind.VALUE:
             return
-        # What has one number (a step and a combinator that it ended) goes by its place: not
-        # by the order of the arguments, for a decision is over a set.
+        # A step and the combinator that it ended share a number: then the one made first wins.
+        # The order of the arguments does not count, because a decision is over a set.
         best = self._best
         if best is None or (branch.number, branch.place) < (best.number, best.place):
             self._best = branch
@@ -288,18 +288,18 @@ class Select(Combinator[T_co]):
     def evaluate(self) -> bool:
         """End with the lowest number there is."""
         if self.chosen is not None:
-            # A stored decision whose winner was not saved and has now run again.
+            # The decision is stored, but its winner was not saved and has to run again first.
             if not self.chosen.number:
                 return False
-            self.number, self.ended = self.chosen.number, self.chosen.ended
+            self.resolve(self.chosen.number, self.chosen.ended)
             return True
         if self._best is not None:
             self.chosen = self._best
-            self.number, self.ended = self._best.number, self._best.ended
+            self.resolve(self._best.number, self._best.ended)
             self._mark_losers()
             return True
         if self._left == 0:
-            self.number, self.ended = self._highest, Kind.ERROR
+            self.resolve(self._highest, Kind.ERROR)
             return True
         return False
 
@@ -365,14 +365,14 @@ class Select(Combinator[T_co]):
 
     def _decided(self) -> None:
         if self.chosen is None or not self.replayed:
-            # Who asks for the winner receives no output, so this wait shows none either.
+            # Asking for the winner delivers no output, so this wait shows none live.
             self._order.wait(self, show=False)
         if self.number:
             self.see()
 
     def _mark_losers(self) -> None:
         for leaf in self.losing_leaves():
-            leaf.lost = True
+            leaf.life.lose()
 
     def _group_of(self, errors: list[BaseException]) -> BaseException:
         message = f"{self.kind}: all {len(self.branches)} branches failed"
@@ -384,7 +384,7 @@ class Race(Select[T_co]):
 
     __slots__ = ()
 
-    kind = "race"
+    kind = HandleKind.RACE
     cancels = True
 
 
@@ -407,7 +407,8 @@ def _collected(top: Handle[Any], part_of: Callable[[Handle[Any]], Part], *, show
             if show and isinstance(handle, Gather):
                 handle.show_before_failure()
             handle = handle.chosen
-        # All errors of a select without winner are one, the same each time; but not anew.
+        # A select without winner has one group of errors, and returns that each time. Only
+        # values that are decoded anew are taken apart here.
         if isinstance(handle, Gather if show else Combinator) and handle.branches:
             open_ends.append((handle, []))
             handle = handle.branches[0]

@@ -70,7 +70,7 @@ class StepCoroutine(Coroutine[Any, Any, Any]):
 
     async def _run(self) -> Any:
         handle = self._handle
-        if not handle.durable and not handle.started:
+        if not handle.life.started:
             self._launch(handle)
         return await handle
 
@@ -78,7 +78,9 @@ class StepCoroutine(Coroutine[Any, Any, Any]):
 def never_awaited(handles: Iterable[Handle[Any]]) -> str:
     """Return a line about the async steps that were called and not awaited; none, empty."""
     forgotten = [
-        one.label for one in handles if isinstance(one, StepHandle) and one.held and not one.asked
+        one.label
+        for one in handles
+        if isinstance(one, StepHandle) and one.life.awaitable and not one.asked
     ]
     if not forgotten:
         return ""

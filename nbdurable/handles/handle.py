@@ -1,28 +1,26 @@
 """Handles: what a cell holds while a step, a timer or a combinator happens.
 
-Invariant: a handle answers only what is durable. `number` is set under the run's
-lock, in commit order, and never changes; `durable` only after the commit. Asking
-is `result`, `outcome` or `await`; looking (repr, completion) never waits and
-never starts anything.
+Invariant: a handle answers only what is durable. Asking is `result`, `outcome` or
+`await`; looking (repr, completion) never waits and never starts anything. What the engine
+knows of a step is in its `StepLife`, which only `lifecycle` changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, assert_never
 
 from nbdurable.errors import UsageError
-from nbdurable.records import Kind, Version
+from nbdurable.records import HandleKind, Kind, Version
 from nbdurable.steps.attempts import Ending
+
+from .lifecycle import Phase, Resolvable, StepLife
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterable
 
-    from nbdurable.executors.clock import Pause
-    from nbdurable.output.capture import Destination
-    from nbdurable.records import Call, Checkpoint
-    from nbdurable.steps.attempts import Running, Work
+    from nbdurable.records import Checkpoint
     from nbdurable.store import Identity
 
 T_co = TypeVar("T_co", covariant=True)
@@ -85,7 +83,7 @@ Demand = tuple["Handle[Any]", bool, bool]
 """What is to be started, whether it was asked for, and whether a timer counts anew."""
 
 
-class Handle(Generic[T_co]):
+class Handle(Resolvable, Generic[T_co]):
     """A step, timer or combinator under way.
 
     A handle is no value: truth, comparison with anything but a handle,
@@ -95,24 +93,21 @@ class Handle(Generic[T_co]):
     # Slots, not only for their size: several threads set attributes of one handle, and
     # CPython 3.11 can lose one that is set while another thread makes the instance's dict.
     __slots__ = (
-        "__weakref__", "_order", "asked", "broken", "digest", "durable", "ended", "identity",
-        "known", "name", "number", "observers", "place", "received_as", "waiters",
+        "__weakref__", "_order", "asked", "call_id", "digest", "known", "name", "observers",
+        "place", "received_as",
     )  # fmt: skip
 
-    kind = "handle"
+    kind: HandleKind
 
-    def __init__(self, order: Order, place: int, name: str, identity: bytes) -> None:
+    def __init__(self, order: Order, place: int, name: str, call_id: bytes) -> None:
+        super().__init__()
         self._order = order
         self.place = place
         self.name = name
-        self.identity = identity
-        self.received_as = identity  # what stands for it among the arguments of another step
-        self.number = 0
-        self.ended: Kind | None = None
-        self.durable = False
-        self.broken: BaseException | None = None
+        self.call_id = call_id
+        # Stands for this handle in the digest of a step that takes it as an argument.
+        self.received_as = call_id
         self.observers: list[Handle[Any]] | None = None
-        self.waiters: list[Callable[[], object]] | None = None
         self.asked = False
         self.known = False
         self.digest: bytes | None = None
@@ -122,17 +117,6 @@ class Handle(Generic[T_co]):
         if self.observers is None:
             self.observers = []
         self.observers.append(observer)
-
-    def wake(self, waiter: Callable[[], object]) -> None:
-        """Call `waiter` when this is durable, or broken off. The run's lock is held."""
-        if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(waiter)
-
-    def take_waiters(self) -> list[Callable[[], object]]:
-        """Return who is to be woken, once. The run's lock is held."""
-        waiters, self.waiters = self.waiters or [], None
-        return waiters
 
     # --- what a cell asks -------------------------------------------------------
 
@@ -194,9 +178,15 @@ class Handle(Generic[T_co]):
         """A word for how far it is."""
         if not self.durable:
             return "waiting"
-        if self.ended is Kind.CANCELLED:
-            return "cancelled"
-        return "finished" if self.ended is Kind.VALUE else "failed"
+        match self.ended:
+            case Kind.VALUE:
+                return "finished"
+            case Kind.CANCELLED:
+                return "cancelled"
+            case Kind.ERROR | None:
+                return "failed"
+            case _:
+                assert_never(self.ended)
 
     # --- what the run and the combinators ask -------------------------------------
 
@@ -226,7 +216,7 @@ class Handle(Generic[T_co]):
         raise NotImplementedError
 
     def demand(self, *, asked: bool, rearm: bool = False) -> None:
-        """Start what is not started at, below or upstream of this; `asked` ends being a loser."""
+        """Start this handle and what it depends on; with `asked`, losers start, too."""
         stack: list[Demand] = [(self, asked, rearm)]
         while stack:
             handle, asked, rearm = stack.pop()
@@ -241,8 +231,17 @@ class Handle(Generic[T_co]):
         raise NotImplementedError
 
     def mark_known(self) -> None:
-        """The program has waited for this: asking again can't block."""
+        """Be what the program has waited for: asking again can't block."""
         self.known = True
+
+    def mark_asked(self) -> None:
+        """Be what the program has asked for."""
+        self.asked = True
+
+    def keep_digest(self, digest: bytes) -> bytes:
+        """Keep the digest of the outcome, and return it."""
+        self.digest = digest
+        return digest
 
     def run_of(self) -> Order:
         """Return the run that this handle belongs to."""
@@ -320,56 +319,48 @@ for _how, _names in _MISUSES.items():
 
 
 class StepHandle(Handle[T_co]):
-    """A step's or a timer's handle."""
+    """A step's or a timer's handle: which call it stands for, and how that ended.
+
+    ``namespace`` is the call id of the step whose body made the call, or the run's id as bytes;
+    ``occurrence`` counts equal calls there (CONTRACT section 3).
+    ``upstream`` are the handles among its arguments, ``source`` the one whose failure it
+    passes on; ``life`` is the engine's record of it.
+    """
 
     __slots__ = (
-        "attempt_errors", "call", "cancel_timer", "cancelled_by_race", "checkpoint", "code",
-        "deferred", "delivered", "demanded", "ending", "failed_attempts", "follower", "held",
-        "kind", "label_text", "last_attempt", "lost", "own_version", "parent", "pause", "pending",
-        "ran", "replayed", "retracted", "running", "seconds", "seen", "source", "started",
-        "timer_seconds", "until", "upstream", "version", "wake_time", "why", "work",
+        "_own_version", "code", "kind", "label_text", "life", "namespace", "occurrence", "parent",
+        "source", "upstream", "version",
     )  # fmt: skip
 
     def __init__(
-        self, order: Order, place: int, call: Call, *, kind: str = "step", parent: int | None
+        self,
+        order: Order,
+        place: int,
+        name: str,
+        call_id: bytes,
+        *,
+        namespace: bytes,
+        occurrence: int,
+        kind: HandleKind = HandleKind.STEP,
+        parent: int | None,
+        code: bytes = b"",
+        received_as: bytes | None = None,
+        upstream: tuple[Handle[Any], ...] = (),
     ) -> None:
-        super().__init__(order, place, call.name, call.id)
+        super().__init__(order, place, name, call_id)
+        if received_as is not None:
+            self.received_as = received_as
         self.kind = kind
-        self.call = call
+        self.namespace = namespace
+        self.occurrence = occurrence
         self.parent = parent
+        self.code = code
+        self.upstream = upstream
         self.version: Version | None = None
-        self.own_version: Version | None = None
-        self.work: Work | None = None
+        self._own_version: Version | None = None
         self.label_text = ""
-        self.checkpoint: Checkpoint | None = None
-        self.cancelled_by_race: Checkpoint | None = None
-        self.ending: Ending | None = None
-        self.running: Running | None = None
         self.source: Handle[Any] | None = None
-        self.started = False
-        self.deferred = False
-        self.demanded = False
-        self.delivered: object = None
-        self.follower: Destination | None = None
-        self.seen = False
-        self.held = False
-        self.lost = False
-        self.ran = False
-        self.replayed = False
-        self.retracted = False
-        self.upstream: tuple[Handle[Any], ...] = ()
-        self.pending = 0
-        self.code = b""
-        self.why = ""
-        self.seconds = 0.0
-        self.failed_attempts = 0
-        self.last_attempt = 0
-        self.attempt_errors: tuple[str, ...] = ()
-        self.wake_time: float | None = None
-        self.timer_seconds = 0.0
-        self.until: float | None = None
-        self.cancel_timer: Callable[[], None] | None = None
-        self.pause: Pause | None = None
+        self.life = StepLife()
 
     @property
     def label(self) -> str:
@@ -381,19 +372,19 @@ class StepHandle(Handle[T_co]):
         """A word for how far it is."""
         if self.durable:
             return super().state
-        if self.deferred:
+        if self.life.phase is Phase.DEFERRED:
             return "not started"
-        return "running" if self.running is not None else "waiting"
+        return "running" if self.life.running is not None else "waiting"
 
     @property
     def is_claimed(self) -> bool:
         """Whether its call was claimed to the end: what an interrupt broke off is nobody's."""
-        return self.work is not None or self.started or self.durable
+        return self.life.work is not None or self.life.started
 
     @property
-    def pair(self) -> Identity:
+    def identity(self) -> Identity:
         """(call, version); a version not yet known is zeros."""
-        return self.call.id, self.version.id if self.version else bytes(16)
+        return self.call_id, self.version.id if self.version else bytes(16)
 
     @property
     def code_digest(self) -> bytes:
@@ -420,44 +411,59 @@ class StepHandle(Handle[T_co]):
     def demands(self, *, asked: bool, rearm: bool) -> list[Demand]:
         """Start it if it is not started; what it waits for is asked for once."""
         self.asked = self.asked or asked
-        if self.started or self.number:
+        if self.life.started or self.number:
             return []
         self._order.demand(self, rearm=rearm)
-        if not self.pending or self.demanded:
+        if not self.life.demand_upstream():
             return []
-        self.demanded = True
         return [(upstream, True, False) for upstream in self.upstream]
+
+    def show_as(self, label: str) -> None:
+        """Be shown with this name and these short arguments, secrets masked."""
+        self.label_text = label
+
+    def take_version(self, version: Version | None) -> None:
+        """Be of this version; None while outcomes that it takes as arguments are missing."""
+        self.version = version
 
     def stand_for(self, version: Version) -> None:
         """Stand for the version that made an outcome which is accepted for this call."""
-        self.own_version = self.own_version or self.version
+        self._own_version = self._own_version or self.version
         self.version, self.code = version, version.code
 
     def stand_for_itself(self) -> None:
         """Stand for its own version again: its body is about to run."""
-        if self.own_version is not None:
-            self.version, self.code = self.own_version, self.own_version.code
-            self.own_version = None
+        if self._own_version is not None:
+            self.version, self.code = self._own_version, self._own_version.code
+            self._own_version = None
 
     def take_checkpoint(self, found: Checkpoint) -> None:
         """End as a checkpoint says. The run's lock is held."""
-        self.checkpoint = found
-        self.number, self.ended = found.number, found.kind
-        self.started = self.replayed = True
-        # What replays was seen, or it would have been taken out.
-        self.seen = True
+        self.life.save(found)
+        self.resolve(found.number, found.kind)
+        self.life.replay()
+
+    def take_ending(self, number: int, ending: Ending, seconds: float) -> None:
+        """End as an attempt, or a cancellation, did. The run's lock is held."""
+        self.resolve(number, ending.kind)
+        self.life.end(ending, seconds)
+
+    def take_failure(self, failed: Handle[Any]) -> None:
+        """End with an upstream's error and number. The run's lock is held."""
+        self.resolve(failed.number, failed.ended)
+        self.life.fail_with(Ending(failed.ended or Kind.ERROR, error=failed.error()))
+        self.source = failed
+
+    def become_durable(self) -> list[Callable[[], object]] | None:
+        """Be durable; return who is to be woken, once. The run's lock is held."""
+        self.life.commit()
+        return super().become_durable()
 
     def let_go(self) -> None:
         """Forget what only a body under way needs: a long notebook holds many handles."""
-        self.work = self.running = self.cancel_timer = self.pause = self.observers = None
+        self.life.let_go()
+        self.observers = None
         self.upstream = ()
-
-    def take_from(self, failed: Handle[Any]) -> None:
-        """End with an upstream's error and number. The run's lock is held."""
-        self.number, self.ended = failed.number, failed.ended
-        self.ending = Ending(failed.ended or Kind.ERROR, error=failed.error())
-        self.source = failed
-        self.started = True
 
     def see(self) -> None:
         """Make it durable that its error, or the upstream's that it passes on, is seen."""

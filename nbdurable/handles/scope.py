@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.errors import NotInRunError
+from nbdurable.output.capture import Stage
 
 from .combinators import Select
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from nbdurable.executors.limits import Room
-    from nbdurable.output.capture import Stage
     from nbdurable.steps.options import RunSettings, StepOptions
 
     from .combinators import Gather
@@ -37,6 +37,18 @@ class Run(Protocol):
     turns: Any
 
     @property
+    def calls(self) -> Calls:
+        """What starts steps."""
+
+    @property
+    def combining(self) -> Combining:
+        """What makes handles on handles."""
+
+    @property
+    def timers(self) -> Timers:
+        """What makes timers."""
+
+    @property
     def current(self) -> Current:
         """What bodies ask about themselves."""
 
@@ -45,6 +57,10 @@ class Run(Protocol):
 
     def time(self) -> float:
         """Return the clock's time, unrecorded, in seconds since the epoch."""
+
+
+class Calls(Protocol):
+    """What starts steps; `nbdurable.engine.calls.Calls` does."""
 
     def go(
         self,
@@ -99,6 +115,10 @@ class Run(Protocol):
     ) -> Gather[Any]:
         """Start `function` for each of `rows`, and gather."""
 
+
+class Combining(Protocol):
+    """What makes handles on handles; `nbdurable.engine.combining.Combining` does."""
+
     def select(
         self,
         where: Scope,
@@ -116,6 +136,10 @@ class Run(Protocol):
 
     def as_completed(self, where: Scope, handles: Sequence[Any]) -> Any:
         """Make an iterator over `handles` in the order in which they end."""
+
+
+class Timers(Protocol):
+    """What makes timers; `nbdurable.engine.timers.Timers` does."""
 
     def after(self, where: Scope, seconds: float, name: str = "after") -> StepHandle[Any]:
         """Make a timer handle: done `seconds` after it was first made."""
@@ -165,10 +189,42 @@ class Scope:
     home: int | None = None
     works: Works | None = None
 
+    def perform(self, attempt: Any) -> None:
+        """Be where the body of this attempt stands."""
+        self.attempt = attempt
+
+    def belong_to(self, other: Scope) -> None:
+        """Be a scope of another run from now on: its body was adopted."""
+        self.run, self.parent = other.run, other.parent
+
+    def count_in(self, rooms: Iterable[Room]) -> None:
+        """Take part in limits that have room for this body."""
+        self.limits += rooms
+
+    def leave(self) -> None:
+        """Let what is left of this code start and decide nothing more."""
+        self.live = False
+
     def end(self) -> None:
         """Let what is left of this body start and decide nothing more, and hold up nobody."""
         self.live = False
         self.give_limits()
+
+    def settle(self, strand: int) -> None:
+        """Take the strand of the scope's own code."""
+        self.home = strand
+
+    def works_so_far(self) -> Works:
+        """Return what its code has handed to others."""
+        if self.works is None:
+            self.works = Works()
+        return self.works
+
+    def own_stage(self) -> Stage:
+        """Return where it shows what it writes and receives."""
+        if self.stage is None:
+            self.stage = Stage(self.strand())
+        return self.stage
 
     def give_limits(self) -> None:
         """Make room for others of the limits that this body counts in, once."""
@@ -217,6 +273,11 @@ class HandedOver:
         self.unshown: list[StepHandle[Any]] = []
         self._strand: int | None = None
 
+    def take_unshown(self) -> list[StepHandle[Any]]:
+        """Return the steps whose output is to be shown, once."""
+        unshown, self.unshown = self.unshown, []
+        return unshown
+
     def is_of(self, strand: int) -> bool:
         """Tell whether a strand is the one that does this work: the first that asks is."""
         if self._strand is None:
@@ -224,7 +285,7 @@ class HandedOver:
         return self._strand == strand
 
 
-# By number, not by address: Python puts a new task where one was that is gone.
+# Strands have numbers. Addresses would not do, because Python reuses that of a task that ended.
 _strands: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
 

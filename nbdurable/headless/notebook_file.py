@@ -157,7 +157,7 @@ def _free(path: Path) -> Path:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Give a file other content in one step, its permissions kept."""
+    """Replace the content of a file in one step; keep its permissions."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
     try:
         with draft.open("xb") as file:

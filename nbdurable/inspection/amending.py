@@ -94,7 +94,7 @@ def redo(
 
 
 def rename(old: str, new: str, store: str | Path | None = None) -> str:
-    """Give a run, or a step, another name; its outcomes are found under that from then on.
+    """Rename a run, or a step; its outcomes are found under the new name from then on.
 
     Where a run is called `old`, the run is meant; else the step, in every run that has
     outcomes of it.

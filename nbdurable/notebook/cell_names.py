@@ -32,7 +32,7 @@ class _Names:
         self._owners: dict[str, _Owner] = {}
 
     def claim(self, name: str, header: str, shell: InteractiveShell) -> None:
-        """Give ``name`` to the running cell, where the front end tells cells apart.
+        """Let the running cell own ``name``, where the front end tells cells apart.
 
         Raises:
             UsageError: Another cell has it, and is still there.
@@ -82,7 +82,7 @@ _NAMES: Final = _Names()
 
 
 def claim(name: str, header: str, shell: InteractiveShell) -> None:
-    """Give ``name`` to the running cell, where the front end tells cells apart.
+    """Let the running cell own ``name``, where the front end tells cells apart.
 
     Args:
         name: The run's name.

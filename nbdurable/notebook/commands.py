@@ -262,7 +262,7 @@ def _redo(
     click.argument("new", required=False, metavar="NEW"),
 )
 def _rename(_shell: InteractiveShell, old: str | None, new: str | None) -> object:
-    """Give a run, or a step, another name: its outcomes are found under NEW.
+    """Rename a run, or a step: its outcomes are found under NEW.
 
     For a cell or a function that was renamed. Nothing is renamed onto a name that is
     taken.

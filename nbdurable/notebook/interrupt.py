@@ -41,7 +41,7 @@ class Interrupt:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the signal back; what is under way cancels nothing any more."""
+        """Restore the handler of the signal; what is under way cancels nothing any more."""
         if self._taken:
             # None is a handler that Python can't name, and so can't put back.
             signal.signal(signal.SIGINT, self._before or signal.default_int_handler)

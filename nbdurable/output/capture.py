@@ -334,7 +334,7 @@ class Capturing:
 
 
 def here() -> Callable[[], object]:
-    """Return what makes another thread belong to this context's body, for good."""
+    """Return a callable that binds the current thread to this step's output."""
     capture, figures = _current.get(), isolation.here()
 
     def enter() -> None:
@@ -489,6 +489,10 @@ class Destination:
         self._context = contextvars.copy_context()
         self.alone = alone
         self.open = True
+
+    def close(self) -> None:
+        """Show nothing more there: the cell has ended."""
+        self.open = False
 
     @property
     def raw(self) -> bool:
@@ -658,6 +662,14 @@ class Stage:
             self._due += messages
         else:
             deliver(messages)
+
+    def occupy(self) -> None:
+        """Let a step be shown live: what else is delivered waits for its end."""
+        self.busy = True
+
+    def vacate(self) -> None:
+        """Let what is delivered be shown at once again."""
+        self.busy = False
 
     def over(self) -> None:
         """Show what came while a step was shown live."""

@@ -51,7 +51,7 @@ from nbdurable.interrupts import arrived, may_be_from_outside
 from nbdurable.labels import names_secret, printable
 from nbdurable.output.capture import Capture, Destination
 from nbdurable.output.streams import Capturing
-from nbdurable.records import Kind, Message, Part, Payload, RetryPolicy
+from nbdurable.records import Kind, Message, Part, Payload, Reads, RetryPolicy
 
 from .draws import draws
 from .hints import add_hint
@@ -110,10 +110,26 @@ class Work:
     """Where the body runs, if that is outside this process."""
     packed: Packed | None = None
 
+    def need_room(self, rooms: tuple[Room, ...]) -> None:
+        """Start only where these have room, too."""
+        self.limits += rooms
+
+    def take_values(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Run with these arguments, in which no handle is left."""
+        self.arguments, self.keywords = arguments, keywords
+
+    def run_here(self) -> None:
+        """Run in the thread of the code that started it."""
+        self.here = True
+
+    def pack(self, packed: Packed) -> None:
+        """Keep what a worker is sent."""
+        self.packed = packed
+
     def recorder(self) -> Recorder:
         """Return what takes the evidence of an attempt that is about to begin."""
         code = self.code.covered if self.code is not None else None
-        recorder = self.seen = Recorder(quiet=self.reads == "ignore", code=code)
+        recorder = self.seen = Recorder(quiet=self.reads == Reads.IGNORE, code=code)
         if not recorder.quiet and (names := self._names()):
             recorder.name(names)
         return recorder
@@ -169,10 +185,27 @@ class Ending:
     code_parts: tuple[Part, ...] = ()
     file_parts: tuple[Part, ...] = ()
 
+    def let_go(self) -> None:
+        """Forget the encoded outcome, which is in the checkpoint."""
+        self.payload = None
+
+    def drop_files(self, kind: str) -> None:
+        """Forget what was seen of this kind."""
+        self.file_parts = tuple(one for one in self.file_parts if one.kind != kind)
+
     def keep(self, capture: Capture) -> None:
         """Take what an attempt has written, and what of it was not shown live, and where."""
         self.messages = capture.finished()
         self.shown_at, self.unshown = capture.destination, capture.unsent
+
+    def encode_again(self, noted: Ending) -> None:
+        """Take the error and the payload of the same failure, with notes on its error."""
+        self.error, self.payload = noted.error, noted.payload
+
+    def take_evidence(self, *, codes: Iterable[Part] = (), files: Iterable[Part] = ()) -> None:
+        """Hold only while these pieces of evidence do, too."""
+        self.code_parts += tuple(codes)
+        self.file_parts += tuple(files)
 
 
 class Running:
@@ -201,8 +234,28 @@ class Running:
         self.stop: Callable[[], object] = _nothing
         self.stop_timer: Callable[[], object] = _nothing
 
+    def stands_in(self, body: Any, stop: Callable[[], object]) -> None:
+        """Take the scope of its body, and what ends that."""
+        self.body, self.stop = body, stop
+
+    def stopped_by(self, stop: Callable[[], object]) -> None:
+        """Take what ends its body."""
+        self.stop = stop
+
+    def times_out_by(self, stop_timer: Callable[[], object]) -> None:
+        """Take what stops the timer of its timeout."""
+        self.stop_timer = stop_timer
+
+    def finish(self) -> None:
+        """Be over for good: a timer's time has come."""
+        self.over = True
+
+    def tell_progress(self, progress: Any) -> None:
+        """Take how far it said that it is."""
+        self.progress = progress
+
     def end(self, ending: Ending) -> None:
-        """Give the ending to whom the attempt belongs, or keep it for who adopts it."""
+        """Pass the ending to the attempt's owner, or keep it for who adopts the attempt."""
         self.over = not ending.interrupt
         self.stop_timer()
         with self._lock:
@@ -221,7 +274,7 @@ class Running:
             return owned
 
     def adopt(self, target: Callable[[Ending], None]) -> None:
-        """Give a fenced attempt a new owner, at once if it has ended meanwhile."""
+        """Take a fenced attempt over; if it has ended, `target` gets its ending at once."""
         with self._lock:
             if self.ending is None:
                 self._target = target
@@ -406,9 +459,9 @@ def failure(error: BaseException, *, final: bool = False) -> Ending:
     return ending
 
 
-def unsaved_failure(error: BaseException, reason: str) -> Ending:
-    """Return the ending for an `error` that must not be saved and not be retried."""
-    return Ending(Kind.ERROR, error=error, unsaved=reason, final=True)
+def unsaved_failure(error: BaseException, reason: str, *, final: bool = True) -> Ending:
+    """Return the ending for an `error` that must not be saved and, if `final`, not be retried."""
+    return Ending(Kind.ERROR, error=error, unsaved=reason, final=final)
 
 
 def backoff(policy: RetryPolicy, failed: int) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.errors import UsageError
 from nbdurable.labels import printable
-from nbdurable.records import RetryPolicy
+from nbdurable.records import Reads, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,7 +107,7 @@ def _checked_name(name: Any) -> str:
 
 def checked_reads(what: str, value: Any) -> str:
     """Return what a file that has changed does, or raise UsageError if it can't be that."""
-    if value not in {"rerun", "tell", "ignore"}:
+    if value not in {Reads.RERUN, Reads.TELL, Reads.IGNORE}:
         raise UsageError(
             f'{what} reads={value!r}: give "rerun" (a file that was read and has changed makes the '
             f'step run again), "tell" (it is told) or "ignore"'
@@ -247,7 +247,7 @@ class StepOptions:
     key: Callable[..., object] | None = None
     ignore: frozenset[str] = frozenset()
     version: str | None = None
-    reads: str = ""  # "rerun", "tell", "ignore"; empty: named files "rerun", others "tell"
+    reads: str = ""  # as in `Reads`
     executor: Any = None  # as `checked_executor` says; None: the run's
     memory: int | None = None  # bytes
     named: bool = False  # whether `name` was given, and is not the function's

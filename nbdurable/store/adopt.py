@@ -22,7 +22,7 @@ OBJECTS = ".objects"
 
 
 def hand_over(store: Path, to: Path, *, keep: bool) -> None:
-    """Give the files of a closed store another name in the same folder; `keep` leaves the old ones.
+    """Rename the files of a closed store within its folder; `keep` leaves the old ones.
 
     Raises:
         StoreLockedError: A process has the store open.

@@ -15,6 +15,7 @@ from nbdurable.records import Accepted, Placed, Redone, Renamed, Save
 
 from .heads import own
 from .index import unpack_used
+from .rows import TABLE_OF, Amendment, ProgressRow, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,16 +25,10 @@ if TYPE_CHECKING:
     from .journal import Batch
     from .packed import Identity
 
-Amendment = Save | Redone | Accepted | Renamed | Placed
 A = TypeVar("A", Save, Redone, Accepted, Renamed, Placed)
 
-TABLE_OF: dict[type[Amendment], str] = {
-    Save: "saves",
-    Redone: "redos",
-    Accepted: "acceptances",
-    Renamed: "renames",
-    Placed: "placements",
-}
+
+_CALL = [*columns_of("saves")].index("call")
 
 
 def amendment_message(store: str, row: Amendment) -> bytes:
@@ -83,7 +78,7 @@ def verify_amendment(index: ReplayIndex, row: Amendment, what: str, cure: str) -
 
 def add_amendment(batch: Batch, index: ReplayIndex, row: Amendment) -> None:
     """Sign an amendment and add it to a transaction."""
-    batch.add(TABLE_OF[type(row)], signed_amendment(index.store, index.key, row))
+    batch.lay(TABLE_OF[type(row)], signed_amendment(index.store, index.key, row))
 
 
 def replace_save(batch: Batch, index: ReplayIndex, save: Save, *, before: bool) -> None:
@@ -93,17 +88,17 @@ def replace_save(batch: Batch, index: ReplayIndex, save: Save, *, before: bool) 
             "DELETE FROM nbdurable.saves WHERE call = ? RETURNING execution, signature", [save.call]
         )
     if rows := batch.rows.get("saves"):  # of two at once the later one stays
-        rows[:] = [row for row in rows if row[0] != save.call]
+        rows[:] = [row for row in rows if row[_CALL] != save.call]
     add_amendment(batch, index, save)
 
 
-def replace_progress(batch: Batch, row: tuple[object, ...], *, before: bool) -> None:
+def replace_progress(batch: Batch, row: ProgressRow, *, before: bool) -> None:
     """Put what an attempt has said of its progress in the place of what was said `before`."""
     if before:
-        batch.execute("DELETE FROM nbdurable.progress WHERE call = ?", [row[0]])
+        batch.execute("DELETE FROM nbdurable.progress WHERE call = ?", [row.call])
     if rows := batch.rows.get("progress"):
-        rows[:] = [one for one in rows if one[0] != row[0]]
-    batch.add("progress", row)
+        rows[:] = [one for one in rows if ProgressRow._make(one).call != row.call]
+    batch.add(row)
 
 
 def drop_saves(batch: Batch, calls: Sequence[bytes]) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from nbdurable.records import NOBODY
 
+from .rows import AttemptEndRow
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -51,20 +53,19 @@ def conclude(batch: Batch, checkpoints: Sequence[Checkpoint]) -> None:
     """Turn checkpoints into concluded attempts, whatever they have decided."""
     for found in checkpoints:
         batch.add(
-            "attempt_ends",
-            (
-                found.call,
-                found.version,
-                found.attempt,
-                found.execution,
-                found.name,
-                found.label,
-                found.started,
-                found.seconds,
-                found.kind.value,
-                "",
-                True,
-            ),
+            AttemptEndRow(
+                call=found.call,
+                version=found.version,
+                attempt=found.attempt,
+                execution=found.execution,
+                name=found.name,
+                label=found.label,
+                started=found.started,
+                seconds=found.seconds,
+                ending=found.kind.value,
+                error="",
+                concluded=True,
+            )
         )
     calls = [found.call for found in checkpoints]
     versions = [found.version for found in checkpoints]

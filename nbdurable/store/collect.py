@@ -248,7 +248,7 @@ def _remove_outcomes(batch: Batch, identities: list[Identity]) -> None:
 
 
 def compact(store: Store) -> int:
-    """Give back to the disk what taken out rows have left; the store must be closed then.
+    """Return back to the disk what taken out rows have left; the store must be closed then.
 
     DuckDB keeps the room for later rows. So what is left is copied into a new file,
     which takes the old one's name while the old one is still locked. A database with

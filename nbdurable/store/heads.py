@@ -21,7 +21,7 @@ from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.labels import printable
 
-from .schema import TABLES
+from .rows import KINDS, ExecutionRow, HeadRow, columns_of
 from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Asked(Protocol):
 
 def _layouts() -> dict[str, _Layout]:
     found = {}
-    for table, columns in TABLES.items():
-        names = [one.split()[0] for one in columns.split(",")]
+    for table in KINDS:
+        names = [*columns_of(table)]
         if "signature" not in names:
             continue
         owner = "id" if table == "run_log" else "run" if "run" in names else "execution"
@@ -88,8 +88,7 @@ def _layouts() -> dict[str, _Layout]:
 
 _LAYOUTS: Final = _layouts()
 _KINDS: Final = {
-    table: [column.split()[1] for column in TABLES[table].split(",")][: len(names)]
-    for table, names in REMEMBERED.items()
+    table: [columns_of(table)[name] for name in names] for table, names in REMEMBERED.items()
 }
 # A row of `heads` is no part of what it counts.
 _COVERED: Final = {
@@ -99,6 +98,15 @@ _OF_EXECUTIONS: Final = tuple(table for table, one in _COVERED.items() if not on
 _OF_RUNS: Final = tuple(
     table for table, one in _COVERED.items() if one.by_run and table != "run_log"
 )
+
+
+def _is_unsigned(row: Row, layout: _Layout) -> bool:
+    """Tell whether a row is to be signed as it is written.
+
+    One that is laid as it stood in the store, as a plain tuple, keeps the signature that it
+    had: where that is empty, nobody signed it.
+    """
+    return len(row) < layout.width or (type(row) is not tuple and not row[layout.signature])
 
 
 class Head:
@@ -181,7 +189,7 @@ class Heads:
                 continue
             for at in range(len(rows)):
                 row = rows[at]
-                if len(row) < layout.width:
+                if _is_unsigned(row, layout):
                     row = rows[at] = self._signed(table, row)
                 if (owner := self._run(table, layout, row)) is not None:
                     self._heads[owner].add(row[layout.signature])  # type: ignore[arg-type] # bytes
@@ -191,7 +199,7 @@ class Heads:
             head.ordinal += 1
             signed = head.signed(self._key)
             if place is None:
-                batch.add("heads", (run, bytes(SIGNATURE_BYTES) + signed))
+                batch.add(HeadRow(run, bytes(SIGNATURE_BYTES) + signed))
                 continue
             rows, at, where = place
             row = rows[at]
@@ -204,7 +212,8 @@ class Heads:
             float(one) if kind == "DOUBLE" else one  # type: ignore[arg-type] # so it is a number
             for one, kind in zip(row[: len(names)], _KINDS[table], strict=True)
         )
-        return (*row, sign(self._key, remembered_message(self._store.id, table, covered)))
+        unsigned = row if len(row) < _LAYOUTS[table].width else row[:-1]
+        return (*unsigned, sign(self._key, remembered_message(self._store.id, table, covered)))
 
     def _run(self, table: str, layout: _Layout, row: Row) -> str | None:
         """Return the run that a new row belongs to, if it is one that is counted."""
@@ -217,7 +226,7 @@ class Heads:
         if run not in self._heads:
             return None
         if table == "execution_log":
-            self._run_of[row[0]] = run  # type: ignore[index] # its id
+            self._run_of[ExecutionRow._make(row).id] = run
         return run
 
     def _recount(self, run: str) -> None:

@@ -15,6 +15,7 @@ from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.labels import printable
 from nbdurable.records import (
     NOBODY,
+    NOT_SAVED,
     Accepted,
     Checkpoint,
     Decision,
@@ -31,6 +32,8 @@ from .packed import Identity, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from .rows import AttemptEndRow, StartRow
 
 Member = tuple[bytes, bytes, bytes]
 """(call, version, code) of a branch, by which a decision is found again"""
@@ -168,6 +171,22 @@ class PastAttempts:
     deaths: int = 0
     started: float = 0.0
     execution: int = 0
+
+    def start(self, row: StartRow) -> None:
+        """Take in that an attempt began."""
+        self.last, self.execution = max(self.last, row.attempt), max(self.execution, row.execution)
+        self.started = row.started
+
+    def end(self, row: AttemptEndRow) -> None:
+        """Take in how an attempt ended."""
+        self.last, self.execution = max(self.last, row.attempt), max(self.execution, row.execution)
+        self.concluded = row.concluded
+        self.unsaved = row.ending == NOT_SAVED
+        self.failed = 0 if row.concluded else self.failed + (row.ending == Kind.ERROR)
+
+    def count_death(self, *, has_outcome: bool) -> None:
+        """Take in that the kernel died while an attempt was in flight."""
+        self.deaths += not has_outcome
 
 
 @dataclass(slots=True)

@@ -24,12 +24,15 @@ import duckdb
 from nbdurable.errors import DurableError, StoreError
 from nbdurable.interrupts import uninterrupted
 
+from . import rows
 from .disk import as_store_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Row = tuple[object, ...]
+"""A row as it is laid, by position; see `rows.Row` for those with names."""
+_TABLE_OF = rows.TABLE_OF
 
 
 class Batch:
@@ -42,13 +45,17 @@ class Batch:
         self.statements: list[tuple[str, Sequence[object], bool]] = []
         self.recounted: list[str] = []
 
-    def add(self, table: str, row: Row) -> None:
-        """Add a row to `table`, in the column order of the schema."""
-        rows = self.rows.get(table)
-        if rows is None:
+    def add(self, row: rows.Row) -> None:
+        """Add a row to its table."""
+        self.lay(_TABLE_OF[type(row)], row)
+
+    def lay(self, table: str, row: Row) -> None:
+        """Add a row to `table`, in the column order of the schema, with or without signature."""
+        laid = self.rows.get(table)
+        if laid is None:
             self.rows[table] = [row]
         else:
-            rows.append(row)
+            laid.append(row)
 
     def execute(self, statement: str, parameters: Sequence[object]) -> None:
         """Add a statement; statements come before the rows.

@@ -6,11 +6,22 @@ there: the step that it speaks of runs again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from nbdurable.codec.signing import sign
 
-from .signed import REMEMBERED, remembered_message
+from .rows import (
+    TABLE_OF,
+    CodeRow,
+    ContentRow,
+    DrawRow,
+    FormerCallRow,
+    SeenErrorRow,
+    UsedAttributeRow,
+    columns_of,
+    listed,
+)
+from .signed import remembered_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,36 +29,42 @@ if TYPE_CHECKING:
     from .database import Store
     from .index import ReplayIndex
     from .journal import Batch
+    from .rows import RememberedRow
+
+R = TypeVar("R", UsedAttributeRow, FormerCallRow, DrawRow, ContentRow, SeenErrorRow, CodeRow)
 
 
-def remember(batch: Batch, store: Store, table: str, row: tuple[object, ...]) -> None:
+def remember(batch: Batch, store: Store, row: RememberedRow) -> None:
     """Sign a row and add it to the transaction."""
-    batch.add(table, (*row, sign(store.key, remembered_message(store.id, table, row))))
+    message = remembered_message(store.id, TABLE_OF[type(row)], row[:-1])
+    batch.add(row._replace(signature=sign(store.key, message)))
 
 
 def load_remembered(store: Store, run: str, index: ReplayIndex) -> None:
     """Take in what earlier executions of a run remembered, in the order in which they did."""
     used: dict[bytes, dict[int, dict[tuple[str, str, str, str], set[bytes]]]] = {}
-    for code, generation, root, holder, cls, attribute, text in signed_rows(
-        store, "used_attributes"
-    ):
-        known = used.setdefault(code, {}).setdefault(generation, {})
-        known.setdefault((root, holder, cls, attribute), set()).add(text)
+    for one in signed_rows(store, UsedAttributeRow):
+        known = used.setdefault(one.code, {}).setdefault(one.generation, {})
+        key = one.root, one.holder, one.class_, one.attribute
+        known.setdefault(key, set()).add(one.text)
     for code, generations in used.items():
         index.used_attributes[code] = [generations[one] for one in sorted(generations)]
-    for call, code, saved_call, saved_code, _ in signed_rows(store, "former_calls", run):
-        index.former_calls.setdefault((call, code), []).append((saved_call, saved_code))
-    for call, version, _, states in signed_rows(store, "draws", run):
-        index.draws[call, version] = states
-    for name, content, base, _ in signed_rows(store, "contents", run):
-        index.contents.setdefault(name, {})[content] = base
+    for former in signed_rows(store, FormerCallRow, run):
+        saved = former.saved_call, former.saved_code
+        index.former_calls.setdefault((former.call, former.code), []).append(saved)
+    for draw in signed_rows(store, DrawRow, run):
+        index.draws[draw.call, draw.version] = draw.states
+    for content in signed_rows(store, ContentRow, run):
+        index.contents.setdefault(content.name, {})[content.content] = content.base
 
 
-def signed_rows(store: Store, table: str, run: str = "") -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a table, or of a run, whose signature holds, in order, without it."""
-    query = f"SELECT {', '.join(REMEMBERED[table])}, signature FROM nbdurable.{table}"  # noqa: S608 - constants
+def signed_rows(store: Store, kind: type[R], run: str = "") -> Iterator[R]:
+    """Yield the rows of a table, or of a run, whose signature holds, in order."""
+    table = TABLE_OF[kind]
+    query = f"SELECT {listed(columns_of(table))} FROM nbdurable.{table}"  # noqa: S608 - constants
     of_run = " WHERE execution IN (SELECT id FROM nbdurable.execution_log WHERE run = ?)"
     found = store.rows(f"{query}{of_run if run else ''} ORDER BY rowid", [run] if run else [])
-    for *row, signature in found:
-        if store.heads.holds(table, tuple(row), signature):
-            yield tuple(row)
+    for fields in found:
+        row = kind(*fields)
+        if store.heads.holds(table, row[:-1], row.signature):
+            yield row

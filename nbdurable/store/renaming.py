@@ -15,8 +15,8 @@ from nbdurable.records import Renamed, Save
 from .amendments import add_amendment, amendment_message
 from .heads import SIGNATURE_BYTES
 from .index import checkpoint_message
+from .rows import columns_of
 from .runs import load_index
-from .schema import TABLES
 from .signed import REMEMBERED, remembered_message
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def rename_run(store: Store, old: str, new: str) -> None:
-    """Give every run called `old` another name.
+    """Rename every run called `old`.
 
     Raises:
         StoreError: It could not be written; nothing has changed.
@@ -95,7 +95,7 @@ def renamed_to(store: Store, run: str, new: str) -> list[str]:
 
 
 def rename_step(store: Store, runs: dict[str, list[str]], old: str, new: str, *, now: float) -> int:
-    """Give a step's outcomes another name, and let calls of that name find them.
+    """Rename a step's outcomes, and let calls of the new name find them.
 
     Args:
         store: Where they are.
@@ -161,7 +161,7 @@ def _others(store: Store, run: str, name: str) -> _Rows:
     """Return what stands beside the outcomes of a step, by its table, each row by column."""
     found: _Rows = {}
     for table in ("starts", "attempt_ends", "saves"):
-        columns = [one.split()[0] for one in TABLES[table].split(",")]
+        columns = columns_of(table)
         rows = store.rows(
             f"SELECT * FROM nbdurable.{table} WHERE name = ? AND {_OF_RUN}",  # noqa: S608 - ours
             [name, run],
@@ -183,7 +183,7 @@ def _write_others(
             whole = _holds(store, table, fields)
             renamed = {**fields, "name": new, "label": _relabelled(fields["label"], old, new)}
             renamed["signature"] = _signature(store, table, renamed) if whole else before
-            batch.add(table, tuple(renamed.values()))
+            batch.lay(table, tuple(renamed.values()))
 
 
 def _message(store: Store, table: str, fields: dict[str, Any]) -> bytes:

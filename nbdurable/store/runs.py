@@ -17,7 +17,6 @@ from nbdurable.errors import StoreCorruptError, UntrustedCheckpointError
 from nbdurable.labels import printable, share
 from nbdurable.records import (
     NOBODY,
-    NOT_SAVED,
     Part,
     RunStatus,
     RunSummary,
@@ -29,7 +28,16 @@ from .changes import drop_unsigned, take_out
 from .index import DECIDED, PastAttempts, ReplayIndex, decision_of, unpack
 from .packed import COLUMNS
 from .remembered import load_remembered, signed_rows
-from .signed import REMEMBERED
+from .rows import (
+    TABLE_OF,
+    AttemptEndRow,
+    CodeRow,
+    ExecutionRow,
+    RunRow,
+    SeenErrorRow,
+    StartRow,
+    listed,
+)
 
 if TYPE_CHECKING:
     from nbdurable.records import Checkpoint
@@ -102,18 +110,17 @@ def _begin(store: Store, name: str, now: float, *, new: bool, max_age: float | N
 
     def write(batch: Batch) -> None:
         if not known:
-            batch.add("run_log", (run[0], name, run[1]))
+            batch.add(RunRow(run[0], name, run[1]))
         batch.add(
-            "execution_log",
-            (
-                execution,
-                run[0],
-                now,
-                os.getpid(),
-                platform.node(),
-                platform.python_version(),
-                "",
-            ),
+            ExecutionRow(
+                id=execution,
+                run=run[0],
+                started=now,
+                pid=os.getpid(),
+                host=platform.node(),
+                python=platform.python_version(),
+                packages="",
+            )
         )
         if taken:
             take_out(batch, run[0], taken)
@@ -153,8 +160,8 @@ def restart(store: Store, name: str, now: float) -> bool:
     """Make the next execution of `name` begin a new run; False if there is none to leave."""
     if newest_run(store, name) is None:
         return False
-    row = (uuid.uuid4().hex, name, now)
-    store.commit(lambda batch: batch.add("run_log", row))
+    row = RunRow(uuid.uuid4().hex, name, now)
+    store.commit(lambda batch: batch.add(row))
     return True
 
 
@@ -305,7 +312,7 @@ def _retried(store: Store, run: str, index: ReplayIndex) -> list[Checkpoint]:
     errors = index.errors()
     if not errors:
         return []
-    seen = {(call, version) for call, version, _ in signed_rows(store, "seen_errors", run)}
+    seen = {(row.call, row.version) for row in signed_rows(store, SeenErrorRow, run)}
     ends = store.rows(
         "SELECT x.listed FROM nbdurable.execution_log e "
         "LEFT JOIN nbdurable.execution_ends x ON x.execution = e.id "
@@ -399,8 +406,8 @@ def load_index(store: Store, run: str) -> ReplayIndex:
         "SELECT id, python, packages FROM nbdurable.execution_log WHERE run = ?", [run]
     ):
         index.environments[execution] = python, packages
-    for code, part, digest in signed_rows(store, "codes"):
-        index.code_parts.setdefault(code, {})[part] = digest
+    for row in signed_rows(store, CodeRow):
+        index.code_parts.setdefault(row.code, {})[row.part] = row.digest
     load_remembered(store, run, index)
     index.evidence = evidence_in(store)
     return index
@@ -433,51 +440,47 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
     has_value = index.checkpoints.has_value
     ended: set[tuple[bytes, bytes, int, int]] = set()
     settled: dict[tuple[bytes, bytes], int] = {}
-    ends = ", ".join(f"t.{one}" for one in REMEMBERED["attempt_ends"])
-    for *row, signature in store.streamed(
-        f"SELECT {ends}, t.signature FROM nbdurable.attempt_ends t {of_run} "  # noqa: S608 - no input
+    for fields in store.streamed(
+        f"SELECT {listed(AttemptEndRow._fields, 't')} FROM nbdurable.attempt_ends t {of_run} "  # noqa: S608 - no input
         "ORDER BY t.execution, attempt",
         [run],
     ):
-        call, version, attempt, execution, *_, ending, _, concluded = row
-        if has_value((call, version)):
+        end = AttemptEndRow._make(fields)
+        identity = end.call, end.version
+        if has_value(identity):
             continue
-        _verify_attempt(store, "attempt_ends", row, signature)
-        past = index.attempts.setdefault((call, version), PastAttempts())
-        past.last, past.execution = max(past.last, attempt), max(past.execution, execution)
-        past.concluded = concluded
-        past.unsaved = ending == NOT_SAVED
-        past.failed = 0 if concluded else past.failed + (ending == "error")
-        ended.add((call, version, attempt, execution))
-        if concluded:
-            settled[call, version] = execution
-    starts = ", ".join(f"t.{one}" for one in REMEMBERED["starts"])
-    for *row, signature, died in store.streamed(
-        f"SELECT {starts}, t.signature, x.execution IS NULL "  # noqa: S608 - no input
+        _verify_attempt(store, end)
+        past = index.attempts.setdefault(identity, PastAttempts())
+        past.end(end)
+        ended.add((*identity, end.attempt, end.execution))
+        if end.concluded:
+            settled[identity] = end.execution
+    for *laid, died in store.streamed(
+        f"SELECT {listed(StartRow._fields, 't')}, x.execution IS NULL "  # noqa: S608 - no input
         "FROM nbdurable.starts t JOIN nbdurable.execution_log e ON e.id = t.execution "
         "LEFT JOIN nbdurable.execution_ends x ON x.execution = t.execution "
         "WHERE e.run = ? ORDER BY t.execution, attempt",
         [run],
     ):
-        call, version, attempt, execution, *_, started = row
-        if has_value((call, version)):
+        start = StartRow._make(laid)
+        identity = start.call, start.version
+        if has_value(identity):
             continue
-        _verify_attempt(store, "starts", row, signature)
-        past = index.attempts.setdefault((call, version), PastAttempts())
-        past.last = max(past.last, attempt)
-        past.started, past.execution = started, max(past.execution, execution)
-        in_flight = (call, version, attempt, execution) not in ended
-        if (save := index.saves.get(call)) is not None and save.execution >= execution:
+        _verify_attempt(store, start)
+        past = index.attempts.setdefault(identity, PastAttempts())
+        past.start(start)
+        in_flight = (*identity, start.attempt, start.execution) not in ended
+        if (save := index.saves.get(start.call)) is not None and save.execution >= start.execution:
             continue  # it had got on with its work: it is not what kills the kernel
-        if died and in_flight and execution > settled.get((call, version), 0):
-            past.deaths += (call, version) not in index.checkpoints
+        if died and in_flight and start.execution > settled.get(identity, 0):
+            past.count_death(has_outcome=identity in index.checkpoints)
 
 
-def _verify_attempt(store: Store, table: str, row: list[Any], signature: bytes) -> None:
+def _verify_attempt(store: Store, row: StartRow | AttemptEndRow) -> None:
     """Make sure that what is said of an attempt was signed: code can ask how many there were."""
-    if not store.heads.holds(table, tuple(row), signature):
+    if not store.heads.holds(TABLE_OF[type(row)], row[:-1], row.signature):
         raise UntrustedCheckpointError(
-            f"what {store.path} says of an attempt of {printable(row[5])} is not signed by your "
+            f"what {store.path} says of an attempt of {printable(row.label)} is not signed by your "
             f"key: it was changed, damaged, or written by somebody else, so the run is not "
             f"replayed; `%durable restart NAME` starts one without it"
         )

@@ -34,97 +34,15 @@ names: a macro in a user's `main`, called `count`, would come before DuckDB's ow
 
 from __future__ import annotations
 
+from .rows import KINDS, columns_of
+
 VERSION = 3  # the first that is kept; 1 and 2 were never released
 
-# Tables in the order of their columns: the appender fills them by position.
 TABLES: dict[str, str] = {
-    "meta": "key VARCHAR NOT NULL, value BLOB NOT NULL",
-    "run_log": """
-        id VARCHAR NOT NULL, name VARCHAR NOT NULL, created DOUBLE NOT NULL,
-        signature BLOB NOT NULL""",
-    "execution_log": """
-        id BIGINT NOT NULL, run VARCHAR NOT NULL, started DOUBLE NOT NULL, pid BIGINT NOT NULL,
-        host VARCHAR NOT NULL, python VARCHAR NOT NULL, packages VARCHAR NOT NULL,
-        signature BLOB NOT NULL""",
-    "execution_ends": """
-        execution BIGINT NOT NULL, status VARCHAR NOT NULL, ended DOUBLE NOT NULL,
-        error VARCHAR NOT NULL, listed BLOB NOT NULL, reused BLOB NOT NULL,
-        told VARCHAR NOT NULL, signature BLOB NOT NULL""",
-    "checkpoints": """
-        call BLOB NOT NULL, version BLOB NOT NULL, code BLOB NOT NULL, namespace BLOB NOT NULL,
-        number BIGINT NOT NULL, cause BIGINT NOT NULL, execution BIGINT NOT NULL,
-        kind VARCHAR NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        arguments VARCHAR NOT NULL, why VARCHAR NOT NULL, attempt INTEGER NOT NULL,
-        started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, payload BLOB NOT NULL,
-        pieces BLOB NOT NULL, output VARCHAR NOT NULL, base BLOB NOT NULL,
-        code_evidence BLOB NOT NULL, file_evidence BLOB NOT NULL, signature BLOB NOT NULL""",
-    "starts": """
-        call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
-        execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        started DOUBLE NOT NULL, signature BLOB NOT NULL""",
-    "attempt_ends": """
-        call BLOB NOT NULL, version BLOB NOT NULL, attempt INTEGER NOT NULL,
-        execution BIGINT NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        started DOUBLE NOT NULL, seconds DOUBLE NOT NULL, ending VARCHAR NOT NULL,
-        error VARCHAR NOT NULL, concluded BOOLEAN NOT NULL, signature BLOB NOT NULL""",
-    "decision_log": """
-        key BLOB NOT NULL, branches BLOB NOT NULL, winner BLOB NOT NULL, losers BLOB NOT NULL,
-        number BIGINT NOT NULL, execution BIGINT NOT NULL, label VARCHAR NOT NULL,
-        winner_label VARCHAR NOT NULL, decided DOUBLE NOT NULL, signature BLOB NOT NULL,
-        seconds DOUBLE NOT NULL, place BIGINT NOT NULL""",
-    "seen_errors": """
-        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
-        signature BLOB NOT NULL""",
-    "used_attributes": """
-        code BLOB NOT NULL, generation BIGINT NOT NULL, root VARCHAR NOT NULL,
-        holder VARCHAR NOT NULL, class VARCHAR NOT NULL, attribute VARCHAR NOT NULL,
-        text BLOB NOT NULL, signature BLOB NOT NULL""",
-    "former_calls": """
-        call BLOB NOT NULL, code BLOB NOT NULL, saved_call BLOB NOT NULL,
-        saved_code BLOB NOT NULL, execution BIGINT NOT NULL, signature BLOB NOT NULL""",
-    "draws": """
-        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
-        states BLOB NOT NULL, signature BLOB NOT NULL""",
-    "contents": """
-        name VARCHAR NOT NULL, content BLOB NOT NULL, base BLOB NOT NULL,
-        execution BIGINT NOT NULL, signature BLOB NOT NULL""",
-    "codes": """
-        code BLOB NOT NULL, part VARCHAR NOT NULL, digest BLOB NOT NULL, signature BLOB NOT NULL""",
-    # Heads of runs that no row of their last transaction could take along; see `heads`.
-    "heads": "run VARCHAR NOT NULL, signature BLOB NOT NULL",
-    # What `current_step().save` keeps until its step has a value: one row a call.
-    "saves": """
-        call BLOB NOT NULL, state BLOB NOT NULL, code BLOB NOT NULL, execution BIGINT NOT NULL,
-        attempt INTEGER NOT NULL, name VARCHAR NOT NULL, label VARCHAR NOT NULL,
-        saved DOUBLE NOT NULL, payload BLOB NOT NULL, pieces BLOB NOT NULL,
-        signature BLOB NOT NULL""",
-    # How far an attempt said that it is: one row a call, and a total of 0 where it gave none.
-    "progress": """
-        call BLOB NOT NULL, version BLOB NOT NULL, execution BIGINT NOT NULL,
-        attempt INTEGER NOT NULL, label VARCHAR NOT NULL, done DOUBLE NOT NULL,
-        total DOUBLE NOT NULL, told DOUBLE NOT NULL""",
-    # Calls whose outcome was taken out to be made again; `execution` was the last before that.
-    "redos": """
-        run VARCHAR NOT NULL, call BLOB NOT NULL, ordinal INTEGER NOT NULL,
-        execution BIGINT NOT NULL, asked DOUBLE NOT NULL, signature BLOB NOT NULL""",
-    # What `--keep` accepted: outcomes made with `before` count as made with `after`. `settled`
-    # is the execution that ended the telling of it, 0 while it is told.
-    "acceptances": """
-        run VARCHAR NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, before BLOB NOT NULL,
-        after BLOB NOT NULL, what VARCHAR NOT NULL, outcomes BIGINT NOT NULL,
-        execution BIGINT NOT NULL, settled BIGINT NOT NULL, signature BLOB NOT NULL""",
-    # Steps that have another name now: calls of `new` are found under `old`.
-    "renames": """
-        run VARCHAR NOT NULL, old VARCHAR NOT NULL, new VARCHAR NOT NULL,
-        renamed DOUBLE NOT NULL, signature BLOB NOT NULL""",
-    # Which of several equal calls is that of which work, of what runs beside each other.
-    "placements": """
-        run VARCHAR NOT NULL, call BLOB NOT NULL, path BLOB NOT NULL, position INTEGER NOT NULL,
-        execution BIGINT NOT NULL, signature BLOB NOT NULL""",
-    "evidence": """
-        evidence BLOB NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
-        state BLOB NOT NULL""",
+    table: ", ".join(f"{name} {kind} NOT NULL" for name, kind in columns_of(table).items())
+    for table in KINDS
 }
+"""The columns of each table, in SQL; see `rows`."""
 
 # A timer may be due at the end of time: no timestamp then.
 _AT = "TRY(system.main.make_timestamp(CAST(system.main.multiply({}, 1e6) AS BIGINT)))"

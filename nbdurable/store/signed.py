@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import struct
 
+from .rows import columns_of
+
+_OF_WHERE_IT_RAN = {"python", "packages"}
+"""Of these replay only tries whether they can read a value, so no signature covers them."""
+
 REMEMBERED = {
-    "used_attributes": ("code", "generation", "root", "holder", "class", "attribute", "text"),
-    "former_calls": ("call", "code", "saved_call", "saved_code", "execution"),
-    "draws": ("call", "version", "execution", "states"),
-    "contents": ("name", "content", "base", "execution"),
-    "run_log": ("id", "name", "created"),
-    # Of Python and packages replay only tries whether they can read a value.
-    "execution_log": ("id", "run", "started", "pid", "host"),
-    "execution_ends": ("execution", "status", "ended", "error", "listed", "reused", "told"),
-    "starts": ("call", "version", "attempt", "execution", "name", "label", "started"),
-    "attempt_ends": (
-        "call",
-        "version",
-        "attempt",
-        "execution",
-        "name",
-        "label",
-        "started",
-        "seconds",
-        "ending",
-        "error",
-        "concluded",
-    ),
-    "seen_errors": ("call", "version", "execution"),
-    "codes": ("code", "part", "digest"),
-}
+    table: tuple(
+        name for name in columns_of(table) if name not in {"signature", *_OF_WHERE_IT_RAN}
+    )
+    for table in (
+        "used_attributes", "former_calls", "draws", "contents", "run_log", "execution_log",
+        "execution_ends", "starts", "attempt_ends", "seen_errors", "codes",
+    )
+}  # fmt: skip
 """The columns of each table that its signatures cover, in their order."""
 
 

@@ -22,14 +22,15 @@ from nbdurable.codec.signing import sign, signature_holds
 from nbdurable.errors import DecodeError, StoreCorruptError
 from nbdurable.records import Checkpoint, RunSummary
 
-from .amendments import TABLE_OF, amendment_message, amendments
+from .amendments import amendment_message, amendments
 from .connection import forget
 from .database import Store
 from .heads import own
 from .index import DECIDED, checkpoint_message, decision_message, decision_of, store_message
 from .paths import LOCK_WAIT_SECONDS
+from .rows import AMENDMENTS, KINDS, TABLE_OF, columns_of
 from .runs import summaries
-from .schema import BYTES, TABLES
+from .schema import BYTES
 from .signed import REMEMBERED, remembered_message
 from .verify import check_content
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .amendments import Amendment
     from .journal import Batch
+    from .rows import Amendment
 
 _ROWS_AT_A_TIME = 10_000
 _MOST_OTHERS = 200
@@ -186,11 +187,9 @@ def _survey(store: Store) -> Survey:
 
 _CONTENT = {
     table: [
-        name
-        for column in columns.split(",")
-        if (name := column.split()[0]) != "signature"
+        name for name in columns_of(table) if name != "signature"
     ]
-    for table, columns in TABLES.items()
+    for table in KINDS
     if table not in {"meta", "heads"}
 }  # fmt: skip
 
@@ -252,7 +251,7 @@ def _signed_rows(store: Store) -> dict[str, Iterator[_Signed]]:
         "checkpoints": _checkpoints(store),
         "decision_log": _decisions(store),
         **{table: _remembered(store, table) for table in REMEMBERED},
-        **{table: _amendments(store, kind) for kind, table in TABLE_OF.items()},
+        **{TABLE_OF[kind]: _amendments(store, kind) for kind in AMENDMENTS},
     }
 
 

@@ -13,8 +13,9 @@ from nbdurable.codec.signing import signature_holds
 from nbdurable.errors import UntrustedCheckpointError
 from nbdurable.records import Decision, RunStatus
 
-from .amendments import TABLE_OF, amendment_message, amendments
+from .amendments import amendment_message, amendments
 from .index import checkpoint_message
+from .rows import AMENDMENTS, TABLE_OF
 from .runs import evidence_in, load_index
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _relations(store: Store) -> Iterator[str]:
     for sentence, query in _QUERIES.items():
         for (what,) in store.rows(query):
             yield f"{sentence}: {what}"
-    stored = {row[0] for row in store.rows("SELECT DISTINCT evidence FROM nbdurable.evidence")}
+    rows = store.rows("SELECT DISTINCT evidence FROM nbdurable.evidence")
+    stored = {digest for (digest,) in rows}
     for digest in sorted(stored - evidence_in(store).keys()):
         yield f"evidence that is not what was signed: {digest.hex()}"
     known = {status.value for status in RunStatus}
@@ -123,7 +125,8 @@ def _signatures(store: Store) -> Iterator[str]:
         for decisions in index.decisions.values():
             for decision in decisions:
                 yield from _decision(index, decision)
-    for kind, table in TABLE_OF.items():
+    for kind in AMENDMENTS:
+        table = TABLE_OF[kind]
         for _, row in amendments(store, kind):
             if not signature_holds(store.key, row.signature, amendment_message(store.id, row)):
                 yield f"a row of {table} with a wrong signature"

@@ -52,7 +52,7 @@ def clean(tmp_path, monkeypatch):
 
 @pytest.fixture
 def path(tmp_path):
-    """Give the path of a store that is not there yet."""
+    """Return the path of a store that is not there yet."""
     return tmp_path / "store.duckdb"
 
 
@@ -83,7 +83,7 @@ def execute(path, program=lambda: go(double, 2).result(), name="w", **options):
 
 
 def names(path=None):
-    """Give the names of the runs of a store, newest first."""
+    """Return the names of the runs of a store, newest first."""
     return [one.name for one in questions.runs(path)]
 
 
@@ -194,7 +194,7 @@ def test_id_tells_runs_apart(path):
 
 
 def decorated(path, **options):
-    """Give a workflow function and a list that grows when a step's body runs."""
+    """Return a workflow function and a list that grows when a step's body runs."""
     ran = []
 
     def observe(event):
@@ -542,7 +542,7 @@ def test_a_run_that_could_not_begin_leaves_nothing(path, tmp_path, monkeypatch):
 
 
 def status(path):
-    """Give the newest run's status and the error of its last execution."""
+    """Return the newest run's status and the error of its last execution."""
     frame = questions.query(
         "SELECT status, error FROM executions ORDER BY execution DESC LIMIT 1", path
     )

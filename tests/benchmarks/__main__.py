@@ -81,7 +81,7 @@ def main():
 
 
 def _known(parser, names):
-    """Give the benchmarks asked for, all of them unless some are named."""
+    """Return the benchmarks asked for, all of them unless some are named."""
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")

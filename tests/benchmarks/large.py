@@ -35,12 +35,12 @@ MADE = []
 
 
 def array():
-    """Give one array of 1 GiB."""
+    """Return one array of 1 GiB."""
     return np.random.default_rng(0).standard_normal(GIB // 8)
 
 
 def frame():
-    """Give a pandas frame of 1 GiB, with numbers and strings."""
+    """Return a pandas frame of 1 GiB, with numbers and strings."""
     numbers = np.arange(ROWS)
     kind, join = pa.large_string(), pa.scalar("", pa.large_string())
     names = pc.binary_join_element_wise(
@@ -51,7 +51,7 @@ def frame():
 
 
 def arrays():
-    """Give a dict of 1,000 arrays of 1 MiB."""
+    """Return a dict of 1,000 arrays of 1 MiB."""
     draw = np.random.default_rng(0).standard_normal
     return {f"array {number}": draw(MIB // 8) for number in range(1000)}
 
@@ -60,7 +60,7 @@ KINDS = {"array": array, "frame": frame, "arrays": arrays}
 
 
 def give(kind):
-    """Give the value that was made before: what making it takes is no checkpoint's cost."""
+    """Return the value that was made before: what making it takes is no checkpoint's cost."""
     return MADE[0] if MADE else KINDS[kind]()
 
 

@@ -38,7 +38,7 @@ def run(settings):
 
 
 def _figures(what, found):
-    """Give the times of both sizes, and what the larger one takes of the smaller one's."""
+    """Return the times of both sizes, and what the larger one takes of the smaller one's."""
     (few, of_few), (many, of_many) = found.items()
     return [
         Figure(NAME, what.format(f"{few:,}"), "s", tuple(of_few)),

@@ -69,12 +69,12 @@ class Figure:
 
 
 def at_most(bound):
-    """Give the target of a figure that is to stay small."""
+    """Return the target of a figure that is to stay small."""
     return Target(bound, most=True)
 
 
 def at_least(bound):
-    """Give the target of a figure that is to be large."""
+    """Return the target of a figure that is to be large."""
     return Target(bound, most=False)
 
 
@@ -117,7 +117,7 @@ def expect(found, wanted, what):
 
 
 def memory(name):
-    """Give a figure of this process's memory, in bytes, by its name in Linux's /proc."""
+    """Return a figure of this process's memory, in bytes, by its name in Linux's /proc."""
     [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if name in one]
     return int(line.split()[1]) * 1024
 

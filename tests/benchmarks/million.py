@@ -62,7 +62,7 @@ def filled(store, count):
 
 @contextmanager
 def copied(settings, store):
-    """Give a copy, so that no round finds what the one before it has added."""
+    """Yield a copy, so that no round finds what the one before it has added."""
     folder = settings.new_folder("copy")
     try:
         copy = shutil.copy(store, folder)
@@ -73,7 +73,7 @@ def copied(settings, store):
 
 
 def taking_turns(few, many, turn):
-    """Give the seconds of each step in either run."""
+    """Return the seconds of each step in either run."""
     found = ([], [])
     with going_on(few) as one, going_on(many) as other:
         asks = [(one, found[0]), (other, found[1])]
@@ -85,7 +85,7 @@ def taking_turns(few, many, turn):
 
 @contextmanager
 def going_on(store):
-    """Give what runs new steps in a process that goes on with the run of `store`."""
+    """Yield what runs new steps in a process that goes on with the run of `store`."""
     command = [sys.executable, "-m", "tests.benchmarks.many", "step", store, "2000000"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -103,7 +103,7 @@ def going_on(store):
 
 
 def figures(size, opened, resumed, empty, costs):
-    """Give the figures, of each round a sample."""
+    """Yield the figures, of each round a sample."""
 
     def of(rounds, name, scale=1):
         return tuple(one[name] / scale for one in rounds)

@@ -41,7 +41,7 @@ def array(mebibytes):
 
 
 def timed(work, wanted):
-    """Give the seconds that some work takes, and see that it gives what is right."""
+    """Return the seconds that some work takes, and see that it gives what is right."""
     began = perf_counter()
     expect(work(), wanted, "results")
     return perf_counter() - began

@@ -28,7 +28,7 @@ def machine(folder):
 
 
 def usable_cores():
-    """Give the cores that this process may run on."""
+    """Return the cores that this process may run on."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {*range(os.cpu_count())}
 
 
@@ -72,7 +72,7 @@ def _console():
 
 
 def shown(value, unit):
-    """Give a figure as people read it."""
+    """Return a figure as people read it."""
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.2f} s"
     if unit in {"MiB", "B"}:
@@ -121,7 +121,7 @@ def _version(name):
 
 
 def _durable_write(path):
-    """Give the median seconds of 64 bytes appended and synced: what the disk itself takes."""
+    """Return the median seconds of 64 bytes appended and synced: what the disk itself takes."""
     seconds = []
     with path.open("wb", buffering=0) as file:
         for _ in range(200):

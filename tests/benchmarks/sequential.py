@@ -90,7 +90,7 @@ def one_round(settings, rows, tiny):
 
 @contextmanager
 def steps(store):
-    """Give what calls the step in place; at the end, compare results and what was saved."""
+    """Yield what calls the step in place; at the end, compare results and what was saved."""
     results = []
     with workflow(NAME, store=store):
         yield lambda number: results.append(double(number))
@@ -101,7 +101,7 @@ def steps(store):
 
 @contextmanager
 def inserts(path, columns, rows, *, lean=False):
-    """Give what inserts and commits one of `rows`; at the end, compare what was saved."""
+    """Yield what inserts and commits one of `rows`; at the end, compare what was saved."""
     with duckdb.connect(str(path)) as connection:
         connection.execute("SET threads = 1")  # with more, one row's commit takes longer
         connection.execute(f"CREATE TABLE saved ({columns})")

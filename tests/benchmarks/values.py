@@ -47,7 +47,7 @@ def one_round(settings, kind, turn):
 
 
 def figures(kind, saved, replayed):
-    """Give the figures of one kind of value."""
+    """Return the figures of one kind of value."""
 
     def of(rounds, name, scale=1):
         return tuple(one[name] / scale for one in rounds)

@@ -28,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture
 def repository():
-    """Give the repository's root."""
+    """Return the repository's root."""
     return REPOSITORY
 
 
@@ -126,7 +126,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def lab(server, browser: Browser, tmp_path):
-    """Give a fresh page; its kernels are shut down with the page."""
+    """Yield a fresh page; its kernels are shut down with the page."""
     context = browser.new_context(viewport={"width": 1180, "height": 860})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)

@@ -95,7 +95,7 @@ def started(tmp_path):
 
 @pytest.fixture
 def demo(tmp_path):
-    """Give the command's JupyterLab; at the end a Ctrl-C ends it as a terminal does."""
+    """Yield the command's JupyterLab; at the end a Ctrl-C ends it as a terminal does."""
     with started(tmp_path) as command:
         yield command.server
         os.killpg(command.process.pid, signal.SIGINT)
@@ -112,7 +112,7 @@ def wait_for(condition, process, log):
 
 
 def charged(provider):
-    """Give the calls that the meter has counted, by model."""
+    """Return the calls that the meter has counted, by model."""
     with urllib.request.urlopen(f"{provider}/meter.json") as reply:
         return json.load(reply)["calls"]
 

@@ -48,7 +48,7 @@ WAITS = {
 
 
 def outputs(lab):
-    """Give what the saved cell shows, but for the status of the run."""
+    """Return what the saved cell shows, but for the status of the run."""
     shown = []
     for output in lab.saved().cells[1].outputs:
         if output.output_type == "stream":

@@ -341,7 +341,7 @@ def test_the_view_can_be_read_at_any_width(lab):
 
 
 def barriers(lab, where):
-    """Give what axe calls serious or critical, each with the rule and the element.
+    """Return what axe calls serious or critical, each with the rule and the element.
 
     In JupyterLab's contained panels axe takes all text for invisible and compares no
     colours: so it also looks at the same elements on a page of their own, with the

@@ -72,7 +72,7 @@ def begun(lab, cell, *more):
 
 
 def calls(lab):
-    """Give which bodies have been run."""
+    """Return which bodies have been run."""
     return sorted((lab.server.root / "calls.log").read_text().split())
 
 

@@ -43,7 +43,7 @@ def closed():
 
 @pytest.fixture
 def main(monkeypatch):
-    """Give what makes a class the notebook's: found in ``__main__`` by its name."""
+    """Return what makes a class the notebook's: found in ``__main__`` by its name."""
 
     def define(cls, name=None):
         name = name or cls.__name__
@@ -226,7 +226,7 @@ class Forgetful:
 
 
 def make_forgetful():
-    """Give one."""
+    """Return one."""
     return Forgetful()
 
 
@@ -450,7 +450,7 @@ class Group(ExceptionGroup):
 
 
 def raised(function, *arguments):
-    """Give what a call raises."""
+    """Return what a call raises."""
     try:
         function(*arguments)
     except BaseException as error:

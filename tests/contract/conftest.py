@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def probe(tmp_path):
-    """Give what bodies count and order themselves with; `threads` holds those they ran in."""
+    """Return what bodies count and order themselves with; `threads` holds those they ran in."""
     effects = tmp_path / "effects"
     effects.touch()
     # Not at the top: what it needs is found by the conftest above this one.
@@ -18,7 +18,7 @@ def probe(tmp_path):
 
 @pytest.fixture(scope="module")
 def edits(request, tmp_path_factory, signing_key):
-    """Give the stories of the rows that this run of tests has chosen from a module."""
+    """Yield the stories of the rows that this run of tests has chosen from a module."""
     editing = importlib.import_module("fingerprint_kit.editing")
     items = [one for one in request.session.items if one.module is request.module]
     rows = [item.callspec.params["row"] for item in items]

@@ -117,7 +117,7 @@ def test_more_async_steps_than_slots(always_replay):
 
 
 def bound_elsewhere():
-    """Give what awaits one of asyncio's things, by name, each in use on a loop of its own."""
+    """Return what awaits one of asyncio's things, by name, each in use on a loop of its own."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
@@ -181,7 +181,7 @@ def failing(awaits):
 
 
 def notes_of(names, outcomes):
-    """Give what was noted, of each error."""
+    """Return what was noted, of each error."""
     return {
         name: getattr(outcome.error, "__notes__", [])
         for name, outcome in zip(names, outcomes, strict=True)
@@ -189,7 +189,7 @@ def notes_of(names, outcomes):
 
 
 def elsewhere():
-    """Give all that fails on another loop, and what fails for another reason."""
+    """Return what fails on another loop, and what fails for another reason."""
     return {
         **bound_elsewhere(), "closed": closed, "group": in_a_group, "unrelated": unrelated
     }  # fmt: skip

@@ -368,7 +368,7 @@ def test_a_timeout_that_does_not_pass_again_is_told(bench):
 
 
 async def refused(probe):
-    """Give handles to asyncio's waits, and a timeout to its as_completed."""
+    """Pass handles to asyncio's waits, and a timeout to its as_completed."""
     handle = quick.go(probe, "one")
     messages = []
     for wait in (

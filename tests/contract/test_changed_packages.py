@@ -128,7 +128,7 @@ class Machine:
         return found
 
     def problems(self):
-        """Give what `check` finds."""
+        """Return what `check` finds."""
         with open_stores.reading(self.store) as opened:
             found = check(opened)
         open_stores.close_stores()
@@ -143,7 +143,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path):
-    """Give a machine with the first version installed."""
+    """Return a machine with the first version installed."""
     made = Machine(tmp_path)
     made.install("1.0", FIRST)
     return made

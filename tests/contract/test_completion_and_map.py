@@ -25,7 +25,7 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.api import open_stores
-from nbdurable.engine.scheduler import Bodies
+from nbdurable.engine.retries import Retries
 from nbdurable.store import Store
 
 
@@ -128,7 +128,7 @@ def test_a_loop_may_be_let_go_of_while_a_transaction_is_written(tmp_path):
     with workflow("w", store=tmp_path / "store.duckdb") as run:
         loop = as_completed([go(len, "a"), go(len, "bb")])
         next(loop)
-        with run._ledger.journal.lock:
+        with run._state.store.journal.lock:
             del loop
     open_stores.close_stores()
     store = Store.open(tmp_path / "store.duckdb")
@@ -332,7 +332,7 @@ def test_a_limits_next_body_begins_after_the_last_outcome(tmp_path, monkeypatch,
     """With a limit of one, an outcome is in the queue for the disk before the next body begins."""
     order = []
     began, queued, second = (threading.Event() for _ in range(3))
-    concluded = Bodies._attempt_failed if how == "retried" else Bodies._settled
+    concluded = Retries._attempt_failed if how == "retried" else Retries.settled
     options = {
         "timed out": {"timeout": 0.05},
         "retried": {"retries": 1, "backoff": 0.001},
@@ -344,7 +344,7 @@ def test_a_limits_next_body_begins_after_the_last_outcome(tmp_path, monkeypatch,
             order.append("the first has ended")
         return concluded(self, handle, *arguments, **options)
 
-    monkeypatch.setattr(Bodies, concluded.__name__, slowly)
+    monkeypatch.setattr(Retries, concluded.__name__, slowly)
 
     def body(number):
         if number == 2:

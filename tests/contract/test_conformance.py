@@ -63,7 +63,7 @@ def killed_and_resumed(bench, program):
 
 
 def attempts(bench):
-    """Give each attempt of each step: label, number, ending."""
+    """Return each attempt of each step: label, number, ending."""
     return bench.rows(
         "SELECT label, attempt, ending FROM nbdurable.attempts ORDER BY started, attempt"
     )
@@ -102,7 +102,7 @@ def test_a_step_is_recorded_under_its_name(always_replay, bench):
 
 
 def chained(probe):
-    """Give what one step returned to the next."""
+    """Pass what one step returned to the next."""
 
     def one():
         probe.effect("one")
@@ -647,7 +647,7 @@ def test_failures_can_be_gathered_with_the_values(always_replay, bench):
 
 
 def too_many_failures(probe):
-    """Give up at the second failure of four branches, one at a time."""
+    """Stop at the second failure of four branches, one at a time."""
 
     def branch(number):
         probe.effect(f"branch {number}")
@@ -965,7 +965,7 @@ def test_a_map_can_keep_failures(always_replay, bench):
 
 
 async def map_until_failures(probe):
-    """Give up at the second failure, in a cell that awaits."""
+    """Stop at the second failure, in a cell that awaits."""
 
     async def one(item):
         probe.effect(f"one {item}")
@@ -1006,7 +1006,7 @@ def test_a_maps_results_stand_in_item_order(always_replay):
 
 
 def map_with_names(probe):
-    """Give each item's step a name of its own."""
+    """Run each item's step under a name of its own."""
 
     def ten_times(item):
         return item * 10

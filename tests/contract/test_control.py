@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def facts(control, place):
-    """Give the facts of one step by their terms."""
+    """Return the facts of one step by their terms."""
     return {term: text for term, text, _ in control.detail(place)["facts"]}
 
 

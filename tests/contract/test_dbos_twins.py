@@ -109,7 +109,7 @@ from nbdurable.testing import ManualClock, clock_of_runs
 
 @pytest.fixture
 def ask(tmp_path):
-    """Give a function that asks the store of this process's runs, which must be sound."""
+    """Yield a function that asks the store of this process's runs, which must be sound."""
 
     def rows(query):
         open_stores.close_stores()

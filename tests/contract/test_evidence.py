@@ -41,7 +41,7 @@ END = "!"
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    """Give a function that runs a program over the project as it is now."""
+    """Yield a function that runs a program over the project as it is now."""
     project = tmp_path / "work" / "shop"
     project.mkdir(parents=True)
     (project / "__init__.py").touch()
@@ -88,7 +88,7 @@ def edit(old, text, name="rules"):
 
 
 def registered(name):
-    """Give what is registered, in a way that no text shows."""
+    """Return what is registered, in a way that no text shows."""
     return getattr(sys.modules["shop." + "rules"], "REG" + "ISTRY")[name]
 
 

@@ -31,7 +31,7 @@ from nbdurable.store import Store, check
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    """Give a function that runs a program in a folder of its own, and what was seen of it."""
+    """Yield a function that runs a program in a folder of its own, and what was seen of it."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -64,7 +64,7 @@ def execute(tmp_path, monkeypatch):
 
 
 def evidence():
-    """Give the names of all files that are kept as evidence."""
+    """Return the names of all files that are kept as evidence."""
     kinds = "('named file', 'watched file', 'written file')"
     with contextlib.closing(Store.open("s.duckdb")) as store:
         return store.rows(f"SELECT part FROM nbdurable.evidence WHERE kind IN {kinds}")

@@ -181,7 +181,7 @@ def test_what_was_left_while_it_ran_is_saved(bench):
 
 
 async def fails_in_an_executor(probe):
-    """Give the error of a step in an executor to who awaits it, and cancel a wait for one."""
+    """Raise the error of a step in an executor where it is awaited, and cancel a wait for one."""
 
     @step(version=1)
     def fails():

@@ -24,13 +24,13 @@ known = {}
 
 
 def ran(bench, before):
-    """Give the bodies that have run since the effects were `before`."""
+    """Return the bodies that have run since the effects were `before`."""
     effects = bench.effects()
     return {name for name in effects if effects[name] != before[name]}
 
 
 def whys(bench, execution):
-    """Give why each step of one execution ran, by its label.
+    """Return why each step of one execution ran, by its label.
 
     What is named is named with its module, and that of a program is called program.
     """
@@ -40,7 +40,7 @@ def whys(bench, execution):
 
 @pytest.fixture
 def execute(tmp_path):
-    """Give a function that runs a program in this process, and what could be seen of it."""
+    """Yield a function that runs a program in this process, and what could be seen of it."""
 
     def run(program, **options):
         events = []
@@ -490,7 +490,7 @@ def test_an_edited_child_runs_its_parent(bench):
 
 
 def with_options(probe):
-    """Give a step options, and run it in place, beside, and awaited by a combinator."""
+    """Run a step with options in place, beside, and awaited by a combinator."""
     options = dict(probe.parameters.get("options", {}))
     if "retry_on" in options:
         options["retry_on"] = (OSError, KeyError)
@@ -798,7 +798,7 @@ def test_what_was_not_saved_is_not_unfinished(bench):
 
 
 def secrets(probe):
-    """Give secrets by place and by name, alone and with a key."""
+    """Pass secrets by place and by name, alone and with a key."""
 
     def login(user, password):
         return probe.effect("login")
@@ -942,7 +942,7 @@ def test_an_input_of_an_async_step_that_moves_before_the_start(bench):
 
 
 def loop_that_reuses_its_argument(probe):
-    """Give one dict, changed for each turn, to steps that run later."""
+    """Pass one dict, changed for each turn, to steps that run later."""
 
     def train(config):
         probe.effect(f"train {config['rate']}")
@@ -1054,7 +1054,7 @@ def test_a_failed_attempt_that_changed_its_input_is_not_retried(bench):
 
 
 def handles_everywhere(probe):
-    """Give handles alone, and in lists, tuples and dicts, one inside the other."""
+    """Pass handles alone, and in lists, tuples and dicts, one inside the other."""
 
     def load(name):
         probe.effect(f"load {name}")
@@ -1100,7 +1100,7 @@ class Box:
 
 
 def handles_elsewhere(probe):
-    """Give handles inside other objects, then go on."""
+    """Pass handles inside other objects, then go on."""
     handle, found = go(len, "abc"), []
     for inside in (Box(handle), {handle}, frozenset([handle]), [Box((handle,))]):
         try:

@@ -50,7 +50,7 @@ def until(condition, seconds=PATIENCE):
 
 
 def stack_of_main():
-    """Give the main thread's frames as (folder, function), innermost first."""
+    """Return the main thread's frames as (folder, function), innermost first."""
     frame = sys._current_frames()[threading.main_thread().ident]
     found = []
     while frame is not None:
@@ -149,23 +149,23 @@ class Executions:
             store.close()
 
     def saved(self):
-        """Give the labels of what is saved, in the order of their numbers."""
+        """Return the labels of what is saved, in the order of their numbers."""
         rows = self.rows("SELECT label FROM nbdurable.checkpoints ORDER BY number")
         return [label for (label,) in rows]
 
     def statuses(self):
-        """Give how the executions ended, and how many decisions there are."""
+        """Return how the executions ended, and how many decisions there are."""
         rows = self.rows("SELECT status FROM nbdurable.executions ORDER BY execution")
         return [status for (status,) in rows]
 
     def decisions(self):
-        """Give the winners of the decisions."""
+        """Return the winners of the decisions."""
         return [winner for (winner,) in self.rows("SELECT winner FROM nbdurable.decisions")]
 
 
 @pytest.fixture
 def executions(tmp_path, probe):
-    """Give executions that SIGINT interrupts, and let every body end afterwards."""
+    """Yield executions that SIGINT interrupts, and let every body end afterwards."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield Executions(tmp_path / "store.duckdb")
     probe.event("open").set()

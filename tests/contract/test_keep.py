@@ -86,7 +86,7 @@ def _each(work, count=4):
 
 @pytest.fixture
 def cell(tmp_path, probe):
-    """Give a durable cell."""
+    """Return a durable cell."""
     return Cell(tmp_path, probe)
 
 

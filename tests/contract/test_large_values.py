@@ -25,7 +25,7 @@ MANY = LARGE // 4
 
 @pytest.fixture
 def store(tmp_path):
-    """Give the path of a store; leave none open."""
+    """Yield the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
     open_stores.close_stores()
 
@@ -54,19 +54,19 @@ class Ran:
 
     @property
     def bodies(self):
-        """Give the labels of the bodies that ran."""
+        """Return the labels of the bodies that ran."""
         labels = {one.step: one.label for one in self._events if isinstance(one, StepCreated)}
         return [labels[one.step] for one in self._events if isinstance(one, AttemptStarted)]
 
 
 def files(store):
-    """Give the object files of a store."""
+    """Return the object files of a store."""
     folder = Path(f"{store}.objects")
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
 def problems(store):
-    """Give what `check` finds."""
+    """Return what `check` finds."""
     with contextlib.closing(Store.open(store)) as opened:
         return check(opened)
 
@@ -75,39 +75,39 @@ def problems(store):
 
 
 def numbers(*shape):
-    """Give numbers that compress badly."""
+    """Return numbers that compress badly."""
     return np.random.default_rng(0).standard_normal(shape or MANY)
 
 
 def texts():
-    """Give texts, one of them missing."""
+    """Return texts, one of them missing."""
     return [None, *(f"text {number} größe" for number in range(MANY))]
 
 
 def strided():
-    """Give an array that is every second number of another."""
+    """Return an array that is every second number of another."""
     return numbers(4, MANY)[:, ::2]
 
 
 def read_only():
-    """Give an array that can't be written."""
+    """Return an array that can't be written."""
     array = numbers()
     array.flags.writeable = False
     return array
 
 
 def structured():
-    """Give an array of records."""
+    """Return an array of records."""
     return np.zeros(MANY, dtype=[("a", "i4"), ("b", "f8", 2), ("c", "U3")])
 
 
 def object_array():
-    """Give an array of objects."""
+    """Return an array of objects."""
     return np.array([*texts(), {"a": 1}, (2,)], dtype=object)
 
 
 def arrow():
-    """Give an Arrow table, a slice of another."""
+    """Return an Arrow table, a slice of another."""
     columns = {
         "t": texts(),
         "n": pa.array(range(MANY + 1)),
@@ -117,12 +117,12 @@ def arrow():
 
 
 def polars_frame():
-    """Give a polars frame."""
+    """Return a polars frame."""
     return pl.DataFrame({"t": texts(), "n": range(MANY + 1), "l": [[1, 2]] * (MANY + 1)})
 
 
 def pandas_frame():
-    """Give a pandas frame of the plain kinds."""
+    """Return a pandas frame of the plain kinds."""
     times = pd.date_range("2026-01-01", periods=MANY + 1, freq="s", tz="Europe/Vienna")
     columns = {"n": numbers(MANY + 1), "i": range(MANY + 1), "s": pd.Series(texts(), dtype="str")}
     return pd.DataFrame(
@@ -135,23 +135,23 @@ def pandas_frame():
 
 
 def pandas_of(dtype):
-    """Give what makes a pandas series of texts."""
+    """Return what makes a pandas series of texts."""
     return lambda: pd.Series(texts(), dtype=dtype, name="texts")
 
 
 def indexed():
-    """Give a frame with an index of two levels and one of names."""
+    """Return a frame with an index of two levels and one of names."""
     index = pd.MultiIndex.from_product([range(MANY // 2), ["x", "y"]], names=["a", None])
     return pd.DataFrame({("p", 1): numbers(), ("q", 2): numbers()}, index=index)
 
 
 def forest():
-    """Give a forest that was fitted."""
+    """Return a forest that was fitted."""
     return RandomForestRegressor(20, random_state=0).fit(numbers(2000, 3), numbers(2000))
 
 
 def linear():
-    """Give a linear model with many coefficients."""
+    """Return a linear model with many coefficients."""
     return LinearRegression().fit(numbers(3, MANY), numbers(3))
 
 
@@ -360,7 +360,7 @@ def changed(path):
 
 
 def load(number):
-    """Give an array."""
+    """Return an array."""
     return np.full(MANY, float(number))
 
 

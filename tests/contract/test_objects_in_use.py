@@ -38,7 +38,7 @@ class Client:
 
 @pytest.fixture
 def execute(tmp_path):
-    """Give a function that runs a program in this process, and what it was seen to do."""
+    """Yield a function that runs a program in this process, and what it was seen to do."""
 
     def run(program):
         events = []
@@ -53,7 +53,7 @@ def execute(tmp_path):
 
 
 def unsaved(seen):
-    """Give the notes that say that something was not saved."""
+    """Return the notes that say that something was not saved."""
     return [note for note in seen.notes if "not saved" in note]
 
 

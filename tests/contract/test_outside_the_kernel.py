@@ -90,7 +90,7 @@ def made():
 
 @pytest.fixture
 def where(request, made):
-    """Give an executor by its name."""
+    """Return an executor by its name."""
     known, stack = made
     name = request.param
     if name not in known:
@@ -116,7 +116,7 @@ def _made(name, stack):
 
 @pytest.fixture
 def effects(tmp_path):
-    """Give the path of a file in which bodies leave a line, and what reads it."""
+    """Return the path of a file in which bodies leave a line, and what reads it."""
     path = tmp_path / "effects"
     path.touch()
     return str(path), lambda: sorted(path.read_text().splitlines())

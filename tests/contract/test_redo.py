@@ -23,7 +23,7 @@ from nbdurable.store import Store, check
 
 
 def whys(place):
-    """Give why each step of the newest run ran when it last did."""
+    """Return why each step of the newest run ran when it last did."""
     return {row["step"]: row["why"] for row in queries.why(None, str(place))}
 
 

@@ -28,7 +28,7 @@ LINE = "renamed? `work2` has the body of `work`: `%durable rename work work2` ta
 
 @pytest.fixture
 def run(tmp_path, probe):
-    """Give a function that runs a step of a text four times, and gives values and notes."""
+    """Return a function that runs a step of a text four times, and gives values and notes."""
 
     def running(text, name="work", **options):
         notebook = Notebook(probe=probe)

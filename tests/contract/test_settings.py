@@ -16,7 +16,7 @@ from nbdurable.inspection import queries as questions
 
 @pytest.fixture
 def execute(tmp_path):
-    """Give a function that runs a program, and the line that is told."""
+    """Yield a function that runs a program, and the line that is told."""
 
     def run(program, **options):
         flow = workflow("w", store=tmp_path / "s.duckdb", **options)

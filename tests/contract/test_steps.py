@@ -333,7 +333,7 @@ def test_output_is_delivered_in_program_order(always_replay):
 
 
 def dataflow(probe):
-    """Give handles as arguments, alone and inside containers."""
+    """Pass handles as arguments, alone and inside containers."""
 
     def load(name):
         probe.effect(f"load {name}")

@@ -186,7 +186,7 @@ def sub_workflow(probe):
 
 
 def large_values(probe):
-    """Give arrays that lie in object files, one of them twice."""
+    """Return arrays that lie in object files, one of them twice."""
 
     def fill(number):
         probe.effect(f"fill({number})")

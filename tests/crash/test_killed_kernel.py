@@ -17,13 +17,13 @@ QUICKSTART = ROOT / "notebooks" / "quickstart.ipynb"
 
 
 def sources():
-    """Give the quickstart's code cells."""
+    """Return the quickstart's code cells."""
     cells = nbformat.read(QUICKSTART, as_version=4).cells
     return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 def shown(result):
-    """Give what a cell shows: its texts whole, however many messages brought them."""
+    """Return what a cell shows: its texts whole, however many messages brought them."""
     assert result.status == "ok", result.text
     found = []
     for output in result.outputs:

@@ -67,7 +67,7 @@ def begin(folder, executor):
 
 
 def effects(folder):
-    """Give the bodies that have begun, each with its process's id."""
+    """Return the bodies that have begun, each with its process's id."""
     path = folder / "effects"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -81,7 +81,7 @@ def is_gone(pid):
 
 
 def descendants(pid):
-    """Give the ids of all processes that a process has started, and those have."""
+    """Return the ids of all processes that a process has started, and those have."""
     found = [pid]
     for one in found:
         for task in Path(f"/proc/{one}/task").glob("*/children"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from nbdurable import go, step
-from nbdurable.engine import scheduler
+from nbdurable.engine import runner
 
 SIZE = 5 << 20  # bytes
 
 
 def two_arrays(probe):
-    """Give two arrays, each with its file."""
+    """Return two arrays, each with a file of its own."""
 
     def fill(number):
         probe.effect(f"fill({number})")
@@ -24,7 +24,7 @@ def two_arrays_alone(probe):
 
     A wait for another thread's step may have its start committed on its own.
     """
-    scheduler.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
+    runner.STARTS_SECONDS = 3_600.0  # in this process, which is the program's own
 
     @step
     def fill(number):
@@ -35,7 +35,7 @@ def two_arrays_alone(probe):
 
 
 def files(bench):
-    """Give the names of the object files, drafts apart."""
+    """Return the names of the object files, drafts apart."""
     names = sorted(path.name for path in (bench.folder / "store.duckdb.objects").iterdir())
     drafts = [name for name in names if name.endswith(".draft")]
     return [name for name in names if name not in drafts], drafts

@@ -17,14 +17,14 @@ from nbdurable.demo.provider import MODELS, Provider, answer
 
 
 def get(address):
-    """Give what is there."""
+    """Return what is there."""
     with urllib.request.urlopen(address, timeout=20) as reply:
         return reply.read().decode()
 
 
 @pytest.fixture
 def provider(monkeypatch):
-    """Give one that answers at once."""
+    """Yield one that answers at once."""
     monkeypatch.setattr("nbdurable.demo.provider.time.sleep", lambda seconds: None)
     with Provider() as made:
         yield made

@@ -386,7 +386,7 @@ def test_calling_into_a_loop_that_is_closed():
 
 @pytest.fixture
 def loop():
-    """Give a loop on a thread of its own."""
+    """Return a loop on a thread of its own."""
     return LoopThread("test-loop").loop
 
 
@@ -512,7 +512,7 @@ def test_closed_coroutines(loop):
 
 @pytest.fixture(scope="module")
 def clock():
-    """Give a real clock."""
+    """Return a real clock."""
     return SystemClock()
 
 
@@ -637,7 +637,7 @@ class Locked(Executor):
         self.submitted = queue.SimpleQueue()
 
     def submit(self, function, /, *args, **kwargs):
-        """Give a future that the test ends."""
+        """Return a future that the test ends."""
         if not self.lock.acquire(timeout=A_MOMENT * 10):
             raise AssertionError("submitted where its lock is held")
         self.lock.release()

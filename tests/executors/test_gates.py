@@ -13,7 +13,7 @@ PATIENCE = 60
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """Give SIGINT Python's own handler, wherever the tests were started from."""
+    """Set Python's own handler of SIGINT, wherever the tests were started from."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -36,7 +36,7 @@ def write(path, *sources):
 
 
 def stores_in(folder):
-    """Give the names of the stores beside the notebooks."""
+    """Return the names of the stores beside the notebooks."""
     return sorted(path.name for path in (folder / ".nbdurable").glob("*.duckdb"))
 
 

@@ -52,14 +52,14 @@ def write(path, *sources, tags=()):
 
 @pytest.fixture
 def environ(tmp_path):
-    """Give the environment of a user who has nothing yet."""
+    """Return the environment of a user who has nothing yet."""
     (tmp_path / "home").mkdir()
     return sealed(tmp_path / "home", PYTHONPATH=str(ROOT))
 
 
 @pytest.fixture
 def go_on(tmp_path, environ):
-    """Give a function that runs the command in the test's folder."""
+    """Return a function that runs the command in the test's folder."""
 
     def call(*words, code=0):
         return run([*COMMAND, *words], cwd=tmp_path, env=environ, code=code, timeout=280)
@@ -68,7 +68,7 @@ def go_on(tmp_path, environ):
 
 
 def lines(path):
-    """Give a file's lines, none if there is no file."""
+    """Return a file's lines, none if there is no file."""
     return path.read_text().split() if path.exists() else []
 
 

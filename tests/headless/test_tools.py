@@ -40,17 +40,17 @@ def write(path, *, x, parameters=False):
 
 
 def paid(folder):
-    """Give what was paid for, in all passes."""
+    """Return what was paid for, in all passes."""
     return sorted((folder / "paid.log").read_text().split())
 
 
 def stores_in(folder):
-    """Give the names of the stores beside the notebooks."""
+    """Return the names of the stores beside the notebooks."""
     return sorted(path.name for path in (folder / ".nbdurable").glob("*.duckdb"))
 
 
 def printed(path):
-    """Give what the notebook's last cell printed."""
+    """Return what the notebook's last cell printed."""
     (output,) = [
         one for one in nbformat.read(path, 4).cells[-1].outputs if one.output_type == "stream"
     ]
@@ -59,7 +59,7 @@ def printed(path):
 
 @pytest.fixture
 def environ(tmp_path):
-    """Give the environment of a user who has nothing yet."""
+    """Return the environment of a user who has nothing yet."""
     (tmp_path / "home").mkdir()
     return sealed(tmp_path / "home", PYTHONPATH=str(ROOT))
 

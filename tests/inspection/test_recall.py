@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def path(tmp_path):
-    """Give a store's place; it is closed after the test."""
+    """Yield a store's place; it is closed after the test."""
     yield tmp_path / "store.duckdb"
     open_stores.close_stores()
 
@@ -52,7 +52,7 @@ def executed(path, program, name="w"):
 
 
 def said(view):
-    """Give a view's rows by their labels, as far as a store can tell them."""
+    """Return a view's rows by their labels, as far as a store can tell them."""
     rows = {}
     for row in view.steps.values():
         if row.kind == "gather":
@@ -95,7 +95,7 @@ def refuse(number):
 
 @step
 def unsaveable():
-    """Give what can't be saved."""
+    """Return what can't be saved."""
     return threading.Lock()
 
 
@@ -250,7 +250,7 @@ def test_a_run_that_goes_on_here(path):
 
 
 def details(path, label):
-    """Give what is told of one step, by its terms."""
+    """Return what is told of one step, by its terms."""
     recalled = recall.recall("w", path)
     (place,) = [row.place for row in recalled.view.steps.values() if row.label == label]
     return {term: text for term, text, _ in recalled.facts(place)}

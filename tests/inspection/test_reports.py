@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def load(number):
-    """Give a table."""
+    """Return a table."""
     return pd.DataFrame({"n": [number, number + 1]})
 
 
@@ -54,7 +54,7 @@ def make(path, name="w"):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Give a working folder with a notebook's store in it."""
+    """Yield a working folder with a notebook's store in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NBDURABLE_STORE", raising=False)
     make(tmp_path / ".nbdurable" / "analysis.duckdb")
@@ -71,7 +71,7 @@ def call(*words, **options):
 
 
 def asked(*words):
-    """Give what a command prints as JSON."""
+    """Return what a command prints as JSON."""
     result = call(*words, "--json", *NOTEBOOK)
     assert (result.exit_code, result.stderr) == (0, "")
     return json.loads(result.stdout)

@@ -256,7 +256,7 @@ class Door:
         self.value = value
 
     def kept(self):
-        """Give it back."""
+        """Return it back."""
         self.seen.append("kept")
         value, self.value = self.value, None
         return value
@@ -357,7 +357,7 @@ def told(shell, source):
 
 
 def line_of(error):
-    """Give the cell's line at which an error came up."""
+    """Return the cell's line at which an error came up."""
     if error is None:
         return None
     if isinstance(error, SyntaxError):
@@ -546,7 +546,7 @@ def test_terminal_waits_for_the_body(shell):
 
 
 def raised(source, filename):
-    """Give an error whose traceback runs through code of that file."""
+    """Return an error whose traceback runs through code of that file."""
     space = {"__name__": "m"}
     exec(compile(source, filename, "exec"), space)
     return space

@@ -145,7 +145,7 @@ def test_a_table_is_the_only_output(shared):
 
 
 def told_by_status(running, name):
-    """Give what ``%durable status NAME`` gives of a run that has ended: HTML and text."""
+    """Return what ``%durable status NAME`` gives of a run that has ended: HTML and text."""
     result = running.run(f"%durable status {name}")
     assert result.status == "ok", result.text
     (shown,) = result.outputs

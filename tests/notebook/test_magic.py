@@ -51,7 +51,7 @@ def own(tmp_path):
 
 
 def plain_text(result):
-    """Give the error as it reads, without colours."""
+    """Return the error as it reads, without colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(result.traceback))
 
 

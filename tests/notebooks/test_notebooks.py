@@ -65,13 +65,13 @@ def test_there_are_notebooks():
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
 def stored(request):
-    """Give a notebook's path."""
+    """Return a notebook's path."""
     return request.param
 
 
 @pytest.fixture
 def folder(tmp_path, stored):
-    """Give a folder with nothing but a copy of the notebook."""
+    """Return a folder with nothing but a copy of the notebook."""
     made = tmp_path / "folder"
     made.mkdir()
     shutil.copy(stored, made)
@@ -80,7 +80,7 @@ def folder(tmp_path, stored):
 
 @pytest.fixture
 def variables(tmp_path, monkeypatch):
-    """Give the environment of a user who has nothing yet; this process has it, too."""
+    """Return the environment of a user who has nothing yet; this process has it, too."""
     given = sealed(tmp_path, PYTHONPATH=str(ROOT))
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -159,13 +159,13 @@ def saved(folder):
 
 
 def rows(sql, store):
-    """Give the rows as lists, None where there is nothing."""
+    """Return the rows as lists, None where there is nothing."""
     frame = questions.query(sql, store)
     return json.loads(frame.to_json(orient="values"))
 
 
 def left_behind(folder):
-    """Give every file but the store's, with what is in it."""
+    """Return every file but the store's, with what is in it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -246,7 +246,7 @@ def faults(notebook):
 
 
 def code(notebook):
-    """Give the code cells."""
+    """Return the code cells."""
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
@@ -283,7 +283,7 @@ def wrong_outputs(notebook):
 
 
 def strings(value):
-    """Give every text anywhere in a JSON value, lines put together."""
+    """Yield every text anywhere in a JSON value, lines put together."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and all(isinstance(line, str) for line in value):

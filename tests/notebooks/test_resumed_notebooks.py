@@ -60,7 +60,7 @@ def test_every_notebook_is_killed():
 
 @pytest.fixture
 def play(tmp_path):
-    """Give a function that runs a notebook, from the top in a new kernel, beside its store."""
+    """Return a function that runs a notebook, from the top in a new kernel, beside its store."""
     folder = tmp_path / "folder"
     folder.mkdir()
     variables = sealed(tmp_path, PYTHONPATH=str(ROOT))

@@ -54,7 +54,7 @@ def fresh(tmp_path):
 
 @pytest.fixture
 def cell(request, tmp_path):
-    """Give a cell's id, and its first line: a run of the test's own."""
+    """Return a cell's id, and its first line: a run of the test's own."""
     name = re.sub(r"\W+", "-", request.node.name).strip("-")[:100]
 
     class Cell:
@@ -62,14 +62,14 @@ def cell(request, tmp_path):
 
         @staticmethod
         def source(body, options=" --quiet"):
-            """Give the cell's text; `HERE` in it is the test's folder."""
+            """Return the cell's text; `HERE` in it is the test's folder."""
             return f"%%durable {name}{options}\n{body}".replace("HERE", str(tmp_path))
 
     return Cell
 
 
 def screen(result):
-    """Give what a front end shows in the end: streams joined, carriage returns carried out."""
+    """Return what a front end shows in the end: streams joined, carriage returns carried out."""
     shown = []
     for one in result.outputs:
         if one["type"] == "stream":
@@ -336,7 +336,7 @@ def test_a_figure_that_is_open_when_it_is_saved(shared, cell):
 
 
 def bars(module):
-    """Give a step that draws two of tqdm's bars, and the pattern of what is left of it."""
+    """Return a step that draws two of tqdm's bars, and the pattern of what is left of it."""
     body = (
         f"from {module} import tqdm\n"
         "def f(n):\n    print('begin', n)\n"
@@ -399,7 +399,7 @@ WAYS = {
 
 
 def text_of(shown):
-    """Give all that is on the screen as text, without rich's colours."""
+    """Return all that is on the screen as text, without rich's colours."""
     texts = [what if isinstance(what, str) else what["text/plain"] for _, what in shown]
     return re.sub(r"\x1b\[[0-9;]*m", "", "".join(texts))
 

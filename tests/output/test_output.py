@@ -57,7 +57,7 @@ def clear(wait):
 
 
 def written(*pieces, kind="stdout"):
-    """Give what a capture of these pieces finishes with."""
+    """Return what a capture of these pieces finishes with."""
     capture = Capture()
     for piece in pieces:
         capture.write(kind, piece)
@@ -271,13 +271,13 @@ def test_displays_delivered_inside_a_step():
 
 
 def named(text, *, update=False, name="x"):
-    """Give a display with an id."""
+    """Return a display with an id."""
     bundle = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": name}}
     return bundle | {"update": True} if update else bundle
 
 
 def texts(messages):
-    """Give messages as pairs: what kind, what text (of a display its plain text)."""
+    """Return messages as pairs: what kind, what text (of a display its plain text)."""
     return [
         (m.kind, json.loads(m.data)["data"].get("text/plain") if m.kind == "display" else m.data)
         for m in messages
@@ -360,7 +360,7 @@ def test_clearing_outside_a_step_is_the_cells():
 
 
 def widget(name, text):
-    """Give a widget's display."""
+    """Return a widget's display."""
     view = {output._VIEW: {"model_id": name}, "text/plain": text}
     return {"data": view, "metadata": {}}
 
@@ -457,7 +457,7 @@ class Cell:
 
 
 def overwritten(text):
-    """Give what a front end shows of a stream, character by character."""
+    """Return what a front end shows of a stream, character by character."""
     lines, column = [""], 0
     for letter in text:
         if letter == "\n":
@@ -487,7 +487,7 @@ class Stream(io.StringIO):
 
 @contextlib.contextmanager
 def cell(monkeypatch, *, raw=True):
-    """Give a cell whose front end understands carriage returns, or does not."""
+    """Yield a cell whose front end understands carriage returns, or does not."""
     shown = Cell(raw)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Stream(shown, "stdout"))

@@ -19,7 +19,7 @@ def theatre(signing_key):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Give a new folder each time."""
+    """Return a new folder each time."""
     count = itertools.count()
 
     def folder():

@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 5
 
 
 def case(*program, order=(), lazy=True, asynchronous=False, live=False, kills=()):
-    """Give a case whose events come in `order`, as far as the program lets them."""
+    """Return a case whose events come in `order`, as far as the program lets them."""
     ranks = [9] * 20
     for rank, node in enumerate(order):
         ranks[node] = rank

@@ -99,7 +99,7 @@ def _play(case, memory):
 
 
 def _died(play, epoch):
-    """Give what a process leaves that dies when all of `epoch` has been saved."""
+    """Return what a process leaves that dies when all of `epoch` has been saved."""
     memory = oracle.Memory()
     memory.begin()
     for fact in play.facts:

@@ -104,7 +104,7 @@ class Story:
 
 
 def folder_of(tmp_path, number):
-    """Give a new folder."""
+    """Return a new folder."""
     made = tmp_path / f"case{number}"
     made.mkdir()
     return made

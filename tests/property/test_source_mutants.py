@@ -16,7 +16,7 @@ MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "8"))
 
 @pytest.fixture(scope="module")
 def stages(signing_key):
-    """Give two processes with different hash seeds, which fork for each pass."""
+    """Yield two processes with different hash seeds, which fork for each pass."""
     pair = [Zygote(seed, STAGE) for seed in (1, 2)]
     yield pair
     for zygote in pair:

@@ -46,13 +46,13 @@ def cell_of(folder, name):
 
 
 def stores(folder):
-    """Give the files beside the notebooks."""
+    """Return the files beside the notebooks."""
     open_stores.close_stores()
     return sorted(one.name for one in (folder / ".nbdurable").iterdir() if one.suffix != ".lock")
 
 
 def objects_of(folder, name):
-    """Give a store an object file, as a large value has."""
+    """Put an object file into a store, as a large value has one."""
     made = folder / ".nbdurable" / f"{name}.duckdb{adopt.OBJECTS}"
     made.mkdir()
     (made / ("0" * 64)).write_bytes(b"large")

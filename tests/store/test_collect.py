@@ -37,7 +37,7 @@ def cell(path, *, version="1", name="w", **options):
 
 
 def problems(path):
-    """Give what `check` finds."""
+    """Return what `check` finds."""
     open_stores.close_stores()
     store = Store.open(path)
     try:
@@ -187,7 +187,7 @@ def large(path, version, size=2_000_000):
 
 
 def files(path):
-    """Give the names of a store's object files."""
+    """Return the names of a store's object files."""
     open_stores.close_stores()
     return {one.name for one in path.with_name(path.name + ".objects").iterdir()}
 

@@ -26,7 +26,7 @@ def save(path, numbers):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, signing_key):
-    """Give a file and its log, as a kernel leaves them that is killed; half is in each."""
+    """Return a file and its log, as a kernel leaves them that is killed; half is in each."""
     path = tmp_path_factory.mktemp("cut") / "store.duckdb"
     duckdb.connect(str(path), config={"default_block_size": 16_384}).close()
     save(path, range(OUTCOMES // 2))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(100)
 
 @pytest.fixture(params=["a full disk", "files that can't grow"])
 def run(request, tmp_path):
-    """Give a function that runs one of this module's on a small disk."""
+    """Return a function that runs one of this module's on a small disk."""
 
     def on_disk(function, *arguments, **options):
         mounted = request.param == "a full disk"
@@ -43,7 +43,7 @@ RAN = []
 
 
 def random_bytes(number, size):
-    """Give bytes that no second call gives."""
+    """Return bytes that no second call gives."""
     RAN.append(number)
     return os.urandom(size)
 
@@ -55,7 +55,7 @@ def random_name(number):
 
 
 def digest(value):
-    """Give what tells a value apart, for JSON."""
+    """Return what tells a value apart, for JSON."""
     return hashlib.sha256(value).hexdigest()[:16]
 
 
@@ -76,7 +76,7 @@ class Cell:
         self.got[str(number)] = digest(go(random_bytes, number, size).result())
 
     def problems(self):
-        """Give what `check` finds."""
+        """Return what `check` finds."""
         open_stores.close_stores()
         with open_stores.reading(self.store) as store:
             return check(store)

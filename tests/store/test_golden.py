@@ -50,7 +50,7 @@ def square(number):
 
 
 def text():
-    """Give a text that UTF-8 can't hold."""
+    """Return a text that UTF-8 can't hold."""
     return "größer \ud800"
 
 
@@ -78,7 +78,7 @@ def refuse():
 
 
 def large():
-    """Give what lies in an object file: a buffer, and a pickle."""
+    """Return what lies in an object file: a buffer, and a pickle."""
     return {"buffer": memoryview(b"b" * 300_000), "text": "x" * 300_000}
 
 
@@ -126,7 +126,7 @@ def make(path):
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"v{version}")
 def golden(request, tmp_path, monkeypatch):
-    """Give a copy of each golden store, with the key that signed it."""
+    """Yield a copy of each golden store, with the key that signed it."""
     path = tmp_path / "golden.duckdb"
     shutil.copy(GOLDEN / f"v{request.param}.store", path)
     shutil.copytree(GOLDEN / f"v{request.param}.store.objects", f"{path}.objects")

@@ -94,7 +94,7 @@ BOMB = pickle.dumps(Bomb())
 
 @pytest.fixture
 def armed(monkeypatch):
-    """Give a list of what was unpickled that this process had not encoded itself, and signed."""
+    """Return a list of what was unpickled that this process had not encoded itself, and signed."""
     believed, unsigned = set(), []
     loads = pickle.loads
 
@@ -247,7 +247,7 @@ def told(seen):
 
 @contextlib.contextmanager
 def fresh_store():
-    """Give a connection to a store in memory in which both runs have finished."""
+    """Yield a connection to a store in memory in which both runs have finished."""
     for name in BASES:
         assert execute(MEMORY, name) == VALUES[name]
     with open_stores.reading(MEMORY) as store, store._connection.cursor() as connection:
@@ -350,17 +350,17 @@ SIZE = 40_000  # numbers of 8 bytes: more than what stays in a row
 
 
 def array(number):
-    """Give an array that lies in an object file, mapped when it comes back."""
+    """Return an array that lies in an object file, mapped when it comes back."""
     return np.arange(SIZE, dtype="int64") * number
 
 
 def words(number):
-    """Give a value whose whole pickle lies in an object file."""
+    """Return a value whose whole pickle lies in an object file."""
     return [f"word {number * at}" for at in range(SIZE)]
 
 
 def mixed(number):
-    """Give arrays and words: a pickle and two buffers, of which one is another step's, too."""
+    """Return arrays and words: a pickle and two buffers, of which one is another step's, too."""
     return {"array": array(number), "more": array(number + 1), "words": words(number)}
 
 

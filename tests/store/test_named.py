@@ -53,13 +53,13 @@ def test_only_mentions_are_replaced():
 
 @pytest.fixture
 def path(tmp_path):
-    """Give a path for a store, and leave none open."""
+    """Yield a path for a store, and leave none open."""
     yield tmp_path / "store.duckdb"
     open_stores.close_stores()
 
 
 def load(numbers):
-    """Give a frame."""
+    """Return a frame."""
     return pd.DataFrame({"n": list(numbers)})
 
 

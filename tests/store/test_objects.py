@@ -30,13 +30,13 @@ ARRAY = np.arange(LARGE // 4, dtype="f8")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Give the folder of a store that has not been made yet."""
+    """Return the folder of a store that has not been made yet."""
     return tmp_path / "store.duckdb.objects"
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Give the path of a store; leave none open."""
+    """Yield the path of a store; leave none open."""
     yield tmp_path / "store.duckdb"
     open_stores.close_stores()
 
@@ -51,12 +51,12 @@ def put(kept, *contents):
 
 
 def got(views):
-    """Give the bytes of buffers."""
+    """Return the bytes of buffers."""
     return [bytes(view) for view in views]
 
 
 def size_of(folder):
-    """Give the bytes of all files."""
+    """Return the bytes of all files."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
@@ -226,7 +226,7 @@ def test_synced_before_the_row(store, monkeypatch):
 
 
 def array():
-    """Give a large array."""
+    """Return a large array."""
     return ARRAY.copy()
 
 
@@ -249,7 +249,7 @@ def test_encoded_outside_the_journals_lock(store, monkeypatch):
 
 
 def peak(function):
-    """Give the most memory, in bytes, that `function` took beyond what there was."""
+    """Return the most memory, in bytes, that `function` took beyond what there was."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -39,7 +39,7 @@ RAN = []
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Give where a store is to be; it stays open until the test closes it."""
+    """Yield where a store is to be; it stays open until the test closes it."""
     monkeypatch.setattr(open_stores, "LINGER_SECONDS", 600)
     yield tmp_path / "project" / "s.duckdb"
     open_stores.close_stores()
@@ -66,7 +66,7 @@ def cell(path, act=None, steps=4):
 
 
 def problems(path):
-    """Give what `check` finds in a store that is opened anew."""
+    """Return what `check` finds in a store that is opened anew."""
     open_stores.close_stores()
     with open_stores.reading(path) as opened:
         return check(opened)
@@ -105,7 +105,7 @@ def python(code, *arguments, **options):
 
 @pytest.fixture
 def sleeper():
-    """Give a process that lives until the test ends."""
+    """Yield a process that lives until the test ends."""
     with subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield psutil.Process(process.pid)
         process.kill()
@@ -141,7 +141,7 @@ def test_a_dropped_lock_lets_nobody_in(path, sleeper):
 
 
 def dead_pid():
-    """Give the id of a process that has ended."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen([PYTHON, "-c", ""])
     process.wait()
     return process.pid
@@ -234,7 +234,7 @@ def test_opened_twice_in_one_process(path):
     first, second = Store.open(path), Store.open(path)
     second.close()
     assert record_of(path)["pid"] == os.getpid()
-    first.commit(lambda batch: batch.add("codes", (b"1", "part", b"2")))
+    first.commit(lambda batch: batch.lay("codes", (b"1", "part", b"2")))
     first.close()
     assert "pid" not in record_of(path)
 

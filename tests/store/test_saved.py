@@ -15,7 +15,7 @@ VERSIONS = [bytes([letter]) * 16 for letter in b"xyz"]
 
 
 def row_of(number, call=CALLS[0], version=VERSIONS[0], **given):
-    """Give a row of a call that is in one group, as all outcomes of a call are."""
+    """Return a row of a call that is in one group, as all outcomes of a call are."""
     fields = {
         "call": call, "version": version, "code": b"c" * 16, "namespace": bytes([call[0] % 2]) * 32,
         "number": number, "cause": 0, "execution": 1, "kind": "value", "name": "f",
@@ -28,7 +28,7 @@ def row_of(number, call=CALLS[0], version=VERSIONS[0], **given):
 
 
 def filled(rows):
-    """Give what holds these rows, and what they are as records."""
+    """Return what holds these rows, and what they are as records."""
     saved = Saved()
     assert saved.add(rows, [].append)
     return saved, [checkpoint_of(row) for row in rows]

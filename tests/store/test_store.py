@@ -113,7 +113,7 @@ def execute(path, program=three_steps, *, name="w", **options):
 
 
 def bodies(events):
-    """Give the labels of the bodies that ran, by the events of an execution."""
+    """Return the labels of the bodies that ran, by the events of an execution."""
     labels = {one.step: one.label for one in events if isinstance(one, StepCreated)}
     return [labels[one.step] for one in events if isinstance(one, AttemptStarted)]
 
@@ -126,13 +126,13 @@ def tamper(path, *statements):
 
 
 def digest(path):
-    """Give the digests of a store's files: the database and its write-ahead log."""
+    """Return the digests of a store's files: the database and its write-ahead log."""
     files = [Path(path), Path(f"{path}.wal")]
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()]
 
 
 def problems(path):
-    """Give what `check` finds."""
+    """Return what `check` finds."""
     with pytest.MonkeyPatch.context() as patch:
         # As for a process that has the store open: to any other it isn't what was signed.
         patch.setattr(database, "is_known", lambda _: True)
@@ -142,7 +142,7 @@ def problems(path):
 
 @pytest.fixture
 def path(tmp_path):
-    """Give the path of a store that is not there yet."""
+    """Return the path of a store that is not there yet."""
     return tmp_path / "store.duckdb"
 
 
@@ -155,7 +155,7 @@ def closed():
 
 @pytest.fixture
 def armed(monkeypatch):
-    """Give a list of what was unpickled, each of which would have run code."""
+    """Return a list of what was unpickled, each of which would have run code."""
     loaded = []
     loads = pickle.loads
 
@@ -744,7 +744,7 @@ ONE = "WHERE label = 'double(1)'"
 
 
 def evil(value):
-    """Give the SQL literal of a pickle that would print when loaded."""
+    """Return the SQL literal of a pickle that would print when loaded."""
     data = pickle.dumps(Evil(value))
     return "'" + "".join(f"\\x{byte:02X}" for byte in data) + "'::BLOB"
 
@@ -1289,7 +1289,7 @@ class Note:
     def write(self, batch):
         """Add the row."""
         self.told.append(("write", self.text))
-        batch.add("meta", (self.text, self.value))
+        batch.lay("meta", (self.text, self.value))
 
     def committed(self):
         """Record it."""
@@ -1304,13 +1304,13 @@ class Note:
 
 @pytest.fixture
 def store(path):
-    """Give an open store."""
+    """Yield an open store."""
     with contextlib.closing(Store.open(path)) as opened:
         yield opened
 
 
 def saved_notes(store):
-    """Give the notes on disk, in their order."""
+    """Return the notes on disk, in their order."""
     return [
         row[0]
         for row in store.rows("SELECT key FROM nbdurable.meta ORDER BY rowid")
@@ -1354,7 +1354,7 @@ def test_nothing_of_a_batch_is_there_when_one_entry_fails(store):
     assert told[-1][:2] == ("failed", "later")
     assert store.broken
     with pytest.raises(StoreError):
-        store.commit(lambda batch: batch.add("meta", ("more", b"x")))
+        store.commit(lambda batch: batch.lay("meta", ("more", b"x")))
 
 
 def test_what_comes_during_a_commit_goes_into_the_next(store, monkeypatch):
@@ -1442,7 +1442,7 @@ def add(store, table, **given):
     nothing = {"signature": bytes(32)}
     row = tuple(given.pop(name, nothing.get(name, EMPTY[kind])) for name, kind in columns)
     assert given == {}
-    store.commit(lambda batch: batch.add(table, row))
+    store.commit(lambda batch: batch.lay(table, row))
 
 
 def end(store, execution, status, ended=50.0):
@@ -1754,7 +1754,7 @@ def fails():
 
 
 def error_of(handle):
-    """Give the error of a handle."""
+    """Return the error of a handle."""
     return handle.outcome().error
 
 

@@ -23,7 +23,7 @@ RAN = []
 
 
 def random_bytes(number, size):
-    """Give bytes that no second call gives."""
+    """Return bytes that no second call gives."""
     RAN.append(number)
     return os.urandom(size)
 
@@ -44,7 +44,7 @@ def cell(store, size, act=None, after=3, steps=6):
 
 
 def problems(store):
-    """Give what `check` finds in a store that is opened anew."""
+    """Return what `check` finds in a store that is opened anew."""
     open_stores.close_stores()
     with open_stores.reading(store) as opened:
         return check(opened)
@@ -52,7 +52,7 @@ def problems(store):
 
 @pytest.fixture
 def store(tmp_path):
-    """Give where a notebook's store would be."""
+    """Yield where a notebook's store would be."""
     yield tmp_path / "project" / ".nbdurable" / "notebook.duckdb"
     open_stores.close_stores()
 
@@ -180,7 +180,7 @@ def test_the_working_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["a read-only disk", "permissions"])
 def run(request, tmp_path):
-    """Give a function that runs one of this module's where that can be had."""
+    """Return a function that runs one of this module's where that can be had."""
     mounted = request.param == "a read-only disk"
     return lambda function, *arguments: small_disk.run(
         function, tmp_path / "disk", *arguments, mounted=mounted, size="128m"
@@ -239,7 +239,7 @@ def read_only_in_mid_run(disk, size, steps):
 
 @pytest.fixture
 def permitted(tmp_path):
-    """Give a function that runs one of this module's where permissions bind.
+    """Return a function that runs one of this module's where permissions bind.
 
     A disk on which a file is being written can't be made read-only as a whole.
     """

@@ -76,14 +76,14 @@ def tamper(path, *statements):
 
 
 def digest(path):
-    """Give the digests of a store's files."""
+    """Return the digests of a store's files."""
     files = [Path(path), Path(f"{path}.wal")]
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()]
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Give the path of a store in which the program has run, and that nobody knows."""
+    """Return the path of a store in which the program has run, and that nobody knows."""
     path = tmp_path / "store.duckdb"
     execute(path)
     connecting.known.clear()
@@ -105,7 +105,7 @@ def other_user(tmp_path, monkeypatch):
 
 @pytest.fixture
 def armed(monkeypatch):
-    """Give a list of what was unpickled."""
+    """Return a list of what was unpickled."""
     loaded = []
     loads = pickle.loads
 

@@ -37,7 +37,7 @@ class Report:
         return self.code == -signal.SIGKILL
 
     def seen(self):
-        """Give what the next execution must give again."""
+        """Return what the next execution must give again."""
         return self.value, self.error, self.stdout
 
 
@@ -105,7 +105,7 @@ class Bench:
         return collections.Counter(self.effects_file.read_text().splitlines())
 
     def check(self):
-        """Give what is wrong with the store, and its checkpoints by label."""
+        """Return what is wrong with the store, and its checkpoints by label."""
         store = Store.open(self.store)
         try:
             problems = check(store)

@@ -17,7 +17,7 @@ _FOREIGN = ("JPY_", "JUPYTER", "IPYTHON", "PYTHON", "VIRTUAL_ENV", "NBDURABLE_ST
 
 
 def sealed(folder, **more):
-    """Give this process's environment without what would lead a program out of `folder`."""
+    """Return this process's environment without what would lead a program out of `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     return kept | {place: str(folder / place.lower()) for place in places} | more
@@ -40,7 +40,7 @@ def pip(python, *words):
 
 
 def interpreter(version):
-    """Give a Python of `version` (as ``3.12``): this one, one on the path, or else this one."""
+    """Return a Python of `version` (as ``3.12``): this one, one on the path, or else this one."""
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     found = shutil.which(f"python{version}")
     if running == version or found is None:

@@ -44,7 +44,7 @@ def free_port():
 
 
 def jupyter_folders(home):
-    """Give the variables that keep all that Jupyter reads and writes below one folder."""
+    """Return the variables that keep all that Jupyter reads and writes below one folder."""
     return {
         "HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
@@ -131,7 +131,7 @@ class Lab:
         self.command("notebook:run-all-cells", wait=wait)
 
     def output(self, index: int) -> Locator:
-        """Give what a cell shows below its source."""
+        """Return what a cell shows below its source."""
         return (
             self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-OutputArea-output")
         )

@@ -11,17 +11,17 @@ LIVE_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def read(path):
-    """Give the notebook at `path`."""
+    """Return the notebook at `path`."""
     return nbformat.read(path, as_version=4)
 
 
 def code_cells(notebook):
-    """Give the cells that a pass executes."""
+    """Return the cells that a pass executes."""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
 def shown(notebook):
-    """Give what each code cell shows, output by output."""
+    """Return what each code cell shows, output by output."""
     return {cell.id: [cell.execution_count, *_outputs(cell)] for cell in code_cells(notebook)}
 
 

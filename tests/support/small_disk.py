@@ -50,18 +50,18 @@ class Disk:
                 filler.flush()
 
     def free(self):
-        """Give the room back."""
+        """Free the room again."""
         if self.mounted:
             self._filler.unlink()
         else:
             self._limit(resource.RLIM_INFINITY)
 
     def room(self):
-        """Give how many bytes are free."""
+        """Return how many bytes are free."""
         return shutil.disk_usage(self.folder).free
 
     def files(self):
-        """Give the names of what the programs have put there, folders aside."""
+        """Return the names of what the programs have put there, folders aside."""
         found = [one for one in self.folder.rglob("*") if one.is_file() and one != self._filler]
         return sorted(str(one.relative_to(self.folder)) for one in found)
 
@@ -134,7 +134,7 @@ def run(function, folder, *arguments, size="64m", mounted=True):
 
 @functools.cache
 def _way():
-    """Give the words that mount a disk for what comes after them; None if nobody may."""
+    """Return the words that mount a disk for what comes after them; None if nobody may."""
     for how in ("-m", "-rm"):
         way = ["unshare", how, "sh", "-c", _MOUNTED, "sh"]
         try:

@@ -73,11 +73,11 @@ def make_probe(effects, parameters):
         return count(name)
 
     def count(name):
-        """Give how often the body has run, in all processes."""
+        """Return how often the body has run, in all processes."""
         return Path(effects).read_text().splitlines().count(name)
 
     def event(name):
-        """Give an event by its name, for bodies to order themselves."""
+        """Return an event by its name, for bodies to order themselves."""
         with lock:
             return events.setdefault(name, threading.Event())
 
@@ -88,7 +88,7 @@ def make_probe(effects, parameters):
 
 
 def load(path, name):
-    """Give the program called `name` in the test module at `path`."""
+    """Return the program called `name` in the test module at `path`."""
     module = sys.modules.get("program")
     if module is None:
         spec = importlib.util.spec_from_file_location("program", path)

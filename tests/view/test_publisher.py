@@ -69,7 +69,7 @@ class Screen:
             self.news.notify_all()
 
     def all(self, what):
-        """Give all contents of one sort."""
+        """Return all contents of one sort."""
         return [content for said, content, _ in self.told if said == what]
 
     def wait_for(self, condition):
@@ -98,7 +98,7 @@ def ended():
 
 @pytest.fixture
 def screen():
-    """Give a screen that remembers."""
+    """Return a screen that remembers."""
     return Screen()
 
 

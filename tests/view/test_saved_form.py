@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")
 
 @pytest.fixture
 def notebook():
-    """Give a notebook as it is saved after a run: an emptied display, and the summary."""
+    """Return a notebook as it is saved after a run: an emptied display, and the summary."""
     view = viewed(*FIRST)
     cell = nbformat.v4.new_code_cell("%%durable quotes\n...")
     cell.outputs = [

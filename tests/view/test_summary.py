@@ -72,7 +72,7 @@ def test_html_escapes_everything(times):
 
 
 def read(view, **how):
-    """Give the words of a view's summary."""
+    """Return the words of a view's summary."""
     tags = Tags()
     tags.feed(summary.html(view, **how))
     return tags

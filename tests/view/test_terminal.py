@@ -108,7 +108,7 @@ class Tty(io.StringIO):
 
 @pytest.fixture
 def artist(monkeypatch):
-    """Give what draws for a terminal without colours."""
+    """Return what draws for a terminal without colours."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     return Artist(Tty())

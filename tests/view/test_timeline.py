@@ -25,7 +25,7 @@ from nbdurable.view.timeline import PAGE, PICKED, ROWS, Timeline
 
 
 def shown(view, now=104.0):
-    """Give what a window shows, as pairs of depth and label."""
+    """Return what a window shows, as pairs of depth and label."""
     items = Timeline(view).items(now)
     return [(item["depth"], item["label"]) for item in items.values()]
 

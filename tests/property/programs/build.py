@@ -2,7 +2,7 @@
 
 
 def step(name, *, body=(), takes=(), **flags):
-    """Give a step."""
+    """Return a step."""
     return {
         "name": name,
         "fails": False,

@@ -45,7 +45,7 @@ class Case:
 
 @st.composite
 def cases(draw):
-    """Give a case."""
+    """Return a case."""
     asynchronous = draw(st.booleans())
     program = _Drawing(draw).program(asynchronous)
     schedule = Schedule(
@@ -76,7 +76,7 @@ class _Drawing:
         self.seconds = itertools.count()
 
     def program(self, asynchronous):
-        """Give the cell's operations."""
+        """Return the cell's operations."""
         names = _Names()
         started = []
         for _ in range(self.draw(st.integers(1, 4))):
@@ -84,7 +84,7 @@ class _Drawing:
         return started + self.block(names, asynchronous, depth=0, most=10)
 
     def block(self, names, asynchronous, *, depth, most):
-        """Give a list of operations that may use the handles in `names`."""
+        """Return a list of operations that may use the handles in `names`."""
         found = []
         # Drawn one by one, so that one can be left out of a failing example.
         while self.left > 0 and len(found) < most and (not found or self.draw(st.integers(0, 7))):
@@ -92,7 +92,7 @@ class _Drawing:
         return found
 
     def operation(self, names, asynchronous, depth):
-        """Give one operation, or a few that belong together."""
+        """Return one operation, or a few that belong together."""
         kinds = ["go", "go", "go", "go", "after", "call"]
         if names.all:
             kinds += ["ask", "ask", "if", "gather", "gather", "select", "select", "select"]
@@ -153,7 +153,7 @@ class _Drawing:
         return [{"do": "call", "id": identity, "step": step, "catch": self._caught()}]
 
     def _outage(self, names, asynchronous, depth):
-        """Give sub-workflows whose children fail, and what waits for all of them."""
+        """Return sub-workflows whose children fail, and what waits for all of them."""
         started, made = [], []
         for _ in range(self.draw(st.integers(2, 3))):
             identity, step = self._step(_Names(), DEEPEST, asynchronous=asynchronous)
@@ -280,5 +280,5 @@ class _Names:
             self.selects.add(identity)
 
     def copy(self):
-        """Give the names that a block begins with."""
+        """Return the names that a block begins with."""
         return _Names(self.all, self.selects)

@@ -54,7 +54,7 @@ class StageClock:
         self.pending = {}
 
     def time(self):
-        """Give the time in seconds."""
+        """Return the time in seconds."""
         return self._now
 
     def call_later(self, seconds, callback):
@@ -120,7 +120,7 @@ class Stage:
         if isinstance(event, StepCreated):
             left = _items.get()
             node = left.pop(0) if left else _operation.get()
-            self.log("made", node, event.kind, self.run.handles[event.step].identity.hex())
+            self.log("made", node, event.kind, self.run.handles[event.step].call_id.hex())
             with self.changed:
                 self._nodes[event.step] = node
                 self.selects += event.kind in {"select", "race"}
@@ -160,7 +160,7 @@ class Stage:
             self._give_up("the end of the cell", ["it did not come"])
 
     def _missing(self, event):
-        """Give what is not there yet of what an event needs."""
+        """Return what is not there yet of what an event needs."""
         gates, timers = [], []
         if event["timer"]:
             timers = [event["timer"]]
@@ -189,7 +189,7 @@ class Stage:
         os._exit(3)
 
     def done(self):
-        """Give how many events have happened."""
+        """Return how many events have happened."""
         return self._done
 
 
@@ -226,7 +226,7 @@ class Fiber:
             print(text)
 
     def redirected(self, text):
-        """Give what a line is where it is redirected to."""
+        """Return what a line is where it is redirected to."""
         with _printing, contextlib.redirect_stdout(io.StringIO()) as seen:
             print(text)
         return seen.getvalue()
@@ -318,9 +318,9 @@ class Fiber:
         return handle.outcome().ok
 
     async def each(self, operation, handles):
-        """Give the nodes of `handles` in the order in which they end."""
+        """Yield the nodes of `handles` in the order in which they end."""
         completion = nbdurable.as_completed(handles)
-        self._stage.log("made", operation["id"], "each", completion.identity.hex())
+        self._stage.log("made", operation["id"], "each", completion.key.hex())
         try:
             if self._asynchronous:
                 async for handle in completion:

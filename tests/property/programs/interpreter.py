@@ -45,7 +45,7 @@ async def act(identity, step, received, fiber):
 
 
 def error_class(local):
-    """Give a class of errors; a `local` one is made in this function, anew each time."""
+    """Return a class of errors; a `local` one is made in this function, anew each time."""
 
     class Local(ValueError):
         pass
@@ -54,7 +54,7 @@ def error_class(local):
 
 
 def shaped(step, handles):
-    """Give a step's arguments, the handles among them."""
+    """Return a step's arguments, the handles among them."""
     if not step["takes"]:
         return ()
     if step["shape"] == "alone":
@@ -65,7 +65,7 @@ def shaped(step, handles):
 
 
 def text_of_error(error):
-    """Give what must be equal about an error: its type, and what it says in all processes."""
+    """Return what must be equal about an error: its type, and what it says in all processes."""
     if isinstance(error, BaseExceptionGroup):
         return f"{error.message}: {[text_of_error(one) for one in error.exceptions]}"
     if isinstance(error, ValueError):
@@ -74,7 +74,7 @@ def text_of_error(error):
 
 
 def text_of_value(value):
-    """Give a result as text, errors in it included."""
+    """Return a result as text, errors in it included."""
     if isinstance(value, BaseException):
         return text_of_error(value)
     if isinstance(value, list):

@@ -7,9 +7,11 @@ notice.
 
 from nbdurable.commit.entries import AttemptEnded, Settled
 from nbdurable.commit.ledger import Ledger
+from nbdurable.engine.claims import Claims
 from nbdurable.engine.escaped import Escaped
 from nbdurable.engine.run import Run
-from nbdurable.engine.scheduler import Bodies
+from nbdurable.engine.scheduler import Scheduler
+from nbdurable.engine.timers import Timers
 from nbdurable.handles.combinators import Gather, Race, Select
 from nbdurable.records import Kind
 from nbdurable.store import runs
@@ -76,18 +78,20 @@ def delivered_before_commit():
 
 def losers_start():
     """The losers of a decided select are started on replay."""
-    Bodies.is_stored_loser = lambda bodies, handle: False
+    Scheduler.is_stored_loser = lambda scheduler, handle: False
 
 
 def occurrences_ignored():
     """A second call with the same arguments is the first."""
-    claim = Run._claim_call
+    claim = Claims._claim_call
 
-    def first(run, where, name, inputs, *rest):
-        where.occurrences.pop((name, inputs), None)
-        return claim(run, where, name, inputs, *rest)
+    def first(claims, where, name, inputs, *rest, **named):
+        for called, same in tuple(where.occurrences):
+            if same == inputs:
+                del where.occurrences[called, same]
+        return claim(claims, where, name, inputs, *rest, **named)
 
-    Run._claim_call = first
+    Claims._claim_call = first
 
 
 def errors_unseen():
@@ -95,7 +99,7 @@ def errors_unseen():
     see = Run.see
 
     def forgetful(run, handle):
-        handle.seen = True
+        handle.life.see()
         see(run, handle)
 
     Run.see = forgetful
@@ -126,12 +130,12 @@ def races_cancel_nothing():
 
 def timers_begin_anew():
     """A timer that is waited for alone begins anew after a death."""
-    arm = Bodies.arm
+    arm = Timers.arm
 
-    def anew(bodies, handle, *, rearm):
-        arm(bodies, handle, rearm=True)
+    def anew(timers, handle, *, rearm):
+        arm(timers, handle, rearm=True)
 
-    Bodies.arm = anew
+    Timers.arm = anew
 
 
 def escaped_errors_stay_seen():

@@ -52,7 +52,7 @@ class Schedule:
     live: bool = False
 
     def rank(self, identity):
-        """Give the rank of a step's or timer's event."""
+        """Return the rank of a step's or timer's event."""
         return (self.ranks[identity % len(self.ranks)] if self.ranks else 0, identity)
 
 
@@ -120,7 +120,7 @@ class Memory:
     time: float = BEGINNING
 
     def copy(self):
-        """Give one that can be changed."""
+        """Return one that can be changed."""
         return replace(
             self,
             outcomes=dict(self.outcomes),
@@ -155,7 +155,7 @@ class Memory:
         return saved.kind == ERROR and (key not in self.seen or key in self.listed)
 
     def _lost(self, again):
-        """Give the errors that nobody asks for, since they lost, and that decided nothing."""
+        """Return the errors that nobody asks for, since they lost, and that decided nothing."""
         numbers = {choice.number for choice in self.choices.values()}
         left = max((one.number for one in self.choices.values() if not one.winner), default=0)
         losing = {
@@ -174,7 +174,7 @@ class Memory:
         return losing
 
     def consequences(self, keys):
-        """Give `keys` and every cancellation that hangs on a decision that one of them won."""
+        """Return `keys` and every cancellation that hangs on a decision that one of them won."""
         found = set(keys)
         while True:
             numbers = {self.outcomes[key].number for key in found}
@@ -232,7 +232,7 @@ class Memory:
             self.ended, self.listed = fact.value
 
     def losers(self):
-        """Give all that lost."""
+        """Return all that lost."""
         return {key for choice in self.choices.values() for key in choice.losers}
 
 
@@ -286,7 +286,7 @@ class Play:
     undone: dict = field(default_factory=dict)
 
     def trail(self):
-        """Give what each fiber must have noted."""
+        """Return what each fiber must have noted."""
         found = {}
         for _, fiber, note, _ in self.notes:
             found.setdefault(fiber, []).append(note)
@@ -314,7 +314,7 @@ class Handle:
         return self.end is not None and self.end[1] == VALUE
 
     def below(self):
-        """Give what this waits for, directly."""
+        """Return what this waits for, directly."""
         return ()
 
 
@@ -351,11 +351,11 @@ class Leaf(Handle):
         return self.end is None and not self.passed_over
 
     def below(self):
-        """Give the upstream."""
+        """Return the upstream."""
         return self.upstream if self.waiting else ()
 
     def leaves(self):
-        """Give itself."""
+        """Return itself."""
         return [self]
 
     def demand(self, *, rearm=False):
@@ -372,7 +372,7 @@ class Leaf(Handle):
             self.world.start(self)
 
     def receive(self, fiber):
-        """Give the value or raise the error; the output comes with the first time."""
+        """Return the value or raise the error; the output comes with the first time."""
         self.deliver(fiber)
         if self.end[1] == VALUE:
             return self.value
@@ -393,7 +393,7 @@ class Leaf(Handle):
             self.world.saw(self)
 
     def fresh(self):
-        """Give what a step receives."""
+        """Return what a step receives."""
         return self.value if self.end[1] == VALUE else self.error
 
 
@@ -428,11 +428,11 @@ class Gather(Handle):
         return None
 
     def below(self):
-        """Give the branches."""
+        """Return the branches."""
         return self.branches
 
     def leaves(self):
-        """Give the steps and timers below."""
+        """Return the steps and timers below."""
         return _leaves(self.branches)
 
     def demand(self, *, rearm=False):
@@ -442,7 +442,7 @@ class Gather(Handle):
                 one.demand(rearm=rearm)
 
     def receive(self, fiber):
-        """Give all results in order; before a failure, show what had come in that order."""
+        """Return all results in order; before a failure, show what had come in that order."""
         if self.failed is not None:
             for leaf in _leading(self):
                 if leaf.end is None or leaf.end[0] >= self.end[0]:
@@ -476,7 +476,7 @@ class Gather(Handle):
             self.failed.see()
 
     def fresh(self):
-        """Give what a step receives; the errors among it are seen by that."""
+        """Return what a step receives; the errors among it are seen by that."""
         for one in self.branches:
             if not one.fine:
                 one.see()
@@ -517,15 +517,15 @@ class Select(Handle):
         return min(ended)[2] if ended else None
 
     def below(self):
-        """Give the branches."""
+        """Return the branches."""
         return self.branches
 
     def leaves(self):
-        """Give the steps and timers below."""
+        """Return the steps and timers below."""
         return _leaves(self.branches)
 
     def losing(self):
-        """Give what is below the branches that lost, and not below the winner."""
+        """Return what is below the branches that lost, and not below the winner."""
         kept = self.chosen.leaves()
         return [leaf for leaf in self.leaves() if leaf not in kept]
 
@@ -538,7 +538,7 @@ class Select(Handle):
                 one.demand(rearm=True)
 
     def receive(self, fiber):
-        """Give the winner's value or raise its error."""
+        """Return the winner's value or raise its error."""
         if self.chosen is not None:
             return self.chosen.receive(fiber)
         self.see()
@@ -561,7 +561,7 @@ class Select(Handle):
             one.see()
 
     def fresh(self):
-        """Give what a step receives."""
+        """Return what a step receives."""
         return self.error if self.chosen is None else self.chosen.fresh()
 
 
@@ -583,7 +583,7 @@ def _leading(handle):
 
 
 def _origins(handle):
-    """Give the identities of the steps whose failures a handle passes on."""
+    """Return the identities of the steps whose failures a handle passes on."""
     if isinstance(handle, Leaf):
         return {handle.key} if handle.source is None else _origins(handle.source)
     chosen = handle.failed if isinstance(handle, Gather) else handle.chosen
@@ -648,7 +648,7 @@ class Fiber:
         self.out.append(text + "\n")
 
     def redirected(self, text):
-        """Give what a line is where it is redirected to."""
+        """Return what a line is where it is redirected to."""
         return text + "\n"
 
     def effect(self):
@@ -747,7 +747,7 @@ class Fiber:
         return True
 
     async def each(self, operation, handles):
-        """Give the nodes of `handles` in the order in which they end."""
+        """Yield the nodes of `handles` in the order in which they end."""
         left = list(handles)
         key = "each", frozenset(one.key for one in handles)
         self.world.play.keys[operation["id"], "each"] = key
@@ -936,7 +936,7 @@ class World:
             stack += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
     def _passed_on(self, leaf, error):
-        """Give the steps whose errors the body of `leaf` let escape."""
+        """Return the steps whose errors the body of `leaf` let escape."""
         return [one for one in self._in(error) if one.key[:-1] == leaf.key]
 
     def _take_out_below(self, leaf):
@@ -1070,7 +1070,7 @@ class World:
     # Claims and starts.
 
     def claim(self, leaf):
-        """Give a new step or timer what is saved of it."""
+        """Let a new step or timer have what is saved of it."""
         self.live[leaf.key] = leaf
         self.play.keys[leaf.node, "timer" if leaf.step is None else "step"] = leaf.key
         saved = self.memory.outcomes.get(leaf.key)
@@ -1328,7 +1328,7 @@ def _again(error):
 
 
 def play(program, memory, schedule, *, asynchronous=False):
-    """Give what must happen in an execution of `program` that begins with `memory`.
+    """Return what must happen in an execution of `program` that begins with `memory`.
 
     `memory` is changed to what is saved in the end.
     """

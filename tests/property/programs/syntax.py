@@ -8,7 +8,7 @@ CELL = 0
 
 
 def walk(operations):
-    """Give every operation, those in blocks and bodies included."""
+    """Yield every operation, those in blocks and bodies included."""
     for one in operations:
         yield one
         for block in blocks(one):
@@ -16,7 +16,7 @@ def walk(operations):
 
 
 def blocks(operation):
-    """Give the lists of operations inside of one."""
+    """Return the lists of operations inside of one."""
     found = [
         operation[part] for part in ("then", "otherwise", "body", "handler") if part in operation
     ]
@@ -26,7 +26,7 @@ def blocks(operation):
 
 
 def steps_of(program):
-    """Give every step by the id of the operation that starts it."""
+    """Return every step by the id of the operation that starts it."""
     found = {}
     for one in walk(program):
         if "step" in one:
@@ -35,7 +35,7 @@ def steps_of(program):
 
 
 def words(program):
-    """Give what the operations of a program do, and how."""
+    """Return what the operations of a program do, and how."""
     found = set()
     for one in walk(program):
         found.add(one["do"])
@@ -54,7 +54,7 @@ def words(program):
 
 
 def text_of(program, *, asynchronous=False):
-    """Give a program as Python, for people."""
+    """Return a program as Python, for people."""
     lines = ["async def cell():" if asynchronous else "def cell():"]
     _write(program, lines, 1, asynchronous)
     return "\n".join(lines)

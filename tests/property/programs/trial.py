@@ -89,7 +89,7 @@ class Trial:
         self._story = []
 
     def foreseen(self):
-        """Give what must happen where nothing is killed."""
+        """Return what must happen where nothing is killed."""
         return self._play(Memory())
 
     def run(self):
@@ -258,7 +258,7 @@ class Trial:
             self._compare_seen(play, lines, epoch)
 
     def _committed(self, play, held):
-        """Give how many events are in the store: the first so many, and no others."""
+        """Return how many events are in the store: the first so many, and no others."""
         facts = {}
         for fact in play.facts:
             if fact.with_event:
@@ -392,7 +392,7 @@ class _Held:
         return self._before.armed.get(fact.key) == fact.value
 
     def number(self, fact):
-        """Give an outcome's number in the store."""
+        """Return an outcome's number in the store."""
         if fact.what != "outcome" or self._found.taken[fact.key] != fact.value.taken:
             return 0
         return self._found.outcomes[fact.key][1]
@@ -432,7 +432,7 @@ def _notes(notes):
 
 
 def _lines_by_fiber(lines):
-    """Give what each fiber noted."""
+    """Return what each fiber noted."""
     found = {}
     for line in lines:
         if line[0] == "note":

@@ -20,11 +20,11 @@ class Drawing:
         self._number = 0
 
     def program(self):
-        """Give a program of a few operations."""
+        """Return a program of a few operations."""
         return self._operations(self._random.randint(2, 3), depth=0)
 
     def kills(self):
-        """Give the commits at which processes are killed, each before or after it."""
+        """Return the commits at which processes are killed, each before or after it."""
         moments = ("before", "after")
         return [
             (self._random.choice(moments), self._random.randint(1, 14))
@@ -92,7 +92,7 @@ class Drawing:
 
 
 def words(program):
-    """Give what the operations of a program do, and how."""
+    """Return what the operations of a program do, and how."""
     found = set()
     for one in program:
         found.add(f"threads {one[1]}" if one[0] == "threads" else one[0])
