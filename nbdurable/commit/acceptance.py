@@ -47,9 +47,10 @@ EVIDENCE: Final = "evidence: "
 """Begins the kind of an accepted state; the kind of the part of evidence follows."""
 
 _RUNS_AGAIN: Final = (
-    Why.CODE_CHANGED, Why.FILE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST, Why.UNREADABLE,
+    Why.CODE_CHANGED, Why.VALUE_CHANGED, Why.FILE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST,
+    Why.UNREADABLE,
 )  # fmt: skip
-_KEEPABLE: Final = (Why.CODE_CHANGED, Why.FILE_CHANGED)
+_KEEPABLE: Final = (Why.CODE_CHANGED, Why.VALUE_CHANGED, Why.FILE_CHANGED)
 
 
 class AcceptedPart(NamedTuple):
@@ -374,7 +375,7 @@ class Acceptance:
     def _of(self, handle: StepHandle[Any]) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call.id)
-        changed = handle.why.startswith(Why.CODE_CHANGED)
+        changed = handle.why.startswith((Why.CODE_CHANGED, Why.VALUE_CHANGED))
         # Where it is code that ran that changed, the outcome is of the very code of the step.
         if not changed or (older is not None and older.code == handle.code_digest):
             seconds = 0.0 if older is None else older.seconds

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nbdurable.handles.combinators import Combinator
 from nbdurable.labels import printable
 from nbdurable.records import Kind
+from nbdurable.steps.attempts import explain
 from nbdurable.store import NOT_SAVED, replace_progress, replace_save, take_out
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Settled(_Outcomes):
         self._seconds = ended - running.started
         self._escaped = escaped
         self._in_cell = in_cell
+        # Told here: a message that a user's class makes is not waited for under the lock.
+        self._told = explain(ending.error) if ending.error is not None else ""
 
     def write(self, batch: Batch) -> None:
         """Take the number, save the outcome, decide what it decides."""
@@ -88,6 +91,9 @@ class Settled(_Outcomes):
             self._escaped(batch)
             if ending.payload is not None:
                 ledger.write_checkpoint(handle, ending, self._running, batch)
+                if self._told:
+                    row = (*handle.pair, self._running.number, ledger.execution, self._told)
+                    batch.add("failures", row)
                 if ending.kind is Kind.ERROR and self._in_cell:
                     handle.seen = True
                     batch.add("seen_errors", (*handle.pair, ledger.execution))

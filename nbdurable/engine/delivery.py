@@ -17,7 +17,8 @@ from nbdurable.handles.combinators import Gather, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.interrupts import uninterrupted
 from nbdurable.output import capture as output
-from nbdurable.output.capture import Destination, Stage
+from nbdurable.output.capture import Destination
+from nbdurable.output.stage import Stage
 from nbdurable.records import Kind
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ class Run:
         self._prints = Fingerprinter(strict=settings.strict)
         self._live: dict[bytes, StepHandle[Any]] = {}
         self._limits: dict[StepOptions, Limit] = {}
-        self._news = News(observers, clock)
+        self._news = News(observers, clock, opened.index.spent)
         self._ledger = Ledger(store, opened.index, opened.execution, self._news)
         self._lock = self._ledger.lock
         self._reasons = Reasons(opened, self._live, self._news)

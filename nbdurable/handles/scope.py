@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from nbdurable.executors.limits import Room
-    from nbdurable.output.capture import Stage
+    from nbdurable.output.stage import Stage
     from nbdurable.steps.options import RunSettings, StepOptions
 
     from .combinators import Gather

@@ -439,7 +439,9 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
         "ORDER BY t.execution, attempt",
         [run],
     ):
-        call, version, attempt, execution, *_, ending, _, concluded = row
+        call, version, attempt, execution, *_, seconds, ending, _, concluded = row
+        if ending == "error":
+            index.spent[call, version] = index.spent.get((call, version), 0.0) + seconds
         if has_value((call, version)):
             continue
         _verify_attempt(store, "attempt_ends", row, signature)
