@@ -24,8 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from nbdurable import __version__
-from nbdurable.api import open_stores
-from nbdurable.inspection import amending, doctor, export, maintenance, reports, watching
+from nbdurable.api import configuration, open_stores
+from nbdurable.inspection import (
+    amending,
+    doctor,
+    export,
+    maintenance,
+    reports,
+    settings,
+    watching,
+)
 from nbdurable.inspection import queries as questions
 from nbdurable.labels import harmless
 from nbdurable.notebook.header import parse_age
@@ -213,6 +221,19 @@ def _command(name: str, short: str) -> Callable[[Callable[..., None]], click.Com
     return decorate
 
 
+@_command("status", "Show how far the newest run of each name is.")
+@click.argument("name", required=False)
+@_store_option
+@_json_option
+def status_command(name: str | None, store: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Show how far the newest run of each name is; of a store that is held, what runs now.
+
+    With NAME: that run alone.
+    """
+    told = reports.status(reports.store_at(store), name)
+    _print_told(told, as_json=as_json, empty="no durable cell has run here yet")
+
+
 @_command("runs", "List a store's runs, newest first.")
 @_store_option
 @_json_option
@@ -326,6 +347,29 @@ def rename_command(old: str, new: str, store: str | None) -> None:
     taken.
     """
     _teller(Console(highlight=False))(amending.rename(old, new, reports.store_at(store)))
+
+
+@_command("adopt", "Give a notebook the checkpoints of another.")
+@click.argument("old")
+@click.argument("notebook", type=click.Path(dir_okay=False, path_type=Path))
+def adopt_command(old: str, notebook: Path) -> None:
+    """Give NOTEBOOK the checkpoints that it had as OLD, a notebook's name in its folder.
+
+    For a notebook that was renamed or copied: they become its own, and one that is still
+    there keeps its own.
+    """
+    configuration.set_notebook(notebook.absolute())
+    _teller(Console(highlight=False))(maintenance.adopt(old))
+
+
+@_command("config", "Show each setting and where it comes from.")
+@_json_option
+def config_command(as_json: bool) -> None:  # noqa: FBT001 - click's way
+    """Show each setting and where it comes from: here, that is the environment.
+
+    In a notebook `%durable config SETTING=VALUE` sets it, in a script configure().
+    """
+    _print_rows(settings.shown(), as_json=as_json)
 
 
 @_command("gc", "Take out what a store no longer needs.")

@@ -63,6 +63,7 @@ class Why(StrEnum):
     NEW = "new"
     REPLAYED = "replayed"
     CODE_CHANGED = "code changed"
+    VALUE_CHANGED = "value changed"
     ARGUMENT_CHANGED = "argument changed"
     UPSTREAM_CHANGED = "upstream changed"
     FILE_CHANGED = "file changed"

@@ -68,6 +68,7 @@ def test_states_are_their_words():
         "new",
         "replayed",
         "code changed",
+        "value changed",
         "argument changed",
         "upstream changed",
         "file changed",

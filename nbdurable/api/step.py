@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Generic, Literal, Never, ParamSpec, TypeVar, overload
 
+from nbdurable.codec.pruned import prune
 from nbdurable.engine.outside import told_outside
 from nbdurable.errors import UsageError
 from nbdurable.handles import scope
@@ -68,10 +69,14 @@ class Step(Generic[P, R]):
             return function(*args, **kwargs)
         check_arguments(function, args, kwargs)
         result: R
-        if is_async(function):
-            result = where.run.calls.call_async(where, function, args, kwargs, self._options)
-        else:
-            result = where.run.calls.call(where, function, args, kwargs, self._options)
+        try:
+            if is_async(function):
+                result = where.run.calls.call_async(where, function, args, kwargs, self._options)
+            else:
+                result = where.run.calls.call(where, function, args, kwargs, self._options)
+        except BaseException as error:
+            prune(error)
+            raise
         return result
 
     def ahead(

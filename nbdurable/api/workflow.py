@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from nbdurable import evidence
 from nbdurable import store as stores
+from nbdurable.codec.pruned import prune
 from nbdurable.engine import handed_over, outside, timed
 from nbdurable.engine.run import Run
 from nbdurable.errors import UsageError
@@ -23,7 +24,6 @@ from nbdurable.interrupts import guarded, uninterrupted
 from nbdurable.labels import label_of, printable
 from nbdurable.output import capture as output
 from nbdurable.output import streams
-from nbdurable.records import RunStatus
 from nbdurable.steps.attempts import is_async
 from nbdurable.steps.options import RunSettings, checked_executor
 
@@ -152,7 +152,6 @@ class Workflow:
         self.steps = 0
         self.control: Control | None = None
         self.fresh = False
-        self.resumes = False
         self._written = written
         self._by_arguments = by_arguments
         self._store = store
@@ -183,8 +182,13 @@ class Workflow:
         run = self._leave()
         try:
             run.closing.finish(error)
+        except BaseException as late:
+            prune(late)
+            raise
         finally:
             self._finished(run)
+            if error is not None:
+                prune(error)
 
     async def __aenter__(self) -> Run:
         return self._begin(asynchronous=True)
@@ -198,8 +202,13 @@ class Workflow:
         run = self._leave()
         try:
             await run.closing.finish_async(error)
+        except BaseException as late:
+            prune(late)
+            raise
         finally:
             self._finished(run)
+            if error is not None:
+                prune(error)
 
     def _begin(self, *, asynchronous: bool) -> Run:
         outer = scope.current.get()
@@ -224,7 +233,6 @@ class Workflow:
                 found.store, self.run_name, now=clock().time(), new=self._new, max_age=self._max_age
             )
             self.fresh = opened.previous is None
-            self.resumes = opened.previous not in {None, RunStatus.FINISHED}
             streams.install()
             undo.callback(streams.remove)
             undo.callback(output.leave_screen, output.enter_screen())

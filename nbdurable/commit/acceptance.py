@@ -47,9 +47,10 @@ EVIDENCE: Final = "evidence: "
 """Begins the kind of an accepted state; the kind of the part of evidence follows."""
 
 _RUNS_AGAIN: Final = (
-    Why.CODE_CHANGED, Why.FILE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST, Why.UNREADABLE,
+    Why.CODE_CHANGED, Why.VALUE_CHANGED, Why.FILE_CHANGED, Why.UPSTREAM_CHANGED, Why.LOST,
+    Why.UNREADABLE,
 )  # fmt: skip
-_KEEPABLE: Final = (Why.CODE_CHANGED, Why.FILE_CHANGED)
+_KEEPABLE: Final = (Why.CODE_CHANGED, Why.VALUE_CHANGED, Why.FILE_CHANGED)
 
 
 class AcceptedPart(NamedTuple):
@@ -375,7 +376,7 @@ class Acceptance:
     def _of(self, handle: StepHandle[Any], reason: Reason) -> tuple[object, tuple[int, float, str]]:
         """Return what a step that runs again is counted under, and what there is to count."""
         older = self._index.checkpoints.newest(handle.call_id)
-        changed = reason.why is Why.CODE_CHANGED
+        changed = reason.why in {Why.CODE_CHANGED, Why.VALUE_CHANGED}
         # If the code that changed is only code that the body ran, the outcome was made by the
         # step's own code as it is now.
         if not changed or (older is not None and older.code == handle.code_digest):

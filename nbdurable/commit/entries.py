@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nbdurable.handles.combinators import Combinator
 from nbdurable.labels import printable
 from nbdurable.records import Kind
+from nbdurable.steps.attempts import explain
 from nbdurable.store import NOT_SAVED, replace_progress, replace_save, take_out
-from nbdurable.store.rows import AttemptEndRow, ProgressRow, SeenErrorRow, StartRow
+from nbdurable.store.rows import AttemptEndRow, FailureRow, ProgressRow, SeenErrorRow, StartRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,8 @@ class Settled(_Outcomes):
         self._seconds = ended - running.started
         self._escaped = escaped
         self._in_cell = in_cell
+        # Told here: a message that a user's class makes is not waited for under the lock.
+        self._told = explain(ending.error) if ending.error is not None else ""
 
     def write(self, batch: Batch) -> None:
         """Take the number, save the outcome, decide what it decides."""
@@ -89,6 +92,9 @@ class Settled(_Outcomes):
             self._escaped(batch)
             if ending.payload is not None:
                 ledger.write_checkpoint(handle, ending, self._running, batch)
+                if self._told:
+                    attempt = self._running.number
+                    batch.add(FailureRow(*handle.identity, attempt, ledger.execution, self._told))
                 if ending.kind is Kind.ERROR and self._in_cell:
                     handle.life.see()
                     batch.add(SeenErrorRow(*handle.identity, ledger.execution))

@@ -23,22 +23,29 @@ from nbdurable.records import Kind
 from nbdurable.steps.attempts import explain, is_async, place_of, told_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nbdurable.events import Event
     from nbdurable.executors.clock import Clock
     from nbdurable.fingerprint import Print
     from nbdurable.handles.combinators import Combinator
     from nbdurable.steps.attempts import Work
+    from nbdurable.store import Identity
 
 
 class Observers:
     """One run's observers and notes."""
 
-    def __init__(self, observers: Sequence[Callable[[Event], None]], clock: Clock) -> None:
+    def __init__(
+        self,
+        observers: Sequence[Callable[[Event], None]],
+        clock: Clock,
+        spent: Mapping[Identity, float] | None = None,
+    ) -> None:
         self.notes: list[str] = []
         self.clock = clock
         self._observers = list(observers)
+        self._spent = spent or {}
         self._said: set[str] = set()
         self._prints: set[tuple[str, bytes, bytes]] = set()
         self._lock = threading.Lock()
@@ -135,7 +142,7 @@ class Observers:
                     handle.place,
                     found.kind,
                     found.number,
-                    found.seconds,
+                    found.seconds + self._spent.get((found.call, found.version), 0.0),
                     found.attempt,
                     self.clock.time(),
                     error,

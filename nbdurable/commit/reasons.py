@@ -6,11 +6,16 @@ calls claimed since; decides nothing.
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
+from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.handles.call_identity import NAME_MARK
 from nbdurable.handles.handle import Handle, StepHandle
+from nbdurable.labels import duration
 from nbdurable.records import REASONS, Kind, Reason, Why
 from nbdurable.steps.attempts import arguments_text
 
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
     from nbdurable.store import Group, Identity
 
     from .state import State
+
+
+_MUCH = 1.0
+"""Seconds of work from which on it is said what is done again."""
 
 
 class Reasons:
@@ -62,14 +71,14 @@ class Reasons:
                 if before.code == handle.version.code and (masked := _masked(arguments)):
                     return Reason(Why.ARGUMENT_CHANGED, masked)
                 # An inner function's code belongs to its call: the call is new, the code changed.
-                return Reason(Why.CODE_CHANGED, self._code_changed(handle, before))
+                return _changed(handle, self._code_changed(handle, before))
             return _argument_changed(before, arguments)
         assert handle.version is not None
         if handle.version.base and handle.call_id in self._unheld:
             return self._unheld[handle.call_id]
         if older.code == handle.version.code:
             return REASONS[Why.UPSTREAM_CHANGED]
-        return Reason(Why.CODE_CHANGED, self._code_changed(handle, older))
+        return _changed(handle, self._code_changed(handle, older))
 
     def retried(self, errors: Iterable[Identity]) -> None:
         """Take in that errors are tried again."""
@@ -116,11 +125,7 @@ class Reasons:
             if (group, reason) in self._said_unheld:
                 return
             self._said_unheld.add((group, reason))
-        count = sum(map(is_unheld, self._newest(group)))
-        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._observers.say(
-            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: {detail} changed"
-        )
+        self._say_unmatched(handle, filter(is_unheld, self._newest(group)), detail)
 
     def corrected(self, handles: Iterable[Handle[Any]]) -> list[tuple[str, Identity]]:
         """Pair what ran as new with what was no longer asked for, now that both are known."""
@@ -238,13 +243,22 @@ class Reasons:
             work = handle.life.work
             now = None if work is None else work.code_parts()
             changed = self._changed[key] = self.code_difference(now, older.code)
-        count = self.count_of(handle, older.code)
-        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
-        self._observers.say(
-            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: "
-            f"{changed or 'its code'} changed"
-        )
+        unmatched = (found for found in self.newest_of(handle) if found.code == older.code)
+        self._say_unmatched(handle, unmatched, changed or "its code")
         return changed
+
+    def _say_unmatched(
+        self, handle: StepHandle[Any], unmatched: Iterable[Checkpoint], changed: str
+    ) -> None:
+        """Say how many outcomes don't match any more, why, and what they took, if it is much."""
+        took = [found.seconds for found in unmatched]
+        count, seconds = len(took), sum(took)
+        outcomes, match = ("outcome", "matches") if count == 1 else ("outcomes", "match")
+        cost = f"; {'it' if count == 1 else 'they'} took {duration(seconds)}"
+        self._observers.say(
+            f"{count:,} saved {outcomes} of {handle.name} no longer {match}: {changed} changed"
+            f"{cost if seconds >= _MUCH else ''}"
+        )
 
 
 def _group(handle: StepHandle[Any]) -> Group:
@@ -255,6 +269,28 @@ def _argument_changed(older: Checkpoint | None, arguments: str) -> Reason:
     if older is None:
         return REASONS[Why.NEW]
     return Reason(Why.ARGUMENT_CHANGED, _differing(_parts(older.arguments), _parts(arguments)))
+
+
+def _changed(handle: StepHandle[Any], names: str) -> Reason:
+    """Return that a step's code changed; or, where all that changed is data, that a value did."""
+    work = handle.life.work
+    function = None if work is None else inspect.unwrap(work.function)
+    is_value = bool(names) and all(_is_value(function, name) for name in names.split(", "))
+    return Reason(Why.VALUE_CHANGED if is_value else Why.CODE_CHANGED, names)
+
+
+def _is_value(function: object, name: str) -> bool:
+    """Return whether a name that a function reads, its own or a module's, is one of data."""
+    module, _, attribute = name.rpartition(".")
+    known = sys.modules.get(module)
+    places: list[Mapping[str, object]] = [] if known is None else [vars(known)]
+    if isinstance(function, FunctionType) and not module:
+        places = [function.__globals__]
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+        with suppress(ValueError):  # a name that is not bound yet
+            places.insert(0, {free: cell.cell_contents for free, cell in cells})
+    found = [place[attribute] for place in places if attribute in place]
+    return bool(found) and not callable(found[0]) and not isinstance(found[0], ModuleType)
 
 
 def _parts(text: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ from nbdurable.handles.handle import Handle, StepHandle
 from nbdurable.labels import described, share
 from nbdurable.output import warned
 from nbdurable.output.capture import loads
-from nbdurable.records import Kind
+from nbdurable.records import HandleKind, Kind
+from nbdurable.steps.arguments import told_arguments
 
 from .so_far import counts_of, events_so_far
 
@@ -85,6 +86,8 @@ class Control:
     def __init__(self, execution: Execution) -> None:
         self.stopped = False
         """Whether a person has stopped the execution from here."""
+        self.redos: list[str] = []
+        """Labels of the failed steps that a person wants to be tried again by the next pass."""
         self._execution = weakref.ref(execution)
         self._thread = threading.current_thread()
 
@@ -143,6 +146,26 @@ class Control:
         pause.end()
         return f"{handle.label} is tried again now"
 
+    def redo(self, place: int | None) -> str:
+        """Note that a failed step, or each, is to be taken out at the end and tried again then."""
+        execution = self._execution()
+        if execution is None or execution.state.ended:
+            return _GONE
+        handles = execution.state.handles if place is None else [execution.handle(place)]
+        failed = [
+            handle.label
+            for handle in [*handles]
+            if isinstance(handle, StepHandle)
+            and handle.kind is HandleKind.STEP
+            and handle.life.checkpoint is not None
+            and handle.life.checkpoint.kind is Kind.ERROR
+        ]
+        if not failed:
+            return "no step has failed and was saved so" if place is None else "it has not failed"
+        self.redos = list(dict.fromkeys([*self.redos, *failed]))
+        which = failed[0] if len(failed) == 1 else f"{len(failed):,} failed steps"
+        return f"{which}: taken out when this cell has ended; run it again then to try again"
+
     def suspend(self) -> str:
         """Interrupt the execution, as the stop button does; running the cell again resumes it."""
         execution = self._execution()
@@ -188,6 +211,9 @@ def _step(handle: StepHandle[Any], execution: Execution) -> Iterator[Fact]:
         given = [described(value) for value in work.arguments]
         given += [f"{name}={described(value, name)}" for name, value in work.keywords.items()]
         yield "Arguments", "\n".join(given), True
+    elif handle.kind is HandleKind.STEP:
+        digests = "" if handle.life.checkpoint is None else handle.life.checkpoint.arguments
+        yield "Arguments", told_arguments(handle.label, digests), True
     waits = [one.label for one in handle.upstream if not one.durable]
     yield "Waits for", ", ".join(waits), False
     if ending is not None and ending.error is None and handle.durable:

@@ -17,7 +17,7 @@ from nbdurable.handles.combinators import Gather, Select
 from nbdurable.handles.handle import StepHandle
 from nbdurable.interrupts import uninterrupted
 from nbdurable.output import capture as output
-from nbdurable.output.capture import Destination, Stage
+from nbdurable.output.capture import Destination
 from nbdurable.records import HandleKind, Kind
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbdurable.executors.gates import Gate, LoopGate
     from nbdurable.handles.handle import Handle
     from nbdurable.handles.scope import Scope, Works
+    from nbdurable.output.stage import Stage
     from nbdurable.records import Message
     from nbdurable.steps.attempts import Running
 

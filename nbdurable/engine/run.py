@@ -77,7 +77,9 @@ class Run:
     ) -> None:
         self.settings = settings
         self.strict = settings.strict
-        state = self._state = State(store, opened, Observers(observers, clock), leftovers)
+        state = self._state = State(
+            store, opened, Observers(observers, clock, opened.index.spent), leftovers
+        )
         self.handles = state.handles
         self.scope = Scope(self, opened.run.encode("ascii"), None, settings.asynchronous)
         ledger = Ledger(state)

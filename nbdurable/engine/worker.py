@@ -133,6 +133,7 @@ class _Relay:
     alone = True
     raw = True
     lasting = False
+    bars = False
 
     def __init__(self, tell: Callable[[Message], object]) -> None:
         self.sent = 0
@@ -150,6 +151,9 @@ class _Relay:
                 last[2] += data
             else:
                 self._pieces.append([kind, id(source), data])
+
+    def move(self, bar: object, state: str) -> None:
+        """Nothing moves apart: all is told, and the kernel says where it is shown."""
 
     def deliver(self, messages: Sequence[Output]) -> None:
         """Show messages."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from nbdurable.codec.pruned import prune
 from nbdurable.errors import UsageError
 
 from .handle import StepHandle
@@ -72,7 +73,11 @@ class StepCoroutine(Coroutine[Any, Any, Any]):
         handle = self._handle
         if not handle.life.started:
             self._launch(handle)
-        return await handle
+        try:
+            return await handle
+        except BaseException as error:
+            prune(error)
+            raise
 
 
 def never_awaited(handles: Iterable[Handle[Any]]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable  # noqa: TC003 - dataclass fields are read 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, assert_never
 
+from nbdurable.codec.pruned import prune
 from nbdurable.errors import UsageError
 from nbdurable.records import HandleKind, Kind, Version
 from nbdurable.steps.attempts import Ending
@@ -131,10 +132,14 @@ class Handle(Resolvable, Generic[T_co]):
             WaitTimeoutError: The timeout passed first; the step goes on.
             UsageError: The wait would block the loop of an async cell.
         """
-        if timeout is not None:
-            self._order.wait_limited(self, timeout)
-        self._order.wait(self)
-        return self.receive()
+        try:
+            if timeout is not None:
+                self._order.wait_limited(self, timeout)
+            self._order.wait(self)
+            return self.receive()
+        except BaseException as error:
+            prune(error)
+            raise
 
     def outcome(self) -> Outcome[T_co]:
         """Wait, then give how it ended without raising its error."""
@@ -143,8 +148,12 @@ class Handle(Resolvable, Generic[T_co]):
 
     def __await__(self) -> Generator[Any, None, T_co]:
         """Wait on the running loop, then give the value or raise the error."""
-        yield from self._order.wait_async(self).__await__()
-        return self.receive()
+        try:
+            yield from self._order.wait_async(self).__await__()
+            return self.receive()
+        except BaseException as error:
+            prune(error)
+            raise
 
     @property
     def label(self) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.errors import NotInRunError
-from nbdurable.output.capture import Stage
+from nbdurable.output.stage import Stage
 
 from .combinators import Select
 

@@ -35,6 +35,7 @@ from nbdurable.events import (
 from nbdurable.labels import ago, share
 from nbdurable.output.capture import loads
 from nbdurable.records import NOBODY, TIMER_VERSION, Kind, RunStatus, Why
+from nbdurable.steps.arguments import told_arguments
 from nbdurable.steps.attempts import explain
 from nbdurable.store.history import NOT_STARTED, Choice, Ended, Past, Try
 from nbdurable.view.progress import CHOOSERS, RunView, StepView
@@ -100,6 +101,8 @@ class Recalled:
         if isinstance(last, Ended):
             yield "Saved", f"{last.kind}, number {last.number} in the order of commits", False
             yield from self._saved(last)
+        else:
+            yield "Arguments", told_arguments(last.label, ""), True
         said = [f"attempt {one.attempt}: {one.error}" for one in tries if one.error]
         yield "Attempts", "\n".join(said), True
         yield "In", " > ".join(reversed([one.label for one in self._above(row)])), False
@@ -113,6 +116,8 @@ class Recalled:
                 found = stores.outcome_of(opened, (outcome.call, outcome.version))
             if found is None:
                 return
+            if not outcome.timer:
+                yield "Arguments", told_arguments(found.label, found.arguments), True
             if found.kind is Kind.ERROR:
                 yield "Error", traceback_text(found.payload), True
             yield "Output", end_of(loads(found.output)), True

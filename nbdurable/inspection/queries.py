@@ -77,6 +77,7 @@ def status(store: str | Path | None = None) -> list[dict[str, object]]:
 def steps(name: str | None = None, store: str | Path | None = None) -> list[dict[str, object]]:
     """Return the steps of the newest run called `name`, or of the newest run.
 
+    An outcome of which its call has a newer one, of other code for one, is ``superseded``.
     Where one has failed, each row has an ``error``: how, in one line; of the first failures.
     """
     place = store_holding(name, store)
@@ -84,13 +85,17 @@ def steps(name: str | None = None, store: str | Path | None = None) -> list[dict
         if opened is None:
             return []
         columns, found = opened.answer(
-            "SELECT number, label AS step, status, round(seconds, 3) AS seconds, attempts, "  # noqa: S608 - constants of ours
-            "started, call, version FROM nbdurable.steps WHERE run = "
-            + _NEWEST
-            + " ORDER BY number NULLS LAST, started",
+            f"SELECT number, label AS step, status, round(seconds + {_EARLIER}, 3) AS seconds, "  # noqa: S608 - constants of ours
+            f"attempts, started, call, version FROM nbdurable.steps s WHERE run = {_NEWEST} "
+            "ORDER BY number NULLS LAST, started",
             [name],
         )
         rows = [dict(zip(columns, row, strict=True)) for row in found]
+        newest = {row["call"]: row for row in rows if row["number"] is not None}
+        for row in rows:
+            last = newest.get(row["call"], row)
+            if last is not row and row["started"] < last["started"]:
+                row["status"] = "superseded"  # its call has a newer outcome
         identities = [(row.pop("call"), row.pop("version")) for row in rows]
         failed = [at for at, row in enumerate(rows) if row["status"] == "failed"]
         if failed:
@@ -209,6 +214,11 @@ _TABLES = {
     ("pyarrow", "RecordBatch"),
 }
 
+
+_EARLIER = """COALESCE((SELECT sum(a.seconds) FROM nbdurable.attempt_ends a
+    WHERE a.call = s.call AND a.version = s.version AND a.attempt < s.attempts
+    AND a.ending = 'error'), 0)"""
+"""Seconds of the attempts before the one that a step ended with."""
 
 _NEWEST = (
     "(SELECT run FROM nbdurable.runs WHERE workflow = $1 OR $1 IS NULL "

@@ -113,6 +113,30 @@ def runs(store: str) -> Told:
     return Told(rows)
 
 
+def status(store: str, name: str | None = None) -> Told:
+    """Return a row a run name: how far its newest run is; as `runs`.
+
+    Raises:
+        UsageError: No run has that name.
+    """
+    if live := live_runs(store):
+        rows = [{column: _live_row(one)[column] for column in _STATUS} for one in live]
+        note = live_note(store, live)
+    else:
+        rows = [
+            {column: row.get("workflow" if column == "name" else column) for column in _STATUS}
+            for row in aware(questions.status(store))
+        ]
+        note = ""
+    chosen = [row for row in rows if name in {None, row["name"]}]
+    if name is not None and not chosen:
+        raise no_run(name, [str(row["name"]) for row in rows])
+    return Told(chosen, note)
+
+
+_STATUS = ("name", "status", "saved", "executions", "created")
+
+
 def _live_row(one: LiveRun) -> Row:
     return {
         "name": one.begun.name,

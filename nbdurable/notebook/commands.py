@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,7 +19,15 @@ import click
 from nbdurable import labels
 from nbdurable.api import configuration
 from nbdurable.errors import DurableError, StoreLockedError, UsageError
-from nbdurable.inspection import amending, live, maintenance, reports, settings
+from nbdurable.inspection import (
+    amending,
+    doctor,
+    export,
+    live,
+    maintenance,
+    reports,
+    settings,
+)
 from nbdurable.inspection import history as recall
 from nbdurable.inspection import queries as questions
 from nbdurable.records import RunStatus
@@ -347,6 +356,37 @@ def _sql(_shell: InteractiveShell, query: str | None) -> object:
         raise UsageError("%durable sql QUERY: for example SELECT name, status, seconds FROM steps")
     found = questions.query(query)
     return Table(found, "no rows") if isinstance(found, list) else found
+
+
+@_command("doctor")
+def _doctor(_shell: InteractiveShell) -> object:
+    """Examine the store: its files, its key, who holds it, every invariant, unfinished runs."""
+    words = {True: "ok", False: "wrong", None: ""}
+    found = doctor.diagnose(reports.store_at(None))
+    return Table({"": words[one.sound], "what": one.what, "found": one.found} for one in found)
+
+
+@_command(
+    "export",
+    click.argument("name", required=False, metavar="NAME"),
+    click.argument("target", required=False, metavar="FILE"),
+    click.option("--values", is_flag=True, help="Add what each step gave; that unpickles it."),
+)
+def _export(
+    _shell: InteractiveShell,
+    name: str | None,
+    target: str | None,
+    values: bool,  # noqa: FBT001 - click's way
+) -> object:
+    """Write the steps of the run NAME to FILE, which ends in .parquet or .json.
+
+    NAME is a run's, whose newest run is meant, or a run's id, or 8 letters of it.
+    """
+    if not name or not target:
+        raise UsageError("%durable export NAME FILE: for example quotes quotes.parquet")
+    count = export.export(reports.store_at(None), name, Path(target), values=values)
+    print(f"{count} steps are in {target}")  # noqa: T201 - the answer
+    return None
 
 
 @_command("config", click.argument("setting", nargs=-1, metavar="[SETTING=VALUE]..."))

@@ -48,6 +48,8 @@ def capture_displays(shell: InteractiveShell) -> None:
             raw=lambda: watched(shell),
             diverted=lambda: isinstance(shell.display_pub, CapturingDisplayPublisher),
             direct=functools.partial(_is_direct, shell),
+            ended=_is_ended,
+            move=functools.partial(_move, shell) if in_kernel(shell) else None,
         )
     )
 
@@ -139,13 +141,69 @@ def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPyth
     _uncovered(shell, "clear_output")(wait)
 
 
+def _widget_of(bundle: dict[str, Any]) -> Any:
+    """Return the widget that a display shows, as far as it is known here."""
+    known = getattr(sys.modules.get("ipywidgets.widgets.widget"), "_instances", {})
+    return known.get(bundle["data"].get(_WIDGET, {}).get("model_id"))
+
+
+def _is_ended(bundle: dict[str, Any]) -> bool | None:
+    """Tell whether a display is a progress bar that has come to its end; None if it is none."""
+    widget = _widget_of(bundle)
+    parts = (widget, *getattr(widget, "children", ()))
+    bars = [one for one in parts if type(one).__name__ in {"IntProgress", "FloatProgress"}]
+    return all(map(_is_full, bars)) if bars else None
+
+
+def _is_full(bar: Any) -> bool:
+    # Of tqdm's, one of unknown length is full, and has the style "info".
+    ended = bar.value >= bar.max and bar.bar_style != "info"
+    return bool(ended or bar.bar_style in {"success", "danger"})
+
+
+def _move(shell: InteractiveShell, display_id: str, bundles: list[dict[str, Any]]) -> None:
+    """Show bars that move, in the display of an id; several widgets in one box."""
+    widgets = [_widget_of(bundle) for bundle in bundles]
+    boxed = len(bundles) > 1 and any(widget is not None for widget in widgets)
+    if boxed:
+        data = _boxed(bundles, widgets)
+    elif any(widget is not None for widget in widgets):
+        data = bundles[0]["data"]
+    else:
+        texts = [str(bundle["data"].get("text/plain", "")) for bundle in bundles]
+        data = {"text/plain": "\n".join(texts)} if texts else {}
+    transient = {"display_id": display_id}
+    _show(shell, {"data": data, "metadata": {}, "transient": transient, "update": True})
+    for box in _BOXES[: -1 if boxed else None]:
+        _BOXES.remove(box)
+        box.layout.close()
+        box.close()
+
+
+_BOXES: Final[list[Any]] = []
+
+
+def _boxed(bundles: list[dict[str, Any]], widgets: list[Any]) -> dict[str, Any]:
+    """Return the display of a box of widgets; what is text is one, too."""
+    library: Any = sys.modules["ipywidgets"]
+    texts = [str(bundle["data"].get("text/plain", "")) for bundle in bundles]
+    box = library.VBox(
+        [
+            library.Label(text) if widget is None else widget
+            for widget, text in zip(widgets, texts, strict=True)
+        ]
+    )
+    _BOXES.append(box)
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    return {_WIDGET: view, "text/plain": "\n".join(texts)}
+
+
 def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
     """Return a widget's display with the text of its last state; None if it was closed."""
     module: Any = sys.modules.get("ipywidgets.widgets.widget")
-    known = getattr(module, "_instances", None)
-    if known is None:
+    if getattr(module, "_instances", None) is None:
         return bundle
-    widget = known.get(bundle["data"][_WIDGET].get("model_id"))
+    widget = _widget_of(bundle)
     if widget is None or getattr(widget, "outputs", None) == ():
         return None  # closed; or an output widget, which holds nothing of a step's output
     return bundle | {"data": bundle["data"] | {"text/plain": _text_of(widget)}}

@@ -14,8 +14,9 @@ from IPython import get_ipython
 
 from nbdurable.api import configuration
 from nbdurable.api import workflow as session
-from nbdurable.errors import UsageError
-from nbdurable.inspection import maintenance
+from nbdurable.codec.pruned import prune
+from nbdurable.errors import DurableError, UsageError
+from nbdurable.inspection import amending, maintenance
 from nbdurable.labels import ago
 
 from . import cell_names, displays, finding, tracebacks
@@ -188,18 +189,31 @@ class DurableCell:
         if self._screen is not None:
             self._screen.controls = self._workflow.control
         if self._view is not None:
-            # What a resumed run replays is shown before its view can open.
-            self._view.show(above=self._workflow.resumes)
+            self._view.show()
 
     def _ended(self, error: BaseException | None) -> None:
         """Tidy up, whatever happened."""
         if error is not None:
             _kept.set(None)
-            tracebacks.prune(error)
+            prune(error)
             if isinstance(error, KeyboardInterrupt) and self._stopped:
                 tracebacks.tell_stop(error, self._name)
         if self._view is not None:
             self._view.finish()
+        self._take_out()
+
+    def _take_out(self) -> None:
+        """Take out the failures that a person wants to be tried again, now that nothing runs."""
+        controls = None if self._screen is None else self._screen.controls
+        if controls is None or not controls.redos:
+            return
+        try:
+            said = amending.redo(
+                self._name, controls.redos, store=self._store, errors=True, say=lambda _: None
+            )
+        except DurableError as error:
+            said = str(error)
+        _tell(self._shell, said)
 
     def _said(self, error: BaseException | None) -> None:
         """Say what the view can't: there is none, or no step ran."""

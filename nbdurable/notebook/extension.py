@@ -80,7 +80,7 @@ def durable_cell(line: str, body: str) -> object:
 
     ::
 
-        %%durable NAME [--new] [--max-age AGE] [--keep] [--limit N]
+        %%durable NAME [--new] [--max-age AGE] [--keep] [--executor E] [--limit N]
                        [--tee] [--quiet] [--strict]
 
     Steps that the cell calls or starts are saved as they finish. When the cell
@@ -91,6 +91,7 @@ def durable_cell(line: str, body: str) -> object:
     --new           never replay a finished run (an unfinished one is resumed)
     --max-age AGE   start anew when the last checkpoint is older: 90, 30m, 12h, 7d
     --keep          accept saved outcomes whose code has changed, and say which
+    --executor E    where bodies run: threads, process or dask
     --limit N       at most N steps at a time
     --tee           stream every step's output live
     --quiet         no status view

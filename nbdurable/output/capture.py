@@ -26,7 +26,7 @@ from nbdurable.isolation import Apart
 from nbdurable.records import Message
 
 from . import warned
-from .pieces import WHOLE, Piece, Roll, messages_of
+from .pieces import BAR, WHOLE, Piece, Roll, messages_of
 from .streaming import Live
 from .transcript import Screen
 
@@ -38,7 +38,7 @@ LIMIT_CHARACTERS = 1_000_000
 
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 _OTHER: Final = {"stdout": "stderr", "stderr": "stdout"}
-_DIVERTED_BY: Final = {"display": "display_pub", "warning": "stderr"}
+_DIVERTED_BY: Final = {"display": "display_pub", "warning": "stderr", BAR: "stderr"}
 
 HELD: Final = "held "
 """Begins the kind of what was written to a stream itself, past what redirects it."""
@@ -59,9 +59,11 @@ class Face:
     ``show`` takes a bundle (``data``, ``metadata``, ``transient``, ``update``);
     ``clear`` empties the cell, at once or when the next output comes, where it
     ``can_clear``; ``settle`` gives the last state of a live display, None if it has
-    been closed; ``raw`` tells whether carriage returns are understood where it shows;
-    ``diverted`` whether displays go to code that collects them, as ``capture_output``
-    does; ``direct`` whether the process's streams lead to it, and to nobody else.
+    been closed; ``ended`` tells whether a live display is a progress bar at its end, None if it
+    is none; ``move`` shows bars that move in the display of an id; ``raw`` tells whether
+    carriage returns are understood where it shows; ``diverted`` whether displays go to code
+    that collects them, as ``capture_output`` does; ``direct`` whether the process's streams
+    lead to it, and to nobody else.
     """
 
     show: Callable[[dict[str, Any]], object]
@@ -71,6 +73,8 @@ class Face:
     raw: Callable[[], bool] | None = None
     diverted: Callable[[], bool] | None = None
     direct: Callable[[], bool] | None = None
+    ended: Callable[[dict[str, Any]], bool | None] | None = None
+    move: Callable[[str, list[dict[str, Any]]], object] | None = None
 
 
 _face: Face | None = None
@@ -94,8 +98,8 @@ class Capture:
     """
 
     __slots__ = (
-        "_closed", "_cut", "_due", "_live", "_lock", "_roll", "destination", "inside", "recorders",
-        "redirects", "unsent",
+        "_bars", "_closed", "_cut", "_due", "_live", "_lock", "_roll", "destination", "inside",
+        "recorders", "redirects", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -105,6 +109,7 @@ class Capture:
         self.redirects: dict[str, Any] = {}
         self.recorders: list[Callable[[warnings.WarningMessage], object]] = []
         self._roll = Roll()
+        self._bars: list[Piece] = []
         self._live: Live | None = None
         self._closed: tuple[Message, ...] | None = None
         self._cut = False
@@ -137,7 +142,7 @@ class Capture:
         with self._lock:
             if self._closed is not None:
                 return self.inside
-            if data:
+            if data or kind == BAR:
                 self._clear_if_due()
                 self._take(kind, data, source or self)
             return True
@@ -149,8 +154,13 @@ class Capture:
                 return self.inside
             named = bundle.get("transient", {}).get("display_id", "")
             if bundle.get("update") and (pieces := self._roll.shows(named)):
-                self._change(pieces, bundle)
-                return True
+                bars = [piece for piece in pieces if piece.bar]
+                if not bars:
+                    self._change(pieces, bundle)
+                    return True
+                for one in bars:
+                    self._take_out(one)
+                bundle = {key: part for key, part in bundle.items() if key != "update"}
             self._clear_if_due()
             if widget := _VIEW in bundle.get("data", ()):
                 # To be changed into its last state, and to be taken back alone.
@@ -158,7 +168,10 @@ class Capture:
                 bundle = bundle if named else bundle | {"transient": {"display_id": _new_id()}}
                 text = ""
             data = text or _dumps(bundle)
-            piece = self._take("display", data, source or self)
+            bar = widget and _moves_apart() and _is_ended(bundle) is not None
+            if bar and all(piece.kind != BAR for piece in self._roll.pieces):
+                self._take(BAR, "", source)
+            piece = self._take("display", data, source or self, bar=bar)
             if piece is not None and not bundle.get("update"):
                 piece.display = bundle.get("transient", {}).get("display_id", "")
                 piece.widget = widget
@@ -201,6 +214,12 @@ class Capture:
             if self._live is not None:
                 self._live.pause()
 
+    def move(self, bar: object, state: str) -> None:
+        """Show how far a bar is of a step that this one's body waits for; nothing ends that."""
+        with self._lock:
+            if self._closed is None and self._live is not None:
+                self._live.move(bar, state)
+
     def retract(self, sources: Container[object], *, more: bool) -> None:
         """Take back what came from `sources`, here and where it was shown."""
         with self._lock:
@@ -214,6 +233,7 @@ class Capture:
         """
         with self._lock:
             if self._closed is None:
+                self._settle_bars(every=True)
                 self._settle_widgets()
                 if self._live is not None:
                     self.unsent = self._live.end()
@@ -223,15 +243,17 @@ class Capture:
 
     # --- with the lock held -------------------------------------------------------------
 
-    def _take(self, kind: str, data: str, source: object) -> Piece | None:
+    def _take(self, kind: str, data: str, source: object, *, bar: bool = False) -> Piece | None:
         """Add what there is room for, and the mark of the cut with the first that there is not."""
+        if self._bars:
+            self._settle_bars()
         if self._cut:
             return None
         if self._roll.size + len(data) > LIMIT_CHARACTERS:
             self._roll.compact()
         left = LIMIT_CHARACTERS - self._roll.size
         if len(data) <= left:
-            return self._add(kind, data, source)
+            return self._add(kind, data, source, bar=bar)
         if kind not in WHOLE and left:
             self._add(kind, data[:left], source)
         self._mark_cut(source)
@@ -242,8 +264,11 @@ class Capture:
         mark = f"\n... output cut at {LIMIT_CHARACTERS:,} characters\n"
         self._add("stderr", mark, source)
 
-    def _add(self, kind: str, data: str, source: object) -> Piece:
+    def _add(self, kind: str, data: str, source: object, *, bar: bool = False) -> Piece:
         piece = self._roll.add(kind, data, source)
+        if bar:
+            piece.bar = True
+            self._bars.append(piece)
         if self._live is not None:
             self._live.send(piece, data)
         return piece
@@ -267,11 +292,29 @@ class Capture:
             self._retract({piece.source for piece in self._roll.pieces}, more=True)
 
     def _retract(self, sources: Container[object], *, more: bool) -> None:
+        self._bars = [bar for bar in self._bars if bar.source not in sources]
         # Text that can't be taken back where it was shown is recorded as it was shown.
         self._roll.drop(sources, displays_only=self._live is not None and self._live.lasting)
         self._cut = self._cut and self._roll.size > LIMIT_CHARACTERS
         if self._live is not None:
             self._live.retract(sources, more=more)
+
+    def _settle_bars(self, *, every: bool = False) -> None:
+        """Put a line in the place of each bar that has ended, behind what was written till then."""
+        for piece in tuple(self._bars):
+            bundle = json.loads(piece.text)
+            if every or _is_ended(bundle):
+                self._take_out(piece)
+                settled = _settled(bundle)
+                text = "" if settled is None else str(settled["data"].get("text/plain", ""))
+                if text:
+                    self._add(BAR, f"{text}\n", piece.source)
+
+    def _take_out(self, bar: Piece) -> None:
+        self._bars.remove(bar)
+        self._roll.remove(bar)
+        if self._live is not None:
+            self._live.forget(bar)
 
     def _settle_widgets(self) -> None:
         """Change each live display into its last state; take out those that were closed."""
@@ -293,6 +336,11 @@ class Capture:
                 self._live.change(piece, _dumps(update))
         if closed:
             self._retract(closed, more=False)
+
+
+def _is_ended(bundle: dict[str, Any]) -> bool | None:
+    """Tell whether a live display is a progress bar at its end; None if it is no bar."""
+    return None if _face is None or _face.ended is None else _face.ended(bundle)
 
 
 def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
@@ -427,6 +475,8 @@ def _emit(kind: str, data: str, source: object) -> None:
         elif kind == "warning":
             module: Any = warnings
             module._showwarnmsg(warned.message_of(data))  # noqa: SLF001 - what `warn` calls, too
+        elif kind == BAR:
+            _emit_bar(data)
         else:
             _emit_text(kind, data)
     finally:
@@ -443,6 +493,21 @@ def _emit_text(kind: str, text: str) -> None:
         _flush(_OTHER[name])
     if stream is not None:
         _write(stream, text)
+
+
+def _emit_bar(text: str) -> None:
+    """Write a bar that has ended: in a notebook to stdout, so that it is one output with others."""
+    screen = _screen.get()
+    apart = _moves_apart() and not _is_redirected()
+    if apart and screen is not None and _understands_returns():
+        _anew(screen.reserve, _source.get())
+    if text:
+        _emit_text(f"{HELD}stdout" if apart else "stderr", text)
+
+
+def _moves_apart() -> bool:
+    """Tell whether bars that move are shown in a display of their own."""
+    return _face is not None and _face.move is not None
 
 
 def _emit_on_screen(kind: str, data: str, source: object) -> None:
@@ -504,9 +569,18 @@ class Destination:
         """Tell whether text that was shown there can't be taken back."""
         return self._context.copy().run(_is_redirected)
 
+    @property
+    def bars(self) -> bool:
+        """Tell whether bars that move are not written there; where returns do it, they are."""
+        return not self.raw or _moves_apart()
+
     def emit(self, kind: str, data: str, source: object) -> None:
         """Show a piece."""
         self._run(_emit, kind, data, source)
+
+    def move(self, bar: object, state: str) -> None:
+        """Show how far a bar is, apart from what is written; nothing ends that."""
+        self._run(_move, bar, state)
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Show messages."""
@@ -566,13 +640,21 @@ def _retract(sources: Container[object], more: bool) -> None:  # noqa: FBT001 - 
         _anew(functools.partial(screen.retract, more=more), sources)
 
 
+def _move(bar: object, state: str) -> None:
+    capture, screen = _current.get(), _screen.get()
+    if capture is not None:
+        capture.move(bar, state)
+    elif screen is not None and not diverted():
+        _anew(screen.move, bar, state)
+
+
 def enter_screen() -> contextvars.Token[Screen | None]:
     """Remember from now on what this context's cell shows, where that can be of use."""
     if _face is None or _face.clear is None or not (_face.can_clear and _face.can_clear()):
         return _screen.set(None)
     if _is_redirected():
         return _screen.set(None)
-    return _screen.set(Screen(_face.clear, _emit_on_screen))
+    return _screen.set(Screen(_face.clear, _emit_on_screen, _face.move))
 
 
 def leave_screen(token: contextvars.Token[Screen | None]) -> None:
@@ -640,40 +722,3 @@ def _dumps(bundle: dict[str, Any]) -> str:
 
 def _new_id() -> str:
     return uuid.uuid4().hex
-
-
-class Stage:
-    """Where the steps that one piece of code starts show their output: one after the other.
-
-    ``home`` is the strand of that code; ``busy`` tells that a step is shown live.
-    """
-
-    __slots__ = ("_due", "busy", "destination", "home")
-
-    def __init__(self, home: int) -> None:
-        self.home = home
-        self.busy = False
-        self.destination = Destination()
-        self._due: list[Message] = []
-
-    def deliver(self, messages: Sequence[Message]) -> None:
-        """Show messages now, or when the step that is shown live has ended."""
-        if self.busy:
-            self._due += messages
-        else:
-            deliver(messages)
-
-    def occupy(self) -> None:
-        """Let a step be shown live: what else is delivered waits for its end."""
-        self.busy = True
-
-    def vacate(self) -> None:
-        """Let what is delivered be shown at once again."""
-        self.busy = False
-
-    def over(self) -> None:
-        """Show what came while a step was shown live."""
-        self.busy = False
-        due, self._due = self._due, []
-        if due:
-            self.destination.deliver(due)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .pieces import WHOLE, Piece, Roll, last_state, messages_of, overwritten, so_far
+from .pieces import BAR, WHOLE, Bars, Piece, Roll, last_state, messages_of, overwritten, so_far
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -32,8 +32,15 @@ class Place(Protocol):
     def lasting(self) -> bool:
         """Tell whether text that was shown there can't be taken back."""
 
+    @property
+    def bars(self) -> bool:
+        """Tell whether bars are shown apart as long as they move, and as text when they end."""
+
     def emit(self, kind: str, data: str, source: object) -> None:
         """Show a piece."""
+
+    def move(self, bar: object, state: str) -> None:
+        """Show how far a bar is, by its text or its display; nothing ends that."""
 
     def retract(self, sources: Container[object], *, more: bool) -> None:
         """Take back what came from `sources`; `more` tells that other output follows."""
@@ -44,7 +51,8 @@ class Live:
 
     Where carriage returns are understood, they go on as they come, and the cursor is
     left behind the text of a piece; where others write too, when they are flushed.
-    Elsewhere a line goes on when it is complete.
+    Elsewhere a line goes on when it is complete. A bar that moves is shown apart, and goes on
+    when it has ended, as one line.
     """
 
     def __init__(self, destination: Place) -> None:
@@ -53,6 +61,8 @@ class Live:
         self._raw = destination.raw
         self.lasting = destination.lasting
         self._alone = destination.alone
+        self._bars = Bars() if destination.bars else None
+        self._moving: set[object] = set()
         self._held = ""
         self._piece: Piece | None = None
         self._line: list[str] = []
@@ -68,10 +78,25 @@ class Live:
             self._settle()
             self._piece = piece
         self._shown.add(piece.source)
-        if piece.kind in WHOLE:
+        if piece.bar and self._bars is not None:
+            self._move(piece, piece.text)
+        elif piece.kind in WHOLE:
             self._emit(piece.kind, piece.text, piece.source)
+        elif piece.kind == "stderr" and self._bars is not None:
+            self._send_bars(self._bars, piece, piece.text if data is None else data)
         else:
             self._send_text(piece, piece.text if data is None else data)
+
+    def forget(self, piece: Piece) -> None:
+        """Show a widget's bar no more; what it leaves, if anything, is sent as another piece."""
+        if self._kept is not None:
+            self._kept = [kept for kept in self._kept if kept[0] is not piece]
+        self._move(piece, "")
+
+    def move(self, bar: object, state: str) -> None:
+        """Show how far a bar is of a step that writes here, too."""
+        if self._kept is None:
+            self._move(bar, state)
 
     def change(self, piece: Piece, update: str) -> None:
         """Show a display with another content."""
@@ -84,6 +109,10 @@ class Live:
             self._kept = [kept for kept in self._kept if kept[0].source not in sources]
         if self._piece is not None and self._piece.source in sources:
             self._piece, self._line, self._held = None, [], ""
+        if self._bars is not None:
+            self._bars.drop(sources)
+        for bar in [one for one in self._moving if getattr(one, "source", one) in sources]:
+            self._move(bar, "")
         if any(source in sources for source in self._shown):
             self._destination.retract(sources, more=more)
 
@@ -111,7 +140,31 @@ class Live:
             self._emit = rest.add
             self.go_on()
         self._settle()
+        for kind, text, source in self._bars.rest() if self._bars is not None else ():
+            self._emit(kind, text, source)
+        for bar in tuple(self._moving):
+            self._move(bar, "")
         return messages_of(rest.pieces, settled=False)
+
+    def _send_bars(self, bars: Bars, piece: Piece, data: str) -> None:
+        """Show what of stderr is no bar, and the bars that have ended; the last one moves."""
+        for kind, text in bars.take(data, piece.source):
+            if kind == BAR:
+                self._move(piece.source, "")
+                self._emit(kind, text, piece.source)
+            else:
+                self._send_text(piece, text)
+        self._move(piece.source, bars.moving(piece.source) if self._alone else "")
+
+    def _move(self, bar: object, state: str) -> None:
+        """Show how far a bar is, where somebody looks; nothing takes it away."""
+        if state and self._raw:
+            self._moving.add(bar)
+        elif bar not in self._moving:
+            return
+        else:
+            self._moving.discard(bar)
+        self._destination.move(bar, state)
 
     def _send_text(self, piece: Piece, data: str) -> None:
         done, newline, rest = data.rpartition("\n")

@@ -224,7 +224,7 @@ def _decisions_over(store: Store, one: Garbage) -> list[tuple[bytes, bytes]]:
 def _remove_runs(batch: Batch, runs: list[str]) -> None:
     these = "(SELECT unnest(?::VARCHAR[]))"
     tables = ("checkpoints", "starts", "attempt_ends", "decision_log", "seen_errors")
-    of_steps = ("former_calls", "draws", "contents", "saves", "progress")
+    of_steps = ("former_calls", "draws", "contents", "saves", "progress", "failures")
     for table in (*tables, *of_steps, "execution_ends"):
         batch.execute(
             f"DELETE FROM nbdurable.{table} WHERE execution IN "  # noqa: S608 - constants
@@ -238,7 +238,7 @@ def _remove_runs(batch: Batch, runs: list[str]) -> None:
 
 def _remove_outcomes(batch: Batch, identities: list[Identity]) -> None:
     parameters = [[call for call, _ in identities], [version for _, version in identities]]
-    for table in ("checkpoints", "starts", "attempt_ends", "seen_errors", "draws"):
+    for table in ("checkpoints", "starts", "attempt_ends", "failures", "seen_errors", "draws"):
         batch.execute(
             f"DELETE FROM nbdurable.{table} c USING "  # noqa: S608 - constants
             "(SELECT unnest(?::BLOB[]) AS call, unnest(?::BLOB[]) AS version) t "

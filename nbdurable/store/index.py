@@ -207,6 +207,8 @@ class ReplayIndex:
     """What was not awaited any longer, for a clock or other code had cancelled that"""
     last_place: int = 0
     attempts: dict[Identity, PastAttempts] = field(default_factory=dict)
+    spent: dict[Identity, float] = field(default_factory=dict)
+    """Seconds of the attempts that failed before an outcome: to be shown, signed by nobody"""
     code_parts: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
     evidence: dict[bytes, tuple[Part, ...]] = field(default_factory=dict)
     unseen: set[Identity] = field(default_factory=set)

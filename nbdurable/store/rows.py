@@ -222,6 +222,16 @@ class ProgressRow(NamedTuple):
     told: float
 
 
+class FailureRow(NamedTuple):
+    """How an attempt failed whose outcome is saved, in one line: to be read, by people alone."""
+
+    call: bytes
+    version: bytes
+    attempt: int
+    execution: int
+    error: str
+
+
 class EvidenceRow(NamedTuple):
     """One piece of evidence, of which a digest stands for many."""
 
@@ -251,6 +261,7 @@ Row = (
     | CodeRow
     | HeadRow
     | ProgressRow
+    | FailureRow
     | EvidenceRow
 )
 RememberedRow = UsedAttributeRow | FormerCallRow | DrawRow | ContentRow
@@ -274,6 +285,7 @@ KINDS: Final[dict[str, type]] = {
     "heads": HeadRow,
     "saves": Save,
     "progress": ProgressRow,
+    "failures": FailureRow,
     "redos": Redone,
     "acceptances": Accepted,
     "renames": Renamed,

@@ -447,6 +447,8 @@ def _load_attempts(store: Store, run: str, of_run: str, index: ReplayIndex) -> N
     ):
         end = AttemptEndRow._make(fields)
         identity = end.call, end.version
+        if end.ending == "error":
+            index.spent[identity] = index.spent.get(identity, 0.0) + end.seconds
         if has_value(identity):
             continue
         _verify_attempt(store, end)

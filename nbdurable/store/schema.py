@@ -56,6 +56,10 @@ BYTES = """CAST(system.main.add(system.main.octet_length(c.payload), COALESCE(
                                                system.main.add(i, 48)))) AS BIGINT))), 0))
                AS BIGINT)"""
 
+_FAILED = """COALESCE((SELECT system.main.max(f.error) FROM nbdurable.failures f
+                         WHERE f.call = {0}.call AND f.version = {0}.version
+                         AND f.attempt = {0}.attempt AND f.execution = {0}.execution), {1})"""
+
 VIEWS: dict[str, str] = {
     "executions": f"""
         SELECT e.id AS execution, r.name AS workflow, e.run,
@@ -104,11 +108,13 @@ VIEWS: dict[str, str] = {
                           AND a.attempt >= s.attempt)""",
     "attempts": f"""
         SELECT o.workflow, o.run, c.name, c.label, c.attempt, {_AT.format("c.started")} AS started,
-               c.seconds, c.kind AS ending, '' AS error, c.execution, c.call, c.version
+               c.seconds, c.kind AS ending, {_FAILED.format("c", "''")} AS error, c.execution,
+               c.call, c.version
         FROM nbdurable.checkpoints c JOIN nbdurable.executions o USING (execution)
         UNION ALL
         SELECT o.workflow, o.run, a.name, a.label, a.attempt, {_AT.format("a.started")},
-               a.seconds, a.ending, a.error, a.execution, a.call, a.version
+               a.seconds, a.ending, {_FAILED.format("a", "a.error")}, a.execution, a.call,
+               a.version
         FROM nbdurable.attempt_ends a JOIN nbdurable.executions o USING (execution)
         UNION ALL
         SELECT o.workflow, o.run, s.name, s.label, s.attempt, {_AT.format("s.started")},

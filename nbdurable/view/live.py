@@ -110,19 +110,23 @@ class LiveView:
         """Take an event: one append, from any thread, at any rate."""
         self._inbox.append(event)
 
-    def show(self, *, above: bool = False) -> None:
+    def show(self) -> None:
         """Show the run live, once it lasts; where there is no screen, do nothing.
 
-        With `above` it stands above all that the cell shows meanwhile.
+        It stands above all that the cell shows meanwhile. Its place is kept on every pass, so
+        that one which lasts and one which doesn't leave the same outputs.
 
         To be called by the cell: what is published belongs to the cell whose
         context calls this, and a plain thread's messages would land elsewhere.
         """
         if self._screen is None or self._publisher is not None or self._ended.is_set():
             return
-        if above:
-            with self._lock:
+        with self._lock:
+            try:
                 self._screen.reserve()
+            except ScreenClosedError as error:
+                self.lost = error
+                return
         self._publisher = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._publish, self._screen),

@@ -88,6 +88,7 @@ class StepView:
     ``earlier`` those of the attempts before it in this execution, ``ended`` is when the
     row's outcome was told, ``inputs`` are the places of the handles that a step was given,
     ``deaths`` counts the kernel's deaths that it was in flight at. ``first`` is the tree's.
+    ``seconds`` are those of all its attempts, ``spent`` of those that failed before the last.
     ``progress`` is how far its last attempt said that it is, as ``37 of 90``, and ``part``
     the same as a share of 1, where that is known. ``where`` is the line of an error.
     """
@@ -107,6 +108,7 @@ class StepView:
     started: float | None = None
     again: float | None = None
     seconds: float | None = None
+    spent: float = 0.0
     why: str = ""
     error: str = ""
     number: int | None = None
@@ -304,6 +306,8 @@ def _attempt_failed(view: RunView, event: AttemptFailed) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.attempts, row.error, row.again = event.attempt, event.error, event.at + event.wait
+    if row.began is not None and not row.closed:
+        row.spent += event.at - row.began
     _close(row, event.at)
     view._move(row, State.RETRYING)  # noqa: SLF001
 
@@ -311,7 +315,7 @@ def _attempt_failed(view: RunView, event: AttemptFailed) -> None:
 def _finished(view: RunView, event: StepFinished) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
-    row.outcome, row.number, row.seconds = event.kind, event.number, event.seconds
+    row.outcome, row.number, row.seconds = event.kind, event.number, row.spent + event.seconds
     row.error, row.again, row.ended = event.error, None, event.at
     row.where = event.where
     _close(row, event.at)
@@ -362,9 +366,9 @@ def _let_go(view: RunView, event: StepLetGo) -> None:
     if (row := view.steps.get(event.step)) is None:
         return
     row.why, row.again, row.ended = event.reason, None, event.at
+    if row.began is not None:
+        row.seconds = row.spent + (0.0 if row.closed else event.at - row.began)
     _close(row, event.at)
-    if row.started is not None:
-        row.seconds = event.at - row.started
     view._move(row, State.LET_GO)  # noqa: SLF001
 
 

@@ -90,8 +90,6 @@ def html(
     said = escape(opening(view)[len(view.name) :])
     parts = [f"<p><strong>{escape(view.name)}</strong>{said}</p>"]
     parts += _items(capped([_verdict(view, row) for row in choices(view)], "decisions"))
-    if view.steps:
-        parts.append(_table(view, facts))
     notes = capped(list(view.notes), "notes")
     if view.status is RunStatus.FINISHED and (failed := failures(view)):
         # What ended a run with an error is tried again anyway; what the cell has caught is not.
@@ -100,6 +98,8 @@ def html(
             f"to try {clipped(which)} again, run %durable redo {view.name} --errors and this cell"
         )
     parts += _items(escape(note) for note in notes)
+    if view.steps:
+        parts.append(_table(view, facts))
     return f"<div>{''.join(parts)}</div>"
 
 

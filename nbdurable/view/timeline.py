@@ -323,8 +323,11 @@ class Timeline:
             "bars": self._bars(row),
         }
         if row.state in MOVING and view.live:
-            said["since"] = row.started
+            # A clock that counts all attempts, and stands still between two.
+            said["since"] = (row.began or view.started or 0.0) - row.spent
             said["again"] = row.again
+            if row.state is State.RETRYING:
+                said["time"] = duration(row.spent)
             if seconds := self._own_left(row):
                 self._left = max(self._left, seconds)
                 said["left"] = left(seconds)

@@ -48,6 +48,7 @@ _PLAINLY: Final = {
     Why.NEW: "runs for the first time",
     Why.REPLAYED: "its outcome was saved",
     Why.CODE_CHANGED: "runs because its code has changed",
+    Why.VALUE_CHANGED: "runs because a value that its code reads has changed",
     Why.ARGUMENT_CHANGED: "runs because an argument has changed",
     Why.UPSTREAM_CHANGED: "runs because what it is given has changed",
     Why.FILE_CHANGED: "runs because a file has changed",

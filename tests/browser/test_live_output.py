@@ -102,11 +102,12 @@ def test_output_comes_live_and_is_what_replay_shows(lab, waits):
     shows("3/3")
     lab.picture("ended", area)
     first = outputs(lab)
-    before, picture, bar, end = first
+    before, picture, end = first
     assert before == ["stdout", "the cell begins\na bar begins\n100 percent\nbetween\nround 1\n"]
     assert picture[1]["text/html"] == "<b>picture 1</b>"
-    assert "3/3" in bar[1]["text/plain"]
-    assert end == ["stdout", "the end\n"]
+    assert end[0] == "stdout"
+    assert end[1].endswith("]\nthe end\n")
+    assert "3/3" in end[1]
 
     lab.run(1)
     lab.idle()

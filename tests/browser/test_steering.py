@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
+from support.barriers import barriers
 
 LOAD = "%load_ext nbdurable"
 SETUP = """\
@@ -28,6 +29,11 @@ def slow(n, api_key):
     print("slow has ended")
     return n
 
+@step
+def refuse(n):
+    counted(f"refuse({n})")
+    raise ValueError(f"no {n}")
+
 @step(retries=1, backoff=1000, max_backoff=1000)
 def shaky():
     counted("shaky")
@@ -47,6 +53,13 @@ AWAITING = BLOCKING.replace("gather(one, other).result()", "await gather(one, ot
 SHAKY = """\
 %%durable shaken
 print(shaky.go().result())
+"""
+
+
+REFUSED = """\
+%%durable refused
+gather(refuse.go(0), refuse.go(1), return_exceptions=True).result()
+print("got", slow.go(2, api_key="sk-0123456789abcdef").result())
 """
 
 
@@ -166,6 +179,39 @@ def test_a_run_is_suspended_and_resumed(lab, cell):
     lab.idle()
     expect(output.filter(has_text="got [1, 2]")).to_be_visible()
     assert calls(lab).count("quick(1)") == 1
+
+
+def test_failures_are_looked_at_and_tried_again(lab):
+    """Beside the table where there is room; what failed is taken out when the cell has ended."""
+    lab.page.set_viewport_size({"width": 1800, "height": 860})
+    output, _ = begun(lab, REFUSED)
+    row = output.locator(".nbd-view .nbd-row", has_text="refuse(0)")
+    row.click()
+    detail = output.locator(".nbd-side .nbd-detail")
+    expect(detail).to_contain_text("ValueError: no 0")
+    expect(detail).to_contain_text("n=0")
+    expect(detail.get_by_role("button", name="Copy error")).to_be_visible()
+    table = output.locator(".nbd-scroll").bounding_box()
+    assert detail.bounding_box()["x"] >= table["x"] + table["width"]
+    assert detail.bounding_box()["y"] < table["y"] + table["height"]
+    assert barriers(lab, ".nbd-view") == []
+    lab.picture("beside", output.first)
+    lab.page.set_viewport_size({"width": 1000, "height": 860})
+    expect(output.locator(".nbd-detail-row .nbd-detail")).to_contain_text("ValueError: no 0")
+    output.locator(".nbd-detail").get_by_role("button", name="Retry").click()
+    said = output.locator(".nbd-answer")
+    expect(said).to_contain_text("refuse(0): taken out when this cell has ended")
+    lab.picture("below", output.first)
+    output.get_by_role("button", name="Retry all failed").click()
+    expect(said).to_contain_text("2 failed steps: taken out when this cell has ended")
+    (lab.server.root / "go").touch()
+    lab.idle()
+    expect(output.filter(has_text="refused: run its cell again to make them anew")).to_be_visible()
+    assert calls(lab) == ["refuse(0)", "refuse(1)", "slow"]
+    lab.run(2)
+    lab.idle()
+    expect(output.filter(has_text="1 replayed, 2 failed")).to_be_visible()
+    assert calls(lab) == ["refuse(0)", "refuse(0)", "refuse(1)", "refuse(1)", "slow"]
 
 
 def test_a_backoff_is_cut_short(lab):

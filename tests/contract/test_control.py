@@ -86,9 +86,32 @@ def test_a_running_step_tells_its_arguments_and_output(tmp_path):
         assert told["State"] == "finished"
         assert told["Result"] == "<ndarray 3 x 2 of float64>"
         assert told["Output"] == "so far\n"
+        assert told["Arguments"].splitlines()[:2] == ["n=2", "xs=<ndarray 3 x 2>"]
+        assert "api_key=***" in told["Arguments"].splitlines()
         assert told["Saved"].startswith("value, number 1 in the order of commits, ")
     assert facts(run.control, 0)["Result"] == "<ndarray 3 x 2 of float64>"
     assert Hostile.asked == 0
+
+
+def test_failures_are_noted_to_be_tried_again(tmp_path):
+    """One failed step, or each, by its label; of what has not failed it is said so."""
+
+    @step
+    def refuse(n):
+        raise ValueError(n)
+
+    run = workflow("w", store=tmp_path / "s.duckdb")
+    with run:
+        assert run.control.redo(None) == "no step has failed and was saved so"
+        assert gather(*(refuse.go(n) for n in range(3)), return_exceptions=True).result()
+        go(len, "abc").result()
+        assert "taken out when this cell has ended" in run.control.redo(1)
+        assert run.control.redos == ["refuse(1)"]
+        assert run.control.redo(3) == "it has not failed"
+        assert run.control.redo(4) == "it has not failed"  # the len() is no error
+        assert "3 failed steps" in elsewhere(run.control.redo, None)
+        assert sorted(run.control.redos) == ["refuse(0)", "refuse(1)", "refuse(2)"]
+    assert "run has ended" in run.control.redo(0)
 
 
 def test_a_hostile_result_is_only_named(tmp_path):

@@ -413,9 +413,9 @@ def test_a_value_handed_on_is_an_argument(bench):
     assert bench.effects() == {"upstream": 2, "downstream": 1}
     assert bench.run(values_handed_on, parameters={"scale": 4}).value == 3
     assert bench.effects() == {"upstream": 3, "downstream": 2}
-    assert whys(bench, 2) == {"upstream()": "code changed: scale"}
+    assert whys(bench, 2) == {"upstream()": "value changed: scale"}
     assert whys(bench, 3) == {
-        "upstream()": "code changed: scale",
+        "upstream()": "value changed: scale",
         "downstream(2)": "argument changed: number",
     }
 
@@ -608,7 +608,7 @@ def test_a_global_that_is_read_is_an_input(bench):
     """Another value of a global that the code reads, at any depth, is another version."""
     assert bench.run(reading_a_global).value == (1, 1)
     assert bench.run(reading_a_global, parameters={"setting": 2}).value == (2, 2)
-    assert whys(bench, 2) == {"one()": "code changed: setting"}
+    assert whys(bench, 2) == {"one()": "value changed: setting"}
     assert bench.run(reading_a_global).value == (1, 1)
 
 
@@ -1144,7 +1144,7 @@ def test_what_an_upstream_gave_is_part_of_the_version(bench):
     """Another value from any upstream runs the downstream; the old value finds the old outcome."""
     assert bench.run(upstream_of_several).value == ([1, 2], 0)
     assert bench.run(upstream_of_several, parameters={"second": 5}).value == ([1, 5], 0)
-    assert set(whys(bench, 2).values()) == {"code changed: second", "upstream changed"}
+    assert set(whys(bench, 2).values()) == {"value changed: second", "upstream changed"}
     assert bench.run(upstream_of_several).value == ([1, 2], 0)
     assert bench.run(upstream_of_several, parameters={"turned": True}).value == ([2, 1], 0)
     assert bench.effects() == {"one 1": 1, "given": 2, "join": 3}

@@ -742,7 +742,7 @@ def test_why_many_steps_ran(bench):
         "GROUP BY ALL ORDER BY ALL"
     )
     assert found == [
-        ("edited", "code changed: text", 40),
+        ("edited", "value changed: text", 40),
         ("shifted", "argument changed: number", 40),
     ]
     assert bench.check()[0] == []

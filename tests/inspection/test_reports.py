@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -17,10 +18,11 @@ import pytest
 from click.testing import CliRunner  # noqa: TID251 - the runner of what click made
 
 import nbdurable
-from nbdurable import cli, go, step, workflow
-from nbdurable.api import open_stores
+from nbdurable import cli, current_step, go, step, workflow
+from nbdurable.api import configuration, open_stores
 from nbdurable.demo import story
-from nbdurable.inspection import maintenance, reports
+from nbdurable.inspection import amending, maintenance, reports
+from nbdurable.inspection import queries as questions
 from nbdurable.store import Store
 from nbdurable.store import connection as connecting
 
@@ -181,6 +183,81 @@ def test_tables(place):
     result = call("sql", "SELECT '[red]' AS a, NULL AS b, 1.5::DOUBLE AS c", *NOTEBOOK)
     assert "[red]" in result.stdout
     assert "1.500" in result.stdout
+
+
+def test_status_of_each_name(place):
+    """How far the newest run of each name is; of one that is named alone; a mistake is one line."""
+    make(place / ".nbdurable" / "analysis.duckdb", "other")
+    make(place / ".nbdurable" / "analysis.duckdb", "other")
+    assert [(one["name"], one["saved"], one["executions"]) for one in asked("status")] == [
+        ("other", 3, 2),
+        ("w", 3, 1),
+    ]
+    assert [one["name"] for one in asked("status", "w")] == ["w"]
+    check_one_line(call("status", "wm", *NOTEBOOK), "no run is called wm: did you mean w?")
+
+
+def test_a_superseded_outcome_is_marked(place):
+    """Of a call's outcomes the newest counts: the others say so, whatever they were."""
+    scale = 1
+    store = str(place / "e.duckdb")
+
+    def run():
+        def scaled():
+            return scale
+
+        with workflow("edited", store=store):
+            step(scaled, name="scaled").go().result()
+            go(load, 1).result()
+        open_stores.close_stores()
+
+    run()
+    scale = 2
+    run()
+    found = [(one["step"], one["status"]) for one in reports.steps(store, "edited").rows]
+    assert sorted(found) == [
+        ("load(1)", "finished"),
+        ("scaled()", "finished"),
+        ("scaled()", "superseded"),
+    ]
+    assert "value changed: scale" in {one["why"] for one in questions.why("edited", store)}
+
+
+def test_each_attempt_tells_its_error_and_a_step_the_time_of_all(place):
+    """The last attempt, too, which ended with the outcome; also when that was taken out."""
+
+    @step(retries=2, backoff=0.001)
+    def refuses():
+        time.sleep(0.02)
+        raise ValueError(f"refused {current_step().attempt}")
+
+    store = str(place / "r.duckdb")
+    with contextlib.suppress(ValueError), workflow("r", store=store):
+        refuses.go().result()
+    asked_for = "SELECT attempt, error FROM attempts ORDER BY attempt"
+    errors = [(n, f"ValueError: refused {n}") for n in (1, 2, 3)]
+    rows = questions.answer(asked_for, store)
+    assert [(one["attempt"], one["error"]) for one in rows] == errors
+    seconds = questions.answer("SELECT sum(seconds) AS all FROM attempts", store)[0]["all"]
+    [row] = reports.steps(store, "r").rows
+    assert row["seconds"] == round(seconds, 3) > 0.06
+    amending.redo("r", store=store)
+    rows = questions.answer(asked_for, store)
+    assert [(one["attempt"], one["error"]) for one in rows] == errors
+    maintenance.restart("r", store)
+    maintenance.collect(store, remove=True)
+    assert questions.answer("SELECT count(*) AS n FROM nbdurable.failures", store) == [{"n": 0}]
+
+
+def test_adopt_and_config_in_the_shell(place, monkeypatch):
+    """A renamed notebook gets its checkpoints; each setting says where it comes from."""
+    (place / "renamed.ipynb").write_text("{}")
+    said = call("adopt", "analysis", "renamed.ipynb").stdout
+    assert said == "renamed.ipynb has the checkpoints of analysis now; they were its own\n"
+    assert call("runs", "--store", "renamed.ipynb").stdout.count("finished") == 1
+    monkeypatch.setenv("NBDURABLE_STORE", "elsewhere.duckdb")
+    assert "NBDURABLE_STORE" in call("config").stdout
+    configuration.set_notebook(None)
 
 
 def test_why_a_step_failed(place):

@@ -14,6 +14,7 @@ from kernel_harness import kernel
 from support.emulated import Terminal
 
 import nbdurable
+from nbdurable import cli
 from nbdurable.api import configuration
 from nbdurable.errors import UsageError
 from nbdurable.inspection import settings
@@ -376,11 +377,25 @@ def test_help_tells_options(shared):
     assert "for good" in shown
 
 
+def test_doctor_and_export(shared):
+    """The store examined, a run written to a file, as from the shell."""
+    shown = shared.run("%durable doctor").value
+    assert "wrong" not in shown
+    assert "key" in shown
+    said = shared.run("%durable export prices prices.json").stdout
+    assert said == "3 steps are in prices.json\n"
+    written = (shared.folder / "prices.json").read_text()
+    assert "fetch(1)" in written
+    assert "clean(" in written
+
+
 def test_the_list_is_whole():
     """Every subcommand is listed in a line that is not cut, with what it takes."""
     looks, changes = {"status", "runs", "steps", "why", "sql"}, {"restart", "adopt", "gc", "trust"}
-    changes |= {"redo", "rename", "untrust"}
+    looks, changes = looks | {"doctor", "export"}, changes | {"redo", "rename", "untrust"}
     assert set(COMMANDS) == looks | changes | {"config"}
+    # The shell has these too, and what runs or watches another process.
+    assert set(cli.main.commands) == set(COMMANDS) | {"run", "watch", "demo"}
     for row in listed():
         assert len(str(row[""])) > 10
         assert not str(row[""]).endswith("...")
@@ -405,6 +420,8 @@ def test_the_list_is_whole():
         ("%durable sql", "SELECT"),
         ("%durable trust yes", "--yes"),
         ("%durable adopt", "%durable adopt NOTEBOOK"),
+        ("%durable export prices", "%durable export NAME FILE"),
+        ("%durable export prices prices.txt", ".parquet"),
         (
             "%durable gc now",
             "unexpected extra argument (now); usage: %durable gc [--older-than AGE]",

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from nbdurable.api import open_stores
 from nbdurable.output import capture as output
 from nbdurable.output import streams, transcript
 from nbdurable.output.capture import Capture, Capturing, Destination, Face, deliver, dumps, loads
+from nbdurable.output.stage import Stage
 from nbdurable.records import Message
 
 pytestmark = pytest.mark.timeout(60)
@@ -143,9 +145,10 @@ def test_a_progress_bar_takes_the_room_of_its_last_state():
         capture.write("stderr", f"\r{number:6} {bar}")
     capture.write("stderr", "\n")
     capture.write("stdout", "the end\n")
-    first, second, third = capture.finished()
+    first, begun, second, third = capture.finished()
+    assert begun == Message("bar", "")
     assert (first.data, third.data) == ("begin\n", "the end\n")
-    assert second == Message("stderr", f"  7999 {bar}\n")
+    assert second == Message("bar", f"  7999 {bar}\n")
 
 
 def test_a_line_that_goes_on_after_room_was_made():
@@ -399,13 +402,30 @@ def test_a_closed_widget_takes_nothing_else_with_it():
 
 
 class Cell:
-    """A cell of a front end that shows what it is sent, as JupyterLab does."""
+    """A cell of a front end that shows what it is sent, as JupyterLab does.
 
-    def __init__(self, raw=True):
+    With `apart`, bars that move are shown in a display of their own, as a notebook's are.
+    """
+
+    def __init__(self, raw=True, apart=False):
         self.sent = []
         self.outputs = []
+        self.ended = set()
         self._clear = False
         self.face = Face(self.show, self.clear, lambda: True, self.settle, lambda: raw)
+        if apart:
+            self.face = replace(self.face, ended=self.is_ended, move=self.move)
+
+    def is_ended(self, bundle):
+        """Say whether a widget has come to its end; one called button is no bar."""
+        name = bundle["data"][output._VIEW]["model_id"]
+        return None if name == "button" else name in self.ended
+
+    def move(self, display_id, bundles):
+        """Show bars that move."""
+        texts = [bundle["data"]["text/plain"] for bundle in bundles]
+        data = {"text/plain": "\n".join(texts)} if texts else {}
+        self.show({"data": data, "transient": {"display_id": display_id}, "update": True})
 
     def show(self, bundle):
         """Take a display, or its update."""
@@ -486,9 +506,9 @@ class Stream(io.StringIO):
 
 
 @contextlib.contextmanager
-def cell(monkeypatch, *, raw=True):
+def cell(monkeypatch, *, raw=True, apart=False):
     """Yield a cell whose front end understands carriage returns, or does not."""
-    shown = Cell(raw)
+    shown = Cell(raw, apart)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Stream(shown, "stdout"))
         patch.setattr(sys, "stderr", Stream(shown, "stderr"))
@@ -563,6 +583,126 @@ def test_what_was_shown_live_is_what_is_recorded(monkeypatch, story, at, raw):
     if not raw:
         assert live.outputs == replayed.outputs or "figure" in str(story)
         assert not any("\r" in text for kind, text, _ in live.outputs if kind != "display")
+
+
+DRAWN = [
+    ("stdout", "begin\n"),
+    ("widget", "one"),
+    ("stderr", "\r 0%"),
+    ("stdout", "epoch 1\n"),
+    ("stderr", "\r50%"),
+    ("ended", "one"),
+    ("stdout", "epoch 2\n"),
+    ("stderr", "\r99%\nlogged\n"),
+    ("widget", "button"),
+    ("widget", "closed"),
+    ("stderr", "\rleft"),
+]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("at", range(len(DRAWN) + 1))
+def test_bars_leave_the_same_outputs_live_and_on_replay(monkeypatch, at, raw):
+    """Whenever the wait begins: what moves is shown apart, what has ended is text, in one order."""
+
+    def draw(capture, deeds, shown):
+        for kind, text in deeds:
+            if kind == "ended":
+                shown.ended.add(text)
+            else:
+                act(capture, [(kind, text)])
+
+    with cell(monkeypatch, raw=raw, apart=True) as live:
+        capture = Capture()
+        draw(capture, DRAWN[:at], live)
+        destination = Destination()
+        capture.follow(destination)
+        draw(capture, DRAWN[at : at + 2], live)
+        capture.unfollow()
+        draw(capture, DRAWN[at + 2 : at + 3], live)
+        capture.follow(destination)
+        draw(capture, DRAWN[at + 3 :], live)
+        messages = capture.finished()
+        assert capture.unsent == ()
+    with cell(monkeypatch, raw=raw, apart=True) as replayed:
+        replayed.ended.add("one")
+        deliver(messages)
+    # Where a display stands is the same, whose id is not; consecutive texts are one output.
+    assert merged(live) == merged(replayed)
+    texts = [text for kind, text in merged(replayed) if kind == "stdout"]
+    assert "".join(texts) == "begin\nepoch 1\n100%\nepoch 2\n99%\nleft\n"
+    assert [text for kind, text in merged(replayed) if kind == "stderr"] == ["logged\n"]
+
+
+def merged(shown):
+    """Return what a notebook saves of a cell: texts of one stream that follow on are one."""
+    found = []
+    for kind, text, _ in shown.outputs:
+        if found and kind == found[-1][0] != "display":
+            found[-1] = (kind, found[-1][1] + text)
+        else:
+            found.append((kind, text))
+    return found
+
+
+def test_bars_that_move_are_seen_in_their_own_place(monkeypatch):
+    """All at once, in the display that is kept where the first was; it is empty in the end."""
+    monkeypatch.setattr("nbdurable.output.transcript.PERIOD", 0.0)
+    with cell(monkeypatch, apart=True) as shown:
+        capture = Capture()
+        capture.follow(Destination())
+        capture.write("stderr", "\r10%")
+        assert shown.shown == [("display", "10%")]
+        capture.display(widget("one", "w 0%"))
+        assert shown.shown == [("display", "10%\nw 0%")]
+        capture.write("stdout", "text\n")
+        capture.write("stderr", "\r20%")
+        assert shown.shown == [("display", "20%\nw 0%"), ("stdout", "text\n")]
+        capture.write("stderr", "\r99%\n")
+        assert shown.shown == [("display", "w 0%"), ("stdout", "text\n99%\n")]
+        capture.finished()
+        assert shown.shown == [("display", None), ("stdout", "text\n99%\n100%\n")]
+
+
+def test_a_bar_of_a_child_moves_on_the_cells_screen(monkeypatch):
+    """What a body's own step draws is shown through the body, and kept once in its output."""
+    monkeypatch.setattr("nbdurable.output.transcript.PERIOD", 0.0)
+    with cell(monkeypatch, apart=True) as shown:
+        parent, child = Capture(), Capture()
+        parent.follow(Destination())
+        with Capturing(parent):
+            child.follow(Destination())
+        child.write("stderr", "\r10%")
+        child.display(widget("one", "w 0%"))
+        assert shown.shown == [("display", "10%\nw 0%")]
+        child.write("stderr", "\r100%\n")
+        child.finished()
+        assert shown.shown == [("display", None), ("stdout", "100%\n100%\n")]
+        bars = [one.data for one in parent.finished() if one.kind == "bar" and one.data]
+        assert bars == ["100%\n", "100%\n"]
+
+
+def test_a_bar_that_is_cleared_moves_no_more(monkeypatch):
+    """`clear_output` takes bars away, the moving ones too, and nothing of them is left."""
+    monkeypatch.setattr("nbdurable.output.transcript.PERIOD", 0.0)
+    with cell(monkeypatch, apart=True) as shown:
+        print("the cell's own")
+        capture = Capture()
+        capture.follow(Destination())
+        act(capture, [("stderr", "\r10%"), ("widget", "one"), ("clear", False)])
+        act(capture, [("stdout", "end\n")])
+        assert capture.finished() == (Message("stdout", "end\n"),)
+    assert "".join(text for kind, text in shown.shown if kind == "stdout") == (
+        "the cell's own\nend\n"
+    )
+    assert all(text is None for kind, text in shown.shown if kind == "display")
+
+
+def test_a_script_keeps_bars_on_stderr(monkeypatch):
+    """Where there is no notebook an ended bar goes where it was written: stdout may be a pipe."""
+    with cell(monkeypatch, raw=False) as shown:
+        deliver((Message("stdout", "1\n"), Message("bar", "100%\n")))
+    assert shown.shown == [("stdout", "1\n"), ("stderr", "100%\n")]
 
 
 def test_what_is_followed_is_shown_at_once(monkeypatch):
@@ -850,7 +990,7 @@ def test_many_threads_show_at_once(monkeypatch):
 def test_a_stage_shows_one_after_the_other(monkeypatch):
     """What is received while a step is shown live is shown after it."""
     with cell(monkeypatch) as shown:
-        stage = output.Stage(0)
+        stage = Stage(0)
         stage.busy = True
         stage.deliver([Message("stdout", "second\n")])
         print("first")

@@ -27,6 +27,7 @@ class Screen:
         self.may_prepare = threading.Event()
         self.may_prepare.set()
         self.error: Exception | None = None
+        self.broken_at_once = False
         self.asked = False
         self.opened_in = None
 
@@ -62,7 +63,7 @@ class Screen:
         self._tell("summary", words.text(view))
 
     def _tell(self, what, content):
-        if self.error is not None:
+        if self.error is not None and (what != "reserve" or self.broken_at_once):
             raise self.error
         with self.news:
             self.told.append((what, content, time.monotonic()))
@@ -135,19 +136,16 @@ def test_a_fast_run_shows_the_summary_alone(screen):
     view.finish()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert [said for said, *_ in screen.told] == ["summary"]
+    assert [said for said, *_ in screen.told] == ["reserve", "summary"]
     assert not screen.prepared.is_set()
 
 
-def test_a_view_that_is_to_stand_above_keeps_its_place_at_once(screen):
-    """Before anything else is shown, and not where nothing is to be shown above."""
+def test_a_view_keeps_its_place_at_once(screen):
+    """Before anything else is shown: so a run that is over at once leaves the same outputs."""
     view = LiveView("quotes", screen, delay=60)
-    view.show(above=True)
+    view.show()
     assert [said for said, *_ in screen.told] == ["reserve"]
     view.finish()
-    other = LiveView("quotes", screen, delay=60)
-    other.show()
-    other.finish()
     assert len(screen.all("reserve")) == 1
 
 
@@ -159,10 +157,10 @@ def test_finish_does_not_wait_for_a_slow_import(screen):
     thread = view._publisher
     assert screen.prepared.wait(PATIENCE)
     view.finish()
-    assert [said for said, *_ in screen.told] == ["summary"]
+    assert [said for said, *_ in screen.told] == ["reserve", "summary"]
     screen.may_prepare.set()
     thread.join(PATIENCE)
-    assert [said for said, *_ in screen.told] == ["summary"]
+    assert [said for said, *_ in screen.told] == ["reserve", "summary"]
 
 
 def test_states_keep_their_distance(screen):
@@ -259,7 +257,11 @@ def test_a_closed_channel_ends_the_view_and_nothing_else(screen):
     view(started())
     view.finish()
     assert view.run.name == "quotes"
-    assert screen.told == []
+    assert [said for said, *_ in screen.told] == ["reserve"]
+    screen.broken_at_once = True
+    late = living(screen)
+    late.show()  # closed from the beginning: there is nobody to be shown anything
+    assert (late.lost, late._publisher) == (screen.error, None)
 
 
 def test_other_errors_are_not_hidden(screen, monkeypatch):

@@ -211,8 +211,12 @@ def test_what_moves_says_since_when():
     """What moves lets the front end tick, and says when a retry is due; nothing after the end."""
     view = viewed(START, made(0), began(0), AttemptFailed(0, 1, "OSError", 5.0, 102.0))
     row = Timeline(view).items(103.0)["0"]
-    assert (row["since"], row["again"], row["state"]) == (101.0, 107.0, "retrying")
+    assert (row["again"], row["state"], row["time"]) == (107.0, "retrying", "1.0 s")
     assert row["bars"] == [[1.0, 2.0, "failed"]]
+    view.apply(AttemptStarted(0, 2, Why.NEW, "", 107.0))
+    row = Timeline(view).items(108.0)["0"]
+    assert row["since"] == 106.0  # so that at 108 it says 2 s: those of both attempts
+    assert "time" not in row
     view.apply(END)
     assert "since" not in Timeline(view).items(105.0)["0"]
 

@@ -15,6 +15,7 @@ const RESUME = "run the notebook again to resume: what is saved is not run again
 const LEFT = 1500; // ms after the end in which a view is taken off its page
 const TAIL = 14; // so many characters at a label's end always show
 const FRESH = 1000; // ms after which an open step's detail is asked for again
+const BESIDE = 1000; // px of width from which a step's detail stands beside the table
 const LINKS = 60; // so many dependencies are drawn at once; more are drawn for one row
 
 const MOVING = new Set(["running", "retrying"]);
@@ -81,6 +82,8 @@ function makeStore(model) {
     seq: -1,
     told: 0, // the kernel's time in the last message, in s
     heard: 0, // ours when it came, in ms
+    clocked: "", // whose time `elapsed` is
+    elapsed: 0, // what was shown last, in s: it never runs backwards
     shown: 0, // the latest kernel's time that was shown, which never goes back
     gone: false, // the kernel has ended
     summary: undefined, // what the run left, for a page that was loaded in its middle
@@ -146,12 +149,14 @@ function watchKernel(model, onGone) {
 
 // --- The line above the table -------------------------------------------------------
 
-function makeHead(root, onSuspend) {
+function makeHead(root, onSuspend, onRedo) {
   const line = element("div", "nbd-head");
   const name = element("strong", "nbd-name");
   const status = element("span", "nbd-status");
   const said = element("span", "nbd-said");
   const time = element("span", "nbd-time");
+  const redo = button("nbd-redo", "Retry all failed", onRedo);
+  redo.setAttribute("aria-label", "Retry all failed steps when the cell is run again");
   const suspend = button("nbd-suspend", "Stop", onSuspend);
   suspend.setAttribute("aria-label", "Stop the run; running the cell again resumes it");
   const progress = element("div", "nbd-progress");
@@ -164,11 +169,11 @@ function makeHead(root, onSuspend) {
   const spoken = element("div", "nbd-spoken");
   spoken.setAttribute("role", "status");
   spoken.setAttribute("aria-live", "polite");
-  line.append(name, status, said, time, suspend);
+  line.append(name, status, said, time, redo, suspend);
   const top = element("div", "nbd-top");
   top.append(line, progress, silence, answer);
   root.append(top, spoken);
-  return { name, status, said, time, suspend, progress, counts: "", silence, answer, spoken, spokenAt: -SPOKEN };
+  return { name, status, said, time, redo, suspend, progress, counts: "", silence, answer, spoken, spokenAt: -SPOKEN };
 }
 
 // How much is done, as chips that say it and a bar that shows it.
@@ -235,9 +240,13 @@ function makeTable(root) {
   tip.setAttribute("role", "tooltip");
   tip.setAttribute("aria-label", "More of the row that is pointed at");
   const more = element("div", "nbd-rest");
-  const notes = element("ul", "nbd-notes");
-  root.append(scroll, tip, more, notes);
-  return { scroll, table, body, axis, links, tip, more, notes, rows: new Map(), ticks: "", linked: false, focus: "", pointed: "" };
+  const notes = element("ul", "nbd-notes"); // above the table: what runs again is told before it costs
+  const pane = element("div", "nbd-pane");
+  const side = element("div", "nbd-side");
+  side.hidden = true;
+  pane.append(scroll, side);
+  root.append(notes, pane, tip, more);
+  return { scroll, side, table, body, axis, links, tip, more, notes, rows: new Map(), ticks: "", linked: false, focus: "", pointed: "" };
 }
 
 function makeRow(key) {
@@ -466,55 +475,6 @@ function showAxis(table, root, elapsed, head) {
   table.axis.replaceChildren(...ticks);
 }
 
-// --- One step, looked at ------------------------------------------------------------------
-
-// It opens under its row, as a row of its own.
-function makeDetail(onClose, onCancel, onRetry) {
-  const row = element("tr", "nbd-detail-row");
-  row.setAttribute("role", "row");
-  const cell = element("td");
-  cell.setAttribute("role", "gridcell");
-  const panel = element("section", "nbd-detail");
-  cell.append(panel);
-  row.append(cell);
-  const head = element("div", "nbd-detail-head");
-  const name = element("code", "nbd-detail-name");
-  const cancel = button("nbd-cancel", "Cancel step", onCancel);
-  const retry = button("nbd-retry", "Retry now", onRetry);
-  const copy = button("nbd-copy", "Copy error", () => {
-    const error = [...facts.querySelectorAll("dt")].find((term) => term.textContent === "Error");
-    navigator.clipboard?.writeText(error?.nextElementSibling?.textContent ?? "");
-  });
-  const close = button("nbd-close", "Close", onClose);
-  head.append(name, cancel, retry, copy, close);
-  const facts = element("dl", "nbd-facts");
-  const how = element("p", "nbd-how");
-  panel.append(head, how, facts);
-  return { row, how, panel, name, cancel, retry, copy, close, facts, told: "", place: null, asked: 0 };
-}
-
-function showDetail(parts, detail) {
-  const told = JSON.stringify(detail);
-  if (told === parts.told) return;
-  parts.told = told;
-  const items = [];
-  for (const [term, text, wide] of detail.facts ?? []) {
-    const value = element("dd");
-    if (wide) {
-      const block = element("pre", "nbd-block", text);
-      block.tabIndex = 0;
-      value.append(block);
-    } else value.textContent = text;
-    items.push(element("dt", "", term), value);
-  }
-  hide(parts.copy, !(detail.facts ?? []).some(([term]) => term === "Error"));
-  const ends = [...parts.facts.querySelectorAll("pre")].map((block) => block.scrollTop);
-  parts.facts.replaceChildren(...items);
-  [...parts.facts.querySelectorAll("pre")].forEach((block, at) => {
-    block.scrollTop = ends[at] ?? 0;
-  });
-}
-
 // --- The view -----------------------------------------------------------------------------
 
 // Where this view lives, the text for pages on which it doesn't is not to be seen.
@@ -550,12 +510,16 @@ function render({ model, el }) {
     waiting ||= performance.now();
     store.ask(content);
   };
-  const head = makeHead(root, () => ask({ do: "suspend" }));
+  const head = makeHead(
+    root,
+    () => ask({ do: "suspend" }),
+    () => ask({ do: "redo" }),
+  );
   const table = makeTable(root);
   const detail = makeDetail(
     () => look(null),
     () => ask({ do: "cancel", place: detail.place }),
-    () => ask({ do: "retry", place: detail.place }),
+    () => ask({ do: store.rows.get(String(detail.place))?.state === "failed" ? "redo" : "retry", place: detail.place }),
   );
 
   const look = (key) => {
@@ -565,8 +529,10 @@ function render({ model, el }) {
     detail.told = "";
     detail.facts.replaceChildren();
     hide(detail.copy, true);
+    for (const [each, parts] of table.rows) parts.row.setAttribute("aria-selected", String(each === String(detail.place)));
     if (detail.place === null) {
       detail.row.remove();
+      hide(table.side, true);
       if (back !== null) table.rows.get(String(back))?.row.focus();
       return;
     }
@@ -579,7 +545,15 @@ function render({ model, el }) {
   const placeDetail = () => {
     if (detail.place === null) return;
     const above = table.rows.get(String(detail.place))?.row;
-    if (above === undefined) look(null);
+    const beside = root.clientWidth >= BESIDE;
+    const home = beside ? table.side : detail.cell;
+    if (above === undefined) {
+      look(null);
+      return;
+    }
+    if (detail.panel.parentElement !== home) home.append(detail.panel);
+    hide(table.side, !beside);
+    if (beside) detail.row.remove();
     else if (above.nextElementSibling !== detail.row) above.after(detail.row);
   };
   const refresh = (now) => {
@@ -593,10 +567,12 @@ function render({ model, el }) {
     if (said === undefined) return;
     detail.panel.setAttribute("aria-label", `Detail of ${said.label}`);
     write(detail.name, said.label);
-    const again = `To try it again when the cell has ended: %durable redo ${store.head.name} --errors, then run the cell.`;
-    write(detail.how, said.state === "failed" ? again : "");
+    const how = `Retry takes it out when the cell has ended, as %durable redo ${store.head.name} --errors does: run the cell again then.`;
+    write(detail.how, said.state === "failed" ? how : "");
     hide(detail.cancel, !store.head.live || store.head.deaf || !(MOVING.has(said.state) || said.state === "waiting"));
-    hide(detail.retry, !store.head.live || store.head.deaf || said.state !== "retrying");
+    const again = said.state === "failed" && said.kind === "step";
+    write(detail.retry, again ? "Retry" : "Retry now");
+    hide(detail.retry, !store.head.live || store.head.deaf || !(again || said.state === "retrying"));
   };
   const toggle = (key, open) => {
     const said = store.rows.get(key);
@@ -673,9 +649,15 @@ function render({ model, el }) {
     write(head.status, status);
     style(head.status, `nbd-status nbd-${slug(status)}`);
     hide(head.suspend, !store.head.live || store.head.deaf || gone);
+    const failed = (store.head.counts ?? []).some(([state]) => state === "failed");
+    hide(head.redo, head.suspend.hidden || !failed);
     if (!silent) store.shown = Math.max(store.shown, store.told + quiet / 1000);
     const now = store.shown;
-    const elapsed = store.head.live ? Math.max(0, now - store.head.started) : store.head.elapsed;
+    // Told by another clock than the kernel's, the end may seem to come before now.
+    const execution = `${store.head.execution} ${store.head.started}`;
+    if (store.clocked !== execution) [store.clocked, store.elapsed] = [execution, 0];
+    const elapsed = Math.max(store.elapsed, store.head.live ? now - store.head.started : store.head.elapsed);
+    store.elapsed = elapsed;
     const { spared, left } = store.head;
     write(head.time, [duration(elapsed), silent ? "" : left, spared && `saved ${spared}`].filter(Boolean).join("; "));
     showAxis(table, root, elapsed, store.head);
@@ -691,7 +673,7 @@ function render({ model, el }) {
   const tick = (parts, now, gone) => {
     const { since, again, state } = parts.said;
     if (since === undefined) return;
-    write(parts.time, duration(now - since));
+    write(parts.time, parts.said.time ?? duration(now - since));
     const wait = again === undefined ? 0 : again - now;
     write(parts.word, gone ? "lost" : wait > 0 ? `retrying in ${Math.ceil(wait)} s` : state);
     write(parts.glyph, gone ? "☠" : parts.said.glyph);
@@ -722,7 +704,10 @@ function render({ model, el }) {
   listener.news();
   store.listeners.add(listener);
   const ticking = setInterval(clock, TICK);
+  const sized = new ResizeObserver(placeDetail);
+  sized.observe(root);
   return () => {
+    sized.disconnect();
     clearInterval(ticking);
     store.listeners.delete(listener);
   };

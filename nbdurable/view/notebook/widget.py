@@ -43,6 +43,10 @@ class Controls(Protocol):
     def stopped(self) -> bool:
         """Whether `suspend` was called."""
 
+    @property
+    def redos(self) -> list[str]:
+        """Labels of what `redo` was called for."""
+
     def detail(self, place: int) -> dict[str, Any]:
         """Return what is known of one step."""
 
@@ -51,6 +55,9 @@ class Controls(Protocol):
 
     def retry_now(self, place: int) -> str:
         """End a step's wait for its next attempt; likewise."""
+
+    def redo(self, place: int | None) -> str:
+        """Let the next pass try a failed step again, or each that failed; likewise."""
 
     def suspend(self) -> str:
         """Stop the execution, so that it can be resumed; likewise."""
@@ -233,6 +240,8 @@ class NotebookScreen:
             answer["said"] = "this run can't be asked"
         elif asked == "suspend":
             answer["said"] = self.controls.suspend()
+        elif asked == "redo":
+            answer["said"] = self.controls.redo(place if isinstance(place, int) else None)
         elif isinstance(place, int):
             if asked == "detail":
                 answer |= {"place": place, "detail": self.controls.detail(place)}
@@ -295,6 +304,10 @@ def _answer_where_asked(model: Any) -> None:
         comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001
 
 
+def _joined(folder: Path, *names: str) -> str:
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
 @functools.cache
 def _model_class() -> Callable[..., Any]:
     """Make the widget's class. Late, for anywidget takes a quarter second to import."""
@@ -306,8 +319,8 @@ def _model_class() -> Callable[..., Any]:
     class LiveModel(anywidget.AnyWidget):  # type: ignore[misc, no-any-unimported, unused-ignore]
         """One synchronised state: the first, and for who comes later all that was told."""
 
-        _esm = (folder / "view.js").read_text(encoding="utf-8")
-        _css = (folder / "view.css").read_text(encoding="utf-8")
+        _esm = _joined(folder, "view.js", "detail.js")
+        _css = _joined(folder, "view.css", "detail.css")
         state = traitlets.Dict().tag(sync=True)
         fresh: Callable[[], dict[str, Any]] | None = None
 

@@ -199,7 +199,7 @@ def _header(view: RunView, now: float) -> Text:
 def _time(item: _Item, now: float) -> str:
     if item.get("again"):
         return f"again in {labels.duration(max(0.0, item['again'] - now))}"
-    if item.get("since"):
+    if item.get("since") and not item.get("time"):
         return labels.duration(max(0.0, now - item["since"]))
     return str(item.get("time", ""))
 
