@@ -6,7 +6,6 @@ raised where the cell itself did not fail; the next execution treats one without
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from .among_handles import is_passed_over, reused_of, steps_to_wait_for
 from .escaped import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from nbdurable.commit.acceptance import Acceptance
     from nbdurable.commit.ledger import Ledger
@@ -88,34 +87,30 @@ class Closing:
 
     def finish(self, error: BaseException | None) -> None:
         """End the execution from the thread of the cell: wait, or stop where `error` escapes."""
-        with self._ending(error) as (handles, rest):
+        with _End(self, error) as (handles, rest):
             for handle in handles:
                 self._waiting.wait(handle, rest)
 
     async def finish_async(self, error: BaseException | None) -> None:
         """End the execution on the cell's loop, as `finish` does."""
-        with self._ending(error) as (handles, rest):
+        with _End(self, error) as (handles, rest):
             for handle in handles:
                 await self._waiting.wait_async(handle, rest)
 
-    @contextlib.contextmanager
-    def _ending(
-        self, error: BaseException | None
-    ) -> Iterator[tuple[Iterable[StepHandle[Any]], Watch | None]]:
-        """End the execution after the block, which waits for the handles and shows the rest."""
-        if error is not None:
-            yield (), None
-        else:
-            try:
-                self._completions.leave_all(self._home)
-                handles = self._state.handles
-                passed_over = functools.partial(is_passed_over, handles)
-                yield steps_to_wait_for(handles), self._delivery.watch_rest(handles, passed_over)
-                self._acceptance.refuse_suspended(None)
-            except BaseException as late:
-                self._end(late)
-                raise
-        self._end(error)
+    def begin(self) -> tuple[Iterable[StepHandle[Any]], Watch]:
+        """Return the steps that the end waits for, new ones included, and what shows them."""
+        self._completions.leave_all(self._home)
+        handles = self._state.handles
+        passed_over = functools.partial(is_passed_over, handles)
+        return steps_to_wait_for(handles), self._delivery.watch_rest(handles, passed_over)
+
+    def refuse_suspended(self) -> None:
+        """Raise the suspension of the execution, if there is one.
+
+        Raises:
+            SuspendedError: The execution is suspended.
+        """
+        self._acceptance.refuse_suspended(None)
 
     def said(self) -> tuple[str, ...]:
         """Return the notes; before them that all came from a finished run, and how old it is."""
@@ -129,7 +124,8 @@ class Closing:
         age = ago(self._state.observers.clock.time() - self._state.index.last_saved)
         return (f"replayed: saved {age}, --new to recompute", *notes)
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """End the execution now, as the error that escaped from it says."""
         add_hint(error)
         self._home.leave()
         self._dataflow.close()
@@ -203,3 +199,35 @@ class Closing:
     def _ran(self) -> bool:
         """Tell whether any body was started."""
         return any(isinstance(one, StepHandle) and one.life.ran for one in self._state.handles)
+
+
+class _End:
+    """Ends an execution after a block that waits for its steps, or that an error skips.
+
+    No generator of contextlib, whose frames would stand in the user's tracebacks.
+    """
+
+    def __init__(self, closing: Closing, error: BaseException | None) -> None:
+        self._closing = closing
+        self._error = error
+
+    def __enter__(self) -> tuple[Iterable[StepHandle[Any]], Watch | None]:
+        if self._error is not None:
+            return (), None
+        try:
+            return self._closing.begin()
+        except BaseException as late:
+            self._closing.end(late)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, late: BaseException | None, *_: object
+    ) -> None:
+        error = late if self._error is None else self._error
+        if error is None:
+            try:
+                self._closing.refuse_suspended()
+            except BaseException as suspended:
+                self._closing.end(suspended)
+                raise
+        self._closing.end(error)

@@ -203,7 +203,7 @@ class Scheduler:
             if what is LetGo.STILL_RUNNING:
                 kept.append(handle.label)
             if what is not None:
-                self._observers.emit(StepLetGo(handle.place, what, self._clock.time()))
+                self._observers.emit(StepLetGo(handle.place, what.value, self._clock.time()))
         self._runner.close()
         return kept
 

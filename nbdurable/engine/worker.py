@@ -99,7 +99,10 @@ class _Current:
 
 
 class _Run:
-    """Stands for the run in a worker, where nothing can be started."""
+    """Stands for the run in a worker, where nothing can be started.
+
+    It is its own ``calls``, ``combining`` and ``timers``: each verb of theirs is refused.
+    """
 
     def __init__(self, name: str, current: _Current) -> None:
         self.settings = RunSettings(name)
@@ -112,6 +115,9 @@ class _Run:
         return time.time()
 
     def __getattr__(self, name: str) -> Any:
+        if name in {"calls", "combining", "timers"}:
+            return self
+
         def refused(_: Scope, *arguments: Any, **__: Any) -> None:
             options = arguments[-1] if arguments else None
             called = getattr(options, "name", "")

@@ -72,7 +72,7 @@ def test_what_waits_when_the_run_ends_is_let_go(tmp_path):
             timer = after(DAY)
             failing = step(flaky, retries=1, backoff=DAY, max_backoff=DAY).go()
             assert select(timer, step(lambda: 1).go()).result() == 1
-            while failing.pause is None:
+            while failing.life.pause is None:
                 time.sleep(0.001)
             places.extend([timer.place, failing.place])
             assert let_go == []
@@ -101,7 +101,7 @@ def test_a_body_that_has_just_begun_again_is_fenced(tmp_path):
         with workflow("w", store=tmp_path / "store.duckdb", observers=(observe,)):
             handle = step(body).go()
             assert inside.wait(10)
-            handle.pause = Pause(SystemClock(), DAY, lambda: None)
+            handle.life.pause_for(Pause(SystemClock(), DAY, lambda: None))
             raise RuntimeError("the cell")
 
     with pytest.raises(RuntimeError, match="the cell"):
