@@ -15,23 +15,20 @@ _DIGITS: Final = 12
 def told_arguments(label: str, digests: str) -> str:
     """Return a step's arguments, one a line, with their values as far as its label shows them.
 
-    Of what is too long for a label, or the same for all of a map, there is a digest.
+    Of what is too long for a label, or the same for all of a map, there are digests: of each
+    parameter that the label doesn't name, for nobody knows which of them its values are of.
 
     Args:
         label: ``name(short arguments)``.
-        digests: ``parameter=digest;...``, as a checkpoint keeps it.
+        digests: ``parameter=digest;...``, as a checkpoint keeps it, in no order.
     """
     shown = [one for one in _apart(label.partition("(")[2].removesuffix(")")) if one != "..."]
-    lines = []
-    for name, _, digest in (one.partition("=") for one in digests.split(";") if one):
-        said = next((one for one in shown if one.startswith(f"{name}=")), "")
-        if said:
-            shown.remove(said)
-        elif shown and not _NAMED.match(shown[0]):
-            said = f"{name}={shown.pop(0)}"
-        untold = f"{name}=***" if digest == "masked" else f"{name}: digest {digest[:_DIGITS]}"
-        lines.append(said or untold)
-    return "\n".join(lines + shown)
+    named = {one.partition("=")[0] for one in shown if _NAMED.match(one)}
+    others = [one.split("=") for one in digests.split(";") if one.partition("=")[0] not in named]
+    if len([one for one in others if len(one) > 1]) == len(shown) - len(named):
+        return "\n".join(shown)
+    lines = [f"{one[0]}: digest {one[1][:_DIGITS]}" for one in others if len(one) > 1]
+    return "\n".join(shown + lines)
 
 
 def _apart(text: str) -> list[str]:
