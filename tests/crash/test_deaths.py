@@ -108,15 +108,6 @@ async def by_race(quick):
     return await race(quick.go(), after(TIMED))
 
 
-async def by_result(quick):
-    """Ask, in a step of its own, for a result that must be there in time."""
-
-    def ask():
-        return quick.go().result(timeout=TIMED)
-
-    return await go(ask)
-
-
 async def by_a_timer_alone(quick):
     """Begin a timer for nobody, and wait for the step."""
     timer = after(TIMED)
@@ -125,7 +116,7 @@ async def by_a_timer_alone(quick):
     return found
 
 
-WAYS = {way.__name__: way for way in (by_select, by_race, by_result, by_a_timer_alone)}
+WAYS = {way.__name__: way for way in (by_select, by_race, by_a_timer_alone)}
 
 
 async def timer_beside_a_suspect(probe):
