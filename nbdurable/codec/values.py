@@ -31,6 +31,7 @@ from nbdurable.records import Payload
 
 from . import definitions, failures
 from .definitions import Decoding
+from .pointers import Data
 from .reductions import reduction
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class Writer(Protocol):
     def write(self, data: memoryview) -> None:
         """Add bytes to the present buffer."""
 
-    def end(self) -> None:
-        """End the present buffer."""
+    def end(self, *, leads: bool = False) -> None:
+        """End the present buffer; with `leads` it is compared whenever it is used."""
 
 
 class Objects(Protocol):
@@ -110,7 +111,8 @@ def decode(
         known: The classes that were stored by value, where this process has just done so.
 
     A pickle that lies in an object file is compared with its digest first: the
-    signature covers that. Other buffers are data, mapped and not read.
+    signature covers that; so is a buffer that says where others lie. Other buffers are data,
+    mapped and not read.
 
     Raises:
         DecodeError: A class or module is gone or changed; says what to run. Or an
@@ -149,14 +151,17 @@ class Shared:
     ``texts`` is None for a value, which is stored as it is or not at all; for an error, the
     attributes that are kept as text, by their values' ids. ``whole`` are the errors that must
     come back with their words, ``reworded`` those of whose arguments one is kept as text,
-    ``linked`` those whose causes and contexts are stored apart.
+    ``linked`` those whose causes and contexts are stored apart. ``data`` knows the buffers
+    that hold numbers alone.
     """
 
     __slots__ = (
-        "classes", "definitions", "linked", "modules", "own", "reworded", "texts", "tried", "whole",
+        "classes", "data", "definitions", "linked", "modules", "own", "reworded", "texts", "tried",
+        "whole",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.data = Data()
         self.modules: set[str] = set()
         self.classes: dict[bytes, type] = {}
         self.definitions: dict[bytes, Definition] = {}
@@ -210,11 +215,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         if isinstance(obj, _EACH):
             return self._each(obj)
         if isinstance(obj, Future) or root in _BY_CONTENT:
+            self._shared.data.meet(obj, root)
             found = reduction(obj, _PROTOCOL, LARGE)
             return NotImplemented if found is None else found
         if hasattr(type(obj), "__nbdurable_identity__"):
             raise EncodeError("a handle can't be stored", "return its .result() instead")
-        self._plain.add(type(obj))
+        if not self._shared.data.meet(obj, root):
+            self._plain.add(type(obj))
         return NotImplemented
 
     def _each(self, obj: Any) -> Any:
@@ -419,13 +426,13 @@ class _Stream:
             self.writer = self._stack.enter_context(self._objects.writer())
         return self.writer
 
-    def end(self, buffers: list[memoryview]) -> bytes:
+    def end(self, buffers: list[memoryview], data: Data) -> bytes:
         """Write the large buffers; give the pickle if it is small."""
         if self.writer is not None:
             self.writer.end()
         for buffer in buffers:
             self.aside().write(buffer)
-            self.aside().end()
+            self.aside().end(leads=data.leads(buffer))
         return self._memory.getvalue()
 
 
@@ -443,7 +450,7 @@ def pickled(value: object, objects: Objects | None, shared: Shared) -> Payload:
     with contextlib.ExitStack() as stack:
         stream = _Stream(objects, stack)
         _dump(_Pickler(stream, shared, buffer_callback=stays if objects else None), value)
-        data = stream.end(buffers)
+        data = stream.end(buffers, shared.data)
     pieces = b"" if stream.writer is None else stream.writer.pieces
     return Payload(data, pieces, frozenset(shared.modules))
 

@@ -12,6 +12,8 @@ import os
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+from nbdurable.fingerprint import files_in, is_statement
+
 from .patterns import files_of
 from .recorder import LIST, READ, WRITE
 
@@ -41,6 +43,10 @@ _READERS: Final[dict[str, tuple[str, ...]]] = {
     "/rasterio/__init__.py": ("open",),
     "/soundfile.py": (f"SoundFile.{_CONSTRUCTOR}",),
     "/deltalake/table.py": (f"DeltaTable.{_CONSTRUCTOR}",),
+    "/duckdb/": (
+        *("module_sql", "module_read_", "_connection_sql", "_connection_read_"),
+        *("sql", "query", "read_", "from_"),
+    ),
 }
 """By a part of the name of the library's file: how the qualified names of readers begin."""
 
@@ -58,7 +64,12 @@ def meet(recorders: Iterable[Recorder], code: CodeType, frame: Any) -> None:
     """Take note of the files that a reader is given, which is about to start."""
     given = frame.f_locals
     use = _use(given.get("mode"))
-    names = list(_names(given[name] for name in code.co_varnames if name in given))
+    meet_given(recorders, [given[name] for name in code.co_varnames if name in given], use)
+
+
+def meet_given(recorders: Iterable[Recorder], values: Iterable[Any], use: int) -> None:
+    """Take note of the files that texts and paths among some values name, SQL's too."""
+    names = list(_names(values))
     for recorder in recorders:
         if not recorder.quiet:
             for name, is_folder in names:
@@ -76,5 +87,9 @@ def _names(values: Iterable[Any]) -> Iterator[tuple[str, bool]]:
     for value in values:
         if type(value) in {list, tuple, set}:
             yield from _names(list(value))
+        elif type(value) is dict:
+            yield from _names(list(value.values()))
         elif type(value) is str or isinstance(value, PurePath):
-            yield from files_of(str(value))
+            text = str(value)
+            for name in files_in(text) if is_statement(text) else (text,):
+                yield from files_of(name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbdurable.fingerprint import Places
 
-from . import readers
+from . import native, readers
 from .recorder import Recorder, claims, running
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _install() -> str:
     monitoring.use_tool_id(free[0], "nbdurable")
     events = monitoring.events
     for event in (events.PY_START, events.PY_RESUME):
-        monitoring.register_callback(free[0], event, _callback(monitoring.DISABLE))
+        monitoring.register_callback(free[0], event, _callback(free[0]))
+    monitoring.register_callback(free[0], events.CALL, native.called)
     monitoring.set_events(free[0], events.PY_START | events.PY_RESUME)
     _state["on"] = "on"
     return ""
@@ -77,8 +78,11 @@ def begin(recorder: Recorder) -> None:
         monitoring.restart_events()
 
 
-def _callback(disable: Any) -> Callable[[CodeType, int], Any]:
+def _callback(tool: int) -> Callable[[CodeType, int], Any]:
     """Return what is called when code starts; it holds all it needs, for Python's end."""
+    monitoring: Any = vars(sys)["monitoring"]
+    disable, calls = monitoring.DISABLE, monitoring.events.CALL
+    look_at, may_read = monitoring.set_local_events, native.may_read
     project = _Project()
     is_project, places_of = project.known, project.judge
     counts, disabled, generation = _counts, _disabled, _generation
@@ -103,14 +107,12 @@ def _callback(disable: Any) -> Callable[[CodeType, int], Any]:
             return disable if ours is False else reader_started(code, frame_at(1))
         key = id(code)
         now = current()
-        if type(now) is recording:
-            if key not in now.codes and key not in now.covered:
-                now.see(code, frame_at(1))
-        elif now is None:
-            for one in tuple(bodies.values()):
-                if key not in one.codes and key not in one.covered:
-                    one.see(code, frame_at(1))
+        for one in (now,) if type(now) is recording else () if now else (*bodies.values(),):
+            if key not in one.codes and key not in one.covered:
+                one.see(code, frame_at(1))
         count = counts[key] = counts.get(key, 0) + 1
+        if count == 1 and may_read(code, frame_at(1)):
+            look_at(tool, code, calls)
         if count < looks:
             return None
         before = generation[0]

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _dask: Any = distributed  # whose functions have no types
 _TOPIC = "nbdurable"
 _MOST_AT_ONCE = 1000
+_OVER = frozenset({"closing", "closed"})
+_LOOK_SECONDS = 0.2
+"""How often it is looked whether a client of which nothing comes back is closed."""
 
 
 class Cluster:
@@ -49,11 +52,12 @@ class Cluster:
         self._lock = threading.Lock()
         self._queued: deque[Call] = deque()
         self._come = threading.Semaphore(0)
-        self._fetch = threading.Semaphore(0)
         self._calls: dict[str, tuple[Call, Any]] = {}
         self._batched: dict[str, list[Call]] = {}
         self._short = Short()
-        self._done: Any = None
+        self._back: _Back | None = None
+        self._given = client is not None
+        self._address = ""
         self._link = ""
         self._process = os.getpid()
         self._threads = False
@@ -127,13 +131,28 @@ class Cluster:
     # --- there ------------------------------------------------------------------------------
 
     def _connect(self) -> Any:
+        """Return a client that is connected; where ours was lost, another one.
+
+        Raises:
+            ConnectionError: The client that was given is closed.
+        """
+        if self._client is not None and self._client.status in _OVER:
+            if self._given:
+                raise ConnectionError(f"its client ({self._address or 'not used yet'}) is closed")
+            before, self._client, self._own, self._back = self._back, None, None, None
+            if before is not None:
+                before.expect([])  # its thread sees that it has no place any more
         if self._client is None:
             self._client = self._connected()
-        if self._done is None:
-            self._client.subscribe_topic(_TOPIC, self._told)
-            self._link = str(self._client.dashboard_link or "")
-            self._done = _dask.as_completed([], loop=self._client.loop, raise_errors=False)
-            threading.Thread(target=self._fetch_on, name="nbdurable-dask", daemon=True).start()
+        if self._back is None:
+            client = self._client
+            client.subscribe_topic(_TOPIC, self._told)
+            self._link = str(client.dashboard_link or "")
+            self._address = str(client.scheduler.address)
+            self._back = back = _Back(client)
+            threading.Thread(
+                target=self._fetch_on, args=(back,), name="nbdurable-dask", daemon=True
+            ).start()
         return self._client
 
     def _connected(self) -> Any:
@@ -189,8 +208,9 @@ class Cluster:
             with self._lock:
                 for batch, future in zip(batches, futures, strict=True):
                     self._calls.update((call.token, (call, future)) for call in batch)
-            self._done.update(futures)
-            self._fetch.release()
+            back = self._back
+            assert back is not None, "it was connected"
+            back.expect(futures)
             for call in group:
                 if call.stopped:
                     self.stop(call)
@@ -212,18 +232,33 @@ class Cluster:
 
     # --- back -------------------------------------------------------------------------------
 
-    def _fetch_on(self) -> None:
-        while True:
-            self._fetch.acquire()
-            while not self._done.is_empty():
-                try:
-                    batch = self._done.next_batch(block=True)
-                except StopIteration:
-                    break
-                try:
-                    self._take(batch)
-                except Exception as error:  # noqa: BLE001 - what the network and Dask raise
-                    self._lose(batch, f"{type(error).__name__}: {error}")
+    def _fetch_on(self, back: _Back) -> None:
+        """Take what comes back by one client, until another one has its place."""
+        while self._back is back:
+            batch = back.next_batch()
+            try:
+                self._take(batch, back.client)
+            except Exception as error:  # noqa: BLE001 - what the network and Dask raise
+                self._lose(batch, f"{type(error).__name__}: {error}")
+            if not batch and back.client.status in _OVER:
+                self._lose_all(back)
+
+    def _lose_all(self, back: _Back) -> None:
+        """End every call of a client that is closed, and of which nothing comes back any more."""
+        with self._lock:
+            lost = [one for one in self._calls.values() if one[1].client is back.client]
+            for call, future in lost:
+                del self._calls[call.token]
+                self._batched.pop(future.key, None)
+        back.forget()
+        for call, _ in lost:
+            self._arrive(call, Arrival(refused=self._gone()))
+
+    def _gone(self) -> str:
+        return (
+            f"the cluster of Dask at {self._address} was lost while it ran: start one, and run the "
+            f"cell again to resume; what has finished is saved"
+        )
 
     def _lose(self, futures: list[Any], why: str) -> None:
         """Let calls that could not be fetched be sent again: nobody may wait for them for good."""
@@ -234,9 +269,7 @@ class Cluster:
             for call in left:
                 self._arrive(call, Arrival(lost=why, innocent=True))
 
-    def _take(self, futures: list[Any]) -> None:
-        client = self._client
-        assert client is not None
+    def _take(self, futures: list[Any], client: Any) -> None:
         whole = [one for one in futures if one.status == "finished"]
         replies: dict[Any, list[Message]] = {}
         if whole:
@@ -253,7 +286,9 @@ class Cluster:
             for at, call in enumerate(batch):
                 if not there[at]:
                     continue  # it was stopped, or is known to be lost
-                if given is None:
+                if given is None and future.status != "error" and client.status != "running":
+                    self._arrive(call, Arrival(refused=self._gone()))
+                elif given is None:
                     self._arrive(call, _failed(call, future))
                 elif given[at]["status"] == "later":
                     self.send(call)
@@ -291,6 +326,38 @@ class Cluster:
     def _arrive(call: Call, arrival: Arrival) -> None:
         call.arrive(arrival)
         hearing.over(call)
+
+
+class _Back:
+    """What comes back by one client of Dask; waited for, also while nothing is expected."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._done = self._new()
+        self._expected = threading.Semaphore(0)
+
+    def _new(self) -> Any:
+        return _dask.as_completed([], loop=self.client.loop, raise_errors=False)
+
+    def expect(self, futures: list[Any]) -> None:
+        """Wait for these, too."""
+        self._done.update(futures)
+        self._expected.release()
+
+    def next_batch(self) -> list[Any]:
+        """Return what has come back; nothing where that is long in coming."""
+        if self._done.is_empty():
+            self._expected.acquire()
+            return []
+        with self._done.thread_condition:
+            if self._done.queue.empty():
+                self._done.thread_condition.wait(_LOOK_SECONDS)
+        batch: list[Any] = self._done.next_batch(block=False)
+        return batch
+
+    def forget(self) -> None:
+        """Wait for nothing of what was expected."""
+        self._done = self._new()
 
 
 def _failed(call: Call, future: Any) -> Arrival:

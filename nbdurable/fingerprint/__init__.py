@@ -26,7 +26,7 @@ from nbdurable.fingerprint.prints import (
 )
 from nbdurable.fingerprint.purposes import purposes_of
 from nbdurable.fingerprint.source import syntax_of
-from nbdurable.fingerprint.strings import files_in
+from nbdurable.fingerprint.strings import files_in, is_statement
 from nbdurable.fingerprint.texts import still_defined
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "draws_of",
     "files_in",
     "is_plain",
+    "is_statement",
     "joined_pieces",
     "nested",
     "packages_used",

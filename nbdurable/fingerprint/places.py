@@ -42,6 +42,14 @@ def _library_roots() -> tuple[str, ...]:
 _LIBRARY_ROOTS = _library_roots()
 
 
+def _last_loaded() -> object:
+    while True:
+        try:
+            return next(reversed(sys.modules.values()), None)
+        except RuntimeError:
+            continue  # another thread imports just now
+
+
 class Places:
     """Answers, per function, class or module, whether it is project code."""
 
@@ -53,7 +61,7 @@ class Places:
         )
         self._files: dict[str, bool] = {}
         self._assigned: dict[str, tuple[int, bool]] = {}
-        self._loaded: tuple[int, list[ModuleType]] = (0, [])
+        self._loaded: tuple[tuple[int, object], list[ModuleType]] = ((0, None), [])
         self.patched = Patched(self)
 
     def file(self, path: str) -> bool:
@@ -75,10 +83,12 @@ class Places:
 
     def modules(self) -> list[ModuleType]:
         """Return the project's modules that are loaded, in the order of their names."""
-        if self._loaded[0] != len(sys.modules):
+        # As many may be others: some were taken out, and the last one came after that.
+        state = len(sys.modules), _last_loaded()
+        if self._loaded[0][0] != state[0] or self._loaded[0][1] is not state[1]:
             loaded = [one for one in [*sys.modules.values()] if type(one) is ModuleType]
             found = sorted(filter(self.module, loaded), key=lambda one: one.__name__)
-            self._loaded = (len(sys.modules), found)
+            self._loaded = (state, found)
         return self._loaded[1]
 
     def assigned(self, attribute: str) -> bool:

@@ -32,6 +32,11 @@ _SQL = re.compile(
 _READER = re.compile(
     r"\b(from|join|copy|to|read_\w+|parquet_\w+|sniff_csv)\b[\s(\[]*['\"]", re.IGNORECASE
 )
+_STATEMENT = re.compile(
+    r"\s*((--[^\n]*\n|/\*.*?\*/|\()\s*)*(select|with|from|insert|update|delete|create|copy|attach|call|"
+    r"describe|summarize|show|explain|pivot|unpivot|values|set|pragma|install|load|drop|alter)\s",
+    re.IGNORECASE | re.DOTALL,
+)
 _QUOTED = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"")
 _WORD = re.compile(r"[^\W\d]\w*")
 _AT = re.compile(r"(?<![\w.@])@([^\W\d]\w*)")
@@ -66,6 +71,11 @@ def files_in(text: str) -> Iterator[str]:
     if quoted and len(text) <= _LONGEST_QUERY and _READER.search(text):
         for found in _QUOTED.finditer(text):
             yield found[1] or found[2]
+
+
+def is_statement(text: str) -> bool:
+    """Tell whether a text begins as SQL does, and so is no name of files itself."""
+    return _STATEMENT.match(text) is not None
 
 
 def run_by(kind: str, text: str) -> Iterator[Named]:

@@ -24,6 +24,7 @@ import duckdb
 from nbdurable.records import RunStatus
 
 from .disk import as_store_error, file_error
+from .files import remove as remove_file
 from .index import unpack_members, unpack_used
 from .objects import sync_folder
 from .paths import MEMORY
@@ -197,7 +198,7 @@ def remove_files(files: Iterable[Path]) -> None:
     """
     for file in files:
         try:
-            file.unlink(missing_ok=True)
+            remove_file(file)
         except OSError as error:
             raise file_error(
                 error,

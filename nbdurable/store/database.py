@@ -129,7 +129,7 @@ class Store:
         store = cls(place, connect(place, wait), key)
         with store._refused_untouched():
             # What others may have written since it was looked at is looked at again.
-            again = seen is not None and seen != stamp_of(place)
+            again = seen is not None and (seen != stamp_of(place) or not store._is_of(seen))
             store._inspect(macros=again)
             store._believe(content=again)
             store._fit()
@@ -140,7 +140,7 @@ class Store:
         return store
 
     @classmethod
-    def _looked_at(cls, place: str, wait: float, key: bytes) -> object:
+    def _looked_at(cls, place: str, wait: float, key: bytes) -> tuple[object, ...]:
         """Make sure that a file is this user's store, reading only; return what tells it apart.
 
         Nothing in it reaches another file, its write-ahead log stays, nothing is made beside it.
@@ -152,6 +152,11 @@ class Store:
             store._believe(content=True)
         store._let_go()
         return seen
+
+    def _is_of(self, seen: tuple[object, ...]) -> bool:
+        """Tell whether DuckDB has the file of a stamp open: its folder may have been another."""
+        guard, file = self._link.guard, seen[0]
+        return guard is None or (isinstance(file, tuple) and guard.is_database(*file[:2]))
 
     @classmethod
     def open_to_read(cls, path: str | Path, *, wait: float = LOCK_WAIT_SECONDS) -> Store:

@@ -7,6 +7,7 @@ key, whose target nobody else can have put there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from nbdurable.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FOLDER = ".nbdurable"
@@ -103,6 +105,43 @@ def refuse_linked_folder(folder: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def below(folder: Path) -> Iterator[int]:
+    """Give a descriptor of a folder, by whose path, which is whole, no link leads.
+
+    What is made and removed by it is in that folder, whatever takes the folder's name meanwhile.
+
+    Raises:
+        StoreError: A link is in the path.
+        OSError: There is no such folder.
+    """
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+    found = os.open(folder.anchor, flags)
+    try:
+        for part in folder.parts[1:]:
+            before, found = found, os.open(part, flags, dir_fd=found)
+            os.close(before)
+        yield found
+    except NotADirectoryError as error:
+        raise StoreError(
+            f"a link, or a file, has come into the path of {folder} while it was in use: nothing "
+            f"was written or removed there; put the folder back and run the cell again"
+        ) from error
+    finally:
+        os.close(found)
+
+
+def remove(path: Path) -> None:
+    """Remove a file from the folder that its path names, and from no other.
+
+    Raises:
+        StoreError: As `below`.
+        OSError: It can't be removed.
+    """
+    with below(path.parent) as folder, contextlib.suppress(FileNotFoundError):
+        os.unlink(path.name, dir_fd=folder)
+
+
 def is_object(name: str) -> bool:
     """Tell whether a file is called as object files and their drafts are."""
     return _OBJECT.fullmatch(name) is not None
@@ -115,24 +154,8 @@ def keep_from_git(folder: Path) -> None:
         OSError: It can't be written.
     """
     ignored = folder / ".gitignore"
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(ignored, os.O_RDONLY | flags)
-    except FileNotFoundError:
-        text: bytes | None = b""
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        text = None
-    else:
-        with os.fdopen(descriptor, "rb") as file:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            text = file.read(1024) if regular else None
-    if text == b"":  # there is none, or a full disk had no room for it
-        descriptor = os.open(ignored, os.O_WRONLY | os.O_CREAT | flags, 0o644)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_IGNORED.encode())
-    elif (text is None or b"*" not in text.split()) and str(ignored) not in _told:
+    text = _written(ignored, _IGNORED.encode())
+    if (text is None or b"*" not in text.split()) and str(ignored) not in _told:
         _told.add(str(ignored))
         said = (
             f"{ignored} does not keep git from this folder, in which values are saved: put a line "
@@ -142,12 +165,44 @@ def keep_from_git(folder: Path) -> None:
             print(said, file=sys.stderr, flush=True)  # noqa: T201 - the person is to see it now
 
 
-def write_anew(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, for its user alone.
+def _written(path: Path, data: bytes) -> bytes | None:
+    """Return what is in a small file, which is written where it is empty or not there yet.
+
+    None for what is no ordinary file of one name: a link, of either kind, leads elsewhere.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o644)
+    except FileExistsError:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | flags)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return None
+    else:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        return data
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        text = file.read(1024)
+        if text or found.st_nlink > 1:
+            return text or None
+    # A full disk had no room for it. It is taken away, for who made it may have put another there.
+    remove(path.absolute())
+    write_anew(path, data, 0o644)
+    return data
+
+
+def write_anew(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, for its user alone unless a mode says otherwise.
 
     Raises:
         OSError: It is there, or can't be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
         file.write(data)

@@ -88,6 +88,19 @@ class Guard:
             self._lock.confirm()
         return self._find_log()
 
+    def is_database(self, device: object, inode: object) -> bool:
+        """Tell whether this is a file, and DuckDB has it open and no other that took its name.
+
+        Where the system doesn't tell what is open, that is taken for granted.
+        """
+        found = os.fstat(self._descriptor)
+        if (found.st_dev, found.st_ino) != (device, inode):
+            return False
+        try:
+            return _is_open(found, but=self._descriptor)
+        except OSError:
+            return True
+
     def release(self, *, shared: bool) -> None:
         """Let go of the files, after DuckDB has.
 

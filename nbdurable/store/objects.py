@@ -8,7 +8,8 @@ compared with its digest there: the bytes that were checked are the bytes that a
 other piece is given as a private, copy-on-write memory map of its file, whose length and end
 are looked at first (a file that is shorter than its map kills the process, and one that was
 exchanged for another would be a wrong value), and only where nobody else can write to the
-file; elsewhere it is read and compared, too. No link is followed, no pipe is opened.
+file; elsewhere it is read and compared, too, and so is, everywhere, what says where other
+things lie (`nbdurable.codec.pointers`). No link is followed, no pipe is opened.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from blake3 import blake3
 from nbdurable.errors import DecodeError, StoreError
 
 from .disk import file_error
-from .files import is_object, refuse_linked_folder
+from .files import below, is_object, refuse_linked_folder, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +44,7 @@ _ALIGNMENT = 64  # bytes: a cache line, and what Arrow and vector instructions a
 _CHUNK = 1 << 20  # bytes hashed and written in turn, so that they are still in the core's cache
 _DIGEST = 32  # bytes
 _PIECE = struct.Struct(f">{_DIGEST}sQQ{_DIGEST}s")
+_LEADS = 1 << 63  # beside the offset
 
 # Called with the bytes of a file written so far, after each chunk; `nbdurable.testing`
 # kills the process here.
@@ -50,12 +52,16 @@ write_hook: Callable[[int], None] | None = None
 
 
 class Piece(NamedTuple):
-    """Where a buffer lies, its length in bytes, and the digest of its content."""
+    """Where a buffer lies, its length in bytes, and the digest of its content.
+
+    One that ``leads`` says where other things lie: it is compared whenever it is used.
+    """
 
     file: bytes
     offset: int
     length: int
     digest: bytes
+    leads: bool = False
 
 
 class Objects:
@@ -131,6 +137,8 @@ class Objects:
         with _store_errors("made", self._folder or Path(tempfile.gettempdir())), self._preparing:
             if not self._ready or (self._folder is not None and not self._folder.is_dir()):
                 self._prepare()
+            if self._owner and self._folder is not None:
+                self._folder = self._folder.resolve()  # a worker may reach it by another way
         return ObjectWriter(self)
 
     def restore(self, pieces: bytes, *, proven: int = 0) -> list[memoryview]:
@@ -160,7 +168,7 @@ class Objects:
                     maps[piece.file] = self._map(piece.file, ends[piece.file])
                 whole, is_safe = maps[piece.file]
                 view = whole[piece.offset : piece.offset + piece.length]
-                if not is_safe:
+                if piece.leads or not is_safe:
                     _refuse_other(piece, view)
             except _Fault as fault:
                 raise _unrestorable(fault) from None
@@ -185,7 +193,9 @@ class Objects:
                         foreign.add(file)
             except _Fault as fault:
                 return str(fault)
-        compared = [one for at, one in enumerate(found) if at < proven or one.file in foreign]
+        compared = [
+            one for at, one in enumerate(found) if at < proven or one.leads or one.file in foreign
+        ]
         return next(filter(None, map(self._other_content, compared)), "")
 
     def reused(self, digest: bytes, length: int, files: set[bytes]) -> Piece | None:
@@ -218,8 +228,8 @@ class Objects:
                 del self._named[file]
                 for digest in [one for one, piece in self._known.items() if piece.file == file]:
                     del self._known[digest]
-                with contextlib.suppress(OSError):  # `spare` finds it
-                    self.path(file).unlink()
+                with contextlib.suppress(OSError, StoreError):  # `spare` finds it
+                    remove(self.path(file))
 
     def _other_content(self, piece: Piece) -> str:
         """Say how the content of a piece differs from what was written; nothing if it is that."""
@@ -273,7 +283,7 @@ class Objects:
     def _prepare(self) -> None:
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="nbdurable-")
-            self._folder = Path(self._temporary.name)
+            self._folder = Path(self._temporary.name).resolve()
         refuse_linked_folder(self._folder)
         if not self._folder.is_dir():
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -281,7 +291,7 @@ class Objects:
         # One process at a time has a store: what others were writing, they died over.
         for draft in self._folder.glob("*.draft"):
             if is_object(draft.name) and not draft.name.startswith(f"{os.getpid()}-"):
-                draft.unlink(missing_ok=True)
+                remove(draft.absolute())
         self._ready = True
 
     def draft(self) -> Path:
@@ -289,14 +299,16 @@ class Objects:
         assert self._folder is not None, "a writer comes from a folder that is there"
         return self._folder / f"{self._owner or os.getpid()}-{secrets.token_hex(8)}.draft"
 
-    def keep(self, draft: Path, file: bytes, pieces: dict[bytes, Piece]) -> dict[bytes, Piece]:
-        """Return a synced draft its name, durably; and its pieces with that name."""
+    def keep(
+        self, draft: Path, folder: int, file: bytes, pieces: dict[bytes, Piece]
+    ) -> dict[bytes, Piece]:
+        """Give a synced draft in a folder its name, durably; return its pieces with that name."""
         kept = {digest: piece._replace(file=file) for digest, piece in pieces.items()}
         with self._naming:
             if file in self._named or not self.path(file).exists():
                 self._named[file] = self._named.get(file, 0) + 1
             # One of that name may be there; this one is known to be whole.
-            draft.replace(self.path(file))
+            os.rename(draft.name, file.hex(), src_dir_fd=folder, dst_dir_fd=folder)
             self._known.update(kept)
         sync_folder(draft.parent)
         return kept
@@ -321,9 +333,11 @@ class ObjectWriter:
         self._content = blake3()
 
     def __enter__(self) -> Self:
-        with _store_errors("written", self._draft.parent):
+        with contextlib.ExitStack() as stack, _store_errors("written", self._draft.parent):
+            self._folder = stack.enter_context(below(self._draft.parent.absolute()))
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._draft, flags, 0o600)
+            self._descriptor = os.open(self._draft.name, flags, 0o600, dir_fd=self._folder)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
@@ -344,7 +358,8 @@ class ObjectWriter:
                 if error is None:
                     self._keep(file)
         finally:
-            self._draft.unlink(missing_ok=True)
+            with self._open, contextlib.suppress(FileNotFoundError):
+                os.unlink(self._draft.name, dir_fd=self._folder)
 
     def write(self, data: memoryview) -> None:
         """Add bytes to the present buffer, without a copy of them.
@@ -370,8 +385,8 @@ class ObjectWriter:
         if write_hook is not None:
             write_hook(self._at)
 
-    def end(self) -> None:
-        """End the present buffer.
+    def end(self, *, leads: bool = False) -> None:
+        """End the present buffer; with `leads` it is compared whenever it is used.
 
         Raises:
             StoreError: The file can't be written.
@@ -385,13 +400,17 @@ class ObjectWriter:
             with _store_errors("written", self._draft.parent):
                 os.ftruncate(self._descriptor, self._end)
         self._start = self._at = -(-self._end // _ALIGNMENT) * _ALIGNMENT
-        self._pieces.append(piece)
+        self._pieces.append(piece._replace(leads=leads))
         self._content = blake3()
 
     def _keep(self, file: bytes) -> None:
-        kept = self._objects.keep(self._draft, file, self._new) if self._new else {}
-        places = [kept.get(piece.digest, piece) for piece in self._pieces]
-        self.pieces = b"".join([_PIECE.pack(*piece) for piece in places])
+        kept = {}
+        if self._new:
+            kept = self._objects.keep(self._draft, self._folder, file, self._new)
+        places = [
+            kept.get(piece.digest, piece)._replace(leads=piece.leads) for piece in self._pieces
+        ]
+        self.pieces = b"".join(map(_packed, places))
 
 
 class _Fault(Exception):  # noqa: N818 - why something can't be restored, for who says it
@@ -399,7 +418,15 @@ class _Fault(Exception):  # noqa: N818 - why something can't be restored, for wh
 
 
 def _unpack(pieces: bytes) -> list[Piece]:
-    return [Piece(*fields) for fields in _PIECE.iter_unpack(pieces)]
+    return [
+        Piece(file, offset & ~_LEADS, length, digest, bool(offset & _LEADS))
+        for file, offset, length, digest in _PIECE.iter_unpack(pieces)
+    ]
+
+
+def _packed(piece: Piece) -> bytes:
+    offset = piece.offset | (_LEADS if piece.leads else 0)
+    return _PIECE.pack(piece.file, offset, piece.length, piece.digest)
 
 
 def _unrestorable(fault: object) -> DecodeError:

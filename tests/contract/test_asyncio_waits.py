@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 
+import anyio
 import pytest
 
 from nbdurable import UsageError, gather, go, step
@@ -52,12 +53,20 @@ def then(probe, *names):
 async def timeouts(probe):
     """Wait for what ends in time, and for what does not."""
     found = []
-    for number, wait in enumerate(("wait_for", "timeout", "of a gather", "of a call")):
+    waits = ("wait_for", "timeout", "of a gather", "of a call", "anyio", "move on")
+    for number, wait in enumerate(waits):
         handle = held.go(probe, f"{wait}")
         try:
             if wait == "timeout":
                 async with asyncio.timeout(SOON):
                     found.append(await handle)
+            elif wait == "anyio":
+                with anyio.fail_after(SOON):
+                    found.append(await handle)
+            elif wait == "move on":
+                with anyio.move_on_after(SOON) as scope:
+                    found.append(await handle)
+                found.append(f"{wait}: {scope.cancelled_caught}")
             elif wait == "of a gather":
                 both = gather(handle, quick.go(probe, f"quick {number}"))
                 found.append(await asyncio.wait_for(both, SOON))
@@ -77,7 +86,8 @@ def test_what_timed_out_does_so_again(always_replay):
     """A replayed outcome is there at once, and is waited for as long as it was."""
     assert always_replay(timeouts).value == [
         "wait_for: too late", "wait_for", "timeout: too late", "timeout", "of a gather: too late",
-        "of a gather", "of a call: too late", "of a call", "in time",
+        "of a gather", "of a call: too late", "of a call", "anyio: too late", "anyio",
+        "move on: True", "move on", "in time",
     ]  # fmt: skip
 
 
@@ -97,6 +107,10 @@ async def beside(probe):
         async with asyncio.TaskGroup() as group:
             for name in "abc":
                 group.create_task(follow(name))
+    elif probe.parameters["how"] == "anyio":
+        async with anyio.create_task_group() as group:
+            for name in "abc":
+                group.start_soon(follow, name)
     else:
         queue = asyncio.Queue()
 
@@ -110,7 +124,7 @@ async def beside(probe):
     return found
 
 
-@pytest.mark.parametrize("how", ["gather", "group", "queue"])
+@pytest.mark.parametrize("how", ["gather", "group", "anyio", "queue"])
 def test_tasks_go_on_in_the_order_of_outcomes(always_replay, how):
     """Among tasks that wait for handles the lower number goes on first."""
     report = always_replay(beside, parameters={"how": how})

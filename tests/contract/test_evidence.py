@@ -6,6 +6,7 @@ started again does, and runs a workflow in one store.
 
 import contextlib
 import importlib
+import os
 import sys
 import threading
 import time
@@ -23,6 +24,8 @@ from nbdurable.inspection import queries as questions
 from nbdurable.store import Store, check, garbage, remove
 
 new = pytest.mark.monitoring
+USERS = int(os.environ.get("NBDURABLE_STARTS", "200"))
+"""How many steps there are in the stress of many threads; 4,000 take some minutes."""
 
 RULES = """
 REGISTRY = {}
@@ -329,9 +332,14 @@ def test_code_that_is_kept_holds_from_then_on(execute):
 
 
 @new
-def test_no_start_is_missed_on_many_threads(execute, monkeypatch):
-    """Each of many steps on 32 threads uses four of 40 functions, some of them often."""
-    monkeypatch.setattr(starts, "MOST", 500)
+@pytest.mark.timeout(60 + USERS)
+@pytest.mark.parametrize(("most", "share"), [(500, None), (starts.MOST, 0.01)])
+def test_no_start_is_missed_on_many_threads(execute, monkeypatch, most, share):
+    """Each of many steps on 32 threads uses four of 40 functions, some of them often.
+
+    Of what a step did not run, a hundredth at most is booked to it, unless it is soon left alone.
+    """
+    monkeypatch.setattr(starts, "MOST", most)
     lines = [f"def f{n}(x): return x + {n}" for n in range(40)]
     Path("shop/many.py").write_text("\n".join(lines))
     importlib.invalidate_caches()
@@ -348,7 +356,7 @@ def test_no_start_is_missed_on_many_threads(execute, monkeypatch):
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        execute(lambda: gather([go(use, number) for number in range(300)]).result(), limit=32)
+        execute(lambda: gather([go(use, number) for number in range(USERS)]).result(), limit=32)
     finally:
         sys.setswitchinterval(interval)
     open_stores.close_stores()
@@ -359,13 +367,14 @@ def test_no_start_is_missed_on_many_threads(execute, monkeypatch):
             "WHERE e.kind = 'ran' GROUP BY c.label"
         )
     seen = {label: {part.rpartition("|")[2] for part in parts} for label, parts in rows}
-    missed = [
-        (number, name)
-        for number in range(300)
-        for at in range(4)
-        if (name := f"f{(number * 7 + at * 11) % 40}") not in seen.get(f"use({number})", ())
-    ]
-    assert missed == []
+    used = {
+        f"use({number})": {f"f{(number * 7 + at * 11) % 40}" for at in range(4)}
+        for number in range(USERS)
+    }
+    missed = [(one, names - seen.get(one, set())) for one, names in used.items()]
+    assert [one for one in missed if one[1]] == []
+    extra = sum(len(seen[one] - names) for one, names in used.items())
+    assert share is None or extra <= share * 4 * USERS
 
 
 @new

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow.csv as pa_csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -314,13 +315,63 @@ def read_dataset(folder, name):
     return sum(found.to_pylist()) + len(name)
 
 
+def read_arrow_csv(folder, name):
+    """Read text by pyarrow."""
+    return sum(pa_csv.read_csv(f"{folder}/{name}.csv")["a"].to_pylist())
+
+
+def read_by_a_computed_reader(folder, name):
+    """Read text by pyarrow, by a function whose name is made up, too."""
+    return sum(getattr(pa_csv, "open_" + "csv")(f"{folder}/{name}.csv").read_all()["a"].to_pylist())
+
+
+def duckdb():
+    """Return DuckDB."""
+    return sys.modules["duckdb"]
+
+
+def read_by_sql(folder, name):
+    """Let DuckDB read text."""
+    return duckdb().sql(f"SELECT sum(a) FROM '{folder}/{name}.csv'").fetchall()[0][0]
+
+
+def read_by_a_function_of_duckdb(folder, name):
+    """Let DuckDB read text, by a function whose name is made up."""
+    return getattr(duckdb(), "read_" + "csv")(f"{folder}/{name}.csv").sum("a").fetchall()[0][0]
+
+
+def read_by_a_connection(folder, name):
+    """Let a connection of DuckDB read text, by a query that no variable holds."""
+    with duckdb().connect() as connection:
+        return connection.execute(f"SELECT sum(a) FROM '{folder}/{name}.csv'").fetchall()[0][0]
+
+
+def read_by_a_parameter(folder, name):
+    """Let a connection of DuckDB read text, whose name is a parameter."""
+    path = f"{folder}/{name}.csv"
+    with duckdb().connect() as connection:
+        asked = connection.execute("SELECT sum(a) FROM read_csv(?)", [path])
+        return asked.fetchall()[0][0]
+
+
+TEXT_READERS = {
+    read_csv,
+    read_arrow_csv,
+    read_by_a_computed_reader,
+    read_by_sql,
+    read_by_a_function_of_duckdb,
+    read_by_a_connection,
+    read_by_a_parameter,
+}
+
+
 @pytest.mark.monitoring
 @pytest.mark.parametrize(
     "read",
     [
+        *sorted(TEXT_READERS, key=lambda one: one.__name__),
         read_lazily,
         read_eagerly,
-        read_csv,
         read_table,
         read_piecewise,
         read_pattern,
@@ -333,7 +384,7 @@ def test_a_file_whose_name_a_body_makes_up_is_watched_in_libraries_too(execute, 
 
     def put(*values):
         frame = pd.DataFrame({"a": values})
-        if read is read_csv:
+        if read in TEXT_READERS:
             frame.to_csv("data/table.csv")
         else:
             frame.to_parquet("data/table.parquet")
@@ -353,6 +404,19 @@ def test_a_file_whose_name_a_body_makes_up_is_watched_in_libraries_too(execute, 
         assert "data/table" in told.told
     configure(reads="rerun")
     assert execute(program).value == first.value + 3
+
+
+@pytest.mark.monitoring
+def test_a_query_is_no_name_of_files(execute):
+    """The star of SQL matches no file: one that comes into the folder is nobody's."""
+
+    def program():
+        return go(lambda: duckdb().sql("SELECT count(*) AS n FROM range(3)").fetchall()).result()
+
+    assert execute(program).value == [(3,)]
+    write("new.csv", "a")
+    again = execute(program)
+    assert (again.ran, again.told) == ([], "")
 
 
 @pytest.mark.parametrize("version", ["", "1"])

@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 
-from nbdurable import RetriesExhaustedError, go, step
+import pytest
+
+from nbdurable import RetriesExhaustedError, after, go, race, select, step
 
 
 def deadly(probe):
@@ -90,6 +92,66 @@ def test_time_does_not_pass_for_what_a_suspect_holds_back(bench):
     for _ in range(2):
         report = bench.run(timed_beside_a_suspect)
         assert (report.value, report.error) == ("quick", None)
+
+
+TIMED = 20.0
+"""Seconds that a timer of these tests has: it passes only where a suspect holds others back."""
+
+
+async def by_select(quick):
+    """Select a step or a timer."""
+    return await select(quick.go(), after(TIMED))
+
+
+async def by_race(quick):
+    """Let them race."""
+    return await race(quick.go(), after(TIMED))
+
+
+async def by_a_timer_alone(quick):
+    """Begin a timer for nobody, and wait for the step."""
+    timer = after(TIMED)
+    found = await quick.go()
+    timer.cancel()
+    return found
+
+
+WAYS = {way.__name__: way for way in (by_select, by_race, by_a_timer_alone)}
+
+
+async def timer_beside_a_suspect(probe):
+    """Let a step die twice; beside it, wait for a quick one while a timer counts."""
+
+    @step(version=1)
+    async def suspect():
+        if probe.effect("suspect starts") <= 2:
+            await asyncio.sleep(0.2)  # its start is saved by then
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not probe.event("on").is_set():  # noqa: ASYNC110 - set by the cell
+            await asyncio.sleep(0.001)
+
+    @step(version=1)
+    async def quick():
+        return "quick"
+
+    handle = suspect.go()
+    if probe.count("suspect starts") < 2:
+        await handle
+    found = await WAYS[probe.parameters["way"]](quick)
+    probe.event("on").set()
+    await handle
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_timer_passes_for_what_a_suspect_holds_back(bench, way):
+    """A timer decides as it would without the suspect: the quick step is first, on each pass."""
+    for _ in range(2):
+        assert bench.run(timer_beside_a_suspect, parameters={"way": way}).killed
+    for _ in range(2):
+        report = bench.run(timer_beside_a_suspect, parameters={"way": way})
+        assert (report.value, report.error) == ("quick", None)
+    assert bench.check()[0] == []
 
 
 def test_deaths_have_a_cap_of_their_own(bench):

@@ -16,7 +16,7 @@ from fingerprint_kit.notebook import Notebook, cell
 
 import nbdurable
 from nbdurable.errors import UsageError
-from nbdurable.fingerprint import Fingerprinter
+from nbdurable.fingerprint import Fingerprinter, Places
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ CYCLES = """
 import json, sys
 sys.path[:0] = {paths}
 from fingerprint_kit.notebook import cell
-from nbdurable.fingerprint import Fingerprinter
+from nbdurable.fingerprint import Fingerprinter, Places
 book = cell('''
 class N:
     def __init__(self, n): self.n, self.near, self.by = n, set(), {{}}
@@ -414,3 +414,14 @@ def test_a_package_as_data_counts_with_its_parts_however_many_are_loaded(project
     assert digest(use) == before
     project("pk", part="L = 2\n")
     assert digest(use) != before
+
+
+def test_as_many_modules_may_be_others(monkeypatch):
+    """What is loaded is asked anew where one module has come and another has gone."""
+    places = Places()
+    for name in ("one_of_ours", "another_of_ours"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        assert [one.__name__ for one in places.modules() if one.__name__.endswith("_ours")] == [
+            name
+        ]
+        monkeypatch.delitem(sys.modules, name)

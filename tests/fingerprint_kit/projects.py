@@ -14,7 +14,7 @@ import os
 import random
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,16 +114,37 @@ required("Some_Thing[extra,more]>=1.2,<3; python_version >= '3.9' and os_name ==
 """
 
 
+_LOADED = """
+import sys
+load = getattr(sys.modules["import" + "lib"], "import_" + "module")
+def pick(module, name): return getattr(sys.modules["cop" + module], name)
+"""
+
+
+def _by_name(steps: str) -> str:
+    """Return steps that reach all they use by names that they make up when they run."""
+    imported = re.findall(r"^from cop(\S+) import (.+)$", steps, re.MULTILINE)
+    names = [(module, name) for module, found in imported for name in found.split(", ")]
+    bound = ", ".join(name for _, name in names)
+    picked = ", ".join(f"pick({module!r}, {name!r})" for module, name in names)
+    head = _LOADED + "".join(f"load('cop' + {module!r})\n" for module, _ in imported)
+    rest = re.sub(r"^from copied.*\n", "", steps, flags=re.MULTILINE)
+    return head + re.sub(r"^(def .*:\n)", rf"\1    {bound} = {picked}\n", rest, flags=re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Project:
-    """A project and what is called of it."""
+    """A project and what is called of it, ``by_name`` in a way that no reading follows."""
 
     package: str
     program: str
+    by_name: bool = False
 
     def script(self) -> str:
         """Return the program: steps, and a workflow that calls them."""
         steps, _, calls = self.program.partition("---\n")
+        if self.by_name:
+            steps = _by_name(steps)
         shown = "".join(f"    stage.show({line})\n" for line in calls.splitlines())
         return f"import stage\nfrom nbdurable import step\n{steps}with stage.workflow():\n{shown}"
 
@@ -148,6 +169,10 @@ PROJECTS = [
     Project("packaging", PACKAGING),
     Project("markdown_it", MARKDOWN),
 ]
+
+
+BY_NAME = [replace(project, by_name=True) for project in PROJECTS]
+"""The same, with dynamic dispatch: which code runs is seen when it runs."""
 
 
 @dataclass

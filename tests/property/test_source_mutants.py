@@ -8,7 +8,7 @@ import os
 
 import pytest
 from fingerprint_kit.editing import STAGE
-from fingerprint_kit.projects import PROJECTS, Hunt
+from fingerprint_kit.projects import BY_NAME, PROJECTS, Hunt
 from support.always_replay import Zygote
 
 MUTANTS = int(os.environ.get("NBDURABLE_MUTANTS", "8"))
@@ -28,5 +28,17 @@ def stages(signing_key):
 def test_no_mutant_is_replayed_in_silence(stages, project, tmp_path):
     """Each step that executed an edited line runs again, or it is said that it did not."""
     result = Hunt(project, tmp_path, stages).run(-(-MUTANTS // len(PROJECTS)))
+    print(dict(result.tried))
+    assert [str(one) for one in result.silent] == []
+
+
+@pytest.mark.monitoring
+@pytest.mark.timeout(240 + 5 * MUTANTS)
+@pytest.mark.parametrize("project", BY_NAME, ids=lambda project: project.package)
+def test_no_mutant_that_only_a_made_up_name_leads_to_is_replayed_in_silence(
+    stages, project, tmp_path
+):
+    """As above, where all that a step uses is looked up when it runs; from Python 3.12 on."""
+    result = Hunt(project, tmp_path, stages).run(-(-MUTANTS // len(BY_NAME)))
     print(dict(result.tried))
     assert [str(one) for one in result.silent] == []

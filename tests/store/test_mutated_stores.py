@@ -17,7 +17,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nbdurable import DurableError, after, gather, go, select, step, workflow
+from nbdurable import DurableError, after, current_step, gather, go, select, step, workflow
 from nbdurable.api import configuration, open_stores
 from nbdurable.codec import outcomes, values
 from nbdurable.inspection import history as recall
@@ -26,7 +26,7 @@ from nbdurable.store import MEMORY, check, schema
 from nbdurable.store import connection as connecting
 from nbdurable.view import summary
 
-MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))
+MUTATIONS = int(os.environ.get("NBDURABLE_MUTATIONS", "200"))  # each column has its turn
 SEED = int(os.environ.get("NBDURABLE_MUTATIONS_SEED", "1"))
 STORES_OF = 100  # mutations of one store: what is put back makes its tables longer
 
@@ -51,6 +51,35 @@ def inner(number):
     return go(square, number).result() + go(square, number + 1).result()
 
 
+def saves(number):
+    """Save some work, tell of it, and fail."""
+    current_step().save([number])
+    current_step().progress(1, 2)
+    raise OSError(f"no {number}")
+
+
+def draw(generator):
+    """Draw a number from a generator, which replay leaves where this does."""
+    return int(generator.integers(1_000))
+
+
+class Client:
+    """Counts what it is asked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def ask(self, number):
+        """Answer."""
+        self.asked += 1
+        return number
+
+
+def ask(client, number):
+    """Use an object that changes by being used."""
+    return client.ask(number)
+
+
 def program(base):
     """Run a little of everything that is replayed."""
     first = go(square, base)
@@ -62,11 +91,15 @@ def program(base):
     except ValueError as error:
         values.append(str(error))
     values.append(gather(go(inner, base), go(square, base + 5)).result())
+    values.append(str(go(saves, base).outcome().error))
+    values.append(go(draw, np.random.default_rng(base)).result())
+    values.append(go(ask, Client(), base).result())
     return values
 
 
 BASES = {"one": 2, "two": 20}
-VALUES = {name: [[n * n], [n * n], 1, f"refused {n}", [[n * n, (n + 1) ** 2], [(n + 5) ** 2]]]
+VALUES = {name: [[n * n], [n * n], 1, f"refused {n}", [[n * n, (n + 1) ** 2], [(n + 5) ** 2]],
+                 f"no {n}", draw(np.random.default_rng(n)), n]
           for name, n in BASES.items()}  # fmt: skip
 
 
@@ -164,7 +197,7 @@ def mutate(draw, connection, column=None):
     place = f"nbdurable.{table}"
     rows = [row for (row,) in connection.execute(f"SELECT rowid FROM {place}").fetchall()]
     if not rows:
-        return None
+        return make_up(draw, connection, table)
     row, other = draw.choice(rows), draw.choice(rows)
     way = draw.choice(["flip", "flip", "extreme", "extreme", "copy", "swap", "row twice", "no row"])
     if way in {"flip", "extreme"}:
@@ -191,6 +224,19 @@ def mutate(draw, connection, column=None):
     else:
         connection.execute(f"DELETE FROM {place} WHERE rowid = ?", [row])
     return f"{way} of {table}.{name}, rows {row} and {other}"
+
+
+def make_up(draw, connection, table):
+    """Put a row that nobody wrote into an empty table, of the first run; give what."""
+    ((run, execution),) = connection.execute(
+        "SELECT run, id FROM nbdurable.execution_log LIMIT 1"
+    ).fetchall()
+    known = {"run": run, "execution": execution}
+    kinds = {name: kind for other, name, kind in COLUMNS if other == table}
+    values = [known.get(name, draw.choice(EXTREMES[kind])) for name, kind in kinds.items()]
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO nbdurable.{table} VALUES ({marks})", values)
+    return f"a row of {table}: {values!r:.200}"
 
 
 # --- what becomes of them ----------------------------------------------------------------
@@ -276,12 +322,14 @@ def inspect(store):
 def test_mutated_rows(armed, capsys):
     """A store whose rows were changed replays what it saved, or says what is wrong."""
     draw = random.Random(SEED)
-    seen = {}
+    seen, touched = {}, set()
     for first in range(0, MUTATIONS, STORES_OF):
         with fresh_store() as (store, connection):
             identity = store.id
             for count in range(first, min(first + STORES_OF, MUTATIONS)):
-                what = mutate(draw, connection, COLUMNS[count // 2 % len(COLUMNS)])
+                column = COLUMNS[count % len(COLUMNS)]
+                what = mutate(draw, connection, column)
+                touched.add(column)
                 try:
                     with told(seen):
                         inspect(store)
@@ -295,6 +343,7 @@ def test_mutated_rows(armed, capsys):
     with capsys.disabled():
         print(f"\n{MUTATIONS} stores mutated: {seen}")
     assert seen["UntrustedCheckpointError"] > MUTATIONS // 20
+    assert touched == set(COLUMNS), "of each table, whatever comes to the schema"
 
 
 def test_a_bomb_in_every_column(armed, capsys):

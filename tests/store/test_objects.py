@@ -216,7 +216,7 @@ def test_synced_before_the_row(store, monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     watch(os, "fsync", lambda fd: "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
-    watch(Path, "replace", lambda *_: "named")
+    watch(os, "rename", lambda *_: "named")
     monkeypatch.setattr(journal, "commit_hook", lambda moment, _: seen.append(moment))
     with workflow("w", store=store):
         seen.clear()
