@@ -16,8 +16,9 @@ and without one ``with nbdurable.workflow("quotes"): ...``.
 Architecture
 ------------
 
-A wing imports itself and the lines above it, for types too, in no circle; one list in
-``tests/test_architecture.py`` holds it. Each wing's folder says its duty::
+A wing imports itself and the lines above it. Imports that are only for types count, too, and
+no modules of a wing import each other in a circle; one list in ``tests/test_architecture.py``
+holds it. The first line of a wing's ``__init__.py`` (or of its file) says its duty::
 
     errors records events labels interrupts isolation pickled   ground: words as data
     executors                          threads, loops, processes, Dask; limits, the clock
@@ -33,10 +34,11 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     cli testing                   the command line; kill points and clocks for tests
 
 The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.run` (the
-call, in program order, at `go`) -> `steps` -> `executors` -> `codec` (in the worker) ->
-`store` (group commit) -> handle resolved -> event -> `view`.
-There is no way back: the view reads neither store nor run, and "done" is told
-only after the commit, so a screen never shows what a crash can undo.
+call, in program order, at `go`) -> `steps` -> `executors` -> `codec` (in the thread or process
+that ran the body) -> `store` (group commit) -> handle resolved -> event -> `view`.
+No value goes back: the view reads neither store nor run, and what a person clicks goes through
+`engine.control`. "Done" is told only after the commit, so a screen never shows what a crash can
+undo.
 
 Importing this package imports no IPython, no widget library and no DuckDB.
 """

@@ -322,14 +322,6 @@ class RunSummary:
     """How far the steps in flight said that they were, as ``37 of 90``"""
 
 
-# --- Events: what the run tells the view, in the order it happened -------------
-#
-# ``step`` is the handle's place in `go` order within one execution, from 0; it
-# names a row of the view and nothing else. Combinators and timers take places
-# in the same sequence. They are never changed; frozen ones would take three times as
-# long to make, and an execution makes three for each step.
-
-
 def digest_of(*parts: bytes) -> bytes:
     """Return the 16-byte digest of `parts`, each with its length before it (BLAKE2b)."""
     return hashlib.blake2b(

@@ -1,4 +1,4 @@
-"""The public functions that a cell calls: `step`, `go`, `select`, `gather`, `after`, `sleep`.
+"""The decorator `step`, and `go`: what makes calls of functions durable.
 
 Invariant: nothing is decided here. Each function finds out where it stands,
 refuses what can't mean anything, and hands over to the run.

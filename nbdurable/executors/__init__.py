@@ -1,1 +1,1 @@
-"""Where callables run, whatever they are: threads, loops, limits, the clock."""
+"""Where callables run, whatever they are: threads, loops, processes, Dask; limits, the clock."""

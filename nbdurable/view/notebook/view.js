@@ -1,7 +1,7 @@
 // The live view of a run: lays out what the kernel says, and lets time go on.
 //
 // The kernel sends one `state` when the view opens, then news on top of it (see
-// nbdurable/timeline.py) and, when there is no news, a beat. All words come from
+// nbdurable/view/timeline.py) and, when there is no news, a beat. All words come from
 // there; here are layout, ticking clocks, and the one thing the kernel can't say:
 // that it is gone. What a person asks for goes back as `{do: ...}`.
 
