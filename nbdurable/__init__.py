@@ -32,7 +32,7 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     notebook headless demo        the IPython extension; without a front end; the demonstrations
     cli testing                   the command line; kill points and clocks for tests
 
-The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.run` (the
+The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.claims` (the
 call, in program order, at `go`) -> `steps` -> `executors` -> `codec` (in the worker) ->
 `store` (group commit) -> handle resolved -> event -> `view`.
 There is no way back: the view reads neither store nor run, and "done" is told
