@@ -33,7 +33,7 @@ holds it. The first line of a wing's ``__init__.py`` (or of its file) says its d
     notebook headless demo        the IPython extension; without a front end; the demonstrations
     cli testing                   the command line; kill points and clocks for tests
 
-The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.run` (the
+The way of a value: cell text -> `notebook.source` -> `api.workflow` -> `engine.claims` (the
 call, in program order, at `go`) -> `steps` -> `executors` -> `codec` (in the thread or process
 that ran the body) -> `store` (group commit) -> handle resolved -> event -> `view`.
 No value goes back: the view reads neither store nor run, and what a person clicks goes through

@@ -31,7 +31,7 @@ from nbdurable import (
     workflow,
 )
 from nbdurable.api import open_stores
-from nbdurable.engine import run as engine_run
+from nbdurable.engine import claims
 from nbdurable.events import AttemptStarted, StepLetGo
 from nbdurable.store import Store, check
 from nbdurable.testing import ManualClock, clock_of_runs
@@ -414,7 +414,7 @@ def test_interrupted_between_two_attempts(executions, probe):
 @pytest.mark.timeout(60)
 def test_interrupted_while_a_call_is_claimed(executions, probe, monkeypatch):
     """A cell that catches the interrupt and goes on has an end: nobody has that call."""
-    label_of, moments = engine_run.label_of, iter([KeyboardInterrupt])
+    label_of, moments = claims.label_of, iter([KeyboardInterrupt])
 
     def interrupted_once(*given):
         for moment in moments:
@@ -429,7 +429,7 @@ def test_interrupted_while_a_call_is_claimed(executions, probe, monkeypatch):
             go(one, 1)
         return go(one, 2).result()
 
-    monkeypatch.setattr(engine_run, "label_of", interrupted_once)
+    monkeypatch.setattr(claims, "label_of", interrupted_once)
     report = executions.run(program)
     assert (report.value, report.error) == (1, None)
     assert executions.saved() == ["one(2)"]
