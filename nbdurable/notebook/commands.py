@@ -30,6 +30,7 @@ from nbdurable.inspection import (
 )
 from nbdurable.inspection import history as recall
 from nbdurable.inspection import queries as questions
+from nbdurable.inspection.at_hand import store_holding
 from nbdurable.records import RunStatus
 from nbdurable.view import summary
 from nbdurable.view.notebook import widget
@@ -360,9 +361,10 @@ def _sql(_shell: InteractiveShell, query: str | None) -> object:
 
 @_command("doctor")
 def _doctor(_shell: InteractiveShell) -> object:
-    """Examine the store: its files, its key, who holds it, every invariant, unfinished runs."""
+    """Examine the store: its files and key, who holds it, every invariant."""
     words = {True: "ok", False: "wrong", None: ""}
-    found = doctor.diagnose(reports.store_at(None))
+    places = configuration.stores_at_hand() or [reports.store_at(None)]
+    found = [one for place in places for one in doctor.diagnose(reports.store_at(place))]
     return Table({"": words[one.sound], "what": one.what, "found": one.found} for one in found)
 
 
@@ -384,7 +386,8 @@ def _export(
     """
     if not name or not target:
         raise UsageError("%durable export NAME FILE: for example quotes quotes.parquet")
-    count = export.export(reports.store_at(None), name, Path(target), values=values)
+    place = reports.store_at(store_holding(name))
+    count = export.export(place, name, Path(target), values=values)
     print(f"{count} steps are in {target}")  # noqa: T201 - the answer
     return None
 

@@ -23,8 +23,9 @@ from IPython.core.interactiveshell import InteractiveShell  # noqa: TID251 - run
 from traitlets.config import Config
 
 import nbdurable
+from nbdurable.codec.pruned import prune
 from nbdurable.errors import UsageError
-from nbdurable.notebook import header, tracebacks
+from nbdurable.notebook import header
 from nbdurable.notebook import source as cell
 
 # --- The header -----------------------------------------------------------------
@@ -573,7 +574,7 @@ def test_prune_takes_our_frames_out():
 
     with pytest.raises(ValueError, match="no") as caught:
         engine(lambda: engine(body))
-    tracebacks.prune(caught.value)
+    prune(caught.value)
     assert frames(caught.value)[-2:] == ["<lambda>", "body"]
     assert "engine" not in frames(caught.value)
 
@@ -583,7 +584,7 @@ def test_prune_keeps_a_defect_visible():
     engine = raised("def engine():\n    return 1 / 0", OURS)["engine"]
     with pytest.raises(ZeroDivisionError) as caught:
         engine()
-    tracebacks.prune(caught.value)
+    prune(caught.value)
     assert frames(caught.value)[-1] == "engine"
 
 
@@ -601,7 +602,7 @@ def test_prune_hides_where_asked_and_durable_errors():
             call()
         except Exception as caught:
             error = caught
-        tracebacks.prune(error)
+        prune(error)
         assert not {"redeliver", "fail"} & set(frames(error))
 
 
@@ -621,5 +622,5 @@ def test_prune_follows_causes_groups_and_loops():
     outer = ValueError("outer")
     outer.__cause__ = group
     inner.__context__ = outer
-    tracebacks.prune(outer)
+    prune(outer)
     assert "engine" not in frames(inner)
