@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
 
-_READERS: Final = {
+_READERS: Final[dict[str | None, frozenset[str]]] = {
     "pyarrow._csv": frozenset({"read_csv", "open_csv"}),
     "pyarrow._json": frozenset({"read_json", "open_json"}),
     "_duckdb": frozenset({"execute", "executemany"}),
@@ -60,7 +60,7 @@ def called(code: CodeType, offset: int, function: Any, first: Any) -> None:
     """Take note of the files that a reader is given, which is about to be called."""
     if type(function).__name__ not in _KINDS:
         return
-    readers = _READERS.get(function.__module__)
+    readers = _READERS.get(getattr(function, "__module__", None))
     if readers is None or function.__name__ not in readers or not (found := claimants()):
         return
     if type(first) is str or issubclass(type(first), PurePath):

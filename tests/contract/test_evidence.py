@@ -373,7 +373,8 @@ def test_no_start_is_missed_on_many_threads(execute, monkeypatch, most, share):
     }
     missed = [(one, names - seen.get(one, set())) for one, names in used.items()]
     assert [one for one in missed if one[1]] == []
-    extra = sum(len(seen[one] - names) for one, names in used.items())
+    functions = set().union(*used.values())  # observers of this file's run, too, for everybody
+    extra = sum(len((seen[one] - names) & functions) for one, names in used.items())
     assert share is None or extra <= share * 4 * USERS
 
 

@@ -401,7 +401,7 @@ def test_a_file_whose_name_a_body_makes_up_is_watched_in_libraries_too(execute, 
     for _ in range(2):
         told = execute(program)
         assert told.ran == []
-        assert "data/table" in told.told
+        assert "data/table" in told.told.replace("/./", "/")
     configure(reads="rerun")
     assert execute(program).value == first.value + 3
 
