@@ -24,6 +24,7 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     output fingerprint            each step's prints kept apart; code and arguments to digests
     codec evidence                values and errors to bytes, signatures; what bodies ran and read
     store steps view              DuckDB; one step, its attempts; events to a view
+    plain                         values of cells that are no workflows: groups, kept, put back
     handles                       what a cell holds; select, gather; where code stands
     commit                        outcome numbers and decisions; what is told after
     engine                        one execution: program order, attempts, waits, the end

@@ -17,7 +17,7 @@ LEVELS = (
     ("errors", "records", "events", "labels", "interrupts", "isolation", "pickled", "executors"),
     ("output", "fingerprint"),
     ("codec", "evidence"),
-    ("store", "steps", "view"),
+    ("store", "steps", "view", "plain"),
     ("handles",),
     ("commit",),
     ("engine",),

@@ -1,0 +1,46 @@
+"""Figures by version: whether one was drawn into since it was last looked at.
+
+Invariant: a figure keeps its version as long as nothing in it went stale, and takes it along
+when it is saved and restored. What goes stale by being drawn is not a change. The content of a
+figure is never compared: that is slow, and differs from drawing to drawing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+_VERSION = "_nbdurable_version"
+
+
+class _Noted:
+    """A figure's stale callback: forgets the version, then does what was to be done before."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def __call__(self, figure: Any, stale: Any) -> None:
+        if stale and not _is_drawing(figure):
+            vars(figure).pop(_VERSION, None)
+        if self.before is not None:
+            self.before(figure, stale)
+
+
+def version_of(figure: Any) -> str:
+    """Return the version of a figure: another one after whatever was drawn into it."""
+    callback = figure.stale_callback
+    if not isinstance(callback, _Noted):
+        if callback is not None:
+            vars(figure).pop(_VERSION, None)  # it was exchanged: nobody knows what else was done
+        figure.stale_callback = _Noted(callback)
+    found: str | None = vars(figure).get(_VERSION)
+    if found is None:
+        found = vars(figure)[_VERSION] = secrets.token_hex(16)
+    return found
+
+
+def _is_drawing(figure: Any) -> bool:
+    """Tell whether a figure is just being drawn or saved, which may place things anew."""
+    canvas = figure.canvas
+    saving = getattr(canvas, "is_saving", None)
+    return bool(saving is not None and saving()) or bool(getattr(canvas, "_is_idle_drawing", False))
