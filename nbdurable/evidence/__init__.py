@@ -22,7 +22,7 @@ from .files import (
 from .recorder import Recorder, begin_cell, leave
 from .remote import merge_codes, merge_files
 from .seeing import Seeing, install
-from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings
+from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings, unseeded
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
@@ -52,4 +52,5 @@ __all__ = [
     "merge_files",
     "shown",
     "told_settings",
+    "unseeded",
 ]

@@ -67,7 +67,9 @@ class Recorder:
     ``covered``, for the step's code fingerprint is of them.
     """
 
-    __slots__ = ("_code", "codes", "covered", "files", "named", "quiet", "settings")
+    __slots__ = (
+        "_code", "codes", "covered", "files", "named", "quiet", "reached", "settings", "spawned",
+    )  # fmt: skip
 
     def __init__(self, *, quiet: bool = False, code: Covered | None = None) -> None:
         self.codes: dict[int, Ran] = {}
@@ -77,6 +79,8 @@ class Recorder:
         self.files: dict[str, Met] = {}
         self.named: frozenset[str] = frozenset()
         self.quiet = quiet  # nothing about files is asked for
+        self.spawned = ""  # the first program that it started
+        self.reached = ""  # the first address that it connected to
 
     @property
     def known(self) -> frozenset[int]:

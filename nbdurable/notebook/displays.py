@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-_WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+WIDGET: Final = "application/vnd.jupyter.widget-view+json"
 
 
 _BAR: Final = 10
@@ -44,7 +44,7 @@ def capture_displays(shell: InteractiveShell) -> None:
             clear=functools.partial(_clear, shell),
             # Neither a terminal nor what captures a cell's output takes back text.
             can_clear=lambda: hasattr(shell.display_pub, "pub_socket"),
-            settle=_settled,
+            settle=settled,
             raw=lambda: watched(shell),
             diverted=lambda: isinstance(shell.display_pub, CapturingDisplayPublisher),
             direct=functools.partial(_is_direct, shell),
@@ -100,7 +100,7 @@ def cover_displays(shell: InteractiveShell) -> None:
     def covered_publish(
         data: dict[str, Any], metadata: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        bundle = {"data": _as_text(data), "metadata": metadata or {}}
+        bundle = {"data": as_text(data), "metadata": metadata or {}}
         bundle |= {key: options[key] for key in ("transient", "update") if options.get(key)}
         output.capture_display(bundle, functools.partial(publish, data, metadata, **options))
 
@@ -139,13 +139,13 @@ def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPyth
     _uncovered(shell, "clear_output")(wait)
 
 
-def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
+def settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
     """Return a widget's display with the text of its last state; None if it was closed."""
     module: Any = sys.modules.get("ipywidgets.widgets.widget")
     known = getattr(module, "_instances", None)
     if known is None:
         return bundle
-    widget = known.get(bundle["data"][_WIDGET].get("model_id"))
+    widget = known.get(bundle["data"][WIDGET].get("model_id"))
     if widget is None or getattr(widget, "outputs", None) == ():
         return None  # closed; or an output widget, which holds nothing of a step's output
     return bundle | {"data": bundle["data"] | {"text/plain": _text_of(widget)}}
@@ -166,7 +166,7 @@ def _text_of(widget: Any) -> str:
     return repr(widget)
 
 
-def _as_text(data: dict[str, Any]) -> dict[str, Any]:
+def as_text(data: dict[str, Any]) -> dict[str, Any]:
     """Write a bundle's bytes as base64, as the kernel does before it sends them."""
     return {
         kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
