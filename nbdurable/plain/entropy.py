@@ -22,6 +22,7 @@ import threading
 from typing import Any, NamedTuple
 
 from nbdurable.isolation import when_loaded
+from nbdurable.pickled import frozen
 
 from .table import Part, arrive, parts
 
@@ -33,6 +34,15 @@ class Entropy(NamedTuple):
 
     seed: bytes
     states: dict[str, Any]
+
+    def __reduce__(self) -> Any:
+        return entropy_of, (self.seed, self.states)
+
+
+@frozen("entropy")
+def entropy_of(seed: bytes, states: dict[str, Any]) -> Entropy:
+    """Restore entropy that was saved."""
+    return Entropy(seed, states)
 
 
 class _Row:
