@@ -26,8 +26,6 @@ from nbdurable.pickled import frozen
 
 from .table import Part, arrive, parts
 
-_LIBRARY = "numpy.random.bit_generator"
-
 
 class Entropy(NamedTuple):
     """What a first kernel began with: a seed, and the states of generators that were there."""
@@ -121,7 +119,7 @@ def _hook() -> None:
         return
     _row.hooked = True
     os.register_at_fork(after_in_child=_fork)
-    when_loaded(_LIBRARY, _patch)
+    when_loaded("numpy.random", _patch)  # what it draws while it is imported does not count
     for part in parts():
         if part.library:
             _await(part)
@@ -134,7 +132,6 @@ def _await(part: Part) -> None:
         if there:
             return
         if part.draws and part.name != ROW.name:
-            _row.used = 0 if part.name == "numpy.random" else _row.used  # its import took one
             _begin(part)
         elif not part.draws:
             arrive(part.name)
@@ -142,7 +139,8 @@ def _await(part: Part) -> None:
     when_loaded(part.library, arrived)
 
 
-def _patch(module: Any) -> None:
+def _patch(_: Any) -> None:
+    module: Any = sys.modules["numpy.random.bit_generator"]
     if hasattr(module, "randbits"):
         module.randbits = _row.randbits
 
