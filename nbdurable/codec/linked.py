@@ -34,7 +34,7 @@ from .values import LARGE, Pickler, Shared, dump, named_here
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_AGAIN = "it is made again: the cell that makes it runs"
+_AGAIN = "the cell that makes it runs again"
 _ROOT = 64  # arrays that are views of each other, at most
 
 
@@ -243,7 +243,7 @@ def _made_anew(reduced: Any) -> Any:
 @frozen("defined")
 def defined(qualname: str, definition: bytes) -> type:
     """Return the live class of this name, or one that is made from its definition."""
-    found = named_here(qualname)
+    found: Any = named_here(qualname)
     if found is None:
         if not definition:
             raise DecodeError(
@@ -382,7 +382,7 @@ def memoryview_over(
 ) -> memoryview:
     """Make a memoryview again, in the memory of others."""
     flat = memoryview(source).cast("B")[start : start + length]
-    made: Any = flat.cast(form)  # type: ignore[call-overload]
+    made: memoryview = flat.cast(form)  # type: ignore[call-overload]
     return made.toreadonly() if readonly else made
 
 

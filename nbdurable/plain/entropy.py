@@ -22,10 +22,9 @@ import threading
 from typing import Any, NamedTuple
 
 from nbdurable.isolation import when_loaded
+from nbdurable.pickled import frozen
 
 from .table import Part, arrive, parts
-
-_LIBRARY = "numpy.random.bit_generator"
 
 
 class Entropy(NamedTuple):
@@ -33,6 +32,15 @@ class Entropy(NamedTuple):
 
     seed: bytes
     states: dict[str, Any]
+
+    def __reduce__(self) -> Any:
+        return entropy_of, (self.seed, self.states)
+
+
+@frozen("entropy")
+def entropy_of(seed: bytes, states: dict[str, Any]) -> Entropy:
+    """Restore entropy that was saved."""
+    return Entropy(seed, states)
 
 
 class _Row:
@@ -111,7 +119,7 @@ def _hook() -> None:
         return
     _row.hooked = True
     os.register_at_fork(after_in_child=_fork)
-    when_loaded(_LIBRARY, _patch)
+    when_loaded("numpy.random", _patch)  # what it draws while it is imported does not count
     for part in parts():
         if part.library:
             _await(part)
@@ -124,7 +132,6 @@ def _await(part: Part) -> None:
         if there:
             return
         if part.draws and part.name != ROW.name:
-            _row.used = 0 if part.name == "numpy.random" else _row.used  # its import took one
             _begin(part)
         elif not part.draws:
             arrive(part.name)
@@ -132,7 +139,8 @@ def _await(part: Part) -> None:
     when_loaded(part.library, arrived)
 
 
-def _patch(module: Any) -> None:
+def _patch(_: Any) -> None:
+    module: Any = sys.modules["numpy.random.bit_generator"]
     if hasattr(module, "randbits"):
         module.randbits = _row.randbits
 

@@ -8,9 +8,14 @@ figure is never compared: that is slow, and differs from drawing to drawing.
 from __future__ import annotations
 
 import secrets
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _VERSION = "_nbdurable_version"
+_DRAWING = frozenset({"print_figure", "draw"})
 
 
 class _Noted:
@@ -20,8 +25,8 @@ class _Noted:
         self.before = before
 
     def __call__(self, figure: Any, stale: Any) -> None:
-        if stale and not _is_drawing(figure):
-            vars(figure).pop(_VERSION, None)
+        if stale and _VERSION in vars(figure) and not _is_drawing():
+            del vars(figure)[_VERSION]
         if self.before is not None:
             self.before(figure, stale)
 
@@ -39,8 +44,13 @@ def version_of(figure: Any) -> str:
     return found
 
 
-def _is_drawing(figure: Any) -> bool:
+def _is_drawing() -> bool:
     """Tell whether a figure is just being drawn or saved, which may place things anew."""
-    canvas = figure.canvas
-    saving = getattr(canvas, "is_saving", None)
-    return bool(saving is not None and saving()) or bool(getattr(canvas, "_is_idle_drawing", False))
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - matplotlib tells nobody all of the time that it saves
+    while frame is not None:
+        if frame.f_code.co_name in _DRAWING:
+            module = frame.f_globals.get("__name__", "")
+            if module.startswith("matplotlib"):
+                return True
+        frame = frame.f_back
+    return False

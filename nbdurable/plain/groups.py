@@ -23,15 +23,15 @@ from .definitions import class_state, is_own
 from .figures import version_of
 from .libraries import figure_of
 from .links import Links
+from .looking import STILL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
-_SHELLS = re.compile(
-    r"__\w+__|_+|_i+|_i?\d+|_[ido]h|In|Out|exit|quit|get_ipython|open|_exit_code|__pydevd\w*"
-)
+_SHELLS = re.compile(r"__\w+__|_+|_i+|_i?\d+|_[ido]h|_exit_code|__pydevd\w*")
+_SHELL = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
 _FOREVER = (
     types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType,
 )  # fmt: skip
@@ -56,7 +56,9 @@ class Mark:
 
 def is_users(name: str) -> bool:
     """Tell whether a name of the namespace is the user's, and not the shell's or Python's."""
-    return _SHELLS.fullmatch(name) is None
+    if name[:1] == "_":
+        return _SHELLS.fullmatch(name) is None
+    return name not in _SHELL
 
 
 def reach(namespace: Mapping[str, object], names: Iterable[str]) -> frozenset[str]:
@@ -107,18 +109,19 @@ class _Partition:
         links = Links(values if space is None else space)
         wanted = frozenset(asked)
         owners: list[str] = []
+        met, again = links.met, links.again
         for name, value in list(values.items()):
-            if name not in wanted and not is_users(name):
+            if type(value) in STILL or (name not in wanted and not is_users(name)):
                 continue
-            self._parents.setdefault(name, name)
-            before = len(links.again)
-            links.uses.clear()
             links.follow(value)
-            owners += [name] * (len(links.met) - len(owners))
-            for _, number in links.again[before:]:
-                self._join(name, owners[number])
+            owners += [name] * (len(met) - len(owners))
+            if again:
+                for _, number in again:
+                    self._join(name, owners[number])
+                again.clear()
             if links.uses:
                 self.uses[name] = tuple(links.uses)
+                links.uses.clear()
         for together in links.memory.shared():
             first = owners[together[0].number]
             for one in together[1:]:
@@ -126,8 +129,8 @@ class _Partition:
 
     def _root(self, name: str) -> str:
         parents = self._parents
-        while (above := parents[name]) != name:
-            parents[name] = parents[above]
+        while (above := parents.get(name, name)) != name:
+            parents[name] = parents.get(above, above)
             name = above
         return name
 
@@ -135,6 +138,7 @@ class _Partition:
         one, other = self._root(one), self._root(other)
         if one != other:
             self._parents[other] = one
+            self._parents.setdefault(one, one)
 
     def group(self, name: str) -> frozenset[str]:
         """Return the group of a name; a name that isn't there is alone."""

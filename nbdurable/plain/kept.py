@@ -7,6 +7,7 @@ where they live: the live ones get the state that was kept of them.
 
 from __future__ import annotations
 
+import sys
 import types
 from array import array
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     """
     space: dict[str, Any] = namespace  # type: ignore[assignment] # it is the notebook's own
     names = tuple(sorted(name for name in set(group) if name in space))
-    links, owners = Links(space), []
+    links = Links(space)
+    owners: list[str] = []
     for name in names:
         links.follow(space[name])
         owners += [name] * (len(links.met) - len(owners))
@@ -239,11 +241,15 @@ def _inside(value: Any) -> list[tuple[str, Any]]:
         ]
     if isinstance(value, type | types.ModuleType):
         return []
+    if type(value).__module__.partition(".")[0] in sys.stdlib_module_names:
+        return []  # a thread is named, and not the lock in it
     return [(f".{name}", one) for name, one in list(state_of(value).items())[:_MOST]]
 
 
 def _said(path: str, value: Any, reason: CodecError) -> NotKept:
     cure = reason.cure if isinstance(reason, EncodeError) else ""
+    if not cure.startswith("keep "):
+        cure = "the cell that makes it runs again"  # the codec speaks to steps, which return
     why = str(reason.args[0]) if reason.args else type(reason).__name__
     what = f"`{path}`" if value is None else f"`{path}` ({kind_of(value)})"
-    return NotKept(f"{what} can't be kept: {why}; {cure or 'the cell that makes it runs again'}")
+    return NotKept(f"{what} can't be kept: {why}; {cure}")

@@ -6,18 +6,22 @@ Invariant: no library is imported here; a value that exists has loaded its own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbdurable.fingerprint.prints import state_of
 
 from .looking import STILL, attributes, inside
-from .memory import Memory, Mode
+from .memory import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from .memory import Memory
 
 _FIRST_THAT_COPIES = 3  # the version of pandas from which on a write never shows in another frame
 _EXTENSION = ("_ndarray", "_data", "_mask", "_pa_array", "_left", "_right", "_sparse_values")
+
+
+Look = Callable[[Any, Any, int], Sequence[Any]]
 
 
 class Meeting(Protocol):
@@ -31,7 +35,7 @@ class Meeting(Protocol):
         """Meet an object that is a link by its identity alone."""
 
 
-def look_for(cls: type) -> Callable[[Any, Any, int], Sequence[Any]] | None:
+def look_for(cls: type) -> Look | None:
     """Return how to look into a library's class; None for what has attributes like any other."""
     modules = sys.modules
     numpy: Any = modules.get("numpy")
@@ -45,8 +49,9 @@ def look_for(cls: type) -> Callable[[Any, Any, int], Sequence[Any]] | None:
             return _generator
     for name, find in _FINDERS.items():
         module: Any = modules.get(name)
-        if module is not None and (found := find(module, cls)) is not None:
-            return found
+        look: Look | None = find(module, cls) if module is not None else None
+        if look is not None:
+            return look
     return None
 
 

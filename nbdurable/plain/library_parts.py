@@ -8,7 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
+from nbdurable.fingerprint import draws_of, set_draws
+
 from .table import MISSING, Part
+
+_ARRAY = "numbers"  # before the type and the bytes of an array
 
 _OWN = frozenset({"backend", "backend_fallback"})  # matplotlib's choice, not a setting of a cell's
 
@@ -21,29 +25,31 @@ def _legacy() -> Any:
 
 
 def _draws() -> Any:
-    return frozen(_legacy().get_state(legacy=False))
+    return _frozen(draws_of(_legacy()))
 
 
 def _set_draws(_: Any, new: Any) -> None:
-    _legacy().set_state(thawed(new))
+    set_draws(_legacy(), _thawed(new))
 
 
-def frozen(state: Any) -> Any:
+def _frozen(state: Any) -> Any:
     """Return a generator's state as plain data that can be compared."""
     if isinstance(state, dict):
-        return {key: frozen(one) for key, one in state.items()}
-    if hasattr(state, "tobytes") and hasattr(state, "dtype"):
-        return "array", state.dtype.str, state.tobytes()
-    return state
-
-
-def thawed(state: Any) -> Any:
-    """Return what `frozen` was given."""
-    if isinstance(state, dict):
-        return {key: thawed(one) for key, one in state.items()}
+        return {key: _frozen(one) for key, one in state.items()}
     if isinstance(state, tuple):
-        return sys.modules["numpy"].frombuffer(state[2], state[1])
+        return tuple(map(_frozen, state))
+    if hasattr(state, "tobytes") and hasattr(state, "dtype"):
+        return _ARRAY, state.dtype.str, state.tobytes()
     return state
+
+
+def _thawed(state: Any) -> Any:
+    """Return what `_frozen` was given."""
+    if isinstance(state, dict):
+        return {key: _thawed(one) for key, one in state.items()}
+    if isinstance(state, tuple) and state[:1] == (_ARRAY,):
+        return sys.modules["numpy"].frombuffer(state[2], state[1])
+    return tuple(map(_thawed, state)) if isinstance(state, tuple) else state
 
 
 def _printing() -> dict[str, Any]:

@@ -57,14 +57,13 @@ class Links:
         self.uses: dict[str, None] = {}
         self.held: list[Any] = []  # made while looking: kept, so that their ids stay their own
         self.details: list[tuple[int, str]] = []
-        self._passed: set[int] = set()
         self._stateful: dict[Any, bool] = {}
 
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
-        self._passed.clear()
+        passed: set[int] = set()
         todo = self._definition(value) if _is_definition(self.space, value) else [value]
-        met, passed = self.met, self._passed
+        met = self.met
         while todo:
             one = todo.pop()
             cls = type(one)
@@ -86,7 +85,8 @@ class Links:
                     todo.extend(reversed(look(self, one, -1)))
             else:
                 number = met[key] = len(met)
-                todo.extend(reversed(look(self, one, number)))
+                if found := look(self, one, number):
+                    todo.extend(reversed(found))
 
     def meet(self, value: Any) -> bool:
         """Meet an object that is a link by its identity; tell whether it is the first time."""

@@ -105,7 +105,7 @@ def _handler(one: logging.Handler) -> tuple[Any, ...]:
 
 
 _PLAIN = logging.Formatter
-_STYLES = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
+_STYLES: dict[str, Any] = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
 _MADE = {"logging.StreamHandler": logging.StreamHandler, "logging.NullHandler": logging.NullHandler}
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nbdurable.isolation import when_loaded
+from nbdurable.pickled import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +50,15 @@ class Edit(NamedTuple):
     end: tuple[Any, ...]
     whole: tuple[Any, ...] | None = None
 
+    def __reduce__(self) -> Any:
+        return edit, tuple(self)
+
+
+@frozen("ambient_edit")
+def edit(*fields: Any) -> Edit:
+    """Restore an edit that was saved."""
+    return Edit(*fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Ambient:
@@ -78,10 +88,19 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.parts or self.refused)
 
+    def __reduce__(self) -> Any:
+        return changes_of, (dict(self.parts), dict(self.refused))
+
     @property
     def draws(self) -> frozenset[str]:
         """The random generators that the cell moved: their state before is a dependency."""
         return frozenset(name for name in self.parts if name in _TABLE and _TABLE[name].draws)
+
+
+@frozen("ambient_changes")
+def changes_of(parts: dict[str, Any], refused: dict[str, str]) -> Changes:
+    """Restore changes that were saved."""
+    return Changes(parts, refused)
 
 
 _TABLE: dict[str, Part] = {}

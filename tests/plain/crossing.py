@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 import traceback
+import types
 from pathlib import Path
 
 from hazards import HAZARDS
@@ -52,6 +53,13 @@ def begin(name, hazard):
     run(IMPORTS.get(hazard.library, ""), space, f"imports of {name}")
     run(hazard.definitions, space, f"definitions of {name}")
     return space
+
+
+def end(space):
+    """Close what a cell has opened."""
+    for value in space.values():
+        if hasattr(value, "close") and not isinstance(value, type | types.ModuleType):
+            value.close()
 
 
 def names_of(hazard):

@@ -129,7 +129,8 @@ def kernels():
 def test_a_part_is_noticed_and_set_again(kernels, name):
     """What changed is recorded by part, and restored in another process."""
     first, second = kernels
-    assert first[name][1] == CELLS[name][2]
+    changed = [part for part in first[name][1] if part != "warnings" or name == "warnings"]
+    assert changed == CELLS[name][2]  # numpy's import adds filters
     assert first[name][2] == {}
     assert second[name] == first[name][3]
 

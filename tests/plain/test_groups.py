@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crossing import run
+from crossing import end, run
 from hazards import LIVE
 
 from nbdurable.plain.groups import NotComparable, mark, partition, reach
@@ -123,6 +123,7 @@ def test_what_is_live_is_not_compared(name):
     with pytest.raises(NotComparable) as refused:
         mark(space, {begins.split("`")[1].partition(".")[0]})
     assert str(refused.value) == begins
+    end(space)
 
 
 def test_marks_are_equal_in_every_process():
