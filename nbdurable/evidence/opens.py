@@ -12,7 +12,7 @@ import sys
 import tokenize
 from typing import TYPE_CHECKING, Any
 
-from .recorder import LIST, READ, WRITE, Recorder, claimants
+from .recorder import APPEND, LIST, READ, WRITE, Recorder, claimants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,8 @@ def _opened(args: tuple[Any, ...]) -> None:
         use = READ if access == os.O_RDONLY else WRITE
         if access == os.O_RDWR and not flags & os.O_TRUNC:
             use = READ | WRITE
+        if flags & os.O_APPEND:
+            use |= APPEND
         _meet(found, path, use)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nbdurable.fingerprint import Covered
 
-READ, WRITE, LIST = 1, 2, 4
+READ, WRITE, LIST, APPEND = 1, 2, 4, 8
 
 
 class Met:
@@ -102,7 +102,8 @@ class Recorder:
         if met is None:
             path = os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
             met = self.files[name] = Met(path, digests.stat_of(path), named=False)
-        if use & WRITE and (use | met.use) & READ and met.before is None and not met.use & WRITE:
+        takes = (use | met.use) & (READ | APPEND)
+        if use & WRITE and takes and met.before is None and not met.use & WRITE:
             met.before = digests.state_of(met.path)  # this is told before it is opened
         met.use |= use
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .plain_cells import Outcome, Request
 
 _SWITCH: Final = re.compile(r"^\s*%durable\s+auto\b", re.MULTILINE)
+_RESULTS: Final = ("it uses `_", "it uses `Out`")
 _WORTH_A_WORD: Final = 0.5
 """A cell is worth a line if it took at least so many seconds."""
 
@@ -108,6 +109,12 @@ class Auto:
             self._tell_dry(outcome)
         elif outcome.restored and outcome.seconds >= _WORTH_A_WORD:
             kernel.say(self._shell, f"restored, took {duration(outcome.seconds)}")
+        elif self._counts.restored and outcome.unsaved.startswith(_RESULTS):
+            kernel.say(
+                self._shell,
+                f"{outcome.unsaved}: results of cells that were restored are there as they were "
+                f"when they were shown",
+            )
         elif outcome.why not in {"", "new"} and outcome.seconds >= _WORTH_A_WORD:
             kernel.say(self._shell, f"ran: {outcome.why}")
 

@@ -86,6 +86,10 @@ class Outcome:
     differs: tuple[str, ...] | None = None
 
 
+class _ChangedError(Exception):
+    """The code behind a cell's imports is not what it was when the cell was saved."""
+
+
 class PlainCells:
     """Handles cells one by one, in one pass."""
 
@@ -168,14 +172,19 @@ class PlainCells:
                     raised = await request.run_some(before.text.definitions.always)
                 if raised:
                     return Outcome(raised=True, restored=True)
+                if cell.code_loaded(before.text, namespace, self._prints) != saved.code:
+                    raise _ChangedError  # noqa: TRY301 - what was set is set back below
                 values = cell.decoded(saved, namespace)
         except Exception as error:  # noqa: BLE001 - whatever restoring a value does
             ambient.restore(ambient.changed(ambient.seen(), before.around))
+            if isinstance(error, _ChangedError):
+                return "the code that it uses changed"
             return f"what is saved of it can't be restored: {_told(error)}"
         self._replace_results(cell.bind(saved, values, namespace))
         show_again(self._shell, output.loads(found.checkpoint.output), values.get(RESULT))
         one = found.checkpoint
         self.one.restored.add((one.call, one.version))
+        self.one.met(found.parts)
         return Outcome(restored=True, seconds=one.seconds)
 
     def _replace_results(self, pairs: list[tuple[object, object]]) -> None:
@@ -229,6 +238,7 @@ class PlainCells:
         """Return what is to be saved of a cell that has ended, or why nothing is."""
         namespace = self._shell.user_ns
         files = evidence.file_parts(recorder, self.one.rules)
+        files += evidence.appended_parts(recorder, self.one.rules)
         reason = (
             recording.fault
             or watch.unkept(recorder, self._live)
@@ -247,14 +257,15 @@ class PlainCells:
             )
             parts = tuple(after.parts + files)
             ran = Ran(*_head(ran), messages=messages, parts=parts)
-            self.one.wrote(ran)
+            self.one.met(parts)
             reason = after.unkept or self._not_worth(ran, after, namespace)
             effects = messages or after.groups or after.deleted or after.changes
             if not reason and not effects and not any(one.kind == evidence.WROTE for one in files):
                 reason = "it has no effect that can be seen"
             if reason:
                 return _unsaved(ran, reason)
-            kept = cell.kept_values(before, after, namespace, shown=shown)
+            code = cell.code_loaded(before.text, namespace, self._prints)
+            kept = cell.kept_values(before, after, namespace, shown=shown, code=code)
         except NotKept as error:
             return _unsaved(ran, str(error))
         finally:

@@ -6,6 +6,7 @@ been looked at is compared, what can't be is a reason to run.
 
 from __future__ import annotations
 
+import ast
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from nbdurable.records import Part, digest_of
 
 from . import ambient, groups, kept
 from .definitions import has_state, is_own
-from .reads import code_digest, reached_by
+from .reads import code_digest, own_code_digest, reached_by
 from .record import ABSENT, ALIASES, AMBIENT, CLOCK, CODE, NAME, RESULT, Kept, joined
 from .uses import used_parts
 
@@ -92,6 +93,20 @@ def look(text: CellText, namespace: dict[str, Any], prints: Fingerprinter) -> Be
     except (DurableError, SyntaxError) as error:
         before.unkept = f"its code can't be compared: {error}"
     return before
+
+
+def code_loaded(text: CellText, namespace: dict[str, Any], prints: Fingerprinter) -> bytes:
+    """Return what stands for a cell's code once its imports and definitions have been executed.
+
+    What an import leads to may be found only where the cell itself has set the way to it.
+
+    Raises:
+        DurableError: It can't be digested.
+    """
+    if not any(isinstance(one, ast.Import | ast.ImportFrom) for one in text.definitions.always):
+        return b""
+    data = frozenset(name for name, value in namespace.items() if not _is_code(value, namespace))
+    return own_code_digest(prints, text, namespace, data | text.rebinds)
 
 
 def _mark_reads(before: Before, namespace: dict[str, Any]) -> None:
@@ -285,8 +300,10 @@ def _dependencies(before: Before, after: After) -> Iterator[Part]:
         yield Part(AMBIENT, name, _around(before.around, name))
 
 
-def kept_values(before: Before, after: After, namespace: dict[str, Any], *, shown: bool) -> Kept:
-    """Return what is to be saved of a cell.
+def kept_values(
+    before: Before, after: After, namespace: dict[str, Any], *, shown: bool, code: bytes
+) -> Kept:
+    """Return what is to be saved of a cell; `code` is what `code_loaded` gives.
 
     Raises:
         NotKept: A value can't be saved, or would come back as another.
@@ -297,7 +314,7 @@ def kept_values(before: Before, after: After, namespace: dict[str, Any], *, show
     encoded.sort(key=lambda one: not one.classes)  # instances are made after their classes
     names = sorted(name for group in after.groups for name in group)
     same = tuple(one for one in names if before.objects.get(one) == id(namespace[one]))
-    return Kept(tuple(encoded), after.deleted, after.marks, after.changes.parts, shown, same)
+    return Kept(tuple(encoded), after.deleted, after.marks, after.changes.parts, shown, same, code)
 
 
 _proven: set[tuple[str, ...]] = set()

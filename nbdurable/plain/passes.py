@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nbdurable import store as stores
 from nbdurable.api.open_stores import acquire, release
 from nbdurable.codec.values import decode, encode
-from nbdurable.evidence import FILE_KINDS, WROTE, FileRules, Left, changed
+from nbdurable.evidence import FILE_KINDS, WROTE, FileRules, Left, changed, same_content
 from nbdurable.labels import printable
 from nbdurable.output import capture as output
 from nbdurable.records import NOT_SAVED, Checkpoint, Kind, Part, RunStatus, digest_of
@@ -22,7 +22,7 @@ from nbdurable.records import NOT_SAVED, Checkpoint, Kind, Part, RunStatus, dige
 from .record import CELL, NAME, Found, call_of, kept_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nbdurable.api.open_stores import Open
     from nbdurable.errors import DurableError
@@ -58,6 +58,7 @@ class Pass:
         self._store: Store | None = None
         self._number = 0
         self._left = Left()
+        self._written: dict[str, bytes] = {}
         found = acquire(place)
         try:
             if new:
@@ -140,11 +141,20 @@ class Pass:
         return found
 
     def changed_files(self, found: Found) -> list[Part]:
-        """Return the files of a record that are neither as they were nor as cells left them.
+        """Return the files of a record that are not as a plain pass would find them here.
 
-        Cells of a pass that has finished don't count: what they left is there to be seen.
+        That is: as the cells of this pass left them; where none did, as they are, or as cells
+        of earlier passes left them that had not finished, for those come later in the notebook.
         """
-        return list(changed(found.of_kind(*FILE_KINDS), self._left))
+        gone = []
+        for part in found.of_kind(*FILE_KINDS):
+            left = self._written.get(part.name)
+            if left is not None and part.kind != WROTE and not same_content(left, part.state):
+                gone.append(part)
+                continue
+            there = part if left is None or part.kind == WROTE else part._replace(state=left)
+            gone += changed([there], self._left)
+        return gone
 
     def kept(self, store: Store, found: Found) -> Kept:
         """Decode a record.
@@ -189,11 +199,11 @@ class Pass:
             )  # fmt: skip
             store.commit(lambda batch: batch.add("execution_ends", row))
 
-    def wrote(self, ran: Ran) -> None:
-        """Take note of the files that a cell wrote."""
-        for part in ran.parts:
+    def met(self, parts: Iterable[Part]) -> None:
+        """Take note of the files that a cell of this pass wrote, now or when it was saved."""
+        for part in parts:
             if part.kind == WROTE:
-                self._left.note(part, ran.started, ran.started + ran.seconds)
+                self._written[part.name] = part.state
 
     def written(self, batch: Batch, store: Store, ran: Ran, payload: Payload | None) -> None:
         """Add what a cell did to a transaction."""

@@ -291,27 +291,34 @@ def code_digest(
     Raises:
         DurableError: It can't be digested.
     """
-    if not reached.code and not _leads_to_code(prints, cell, reached, namespace):
+    if not reached.code and not leads_to_code(prints, cell, reached.names, namespace):
         return b"none"
+    found = [prints.code(one, ignore=data).digest for one in reached.code]
+    return digest_of(own_code_digest(prints, cell, namespace, data), *sorted(set(found)))
+
+
+def own_code_digest(
+    prints: Fingerprinter, cell: CellText, namespace: dict[str, Any], data: frozenset[str]
+) -> bytes:
+    """Return what stands for the code that a cell's own text reaches; as `code_digest`."""
     function = _as_function(cell, namespace)
     try:
-        found = [prints.code(one, ignore=data).digest for one in reached.code]
-        return digest_of(prints.code(function, ignore=data).digest, *sorted(set(found)))
+        return prints.code(function, ignore=data).digest
     finally:
         linecache.cache.pop(function.__code__.co_filename, None)
 
 
-def _leads_to_code(
-    prints: Fingerprinter, cell: CellText, reached: Reached, namespace: Mapping[str, Any]
+def leads_to_code(
+    prints: Fingerprinter, cell: CellText, names: Iterable[str], namespace: Mapping[str, Any]
 ) -> bool:
-    """Tell whether a cell imports anything, or reads a module of the project."""
+    """Tell whether a cell imports anything, or reads, by a name, a module of the project."""
     for statement in cell.body:
         for node in ast.walk(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 return True
     return any(
         prints.is_project_module(value)
-        for name in reached.names
+        for name in names
         if isinstance(value := namespace[name], types.ModuleType)
     )
 

@@ -45,7 +45,8 @@ class Kept:
 
     ``marks`` are the digests of the groups, by their names joined; ``shown`` says whether the
     last value was shown, ``changes`` what the cell changed around it, by part. ``same`` are the
-    names that stand for the objects that they stood for before, which were changed in place.
+    names that stand for the objects that they stood for before, which were changed in place;
+    ``code`` stands for the code as it was once all imports had been executed.
     """
 
     groups: tuple[Any, ...] = ()
@@ -54,6 +55,7 @@ class Kept:
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     shown: bool = False
     same: tuple[str, ...] = ()
+    code: bytes = b""
 
     def laid_out(self) -> tuple[Any, ...]:
         """Return it as plain data, to be pickled."""
@@ -63,6 +65,7 @@ class Kept:
         }
         return (
             _VERSION, self.groups, self.deleted, dict(self.marks), changes, self.shown, self.same,
+            self.code,
         )  # fmt: skip
 
 
@@ -75,12 +78,13 @@ def kept_of(data: Any) -> Kept:
     match data:
         case (
             1, tuple(groups), tuple(deleted), dict(marks), dict(laid), bool(shown), tuple(same),
+            bytes(code),
         ):  # fmt: skip
             changes = {
                 name: (old, Edit(*new) if how == "edit" else new)
                 for name, (how, old, new) in laid.items()
             }
-            return Kept(groups, deleted, marks, changes, shown, same)
+            return Kept(groups, deleted, marks, changes, shown, same, code)
         case _:
             raise DecodeError("what is saved of this cell is no record of a plain cell")
 

@@ -79,7 +79,7 @@ LINKED = {
         "def make():\n    kept = []\n    def add(x):\n        kept.append(x)\n        return kept\n"
         "    return add",
         "add = make()",
-        "add(1)",
+        "add(1);",
         "last = add(2)",
     ],
     "lambdas": ["fs = [lambda x, k=k: x * k for k in range(3)]", "[f(2) for f in fs]"],
@@ -116,10 +116,9 @@ def test_output_is_shown_again(twice):
     """Prints, displays, updates and the value come again, though the code is not run."""
     first, second = twice(
         [
-            "import sys\nfrom IPython.display import display, Markdown, clear_output",
+            "import sys\nfrom IPython.display import display, Markdown",
             "print('one'); print('two', file=sys.stderr); display(Markdown('*x*')); 3",
-            "for i in range(3):\n    clear_output(wait=True)\n    print(i)",
-            "[7];",
+            "n = 7;",
             "print('only')",
         ]
     )
@@ -140,7 +139,7 @@ def test_an_edit_runs_what_depends_on_it(notebooks, tmp_path):
     second = notebooks.run(tmp_path, edited)
     assert (second.ran, second.restored) == ([0, 1, 2], [3, 4])
     assert second.why(1) == "`a` changed"
-    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left) == []
+    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left, drawn=False) == []
     back = notebooks.run(tmp_path, cells)
     assert back.ran == []  # several records of one text are kept
 
@@ -159,7 +158,7 @@ def test_an_edited_function_runs_who_calls_it(notebooks, tmp_path):
     edited = [cells[0].replace("return 1", "return 2"), *cells[1:]]
     second = notebooks.run(tmp_path, edited)
     assert (second.ran, second.restored) == ([2, 3, 4], [5])
-    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left) == []
+    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left, drawn=False) == []
 
 
 def test_order_does_not_count(notebooks, tmp_path):
@@ -211,7 +210,11 @@ def test_what_was_not_there(notebooks, tmp_path):
             1,
             "still running",
         ),
-        (["from collections import namedtuple", "P = namedtuple('P', 'x')\np = P(1)"], 1, "by a call"),
+        (
+            ["from collections import namedtuple", "P = namedtuple('P', 'x')\np = P(1)"],
+            1,
+            "by a call",
+        ),
     ],
 )
 def test_runs_each_time(twice, cells, at, why):
@@ -236,7 +239,7 @@ def test_an_error_half_way(notebooks, tmp_path):
     cured = [cells[0], "a.append(2)", cells[2]]
     second = notebooks.run(tmp_path, cured)
     assert second.restored == [0, 2]
-    assert same(notebooks.run(tmp_path, cured, "plain").left, second.left) == []
+    assert same(notebooks.run(tmp_path, cured, "plain").left, second.left, drawn=False) == []
 
 
 def test_why_tells_of_cells(twice, tmp_path):
@@ -288,7 +291,7 @@ def test_another_seed_runs_what_draws(notebooks, tmp_path):
     edited = [cells[0], "random.seed(2)", *cells[2:]]
     second = notebooks.run(tmp_path, edited)
     assert (second.ran, second.restored) == ([1, 2], [3])
-    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left) == []
+    assert same(notebooks.run(tmp_path, edited, "plain").left, second.left, drawn=False) == []
 
 
 AROUND = [
@@ -478,9 +481,9 @@ def test_imports_and_definitions_run_in_each_pass(notebooks, tmp_path):
     second = notebooks.run(tmp_path, cells)
     assert not any(second.errors)
     assert (second.restored, same(first.left, second.left)) == ([0, 1], [])
-    (tmp_path / "lib" / "mine.py").write_text("VALUE = 4\ndef f():\n    return VALUE\n")
+    (tmp_path / "lib" / "mine.py").write_text("VALUE = 44\ndef f():\n    return VALUE\n")
     third = notebooks.run(tmp_path, cells)
-    assert third.left["values"]["y"] == "int:8"
+    assert third.left["values"]["y"] == "int:88"
 
 
 def test_a_store_that_another_process_holds(notebooks, tmp_path):
@@ -495,7 +498,7 @@ def test_a_store_that_another_process_holds(notebooks, tmp_path):
 
 def test_what_is_saved_and_broken(notebooks, tmp_path):
     """A record that can't be restored is a cell that runs."""
-    cells = ["import numpy as np", "a = np.arange(200_000)\ns = a.sum()", "b = s"]
+    cells = ["import numpy as np", "a = np.arange(200_000)\ns = sum(range(5_000_000))", "b = s"]
     notebooks.run(tmp_path, cells)
     for file in (tmp_path / "store.duckdb.objects").rglob("*"):
         if file.is_file():

@@ -188,7 +188,11 @@ def space():
         ("k = 2\nclass B:\n    def m(self): return k\nclass C(B): pass\nc = C()", "c", "c k"),
         ("import functools\nk = 2\ndef f(a): return k\np = functools.partial(f, 1)", "p()", "p k"),
         ("import functools\nk = 2\n@functools.lru_cache\ndef f(): return k", "f()", "f k"),
-        ("k = 2\ndef make():\n    def inner(): return k\n    return inner\ni = make()", "i()", "i k"),
+        (
+            "k = 2\ndef make():\n    def inner(): return k\n    return inner\ni = make()",
+            "i()",
+            "i k",
+        ),
         ("class P:\n    @property\n    def a(self): return k\nk = 1\np = P()", "p.a", "p k"),
         ("import types\nt = 3", "'@t'", "t"),
         ("t = 3\nu = 4", "df.query('a > @t')", "t"),
@@ -211,9 +215,17 @@ def test_absent_names(space):
     ("defined", "source", "why"),
     [
         ("def f(): return globals()", "f()", "f() uses `globals`"),
-        ("import json", "json.encoder.FLOAT_REPR = 1", "it changes `json.encoder.FLOAT_REPR`, which"),
+        (
+            "import json",
+            "json.encoder.FLOAT_REPR = 1",
+            "it changes `json.encoder.FLOAT_REPR`, which",
+        ),
         ("import fakelib", "fakelib.setup()", "it calls `fakelib.setup()`, whose effect"),
-        ("from fakelib import tool", "tool.pandas(); x = 1", "it calls `tool.pandas()`, whose effect"),
+        (
+            "from fakelib import tool",
+            "tool.pandas(); x = 1",
+            "it calls `tool.pandas()`, whose effect",
+        ),
         ("", "import fakelib\nfakelib.go()", "it calls `fakelib.go()`, whose effect"),
         ("import fakelib\ndef f(): fakelib.go()", "f()\nx = 1", "it calls `fakelib.go()`, whose"),
         ("", "setattr(x, 'a', 1)", "it calls `setattr`, whose effect"),
@@ -268,4 +280,3 @@ def test_code_of_an_instance_counts(space):
         reached = reached_by(text, there)
         digests.add(code_digest(Fingerprinter(), text, reached, there, frozenset({"c"})))
     assert len(digests) == 2
-
