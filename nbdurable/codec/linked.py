@@ -339,6 +339,8 @@ def array_over(  # noqa: PLR0917 - pickle gives them by their positions
         made = numpy.lib.stride_tricks.as_strided(source[offset:], shape, strides)
     else:
         made = numpy.ndarray(shape, dtype, source, offset, strides)
+    if kind is numpy.void:
+        return made[()]  # a row of a structured array
     if kind is not None:
         made = made.view(kind)
     if not writeable:

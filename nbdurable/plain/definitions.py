@@ -7,8 +7,11 @@ executed again in each kernel, so only what was put on it since is state.
 from __future__ import annotations
 
 import enum
+import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
+
+from nbdurable.fingerprint import Places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +30,31 @@ _MACHINERY = frozenset(
      "_value_repr_", "_hashable_values_", "_unhashable_values_map_", "_flag_mask_", "_all_bits_",
      "_boundary_", "_singles_mask_", "_inverted_", "_is_protocol", "_is_runtime_protocol"}
 )  # fmt: skip
+
+
+_projects = Places()
+
+
+def is_module(value: Any) -> bool:
+    """Tell whether a value is a module of the project: an installed one keeps no state of cells."""
+    return (
+        type(value) is types.ModuleType
+        and value.__name__ != "__main__"
+        and sys.modules.get(value.__name__) is value
+        and _projects.module(value)
+    )
+
+
+def module_state(module: types.ModuleType) -> dict[str, Any]:
+    """Return the data that a module holds: neither its code, nor what it has imported."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not (name.startswith("__") and name.endswith("__"))
+        and not isinstance(value, types.ModuleType | types.FunctionType | type)
+        and not isinstance(value, types.BuiltinFunctionType)
+        and type(value).__module__ != "typing"
+    }
 
 
 def led_to(namespace: Mapping[str, Any], qualname: object) -> Any:
@@ -88,6 +116,8 @@ def function_state(function: types.FunctionType) -> tuple[Any, ...]:
 
 def has_state(value: Any) -> bool:
     """Tell whether a definition keeps anything that can change by being used."""
+    if isinstance(value, types.ModuleType):
+        return bool(module_state(value))
     if isinstance(value, type):
         return bool(class_state(value))
     defaults, keywords, attributes = function_state(value)

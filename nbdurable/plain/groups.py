@@ -11,7 +11,7 @@ import re
 import sys
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nbdurable.errors import DurableError
 from nbdurable.fingerprint import Fingerprinter
@@ -19,14 +19,17 @@ from nbdurable.fingerprint.prints import digest16
 from nbdurable.fingerprint.source import instructions
 from nbdurable.fingerprint.values import Walk, sealed, sequence, text_of
 
-from .definitions import class_state, is_own
+from .definitions import class_state, has_state, is_module, is_own, module_state
 from .figures import version_of
 from .libraries import figure_of
 from .links import Links
 from .looking import STILL
+from .memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from .memory import Extent
 
 T = TypeVar("T")
 
@@ -61,25 +64,35 @@ def is_users(name: str) -> bool:
     return name not in _SHELL
 
 
-def reach(namespace: Mapping[str, object], names: Iterable[str]) -> frozenset[str]:
+def reach(
+    namespace: Mapping[str, object], names: Iterable[str], known: Known | None = None
+) -> frozenset[str]:
     """Return all names through which a change made through one of ``names`` can be seen.
 
     They are the groups of ``names``, and those of the notebook's own classes and functions
     that keep state and are used in them (the class of an instance, a function in a list):
     a method may change its class. The shell's names (``Out``, ``_``) are no part of it.
     A name that isn't there is returned and leads nowhere.
+
+    Args:
+        namespace: The notebook's.
+        names: What a cell reads.
+        known: What earlier calls have found out; see there.
     """
+    known = Known() if known is None else known
     asked = frozenset(names)
-    found = _Partition(namespace, asked)
+    known.look(namespace, asked)
+    group_of = known.groups()
     reached: set[str] = set()
     todo = list(asked)
     while todo:
         name = todo.pop()
         if name not in reached:
-            group = found.group(name)
-            reached |= group
+            group = group_of.get(name) or (name,)
+            reached.update(group)
             for one in group:
-                todo += found.uses.get(one, ())
+                todo += known.used_by(one)
+    known.forget(reached)
     return frozenset(reached)
 
 
@@ -90,64 +103,114 @@ def partition(namespace: Mapping[str, object], names: Iterable[str]) -> list[fro
     joined by that. Names that aren't there are left out.
     """
     wanted = sorted(name for name in set(names) if name in namespace)
-    found = _Partition({name: namespace[name] for name in wanted}, (), space=namespace)
-    return list(dict.fromkeys(found.group(name) for name in wanted))
+    found = Known()
+    found.look(namespace, frozenset(wanted), others=False)
+    group_of = found.groups()
+    return list(dict.fromkeys(frozenset(group_of.get(name) or (name,)) for name in wanted))
 
 
-class _Partition:
-    """The names of a namespace, joined where they share something."""
+class _Entry(NamedTuple):
+    """What one name leads to: the keys of objects met first through it, pieces of memory."""
 
-    def __init__(
-        self,
-        values: Mapping[str, object],
-        asked: Iterable[str],
-        space: Mapping[str, object] | None = None,
+    value: object
+    keys: tuple[int, ...]
+    extents: tuple[Extent, ...]
+    uses: tuple[Any, ...]
+
+
+class Known:
+    """What the names of one namespace lead to, kept from call to call of `reach`.
+
+    A name is looked into again after it was reached or bound anew, since only a cell that
+    reaches a name can change what it leads to. Where other code may have run (threads,
+    ``exec``, callbacks), say `clear`. Values stay alive until the next call.
+    """
+
+    def __init__(self) -> None:
+        self._links: Links | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._owners: dict[int, str] = {}
+        self._beside: dict[str, set[str]] = {}  # names that met an object of each other's
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._links = None
+        self._entries.clear()
+        self._owners.clear()
+        self._beside.clear()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget names and all that share an object with them."""
+        todo = [name for name in names if name in self._entries or name in self._beside]
+        links = self._links
+        while todo:
+            name = todo.pop()
+            todo += self._beside.pop(name, ())
+            entry = self._entries.pop(name, None)
+            if entry is not None and links is not None:
+                for key in entry.keys:
+                    del self._owners[links.met.pop(key)]
+
+    def look(
+        self, namespace: Mapping[str, object], wanted: frozenset[str], *, others: bool = True
     ) -> None:
-        self.uses: dict[str, tuple[str, ...]] = {}
-        self._parents: dict[str, str] = {}
-        self._groups: dict[str, frozenset[str]] | None = None
-        links = Links(values if space is None else space)
-        wanted = frozenset(asked)
-        owners: list[str] = []
-        met, again = links.met, links.again
-        for name, value in list(values.items()):
-            if type(value) in STILL or (name not in wanted and not is_users(name)):
+        """Look into the names that are not known: ``wanted``, and others of the user's."""
+        links = self._links
+        if links is None or links.space is not namespace:
+            self.clear()
+            links = self._links = Links(namespace)
+        entries = self._entries
+        moved = [n for n, entry in entries.items() if namespace.get(n, _owner) is not entry.value]
+        self.forget(moved)
+        for name, value in (
+            [*namespace.items()] if others else [(n, namespace[n]) for n in sorted(wanted)]
+        ):
+            if name in entries or (type(value) in STILL and not is_module(value)):
                 continue
-            links.follow(value)
-            owners += [name] * (len(met) - len(owners))
-            if again:
-                for _, number in again:
-                    self._join(name, owners[number])
-                again.clear()
-            if links.uses:
-                self.uses[name] = tuple(links.uses)
-                links.uses.clear()
-        for together in links.memory.shared():
-            first = owners[together[0].number]
-            for one in together[1:]:
-                self._join(first, owners[one.number])
+            if name in wanted or is_users(name):
+                self._meet(links, name, value)
 
-    def _root(self, name: str) -> str:
-        parents = self._parents
-        while (above := parents.get(name, name)) != name:
-            parents[name] = parents.get(above, above)
-            name = above
-        return name
+    def _meet(self, links: Links, name: str, value: object) -> None:
+        links.follow(value)
+        owners = self._owners
+        first = links.count - len(links.fresh)
+        for number in range(first, links.count):
+            owners[number] = name
+        for _, number in links.again:
+            other = owners[number]
+            if other != name:
+                self._beside.setdefault(name, set()).add(other)
+                self._beside.setdefault(other, set()).add(name)
+        extents, uses = tuple(links.memory.extents), tuple(links.uses.items())
+        self._entries[name] = _Entry(value, tuple(links.fresh), extents, uses)
+        links.start()
 
-    def _join(self, one: str, other: str) -> None:
-        one, other = self._root(one), self._root(other)
-        if one != other:
-            self._parents[other] = one
-            self._parents.setdefault(one, one)
+    def groups(self) -> dict[str, set[str]]:
+        """Return the groups by each of their names; a name that isn't there is alone."""
+        found: dict[str, set[str]] = {}
 
-    def group(self, name: str) -> frozenset[str]:
-        """Return the group of a name; a name that isn't there is alone."""
-        if self._groups is None:
-            members: dict[str, set[str]] = {}
-            for one in self._parents:
-                members.setdefault(self._root(one), set()).add(one)
-            self._groups = {one: frozenset(group) for group in members.values() for one in group}
-        return self._groups.get(name, frozenset({name}))
+        def join(one: str, other: str) -> None:
+            mine, others = found.setdefault(one, {one}), found.setdefault(other, {other})
+            if mine is not others:
+                mine |= others
+                for name in others:
+                    found[name] = mine
+
+        for name, beside in self._beside.items():
+            for other in beside:
+                join(name, other)
+        memory = Memory()
+        memory.extents = [one for entry in self._entries.values() for one in entry.extents]
+        for together in memory.shared():
+            first = self._owners[together[0].number]
+            for extent in together[1:]:
+                join(first, self._owners[extent.number])
+        return found
+
+    def used_by(self, name: str) -> list[str]:
+        """Return the names of definitions that keep state and are used in what a name leads to."""
+        entry = self._entries.get(name)
+        return [one for one, used in entry.uses if has_state(used)] if entry is not None else []
 
 
 def mark(namespace: Mapping[str, object], group: Iterable[str]) -> Mark:
@@ -204,10 +267,12 @@ class _Content(Walk):
     def __init__(self, name: str, namespace: Mapping[str, Any]) -> None:
         super().__init__(_owner, name, own=self._unit)
         self._space = namespace
-        self._figures: Any = getattr(sys.modules.get("matplotlib.artist"), "Artist", None)
+        self._draws = "matplotlib.figure" in sys.modules
 
     def top_of(self, value: Any) -> bytes:
         """Return the encoding of the value itself: of a definition, with all that it keeps."""
+        if is_module(value):
+            return self._module(value)
         if isinstance(value, type) and is_own(self._space, value):
             return sealed(self._class(value), _LONGEST)
         if isinstance(value, types.FunctionType) and is_own(self._space, value):
@@ -216,7 +281,7 @@ class _Content(Walk):
 
     def node(self, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
         """Encode what other values may share, but for what is live or drawn."""
-        if self._figures is not None and isinstance(value, self._figures):
+        if self._draws and type(value).__module__.startswith("matplotlib."):
             figure = figure_of(value)
             if figure is not None:
                 return b"F" + text_of(type(value).__qualname__) + text_of(version_of(figure))
@@ -235,10 +300,20 @@ class _Content(Walk):
     def _unit(self, _: Walk, value: Any) -> bytes:
         """Encode a function or class that is met in something: its own, by its name."""
         if isinstance(value, types.ModuleType):
+            if sys.modules.get(value.__name__) is not value:
+                self._refuse(value, "a module that was not imported")
             return b"m" + text_of(value.__name__)
         if is_own(self._space, value):
             return b"n" + text_of(value.__qualname__)
         return self._class(value) if isinstance(value, type) else self._function(value)
+
+    def _module(self, module: types.ModuleType) -> bytes:
+        """Encode the data of a module of the project, as far as it can be compared."""
+        texts = [b"m" + text_of(module.__name__)]
+        for name, value in sorted(module_state(module).items()):
+            text = text_alone(self._space, f"{module.__name__}.{name}", value)
+            texts += [text_of(name), text] if text is not None else ()
+        return sealed(b"".join(texts), _LONGEST)
 
     def _class(self, cls: type) -> bytes:
         functions = [
@@ -261,6 +336,14 @@ class _Content(Walk):
         kept = (function.__defaults__, function.__kwdefaults__, dict(vars(function)), cells)
         head = b"l" + text_of(function.__qualname__) + instructions(function.__code__)
         return head + sequence(self, b"t", kept)
+
+
+def text_alone(namespace: Mapping[str, Any], name: str, value: object) -> bytes | None:
+    """Return the encoding of one value; None if it can't be compared."""
+    try:
+        return _Content(name, namespace).top(value)
+    except Exception:  # noqa: BLE001 - whatever stands in a module: it has no state, then
+        return None
 
 
 def is_live(value: object) -> bool:

@@ -16,8 +16,15 @@ from nbdurable.codec.linked import Defined, Kept, Objects, Region, View, dump_li
 from nbdurable.errors import CodecError, EncodeError
 from nbdurable.fingerprint.prints import state_of
 
-from .definitions import class_state, function_state, has_state, is_own
-from .groups import NotComparable, kind_of, mark
+from .definitions import (
+    class_state,
+    function_state,
+    has_state,
+    is_module,
+    is_own,
+    module_state,
+)
+from .groups import NotComparable, kind_of, mark, text_alone
 from .links import Links
 from .memory import Extent, bounds_of
 
@@ -54,14 +61,15 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     definitions = [
         space[name]
         for name in names
-        if isinstance(space[name], type | types.FunctionType) and is_own(space, space[name])
+        if is_module(space[name])
+        or (isinstance(space[name], type | types.FunctionType) and is_own(space, space[name]))
     ]
     classes = tuple(one.__qualname__ for one in definitions if isinstance(one, type))
     values = {
         name: Defined(space[name]) if space[name] in _Identical(definitions) else space[name]
         for name in names
     }
-    states = [(one, _state_of(one)) for one in definitions if has_state(one)]
+    states = [(one, _state_of(space, one)) for one in definitions if has_state(one)]
 
     def own(value: Any) -> bool:
         return is_own(space, value)
@@ -121,8 +129,9 @@ def fault(kept: Kept, namespace: Mapping[str, object]) -> str:
     try:
         back, states = load_linked(kept, dict(namespace))
         for at, (definition, state) in enumerate(states):
-            live[f"{_STATE} {at}"], back[f"{_STATE} {at}"] = _state_of(definition), state
-        named = live.keys() - kept.classes
+            live[f"{_STATE} {at}"] = _state_of(namespace, definition)
+            back[f"{_STATE} {at}"] = state
+        named = {n for n in live if n not in kept.classes and not is_module(live[n])}
         before = mark({**namespace, **live}, named)
         after = mark({**namespace, **back}, named)
     except (CodecError, NotComparable) as error:
@@ -130,7 +139,10 @@ def fault(kept: Kept, namespace: Mapping[str, object]) -> str:
     return "" if before == after else "it comes back with another content or other links"
 
 
-def _state_of(definition: Any) -> Any:
+def _state_of(space: Mapping[str, Any], definition: Any) -> Any:
+    if isinstance(definition, types.ModuleType):
+        state = module_state(definition)
+        return {n: one for n, one in state.items() if text_alone(space, n, one) is not None}
     return class_state(definition) if isinstance(definition, type) else function_state(definition)
 
 
@@ -142,6 +154,9 @@ def _set_state(definition: Any, state: Any) -> None:
         for name, value in state.items():
             if vars(definition).get(name, state) is not value:
                 type.__setattr__(definition, name, value)
+        return
+    if isinstance(definition, types.ModuleType):
+        vars(definition).update(state)
         return
     definition.__defaults__, definition.__kwdefaults__, attributes = state
     vars(definition).clear()

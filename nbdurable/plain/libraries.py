@@ -42,7 +42,9 @@ def look_for(cls: type) -> Look | None:
     if numpy is not None and hasattr(numpy, "ndarray"):
         if issubclass(cls, numpy.ndarray):
             return _array
-        if issubclass(cls, (numpy.generic, numpy.dtype, numpy.ufunc)) and cls is not numpy.void:
+        if issubclass(cls, numpy.void):
+            return _row
+        if issubclass(cls, (numpy.generic, numpy.dtype, numpy.ufunc)):
             STILL.add(cls)
             return _nothing
         if cls.__module__.startswith("numpy.random"):
@@ -56,6 +58,14 @@ def look_for(cls: type) -> Look | None:
 
 
 def _nothing(_: Any, __: Any, ___: int) -> Sequence[Any]:
+    return ()
+
+
+def _row(links: Meeting, row: Any, number: int) -> Sequence[Any]:
+    """Look into a row of a structured array, which lies in the array."""
+    if row.dtype.hasobject:
+        return [row.base]
+    links.memory.array(row, number, Mode.WRITTEN)
     return ()
 
 
@@ -242,15 +252,18 @@ def _tensor(links: Meeting, tensor: Any, number: int) -> Sequence[Any]:
 
 
 def _matplotlib(artist: Any, cls: type) -> Any:
-    return _artist if issubclass(cls, artist.Artist) else None
+    drawn = issubclass(cls, artist.Artist) or cls.__module__.startswith("matplotlib.")
+    return _artist if drawn else None
 
 
 def figure_of(value: Any) -> Any:
-    """Return the figure that an artist is part of; None if it is of none."""
-    figure = getattr(value, "figure", None)
+    """Return the figure that an artist is part of, or a colour bar; None if it is of none."""
+    state = state_of(value)
+    axes = state.get("ax")
+    figure = getattr(value if axes is None else axes, "figure", None)
     while figure is not None and getattr(figure, "figure", figure) is not figure:
         figure = figure.figure
-    return figure
+    return figure if hasattr(figure, "stale_callback") else None
 
 
 def _artist(_: Meeting, value: Any, __: int) -> Sequence[Any]:

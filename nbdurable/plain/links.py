@@ -24,7 +24,7 @@ from nbdurable.fingerprint.prints import state_of
 from nbdurable.fingerprint.values import shape
 
 from . import libraries
-from .definitions import class_state, function_state, has_state, is_own
+from .definitions import class_state, function_state, is_module, is_own, module_state
 from .looking import STILL, attributes, inside, referents
 from .memory import Memory, Mode, bounds_of
 
@@ -39,9 +39,9 @@ class Links:
     """What the names of one namespace lead to.
 
     ``met`` numbers the objects that can change, in the order of meeting; ``again`` are those
-    that were met a second time, each as how many had been met and which; ``uses`` are the
-    notebook's own definitions, met inside of something, that keep state; ``details`` are
-    what else tells two links apart.
+    that were met a second time, each as how many had been met and which; ``fresh`` are the
+    keys of ``met`` in their order; ``uses`` are names of the notebook's own definitions that
+    were met inside of something; ``details`` are what else tells two links apart.
 
     Args:
         namespace: The notebook's.
@@ -54,10 +54,11 @@ class Links:
         self.memory = Memory()
         self.met: dict[int, int] = {}
         self.again: list[tuple[int, int]] = []
-        self.uses: dict[str, None] = {}
+        self.fresh: list[int] = []
+        self.count = 0
+        self.uses: dict[str, Any] = {}
         self.held: list[Any] = []  # made while looking: kept, so that their ids stay their own
         self.details: list[tuple[int, str]] = []
-        self._stateful: dict[Any, bool] = {}
 
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
@@ -72,45 +73,64 @@ class Links:
             look = _LOOKS.get(cls) or _look_for(cls)
             key = id(one)
             if (number := met.get(key)) is not None:
-                self.again.append((len(met), number))
+                self.again.append((self.count, number))
             elif look in libraries.UNLINKED:
                 if key not in passed:
                     passed.add(key)
-                    number = len(met)
-                    met[-number - 1] = number  # a number, but nobody meets it again
-                    look(self, one, number)
+                    # It has a number for its memory, but nobody meets it again.
+                    look(self, one, self._number(-self.count - 1))
             elif look in _PASSING or cls in _UNLINKED:
                 if key not in passed:
                     passed.add(key)
                     todo.extend(reversed(look(self, one, -1)))
             else:
-                number = met[key] = len(met)
+                number = met[key] = self.count
+                self.count = number + 1
+                self.fresh.append(key)
                 if found := look(self, one, number):
                     todo.extend(reversed(found))
 
+    def start(self) -> None:
+        """Turn to the next name: what was met stays met."""
+        if self.memory.extents:
+            self.memory.extents = []
+        if self.uses:
+            self.uses = {}
+        for one in (self.fresh, self.again, self.held, self.details):
+            one.clear()
+
     def meet(self, value: Any) -> bool:
         """Meet an object that is a link by its identity; tell whether it is the first time."""
-        number = self.met.get(id(value))
+        return self._meet(id(value))
+
+    def _meet(self, key: int) -> bool:
+        number = self.met.get(key)
         if number is not None:
-            self.again.append((len(self.met), number))
+            self.again.append((self.count, number))
             return False
-        self.met[id(value)] = len(self.met)
+        self._number(key)
         return True
 
+    def _number(self, key: int) -> int:
+        number = self.met[key] = self.count
+        self.count += 1
+        self.fresh.append(key)
+        return number
+
     def _definition(self, value: Any) -> list[Any]:
-        """Return what a definition of the notebook keeps, what is to be met first at the end."""
-        self.meet(value)
-        if isinstance(value, type):
-            return [one for _, one in sorted(class_state(value).items(), reverse=True)]
+        """Return what a definition of the notebook keeps, what is to be met first at the end.
+
+        Two names for it share that; what only holds the definition does not.
+        """
+        self._meet(~id(value))
+        if isinstance(value, type | types.ModuleType):
+            state = class_state(value) if isinstance(value, type) else module_state(value)
+            return [one for _, one in sorted(state.items(), reverse=True)]
         return [part for part in function_state(value) if part]
 
     def use(self, value: Any) -> None:
-        """Note that a definition of the notebook is used, if it keeps anything."""
-        found = self._stateful.get(value)
-        if found is None:
-            found = self._stateful[value] = has_state(value)
-        if found:
-            self.uses[value.__qualname__.partition(".")[0]] = None
+        """Note that a definition of the notebook is used."""
+        self.uses[value.__qualname__.partition(".")[0]] = value
 
     def of_class(self, cls: type) -> list[type]:
         """Note that the notebook's classes of an instance are used; return one without a name.
@@ -127,6 +147,8 @@ class Links:
 
 
 def _is_definition(space: Mapping[str, Any], value: Any) -> bool:
+    if isinstance(value, types.ModuleType):
+        return is_module(value)
     return isinstance(value, type | types.FunctionType) and is_own(space, value)
 
 

@@ -26,6 +26,7 @@ IMPORTS = {
     "polars": "import polars as pl",
     "pyarrow": "import pyarrow as pa",
     "matplotlib": "import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt",
+    "pydantic": "",
     "sklearn": "import numpy as np\nimport sklearn",
 }
 

@@ -282,6 +282,12 @@ HAZARDS = {
         "x[1] = 5; assert a[1]['x'] == 5",
         library="numpy",
     ),
+    "row of a structured array": Hazard(
+        "a = np.zeros(3, dtype=[('x', 'i4'), ('y', 'f8')]); row = a[1]",
+        "a row",
+        "row['x'] = 5; assert a['x'][1] == 5",
+        library="numpy",
+    ),
     "read only": Hazard(
         "a = np.arange(5); a.flags.writeable = False; v = np.arange(6).reshape(2, 3).T\n"
         "v.flags.writeable = False",
@@ -414,6 +420,37 @@ HAZARDS = {
         "assert ax.figure is fig and line.axes is ax; ax.set_title('x')\n"
         "assert fig.axes[0].get_title() == 'x' and list(line.get_ydata()) == [1, 2, 3]",
         library="matplotlib",
+    ),
+    "colour bar and image": Hazard(
+        "fig, axs = plt.subplots(1, 2); im = axs[0].imshow([[1, 2]]); bar = fig.colorbar(im)\n"
+        "plt.close(fig); cm = plt.cm.viridis; norm = matplotlib.colors.Normalize(0, 1)",
+        "axs bar fig im | cm | norm",
+        "assert im.axes is axs[0] and bar.ax.figure is fig and im.colorbar is bar",
+        library="matplotlib",
+    ),
+    "sparse matrix": Hazard(
+        "import scipy.sparse as sp\nm = sp.csr_array(np.eye(3)); data = m.data",
+        "data m",
+        "data[0] = 5; assert m[0, 0] == 5",
+        library="sklearn",
+    ),
+    "estimator of the notebook in a pipeline": Hazard(
+        "from sklearn.pipeline import make_pipeline\nadd = Add(2); p = make_pipeline(add)\n"
+        "p.fit(np.zeros((2, 2)))",
+        "add p",
+        "assert p[0] is add and type(add) is Add and p.transform(np.zeros((1, 1)))[0, 0] == 2",
+        "from sklearn.base import BaseEstimator, TransformerMixin\n"
+        "class Add(TransformerMixin, BaseEstimator):\n    def __init__(self, k=1): self.k = k\n"
+        "    def fit(self, X, y=None):\n        self.n_ = 1\n        return self\n    def transform(self, X): return X + self.k",
+        library="sklearn",
+    ),
+    "pydantic and attrs": Hazard(
+        "m = M(x=2); l = m.l; a = A(); b = a.l",
+        "a b | l m",
+        "l.append(1); b.append(2); assert m.l == [1] and a.l == [2] and type(m) is M",
+        "import pydantic, attrs\nclass M(pydantic.BaseModel):\n    x: int = 1\n    l: list[int] = []\n"
+        "@attrs.define\nclass A:\n    l: list = attrs.Factory(list)",
+        library="pydantic",
     ),
     "estimator": Hazard(
         "from sklearn.linear_model import LinearRegression\n"

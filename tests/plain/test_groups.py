@@ -9,7 +9,7 @@ import pytest
 from crossing import end, run
 from hazards import LIVE
 
-from nbdurable.plain.groups import NotComparable, mark, partition, reach
+from nbdurable.plain.groups import Known, NotComparable, mark, partition, reach
 
 
 def space_of(cell, definitions=""):
@@ -55,6 +55,10 @@ def test_definitions_and_modules_link_nothing():
         "def f(): pass\nclass A: pass",
     )
     assert partition(space, ["a", "b"]) == [{"a"}, {"b"}]
+    run("A.n = 0; alias = A; f.n = 0; other = f", space, "alias")
+    assert set(partition(space, ["A", "a", "alias", "f", "other"])) == {
+        frozenset({"A", "alias"}), frozenset({"a"}), frozenset({"f", "other"}),
+    }  # fmt: skip
 
 
 def test_generators_lead_to_what_they_run_over():
@@ -149,6 +153,51 @@ def test_marks_are_equal_in_every_process():
     assert len(said) == 1
 
 
+def test_a_module_of_the_project_keeps_state(tmp_path, monkeypatch):
+    """What a cell sets in a module of the user's is seen; an installed module is not looked at."""
+    (tmp_path / "own_settings.py").write_text("RATE = 1\nnames = []\ndef rate(): return RATE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    space = space_of("import own_settings, json; names = own_settings.names; other = [1]")
+    assert reach(space, ["names"]) == {"names", "own_settings"}
+    before = mark(space, ["names", "own_settings"]), mark(space, ["json"])
+    run("own_settings.RATE = 2; json.spare = 1", space, "set")
+    after = mark(space, ["names", "own_settings"]), mark(space, ["json"])
+    del space["json"].spare
+    assert (before[0] != after[0], before[1] != after[1]) == (True, False)
+    assert mark(space, ["other"]) != mark(space, ["own_settings"])
+
+
+def test_a_module_that_was_made_is_not_compared():
+    """Nobody knows what is in it."""
+    space = space_of("import types; m = types.ModuleType('m'); m.v = [1]; l = [m]")
+    with pytest.raises(NotComparable, match="a module that was not imported"):
+        mark(space, ["l"])
+
+
+def test_what_is_known_is_looked_into_again_after_it_was_reached():
+    """New links among names that were reached, bound anew or deleted are found."""
+    known = Known()
+    space = space_of("x = [1]; a = [x]; b = [2]; c = [b]; d = [3]")
+    assert reach(space, ["a"], known) == {"a", "x"}
+    assert reach(space, ["b"], known) == {"b", "c"}
+    run("b.append(x)", space, "link")  # a cell that reads b and x
+    assert reach(space, ["b", "x"], known) == {"a", "b", "c", "x"}
+    run("d = c", space, "bind")  # d is not read
+    assert reach(space, ["d"], known) == {"a", "b", "c", "d", "x"}
+    run("b.clear(); del a, x", space, "delete")
+    assert reach(space, ["b"], known) == {"b", "c", "d"}
+    assert reach({**space}, ["c"], known) == {"b", "c", "d"}, "another namespace"
+
+
+def test_what_is_known_is_not_looked_into():
+    """A large value that no cell reaches costs nothing."""
+    known, space = Known(), space_of("big = [{'k': n} for n in range(50)]; a = [1]")
+    reach(space, ["a"], known)
+    before = known._links.count
+    reach(space, ["a"], known)
+    assert known._links.count == before + 1
+
+
 # --- random graphs ------------------------------------------------------------------------
 
 
@@ -222,6 +271,9 @@ def test_a_change_shows_in_its_own_groups_only(seed):
         inside = set().union(*(reachable[name] for name in group))
         others = set().union(set(), *(reachable[name] for name in names if name not in group))
         assert not inside & others, "two groups share something"
+    known, steps = Known(), [draw.choice(names) for _ in range(5)]
+    whole = {name: group for group in groups for name in group}
+    assert [reach(space, [n], known) for n in steps] == [whole[n] for n in steps]
     before = [mark(space, group) for group in groups]
     all_of_it = [one for name in names for one in mutable_in(space[name], set())]
     if not all_of_it:
@@ -231,3 +283,9 @@ def test_a_change_shows_in_its_own_groups_only(seed):
     change(victim)
     after = [mark(space, group) for group in groups]
     assert [one != other for one, other in zip(before, after, strict=True)] == touched
+    reach(
+        space,
+        [name for group, is_so in zip(groups, touched, strict=True) for name in group if is_so],
+        known,
+    )
+    assert [reach(space, [n], known) for n in names] == [reach(space, [n]) for n in names]
