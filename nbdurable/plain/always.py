@@ -140,8 +140,9 @@ def _looks(
     """Say what of its own cell a definition looks at while it is made."""
     for part in _evaluated(node):
         for inner in ast.walk(part):
-            loads = isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)
-            if loads and inner.id in changed:  # type: ignore[attr-defined] # it is a name
+            if not isinstance(inner, ast.Name) or not isinstance(inner.ctx, ast.Load):
+                continue
+            if inner.id in changed:
                 return f"{node.name} is defined with `{inner.id}`, which the same cell changes"
     return ""
 

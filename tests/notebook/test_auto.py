@@ -102,14 +102,41 @@ LINKED = {
 }
 
 
+def joined(cases):
+    """Put notebooks behind each other; give the cells, and the places of those of each."""
+    cells, places = [], {}
+    for name, more in cases.items():
+        places[name] = range(len(cells), len(cells) + len(more))
+        cells += more
+    return cells, places
+
+
+@pytest.fixture(scope="module")
+def linked(notebooks, tmp_path_factory):
+    """Run all of them in one notebook, kill it at its end, and run it again."""
+    folder = tmp_path_factory.mktemp("linked")
+    cells, places = joined(LINKED)
+    cells.append("end = 1")
+    first = notebooks.run(folder, cells, trace=True)
+    return places, first, notebooks.run(folder, cells, trace=True)
+
+
 @pytest.mark.parametrize("name", LINKED)
-def test_values_and_links(twice, name):
+def test_values_and_links(linked, name):
     """What a cell left is there again, linked as it was; nothing of it runs."""
-    first, second = twice(LINKED[name])
-    assert not any(first.errors)
-    assert second.ran == []
-    assert second.restored
-    assert (same(first.left, second.left), second.shown) == ([], first.shown)
+    places, first, second = linked
+    for at in places[name]:
+        assert first.errors[at] == ""
+        assert at not in second.ran
+        assert second.shown[at] == first.shown[at]
+        then, now = (one.cells[at + 1]["before"] for one in (first, second))
+        assert same({**then, "out": {}}, {**now, "out": {}}) == []
+
+
+def test_results(linked):
+    """Each Out[n] is what it was."""
+    _, first, second = linked
+    assert second.left["out"] == first.left["out"]
 
 
 def test_output_is_shown_again(twice):
@@ -186,43 +213,54 @@ def test_what_was_not_there(notebooks, tmp_path):
     assert second.why(1) == "`flag` is there now"
 
 
-@pytest.mark.parametrize(
-    ("cells", "at", "why"),
-    [
-        (["g = (i for i in range(3))", "x = next(g)"], 1, "can't be compared"),
-        (["import threading", "lock = threading.Lock()"], 1, "can't be compared"),
-        (["f = open('a.txt', 'w')"], 0, "can't be compared"),
-        (["import subprocess", "r = subprocess.run(['true']).returncode"], 1, "started a process"),
-        (["x = !echo 1"], 0, "shell command"),
-        (["%%writefile a.txt\n1"], 0, "%%writefile"),
-        (["globals()['x'] = 1"], 0, "`globals`"),
-        (["import json", "json.mine = 1\nx = 1"], 1, "not the notebook's"),
-        (["None"], 0, "no effect"),
-        (["1", "_"], 1, "`_`"),
-        (["import os", "os.environ['API_KEY'] = 'k'\nx = 1"], 1, "secret"),
-        (["x = 1", "try:\n    x\nfinally:\n    1/0"], 1, "raised"),
-        (
-            [
-                "import threading",
-                "e = []\nt = threading.Thread(target=lambda: [0 for _ in iter(int, 1)], daemon=True)"
-                "\nt.start()\ndel t",
-            ],
-            1,
-            "still running",
-        ),
-        (
-            ["from collections import namedtuple", "P = namedtuple('P', 'x')\np = P(1)"],
-            1,
-            "by a call",
-        ),
-    ],
-)
-def test_runs_each_time(twice, cells, at, why):
+EACH_TIME = [
+    (["g = (i for i in range(3))", "x = next(g)"], 1, "can't be compared"),
+    (["import threading", "lock = threading.Lock()"], 1, "can't be compared"),
+    (["f = open('a.txt', 'w')"], 0, "can't be compared"),
+    (["import subprocess", "r = subprocess.run(['true']).returncode"], 1, "started a process"),
+    (["x = !echo 1"], 0, "shell command"),
+    (["%%writefile a.txt\n1"], 0, "%%writefile"),
+    (["globals()['x'] = 1"], 0, "`globals`"),
+    (["import json", "json.mine = 1\nx = 1"], 1, "not the notebook's"),
+    (["None"], 0, "no effect"),
+    (["1", "_"], 1, "`_`"),
+    (["import os", "os.environ['API_KEY'] = 'k'\nx = 1"], 1, "secret"),
+    (["x = 1", "try:\n    x\nfinally:\n    1/0"], 1, "raised"),
+    (
+        ["from collections import namedtuple", "P = namedtuple('P', 'x')\np = P(1)"],
+        1,
+        "by a call",
+    ),
+    (
+        [
+            "import threading",
+            "e = []\nt = threading.Thread(target=lambda: [0 for _ in iter(int, 1)], daemon=True)"
+            "\nt.start()\ndel t",
+        ],
+        1,
+        "still running",
+    ),
+]
+"""Cells, the place of the one that is meant, and what is said of it; the last leaves a thread."""
+
+
+@pytest.fixture(scope="module")
+def each_time(notebooks, tmp_path_factory):
+    """Run all of them in one notebook, twice."""
+    folder = tmp_path_factory.mktemp("each")
+    cells, places = joined({at: cells for at, (cells, _, _) in enumerate(EACH_TIME)})
+    return places, notebooks.run(folder, cells), notebooks.run(folder, cells)
+
+
+@pytest.mark.parametrize("case", range(len(EACH_TIME)))
+def test_runs_each_time(each_time, case):
     """What can't be compared, saved or understood runs as if nothing were there, with a reason."""
-    first, second = twice(cells)
-    assert why in first.unsaved(at)
-    assert at in second.ran
-    assert second.errors == first.errors
+    places, first, second = each_time
+    _, at, why = EACH_TIME[case]
+    place = places[case][at]
+    assert why in first.unsaved(place)
+    assert place in second.ran
+    assert second.errors[place] == first.errors[place]
 
 
 def test_behind_a_cell_that_runs_each_time(twice):

@@ -182,9 +182,8 @@ def test_figures_and_displays_in_a_killed_kernel(tmp_path):
         again = running.run(FIGURE)
         assert shown(again) == first
         assert shown(running.run("%%step later\nax.set_title('t'); fig")) == later
-        assert running.run(
-            "fig.axes[0] is ax, ax.get_title(), Out[%d] is not None" % again.count
-        ).value == ("(True, 't', True)")
+        asked = running.run(f"fig.axes[0] is ax, ax.get_title(), Out[{again.count}] is not None")
+        assert asked.value == "(True, 't', True)"
 
 
 def test_two_cells_with_one_name(tmp_path):

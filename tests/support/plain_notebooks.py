@@ -71,7 +71,16 @@ class Notebooks:
         self._process.stdout.close()
 
     def run(
-        self, folder, cells, mode="auto", *, kill_after=None, end="kill", env=None, settle=True
+        self,
+        folder,
+        cells,
+        mode="auto",
+        *,
+        kill_after=None,
+        end="kill",
+        env=None,
+        settle=True,
+        trace=False,
     ):
         """Run a pass; give what it showed and left.
 
@@ -82,6 +91,7 @@ class Notebooks:
             kill_after: After which cell the process kills itself.
             end: ``kill``, or ``exit`` as a kernel that is shut down.
             env: More variables.
+            trace: Whether to write out how things were before each cell.
             settle: Whether what was saved of a cell is written before the next one begins.
         """
         told = folder / "told.jsonl"
@@ -93,6 +103,7 @@ class Notebooks:
             "kill_after": kill_after,
             "end": end,
             "settle": settle,
+            "trace": trace,
             "env": {"NBDURABLE_STORE": str(folder / "store.duckdb"), **(env or {})},
         }
         self._process.stdin.write(json.dumps(request) + "\n")

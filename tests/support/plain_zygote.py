@@ -19,7 +19,7 @@ import pandas as pd  # noqa: F401 - loaded before forking
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbdurable.api import open_stores
-from nbdurable.notebook import extension, plain_cells
+from nbdurable.notebook import commands, extension, plain_cells  # noqa: F401 - likewise
 from nbdurable.store import check, database  # noqa: F401 - loaded before forking
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,6 +61,7 @@ def serve(request):
         seen.seek(0)
         seen.truncate()
         outcomes.clear()
+        before = state(shell) if request["trace"] else None
         result = shell.run_cell(source, store_history=True)
         error = result.error_before_exec or result.error_in_exec
         cell = {
@@ -68,21 +69,15 @@ def serve(request):
             "error": f"{type(error).__name__}: {error}" if error is not None else "",
             "shown": seen.getvalue(),
             "outcome": outcomes[-1] if outcomes else None,
+            "before": before,
         }
         print(json.dumps(cell), file=told, flush=True)
         if request["settle"] or at == len(request["cells"]) - 1:
             settle()
         if at == request["kill_after"]:
             os.kill(os.getpid(), signal.SIGKILL)
-    space = {
-        name: value
-        for name, value in shell.user_ns.items()
-        if not name.startswith("_") and name not in shell.user_ns_hidden
-    }
     last = {
-        "values": {name: described(value) for name, value in space.items()},
-        "links": links(space),
-        "around": around(),
+        **state(shell),
         "out": {str(n): described(value) for n, value in shell.user_ns["Out"].items()},
     }
     print(json.dumps(last), file=told, flush=True)
@@ -91,6 +86,20 @@ def serve(request):
         open_stores.close_stores()
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def state(shell):
+    """Write out the names of the notebook and what is around."""
+    space = {
+        name: value
+        for name, value in shell.user_ns.items()
+        if not name.startswith("_") and name not in shell.user_ns_hidden
+    }
+    return {
+        "values": {name: described(value) for name, value in space.items()},
+        "links": links(space),
+        "around": around(),
+    }
 
 
 def settle():
