@@ -55,6 +55,12 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     for name in names:
         links.follow(space[name])
         owners += [name] * (len(links.met) - len(owners))
+    for key, number in links.bases:
+        if key in links.met:
+            raise NotKept(
+                f"`{owners[number]}` is an array in the memory of an object that is kept, too; "
+                f"keep a .copy()"
+            )
     views: dict[int, View] = {}
     for together in links.memory.shared():
         views |= _views_of(together, owners)

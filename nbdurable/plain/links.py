@@ -41,7 +41,8 @@ class Links:
     ``met`` numbers the objects that can change, in the order of meeting; ``again`` are those
     that were met a second time, each as how many had been met and which; ``fresh`` are the
     keys of ``met`` in their order; ``uses`` are names of the notebook's own definitions that
-    were met inside of something; ``details`` are what else tells two links apart.
+    were met inside of something; ``details`` are what else tells two links apart; ``bases``
+    are the ids of objects of libraries whose memory an array gives to see, and its number.
 
     Args:
         namespace: The notebook's.
@@ -59,6 +60,7 @@ class Links:
         self.uses: dict[str, Any] = {}
         self.held: list[Any] = []  # made while looking: kept, so that their ids stay their own
         self.details: list[tuple[int, str]] = []
+        self.bases: list[tuple[int, int]] = []
 
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
@@ -96,7 +98,7 @@ class Links:
             self.memory.extents = []
         if self.uses:
             self.uses = {}
-        for one in (self.fresh, self.again, self.held, self.details):
+        for one in (self.fresh, self.again, self.held, self.details, self.bases):
             one.clear()
 
     def meet(self, value: Any) -> bool:
