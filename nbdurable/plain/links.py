@@ -161,6 +161,10 @@ def _nothing(_: Links, __: Any, ___: int) -> Sequence[Any]:
     return ()
 
 
+def _still(_: Links, __: Any, ___: int) -> Sequence[Any]:
+    return ()
+
+
 def _list(_: Links, value: Any, __: int) -> Sequence[Any]:
     return inside(value)
 
@@ -330,7 +334,7 @@ _LOOKS: dict[type, Look] = {
     staticmethod: lambda _, v, __: [v.__func__],
     classmethod: lambda _, v, __: [v.__func__],
 }
-_PASSING = frozenset({_function, _class, _wrapper})
+_PASSING = frozenset({_function, _class, _wrapper, _still})
 """Looks that meet their object themselves, if it is a link."""
 
 _UNLINKED = frozenset(
@@ -364,8 +368,7 @@ def _resolved(cls: type) -> Look:
     if issubclass(cls, type):
         return _class
     if issubclass(cls, enum.Enum | logging.Logger | pathlib.PurePath | types.ModuleType):
-        STILL.add(cls)  # found by name, or by what they are
-        return _nothing
+        return _still  # found by name, or by what they are
     if issubclass(cls, BaseException):
         return _error
     if issubclass(cls, weakref.ref):

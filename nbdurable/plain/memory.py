@@ -36,6 +36,7 @@ class Extent(NamedTuple):
     mode: Mode
     holder: Any
     number: int
+    place: int  # in the order of meeting
 
 
 class _Buffer(ctypes.Structure):
@@ -110,7 +111,7 @@ class Memory:
     def add(self, low: int, high: int, mode: Mode, holder: Any, number: int) -> None:
         """Take in where a value lies; what is empty shares nothing."""
         if high > low:
-            self.extents.append(Extent(low, high, mode, holder, number))
+            self.extents.append(Extent(low, high, mode, holder, number, len(self.extents)))
 
     def array(self, value: Any, number: int, mode: Mode | None = None) -> None:
         """Take in a numpy array."""
@@ -120,7 +121,7 @@ class Memory:
         self.add(low, high, mode, value, number)
 
     def shared(self) -> list[list[Extent]]:
-        """Return the extents that belong together, each set in the order of meeting."""
+        """Return the extents that belong together, sets and members in the order of meeting."""
         if len(self.extents) < 2:  # noqa: PLR2004 - one alone shares nothing
             return []
         found: list[list[Extent]] = []
@@ -133,7 +134,7 @@ class Memory:
             end = max(end, one.high) if present else one.high
             present.append(one)
         found += _visible(present)
-        return found
+        return sorted(found, key=lambda together: together[0].place)
 
 
 def _visible(overlapping: list[Extent]) -> list[list[Extent]]:
@@ -142,7 +143,7 @@ def _visible(overlapping: list[Extent]) -> list[list[Extent]]:
         return []
     modes = sorted(one.mode for one in overlapping)
     seen = modes[-1] is Mode.WRITTEN or (modes[-1] is Mode.TRACKED and modes[0] is Mode.READ)
-    return [sorted(overlapping, key=lambda each: each.number)] if seen else []
+    return [sorted(overlapping, key=lambda each: each.place)] if seen else []
 
 
 def is_buffer(value: Any) -> bool:

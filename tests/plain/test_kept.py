@@ -172,6 +172,10 @@ def drawn_as_text(value, seen):
         return f"dict({','.join(inner)})"
     if kind is bytearray:
         return repr(value)
+    if kind.__name__ == "ndarray":
+        first = value.__array_interface__["data"][0]
+        shared = seen.setdefault(("end", first + value.nbytes), len(seen))  # they end as one
+        return f"array({value.tolist()},{shared})"
     if kind is memoryview:
         return f"view({value.tobytes()},{drawn_as_text(value.obj, seen)})"
     return f"{kind.__name__}({drawn_as_text(vars(value), seen)})"
