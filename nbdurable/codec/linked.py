@@ -7,6 +7,7 @@ that it holds. What is live, or would come back without a link that it has, is r
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import functools
 import gc
@@ -219,6 +220,8 @@ class _LinkedPickler(Pickler):
             found = _of_numpy(numpy, obj)
             if found is not None:
                 return found
+        if cls.__module__ == "sklearn.utils._bunch":
+            return copyreg.__newobj__, (cls,), vars(obj), None, iter(obj.items()), set_attributes  # type: ignore[attr-defined] # untyped
         if cls.__module__.startswith("pandas.") and (found := _of_pandas(obj)) is not None:
             return found
         return super().reducer_override(obj)
@@ -316,8 +319,6 @@ def _over(value: Any, view: View) -> Any:
         where = ((first - source.low) // value.itemsize, value.dtype, value.shape, value.strides)
     cls = type(value)
     numpy: Any = sys.modules["numpy"]
-    if isinstance(value, numpy.ma.MaskedArray):
-        raise EncodeError("a masked array shares its memory with another value", "keep a .copy()")
     made = (source, *where, value.flags.writeable, None if cls is numpy.ndarray else cls)
     state = dict(getattr(value, "__dict__", {}))
     return (array_over, made, state, None, None, set_attributes) if state else (array_over, made)

@@ -69,6 +69,9 @@ class Writer(Protocol):
     def end(self) -> None:
         """End the present buffer."""
 
+    def put(self, data: memoryview) -> None:
+        """Add a whole buffer, unless it is there already."""
+
 
 class Objects(Protocol):
     """Where large buffers are kept."""
@@ -431,8 +434,7 @@ class _Stream:
         if self.writer is not None:
             self.writer.end()
         for buffer in buffers:
-            self.aside().write(buffer)
-            self.aside().end()
+            self.aside().put(buffer)
         return self._memory.getvalue()
 
 

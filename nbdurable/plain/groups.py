@@ -115,6 +115,7 @@ class _Entry(NamedTuple):
     value: object
     keys: tuple[int, ...]
     extents: tuple[Extent, ...]
+    bases: tuple[tuple[int, int], ...]
     uses: tuple[Any, ...]
 
 
@@ -182,7 +183,7 @@ class Known:
                 self._beside.setdefault(name, set()).add(other)
                 self._beside.setdefault(other, set()).add(name)
         extents, uses = tuple(links.memory.extents), tuple(links.uses.items())
-        self._entries[name] = _Entry(value, tuple(links.fresh), extents, uses)
+        self._entries[name] = _Entry(value, tuple(links.fresh), extents, tuple(links.bases), uses)
         links.start()
 
     def groups(self) -> dict[str, set[str]]:
@@ -199,6 +200,11 @@ class Known:
         for name, beside in self._beside.items():
             for other in beside:
                 join(name, other)
+        met = self._links.met if self._links is not None else {}
+        for entry in self._entries.values():
+            for key, number in entry.bases:
+                if key in met:
+                    join(self._owners[number], self._owners[met[key]])
         memory = Memory()
         memory.extents = [one for entry in self._entries.values() for one in entry.extents]
         for together in memory.shared():
@@ -237,7 +243,8 @@ def mark(namespace: Mapping[str, object], group: Iterable[str]) -> Mark:
             raise
         except (DurableError, RecursionError, Exception) as error:
             raise _refused(name, value, error) from error
-    texts.append(b"%r%r" % (links.again, links.details))
+    based = [(number, links.met[key]) for key, number in links.bases if key in links.met]
+    texts.append(b"%r%r%r" % (links.again, links.details, based))
     for number, together in enumerate(links.memory.shared()):
         low = min(one.low for one in together)
         texts += [b"%x:%x:%x;" % (number, one.number, one.low - low) for one in together]

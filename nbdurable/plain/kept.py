@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import types
 from array import array
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from nbdurable.codec.linked import Defined, Kept, Objects, Region, View, dump_linked, load_linked
@@ -36,6 +37,7 @@ __all__ = ["Kept", "NotKept", "decode", "encode", "fault"]
 _MOST = 100
 _STATE = "state of definition"
 _DEEPEST = 12
+_LONGEST = 0.3  # seconds for finding out which part can't be kept
 
 
 class NotKept(Exception):  # noqa: N818 - it says what a value is
@@ -55,6 +57,12 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     for name in names:
         links.follow(space[name])
         owners += [name] * (len(links.met) - len(owners))
+    for key, number in links.bases:
+        if key in links.met:
+            raise NotKept(
+                f"`{owners[number]}` is an array in the memory of an object that is kept, too; "
+                f"keep a .copy()"
+            )
     views: dict[int, View] = {}
     for together in links.memory.shared():
         views |= _views_of(together, owners)
@@ -228,10 +236,11 @@ def _fault(value: Any, space: dict[str, Any], own: Callable[[Any], bool]) -> Cod
 def _named(
     path: str, value: Any, space: dict[str, Any], own: Callable[[Any], bool], reason: CodecError
 ) -> NotKept:
-    """Return an error that names the innermost part that can't be kept."""
+    """Return an error that names the innermost part that can't be kept, as far as there is time."""
+    end = monotonic() + _LONGEST
     for _ in range(_DEEPEST):
         for label, inner in _inside(value):
-            found = _fault(inner, space, own)
+            found = _fault(inner, space, own) if monotonic() < end else None
             if found is not None:
                 path, value, reason = path + label, inner, found
                 break

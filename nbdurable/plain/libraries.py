@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nbdurable.fingerprint.prints import state_of
 
 from .looking import STILL, attributes, inside
-from .memory import Mode
+from .memory import Mode, is_buffer
 
 if TYPE_CHECKING:
     from .memory import Memory
@@ -30,6 +30,7 @@ class Meeting(Protocol):
     memory: Memory
     held: list[Any]
     details: list[tuple[int, str]]
+    bases: list[tuple[int, int]]
 
     def meet(self, value: Any) -> bool:
         """Meet an object that is a link by its identity alone."""
@@ -74,6 +75,11 @@ def _array(links: Meeting, array: Any, number: int) -> Sequence[Any]:
     if not array.flags.writeable:
         links.details.append((number, "read only"))
     more = inside(attributes(array)) if type(array) is not sys.modules["numpy"].ndarray else ()
+    root = array.base
+    while root is not None and type(root).__module__ == "numpy":
+        root = getattr(root, "base", None)
+    if root is not None and not isinstance(root, bytes) and not is_buffer(root):
+        links.bases.append((id(root), number))
     if array.dtype.hasobject and array.size:
         items = array.reshape(-1).tolist()
         links.held.append(items)

@@ -41,7 +41,8 @@ class Links:
     ``met`` numbers the objects that can change, in the order of meeting; ``again`` are those
     that were met a second time, each as how many had been met and which; ``fresh`` are the
     keys of ``met`` in their order; ``uses`` are names of the notebook's own definitions that
-    were met inside of something; ``details`` are what else tells two links apart.
+    were met inside of something; ``details`` are what else tells two links apart; ``bases``
+    are the ids of objects of libraries whose memory an array gives to see, and its number.
 
     Args:
         namespace: The notebook's.
@@ -59,6 +60,7 @@ class Links:
         self.uses: dict[str, Any] = {}
         self.held: list[Any] = []  # made while looking: kept, so that their ids stay their own
         self.details: list[tuple[int, str]] = []
+        self.bases: list[tuple[int, int]] = []
 
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
@@ -96,7 +98,7 @@ class Links:
             self.memory.extents = []
         if self.uses:
             self.uses = {}
-        for one in (self.fresh, self.again, self.held, self.details):
+        for one in (self.fresh, self.again, self.held, self.details, self.bases):
             one.clear()
 
     def meet(self, value: Any) -> bool:
@@ -156,6 +158,10 @@ Look = Callable[[Links, Any, int], Sequence[Any]]
 
 
 def _nothing(_: Links, __: Any, ___: int) -> Sequence[Any]:
+    return ()
+
+
+def _still(_: Links, __: Any, ___: int) -> Sequence[Any]:
     return ()
 
 
@@ -328,7 +334,7 @@ _LOOKS: dict[type, Look] = {
     staticmethod: lambda _, v, __: [v.__func__],
     classmethod: lambda _, v, __: [v.__func__],
 }
-_PASSING = frozenset({_function, _class, _wrapper})
+_PASSING = frozenset({_function, _class, _wrapper, _still})
 """Looks that meet their object themselves, if it is a link."""
 
 _UNLINKED = frozenset(
@@ -362,8 +368,7 @@ def _resolved(cls: type) -> Look:
     if issubclass(cls, type):
         return _class
     if issubclass(cls, enum.Enum | logging.Logger | pathlib.PurePath | types.ModuleType):
-        STILL.add(cls)  # found by name, or by what they are
-        return _nothing
+        return _still  # found by name, or by what they are
     if issubclass(cls, BaseException):
         return _error
     if issubclass(cls, weakref.ref):

@@ -7,7 +7,9 @@ write through one of them can be seen through the other.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
+from array import array
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -34,6 +36,7 @@ class Extent(NamedTuple):
     mode: Mode
     holder: Any
     number: int
+    place: int  # in the order of meeting
 
 
 class _Buffer(ctypes.Structure):
@@ -85,16 +88,16 @@ def _spread(first: int, shape: Any, strides: Any, itemsize: int) -> tuple[int, i
     return low, high + itemsize
 
 
-def array_bounds(array: Any) -> tuple[int, int, int]:
+def array_bounds(value: Any) -> tuple[int, int, int]:
     """Return the same as `bounds_of` for a numpy array, whatever its elements are."""
-    said = array.__array_interface__
+    said = value.__array_interface__
     first: int = said["data"][0]
-    if not array.size or not array.itemsize:
+    if not value.size or not value.itemsize:
         return first, first, first
     strides = said["strides"]
     if strides is None:
-        return first, first + array.nbytes, first
-    return (*_spread(first, array.shape, strides, array.itemsize), first)
+        return first, first + value.nbytes, first
+    return (*_spread(first, value.shape, strides, value.itemsize), first)
 
 
 class Memory:
@@ -108,17 +111,17 @@ class Memory:
     def add(self, low: int, high: int, mode: Mode, holder: Any, number: int) -> None:
         """Take in where a value lies; what is empty shares nothing."""
         if high > low:
-            self.extents.append(Extent(low, high, mode, holder, number))
+            self.extents.append(Extent(low, high, mode, holder, number, len(self.extents)))
 
-    def array(self, array: Any, number: int, mode: Mode | None = None) -> None:
+    def array(self, value: Any, number: int, mode: Mode | None = None) -> None:
         """Take in a numpy array."""
-        low, high, _ = array_bounds(array)
+        low, high, _ = array_bounds(value)
         if mode is None:
-            mode = Mode.READ if _only_read(array) else Mode.WRITTEN
-        self.add(low, high, mode, array, number)
+            mode = Mode.READ if _only_read(value) else Mode.WRITTEN
+        self.add(low, high, mode, value, number)
 
     def shared(self) -> list[list[Extent]]:
-        """Return the extents that belong together, each set in the order of meeting."""
+        """Return the extents that belong together, sets and members in the order of meeting."""
         if len(self.extents) < 2:  # noqa: PLR2004 - one alone shares nothing
             return []
         found: list[list[Extent]] = []
@@ -131,7 +134,7 @@ class Memory:
             end = max(end, one.high) if present else one.high
             present.append(one)
         found += _visible(present)
-        return found
+        return sorted(found, key=lambda together: together[0].place)
 
 
 def _visible(overlapping: list[Extent]) -> list[list[Extent]]:
@@ -140,20 +143,25 @@ def _visible(overlapping: list[Extent]) -> list[list[Extent]]:
         return []
     modes = sorted(one.mode for one in overlapping)
     seen = modes[-1] is Mode.WRITTEN or (modes[-1] is Mode.TRACKED and modes[0] is Mode.READ)
-    return [sorted(overlapping, key=lambda each: each.number)] if seen else []
+    return [sorted(overlapping, key=lambda each: each.place)] if seen else []
 
 
-def _only_read(array: Any) -> bool:
+def is_buffer(value: Any) -> bool:
+    """Tell whether an object is one of Python's own that give their memory to arrays."""
+    return isinstance(value, bytearray | memoryview | array | mmap.mmap)
+
+
+def _only_read(value: Any) -> bool:
     """Tell whether nobody writes to an array: it is read only, and so is all that it is a view of.
 
     An array that owns its memory can be made writable again.
     """
     ndarray = sys.modules["numpy"].ndarray
-    while not array.flags.writeable:
-        base = array.base
+    while not value.flags.writeable:
+        base = value.base
         if base is None:
             return False
         if not isinstance(base, ndarray):
-            return not isinstance(base, memoryview) or base.readonly
-        array = base
+            return (isinstance(base, memoryview) and base.readonly) or not is_buffer(base)
+        value = base
     return False

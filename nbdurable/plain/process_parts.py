@@ -90,7 +90,15 @@ def _loggers() -> dict[str, Any]:
 
 
 def _logger(one: logging.Logger) -> tuple[Any, ...]:
-    return one.level, one.disabled, one.propagate, tuple(map(_handler, one.handlers))
+    handlers = [_handler(live) for live in one.handlers if not _is_packages_own(one.name, live)]
+    return one.level, one.disabled, one.propagate, tuple(handlers)
+
+
+def _is_packages_own(name: str, handler: logging.Handler) -> bool:
+    """Tell whether a package's import has put a handler on its own logger: it does so again."""
+    package = name.partition(".")[0]
+    kinds = type(handler), type(handler.formatter)
+    return any(kind.__module__.partition(".")[0] == package for kind in kinds)
 
 
 def _handler(one: logging.Handler) -> tuple[Any, ...]:

@@ -3,8 +3,7 @@
 Prints one JSON object: by hazard, what went wrong; nothing where nothing did.
 """
 
-import contextlib
-import importlib
+import importlib.util
 import json
 import linecache
 import os
@@ -36,9 +35,7 @@ ONLY = os.environ.get("HAZARDS")
 
 def present(library):
     """Tell whether a library is installed."""
-    with contextlib.suppress(ImportError):
-        return not library or bool(importlib.import_module(library))
-    return False
+    return not library or importlib.util.find_spec(library) is not None
 
 
 def run(text, space, name):

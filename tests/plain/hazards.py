@@ -344,6 +344,24 @@ HAZARDS = {
         "x = np.random.default_rng(1); assert g.random() == x.random() and h.random() == x.random()",
         library="numpy",
     ),
+    "several memories": Hazard(
+        "l = []\nfor n in range(30):\n    a = np.zeros(n + 1); l += [a, a[:1], a[n:]]\n",
+        "a l",
+        "a[0] = 1; assert l[-2][0] == 1 == l[-3][0]",
+        library="numpy",
+    ),
+    "data of a masked array": Hazard(
+        "m = np.ma.array([1, 2, 3], mask=[0, 1, 0], fill_value=7); d = m.data",
+        "d m",
+        "d[0] = 9; assert m[0] == 9 and m.fill_value == 7 and m.mask.tolist() == [False, True, False]",
+        library="numpy",
+    ),
+    "bunch": Hazard(
+        "from sklearn.datasets import load_iris\niris = load_iris(); X = iris.data",
+        "X iris",
+        "X[0, 0] = -1; assert iris.data[0, 0] == -1 and iris['target'].size == 150",
+        library="sklearn",
+    ),
     "matrix and masked array": Hazard(
         "m = np.ma.array([1, 2, 3], mask=[0, 1, 0]); x = np.matrix([[1, 2]]); k = [m]",
         "k m | x",

@@ -175,6 +175,22 @@ def test_handlers_that_cannot_be_made_again_are_refused(tmp_path):
     }
 
 
+def test_a_packages_own_handler_is_its_imports():
+    """What a package puts on its own logger is there again when it is imported again."""
+    import logging  # noqa: PLC0415 - a logger of this test's own
+
+    kind = type("OwnHandler", (logging.Handler,), {"__module__": "somepackage.logs"})
+    log = logging.getLogger("somepackage")
+    before = ambient.seen()
+    log.setLevel(logging.ERROR)
+    log.addHandler(kind())
+    changes = ambient.changed(before, ambient.seen())
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    assert changes.refused == {}
+    assert changes.parts["logging"][1] == {"somepackage": (logging.ERROR, False, True, ())}
+
+
 def test_generators_that_moved_are_dependencies():
     """A draw is a change of its generator, which has a digest before and after."""
     import random  # noqa: PLC0415 - its state is the subject

@@ -1,15 +1,18 @@
 """Which names share what can change, and the digests of groups."""
 
+import importlib
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from crossing import end, run
+from crossing import end, present, run
 from hazards import LIVE
 
 from nbdurable.plain.groups import Known, NotComparable, mark, partition, reach
+
+numpy = importlib.import_module("numpy") if present("numpy") else None
 
 
 def space_of(cell, definitions=""):
@@ -210,7 +213,7 @@ def grown(draw, size):
     made = []
     for at in range(size):
         some = [draw.choice(made) for _ in range(draw.randrange(3))] if made else []
-        kind = draw.randrange(6)
+        kind = draw.randrange(8)
         if kind == 0:
             one = [at, *some]
         elif kind == 1:
@@ -222,6 +225,12 @@ def grown(draw, size):
             one.at, one.held = at, some
         elif kind == 4:
             one = bytearray(draw.randbytes(8))
+        elif kind == 5 and numpy is not None:
+            one = numpy.frombuffer(draw.randbytes(8 * draw.randrange(2, 5)), "i8").copy()
+        elif kind == 6 and numpy is not None:
+            arrays = [x for x in made if type(x) is numpy.ndarray] or [numpy.arange(3)]
+            one = draw.choice(arrays)[draw.randrange(2) :]  # the last element is in each view
+            one = one if one.size else arrays[0]
         else:
             one = memoryview(draw.choice([x for x in made if type(x) is bytearray] or [b"x"]))
         made.append(one)
@@ -239,6 +248,8 @@ def mutable_in(value, seen):
     seen.add(id(value))
     if type(value) in {list, dict, Node, bytearray}:
         yield value
+    if numpy is not None and type(value) is numpy.ndarray:
+        yield value if value.base is None else value.base
     inner = {list: list, tuple: list, dict: lambda v: list(v.values())}.get(type(value))
     for one in inner(value) if inner else [value.held] if type(value) is Node else ():
         yield from mutable_in(one, seen)
@@ -255,7 +266,7 @@ def change(one):
     elif type(one) is Node:
         one.at = "new"
     else:
-        one[0] ^= 255
+        one[-1] ^= 255
 
 
 @pytest.mark.parametrize("seed", range(150))

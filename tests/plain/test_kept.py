@@ -70,6 +70,24 @@ def test_the_path_leads_into_containers():
         encode(space, {"d"})
 
 
+def test_an_array_in_the_memory_of_an_object_is_refused():
+    """A tree of scikit-learn shows its own memory: written to, the tree is another."""
+    pytest.importorskip("sklearn")
+    space = {"__name__": "__main__"}
+    run(
+        "import numpy as np\nfrom sklearn.tree import DecisionTreeRegressor\n"
+        "m = DecisionTreeRegressor().fit(np.eye(3), [1.0, 2.0, 3.0]); v = m.tree_.value",
+        space,
+        "tree",
+    )
+    assert partition(space, ["m", "v"]) == [{"m", "v"}]
+    with pytest.raises(NotKept, match="`v` is an array in the memory of an object"):
+        encode(space, {"m", "v"})
+    assert fault(encode(space, {"m"}), space) == ""
+    space["v"] = space["v"].copy()
+    assert partition(space, ["m", "v"]) == [{"m"}, {"v"}]
+
+
 def test_fault_tells_a_group_that_comes_back_otherwise():
     """A value whose own reduction loses something is not trusted."""
     space = {"__name__": "__main__"}
@@ -154,6 +172,10 @@ def drawn_as_text(value, seen):
         return f"dict({','.join(inner)})"
     if kind is bytearray:
         return repr(value)
+    if kind.__name__ == "ndarray":
+        first = value.__array_interface__["data"][0]
+        shared = seen.setdefault(("end", first + value.nbytes), len(seen))  # they end as one
+        return f"array({value.tolist()},{shared})"
     if kind is memoryview:
         return f"view({value.tobytes()},{drawn_as_text(value.obj, seen)})"
     return f"{kind.__name__}({drawn_as_text(vars(value), seen)})"
