@@ -239,6 +239,7 @@ class PlainCells:
         namespace = self._shell.user_ns
         files = evidence.file_parts(recorder, self.one.rules)
         files += evidence.appended_parts(recorder, self.one.rules)
+        files = self.one.portable(files, recorder)
         reason = (
             recording.fault
             or watch.unkept(recorder, self._live)

@@ -35,6 +35,8 @@ def version_of(figure: Any) -> str:
     """Return the version of a figure: another one after whatever was drawn into it."""
     callback = figure.stale_callback
     if not isinstance(callback, _Noted):
+        if callback is None and _VERSION in vars(figure):
+            _connect(figure)
         if callback is not None:
             vars(figure).pop(_VERSION, None)  # it was exchanged: nobody knows what else was done
         figure.stale_callback = _Noted(callback)
@@ -42,6 +44,18 @@ def version_of(figure: Any) -> str:
     if found is None:
         found = vars(figure)[_VERSION] = secrets.token_hex(16)
     return found
+
+
+def _connect(figure: Any) -> None:
+    """Let a restored figure hear of what is drawn into it: whom artists tell is not saved."""
+
+    def changed(_: Any, stale: Any) -> None:
+        if stale:
+            figure.stale = True
+
+    for artist in figure.findobj():
+        if artist is not figure and artist.stale_callback is None:
+            artist.stale_callback = changed
 
 
 def _is_drawing() -> bool:

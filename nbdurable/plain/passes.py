@@ -7,8 +7,10 @@ only while a cell is handled, or while what it saves is being written.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbdurable import store as stores
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from nbdurable.api.open_stores import Open
     from nbdurable.errors import DurableError
+    from nbdurable.evidence import Recorder
     from nbdurable.records import Payload
     from nbdurable.store import Batch, Opened, Store
 
@@ -59,6 +62,8 @@ class Pass:
         self._number = 0
         self._left = Left()
         self._written: dict[str, bytes] = {}
+        folder = Path(place).parent
+        self._base = str(folder.parent if folder.name == ".nbdurable" else folder)
         found = acquire(place)
         try:
             if new:
@@ -68,7 +73,7 @@ class Pass:
             self._calls = set(stores.calls_of(found.store, self.run))
             self.rules = FileRules(found.store.path)
             for part, *when in stores.parts_since(found.store, self.run, WROTE, self.finished):
-                self._left.note(part, *when)
+                self._left.note(self._placed(part), *when)
         finally:
             release(place, found)
 
@@ -147,7 +152,7 @@ class Pass:
         of earlier passes left them that had not finished, for those come later in the notebook.
         """
         gone = []
-        for part in found.of_kind(*FILE_KINDS):
+        for part in map(self._placed, found.of_kind(*FILE_KINDS)):
             left = self._written.get(part.name)
             if left is not None and part.kind != WROTE and not same_content(left, part.state):
                 gone.append(part)
@@ -167,6 +172,23 @@ class Pass:
         self._opened.index.verify(found.checkpoint)
         one = found.checkpoint
         return kept_of(decode(one.payload, one.pieces, store.objects))
+
+    def portable(self, parts: Iterable[Part], recorder: Recorder) -> list[Part]:
+        """Return parts of files named as they are found wherever the notebook's folder is moved."""
+        base = os.path.join(self._base, "")  # noqa: PTH118 - texts of a store
+        found = []
+        for part in parts:
+            met = recorder.files.get(part.name)
+            path = os.path.normpath(part.name if met is None else met.path)
+            inside = path.startswith(base)
+            found.append(part._replace(name=f"./{path.removeprefix(base)}" if inside else path))
+        return found
+
+    def _placed(self, part: Part) -> Part:
+        """Return a part with the path of its file here."""
+        if not part.name.startswith("./"):
+            return part
+        return part._replace(name=os.path.join(self._base, part.name[2:]))  # noqa: PTH118
 
     # --- what is saved ------------------------------------------------------------
 
@@ -203,7 +225,7 @@ class Pass:
         """Take note of the files that a cell of this pass wrote, now or when it was saved."""
         for part in parts:
             if part.kind == WROTE:
-                self._written[part.name] = part.state
+                self._written[self._placed(part).name] = part.state
 
     def written(self, batch: Batch, store: Store, ran: Ran, payload: Payload | None) -> None:
         """Add what a cell did to a transaction."""

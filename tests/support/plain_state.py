@@ -59,6 +59,8 @@ def _written(value, memo, depth):  # noqa: PLR0912 - one branch a kind of value
         return f"index({value.dtype}, {list(value)!r}, {value.names})"
     if isinstance(value, np.random.Generator):
         return f"generator({value.bit_generator.state})"
+    if isinstance(value, np.random.RandomState):
+        return f"state({inner(value.get_state(legacy=False))})"
     if isinstance(value, random.Random):
         return f"random({hashlib.sha1(repr(value.getstate()).encode()).hexdigest()})"
     if isinstance(value, types.ModuleType):
