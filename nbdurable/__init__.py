@@ -24,12 +24,12 @@ A wing imports itself and the lines above it, for types too, in no circle; one l
     output fingerprint            each step's prints kept apart; code and arguments to digests
     codec evidence                values and errors to bytes, signatures; what bodies ran and read
     store steps view              DuckDB; one step, its attempts; events to a view
-    plain                         values of cells that are no workflows: groups, kept, put back
     handles                       what a cell holds; select, gather; where code stands
     commit                        outcome numbers and decisions; what is told after
     engine                        one execution: program order, attempts, waits, the end
     api                           what user code calls; settings; the stores that are open
     inspection                    a store, asked and put in order from outside a run
+    plain                         plain cells: what they read and change, saved and put back
     notebook headless demo        the IPython extension; without a front end; the demonstrations
     cli testing                   the command line; kill points and clocks for tests
 
