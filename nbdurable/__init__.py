@@ -30,6 +30,7 @@ holds it. The first line of a wing's ``__init__.py`` (or of its file) says its d
     engine                        one execution: program order, attempts, waits, the end
     api                           what user code calls; settings; the stores that are open
     inspection                    a store, asked and put in order from outside a run
+    plain                         plain cells: what they read and change, saved and put back
     notebook headless demo        the IPython extension; without a front end; the demonstrations
     cli testing                   the command line; kill points and clocks for tests
 

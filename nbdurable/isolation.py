@@ -90,6 +90,16 @@ def unfit() -> None:
             sys.meta_path.remove(_arrivals)
 
 
+def when_loaded(name: str, call: Callable[[ModuleType], object]) -> None:
+    """Call something with a module once it is loaded, or now if it is; for good."""
+    with _lock:
+        _WAITING.setdefault(name, []).append(call)
+    fit()
+    module = sys.modules.get(name)
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        call(module)
+
+
 def here() -> Callable[[], object]:
     """Return a callable that binds the current thread to this block."""
     own = _own.get()
@@ -293,29 +303,39 @@ _FITTINGS: Final[dict[str, Callable[[ModuleType], None]]] = {
 }
 
 
+_WAITING: Final[dict[str, list[Callable[[ModuleType], object]]]] = {}
+
+
+def _arrived(module: ModuleType) -> None:
+    """Do with a module that has just been loaded what is to be done with it."""
+    if (fitting := _FITTINGS.get(module.__name__)) is not None:
+        fitting(module)
+    for call in list(_WAITING.get(module.__name__, ())):
+        call(module)
+
+
 class _Arrivals:
     """The finder that finds nothing itself, and fits what others find once it is loaded."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        fitting = _FITTINGS.get(name)
-        if fitting is None:
+        if name not in _FITTINGS and name not in _WAITING:
             return None
         for finder in sys.meta_path:
             if finder is not self:
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
-                    _fit_when_loaded(spec.loader, fitting)
+                    _fit_when_loaded(spec.loader)
                     return spec
         return None
 
 
-def _fit_when_loaded(loader: Any, fitting: Callable[[ModuleType], None]) -> None:
+def _fit_when_loaded(loader: Any) -> None:
     def exec_module(module: ModuleType) -> None:
         del loader.exec_module
         loader.exec_module(module)
-        fitting(module)
+        _arrived(module)
 
     loader.exec_module = exec_module
 

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.always_replay import Bench, Zygote
+from support.plain_notebooks import Notebooks
 
 from nbdurable.api import configuration
 from nbdurable.evidence import starts
@@ -85,6 +86,14 @@ def zygotes(signing_key):
     yield pair
     for zygote in pair:
         zygote.close()
+
+
+@pytest.fixture(scope="session")
+def notebooks(signing_key):
+    """Give what runs notebooks of plain cells, each pass in a process that is killed."""
+    made = Notebooks()
+    yield made
+    made.close()
 
 
 @pytest.fixture

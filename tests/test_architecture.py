@@ -22,7 +22,7 @@ LEVELS = (
     ("commit",),
     ("engine",),
     ("api",),
-    ("inspection",),
+    ("inspection", "plain"),
     ("notebook", "headless"),
     ("demo",),
     ("nbdurable",),

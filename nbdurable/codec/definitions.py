@@ -170,6 +170,30 @@ class Decoding:
 
 
 _decoding: contextvars.ContextVar[Decoding] = contextvars.ContextVar("nbdurable_decoding")
+_notebook: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
+    "nbdurable_notebook", default=None
+)
+
+
+class InNotebook:
+    """A block in which ``__main__`` is a given namespace, for what is encoded and decoded."""
+
+    __slots__ = ("_namespace", "_token")
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self._namespace = namespace
+
+    def __enter__(self) -> None:
+        self._token = _notebook.set(self._namespace)
+
+    def __exit__(self, *_: object) -> None:
+        _notebook.reset(self._token)
+
+
+def main_namespace() -> dict[str, Any]:
+    """Return the namespace in which the names of ``__main__`` are looked up."""
+    given = _notebook.get()
+    return vars(sys.modules["__main__"]) if given is None else given
 
 
 @frozen("class_of")
@@ -183,8 +207,11 @@ def function_of(
     code: types.CodeType, module: str, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
     """Restore a function over the live globals of its module: what its pickle calls."""
-    home = sys.modules.get(module) or importlib.import_module(module)
-    return types.FunctionType(code, vars(home), closure=closure)
+    if module == "__main__":
+        space = main_namespace()
+    else:
+        space = vars(sys.modules.get(module) or importlib.import_module(module))
+    return types.FunctionType(code, space, closure=closure)
 
 
 def contents(closure: tuple[types.CellType, ...] | None) -> dict[int, Any]:
@@ -257,6 +284,8 @@ def generic(kind: type) -> tuple[Any, tuple[Any, ...]] | None:
 
 def live_module(function: types.FunctionType) -> str | None:
     """Return the name of the module whose namespace `function` reads; None if it is of none."""
+    if function.__globals__ is _notebook.get():
+        return "__main__"
     name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
     return name if module is not None and vars(module) is function.__globals__ else None

@@ -70,6 +70,9 @@ class Writer(Protocol):
     def end(self, *, leads: bool = False) -> None:
         """End the present buffer; with `leads` it is compared whenever it is used."""
 
+    def put(self, data: memoryview, *, leads: bool = False) -> None:
+        """Add a whole buffer, unless it is there already; with `leads` as by `end`."""
+
 
 class Objects(Protocol):
     """Where large buffers are kept."""
@@ -173,7 +176,7 @@ class Shared:
         self.tried: dict[int, tuple[object, object]] = {}
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is untyped
     """cloudpickle, but what the live program has is stored so that it is found there again.
 
     Args:
@@ -200,6 +203,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         self._plain: set[type] = set()
 
     def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is pickled; NotImplemented for as pickle does it."""
         if type(obj) in self._plain:
             return NotImplemented
         is_class = isinstance(obj, type)
@@ -231,7 +235,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
             return _view, (content, obj.format, obj.shape)
         if isinstance(obj, types.CellType) and id(obj) in self._cells:
             return types.CellType, ()
-        if isinstance(obj, TypeVar) and _lookup_main(obj.__name__) is obj:
+        if isinstance(obj, TypeVar) and named_here(obj.__name__) is obj:
             return _notebook_class, (obj.__name__,)
         if isinstance(obj, _UNSTORABLE):
             _refuse(obj)
@@ -241,7 +245,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
         """Store a class by its name, as a parametrised generic, or by its definition."""
         if (parts := definitions.generic(obj)) is not None:
             return definitions.parametrised, parts
-        if obj.__module__ == "__main__" and _lookup_main(obj.__qualname__) is obj:
+        if obj.__module__ == "__main__" and named_here(obj.__qualname__) is obj:
             return _notebook_class, (obj.__qualname__,)
         reduced = super().reducer_override(obj)
         if not isinstance(reduced, tuple) or len(reduced) < len(("make", "with", "state")):
@@ -348,7 +352,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle is unty
     def _apart(self, value: object, *, defines: bool = False) -> bytes:
         """Return a pickle of its own for a part of what is pickled."""
         stream = io.BytesIO()
-        _dump(_Pickler(stream, self._shared, defines=defines), value)
+        dump(Pickler(stream, self._shared, defines=defines), value)
         return stream.getvalue()
 
 
@@ -386,7 +390,13 @@ def _refuse(value: object) -> None:
     raise EncodeError("a coroutine can't be stored", "`await` it and return what it gives")
 
 
-def _dump(pickler: _Pickler, value: object) -> None:
+def dump(pickler: Pickler, value: object) -> None:
+    """Let a pickler pickle a value.
+
+    Raises:
+        EncodeError: It, or something in it, can't be pickled.
+        StoreError: What is large can't be written.
+    """
     try:
         with Apart():
             pickler.dump(value)
@@ -431,8 +441,7 @@ class _Stream:
         if self.writer is not None:
             self.writer.end()
         for buffer in buffers:
-            self.aside().write(buffer)
-            self.aside().end(leads=data.leads(buffer))
+            self.aside().put(buffer, leads=data.leads(buffer))
         return self._memory.getvalue()
 
 
@@ -449,7 +458,7 @@ def pickled(value: object, objects: Objects | None, shared: Shared) -> Payload:
 
     with contextlib.ExitStack() as stack:
         stream = _Stream(objects, stack)
-        _dump(_Pickler(stream, shared, buffer_callback=stays if objects else None), value)
+        dump(Pickler(stream, shared, buffer_callback=stays if objects else None), value)
         data = stream.end(buffers, shared.data)
     pieces = b"" if stream.writer is None else stream.writer.pieces
     return Payload(data, pieces, frozenset(shared.modules))
@@ -463,9 +472,11 @@ def _view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view
 
 
-def _lookup_main(qualname: str) -> object:
-    found: object = sys.modules.get("__main__")
-    for part in qualname.split("."):
+def named_here(qualname: str) -> object:
+    """Return what a qualified name leads to in the notebook; None if it leads nowhere."""
+    first, *rest = qualname.split(".")
+    found: object = definitions.main_namespace().get(first)
+    for part in rest:
         found = getattr(found, part, None)
     return found
 
@@ -473,7 +484,7 @@ def _lookup_main(qualname: str) -> object:
 @frozen("notebook_class")
 def _notebook_class(qualname: str) -> object:
     """Look a notebook class up when a saved instance is restored."""
-    found = _lookup_main(qualname)
+    found = named_here(qualname)
     if found is None:
         raise DecodeError(
             f"class `{qualname}` is not defined in this notebook: run the cell that defines it, "

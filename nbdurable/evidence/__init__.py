@@ -13,16 +13,18 @@ from .files import (
     WROTE,
     FileRules,
     Left,
+    appended_parts,
     changed,
     file_parts,
     file_state,
     is_gone,
     may_name_file,
+    same_content,
 )
 from .recorder import Recorder, begin_cell, leave
 from .remote import merge_codes, merge_files
 from .seeing import Seeing, install
-from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings
+from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings, unseeded
 from .units import Comparison, code_parts, covered_parts, shown
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Left",
     "Recorder",
     "Seeing",
+    "appended_parts",
     "begin_cell",
     "changed",
     "code_parts",
@@ -50,6 +53,8 @@ __all__ = [
     "may_name_file",
     "merge_codes",
     "merge_files",
+    "same_content",
     "shown",
     "told_settings",
+    "unseeded",
 ]

@@ -16,7 +16,7 @@ from nbdurable.fingerprint import Places
 from nbdurable.records import Part
 
 from .digests import GONE, State, differs, stat_of, state_of, unpacked
-from .recorder import LIST, READ, WRITE, begin_cell, leave
+from .recorder import APPEND, LIST, READ, WRITE, begin_cell, leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -102,6 +102,15 @@ def _parts_of(name: str, met: Met) -> list[Part]:
     return found
 
 
+def appended_parts(recorder: Recorder, rules: FileRules) -> list[Part]:
+    """Return the files that a body added something to, each as it was before that."""
+    found = []
+    for name, met in recorder.files.copy().items():
+        if met.use & APPEND and not met.use & READ and rules.counts(met):
+            found.append(Part(WATCHED, name, (met.before or GONE).packed()))
+    return found
+
+
 def _is_temporary(path: str) -> bool:
     return path.startswith(os.path.join(tempfile.gettempdir(), "tmp"))  # noqa: PTH118
 
@@ -144,6 +153,12 @@ def changed(parts: Iterable[Part], left: Left) -> Sequence[Part]:
         and differs(one.name, unpacked(one.state))
         and not left.is_as_left(one.name)
     ]
+
+
+def same_content(one: bytes, other: bytes) -> bool:
+    """Tell whether two states of parts are of the same content."""
+    mine, theirs = unpacked(one), unpacked(other)
+    return (mine.size, mine.digest) == (theirs.size, theirs.digest)
 
 
 def is_gone(part: Part) -> bool:

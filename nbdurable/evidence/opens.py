@@ -1,4 +1,4 @@
-"""The audit hook: files and folders that bodies open, list, rename and remove.
+"""The audit hook: files that bodies open, list, rename and remove, processes and connections.
 
 Invariant: for any other event the hook costs one look into a dictionary; it raises nothing
 into the user's program, and it is installed once, for no hook can be taken out again.
@@ -12,7 +12,7 @@ import sys
 import tokenize
 from typing import TYPE_CHECKING, Any
 
-from .recorder import LIST, READ, WRITE, Recorder, claimants
+from .recorder import APPEND, LIST, READ, WRITE, Recorder, claimants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,8 @@ def _opened(args: tuple[Any, ...]) -> None:
         use = READ if access == os.O_RDONLY else WRITE
         if access == os.O_RDWR and not flags & os.O_TRUNC:
             use = READ | WRITE
+        if flags & os.O_APPEND:
+            use |= APPEND
         _meet(found, path, use)
 
 
@@ -49,6 +51,23 @@ def _renamed(args: tuple[Any, ...]) -> None:
     if found := claimants():
         _meet(found, args[0], WRITE)
         _meet(found, args[1], WRITE)
+
+
+def _spawned(args: tuple[Any, ...]) -> None:
+    for one in claimants():
+        one.spawned = one.spawned or _program(args)
+
+
+def _program(args: tuple[Any, ...]) -> str:
+    """Return the name of the program that is started, as far as it is told."""
+    told = args[0] if args else None
+    told = told.decode(errors="replace") if isinstance(told, bytes) else told
+    return told.split(maxsplit=1)[0] if isinstance(told, str) and told.split() else "a fork"
+
+
+def _reached(args: tuple[Any, ...]) -> None:
+    for one in claimants():
+        one.reached = one.reached or str(args[1])
 
 
 def _meet(recorders: tuple[Recorder, ...], path: Any, use: int) -> None:
@@ -92,6 +111,14 @@ _EVENTS: dict[str, Callable[[tuple[Any, ...]], None]] = {
     "sqlite3.connect": _connected,
     "os.remove": _removed,
     "os.rename": _renamed,
+    "subprocess.Popen": _spawned,
+    "os.system": _spawned,
+    "os.exec": _spawned,
+    "os.posix_spawn": _spawned,
+    "os.spawn": _spawned,
+    "os.fork": _spawned,
+    "os.forkpty": _spawned,
+    "socket.connect": _reached,
 }
 
 

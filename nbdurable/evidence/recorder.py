@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nbdurable.fingerprint import Covered
 
-READ, WRITE, LIST = 1, 2, 4
+READ, WRITE, LIST, APPEND = 1, 2, 4, 8
 
 
 class Met:
@@ -67,7 +67,9 @@ class Recorder:
     ``covered``, for the step's code fingerprint is of them.
     """
 
-    __slots__ = ("_code", "codes", "covered", "files", "named", "quiet", "settings")
+    __slots__ = (
+        "_code", "codes", "covered", "files", "named", "quiet", "reached", "settings", "spawned",
+    )  # fmt: skip
 
     def __init__(self, *, quiet: bool = False, code: Covered | None = None) -> None:
         self.codes: dict[int, Ran] = {}
@@ -77,6 +79,8 @@ class Recorder:
         self.files: dict[str, Met] = {}
         self.named: frozenset[str] = frozenset()
         self.quiet = quiet  # nothing about files is asked for
+        self.spawned = ""  # the first program that it started
+        self.reached = ""  # the first address that it connected to
 
     @property
     def known(self) -> frozenset[int]:
@@ -98,7 +102,8 @@ class Recorder:
         if met is None:
             path = os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
             met = self.files[name] = Met(path, digests.stat_of(path), named=False)
-        if use & WRITE and (use | met.use) & READ and met.before is None and not met.use & WRITE:
+        takes = (use | met.use) & (READ | APPEND)
+        if use & WRITE and takes and met.before is None and not met.use & WRITE:
             met.before = digests.state_of(met.path)  # this is told before it is opened
         met.use |= use
 

@@ -129,6 +129,11 @@ def _states() -> dict[str, bytes]:
     return found
 
 
+def unseeded() -> frozenset[str]:
+    """Return the generators, of `random` and of numpy's old way, that the user has not seeded."""
+    return frozenset({_RANDOM, _NUMPY}) - _states().keys()
+
+
 def _main_seeds() -> bool:
     """Tell whether the main module's text, or a cell that has run, seeds a generator."""
     main: Any = sys.modules.get("__main__")

@@ -114,8 +114,12 @@ def why(name: str | None = None, store: str | Path | None = None) -> list[dict[s
     store = store_holding(name, store)
     found = _rows(
         store,
-        "SELECT label AS step, status, why, lower(hex(call)) AS told, execution, started "
-        "FROM nbdurable.steps WHERE run = " + _NEWEST + " ORDER BY number NULLS LAST, started",
+        "SELECT label AS step, status, COALESCE(why, (SELECT any_value(a.error) "  # noqa: S608 - constants
+        "FROM nbdurable.attempts a WHERE a.call = s.call AND a.version = s.version "
+        "AND a.execution = s.execution AND a.ending = 'not saved')) AS why, "
+        "lower(hex(call)) AS told, execution, started FROM nbdurable.steps s WHERE run = "
+        + _NEWEST
+        + " ORDER BY number NULLS LAST, started",
         [name],
     )
     last = _rows(

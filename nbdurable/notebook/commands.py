@@ -36,7 +36,7 @@ from nbdurable.view import summary
 from nbdurable.view.notebook import widget
 from nbdurable.view.tables import Table
 
-from . import finding, header
+from . import auto, finding, header
 from . import shell as kernel
 
 if TYPE_CHECKING:
@@ -389,6 +389,27 @@ def _export(
     place = reports.store_at(store_holding(name))
     count = export.export(place, name, Path(target), values=values)
     print(f"{count} steps are in {target}")  # noqa: T201 - the answer
+    return None
+
+
+@_command(
+    "auto",
+    click.argument("words", nargs=-1, metavar="[SECONDS | dry | off]"),
+    click.option("--new", is_flag=True, help="Begin anew: restore nothing, draw anew."),
+)
+def _auto(
+    shell: InteractiveShell,
+    words: tuple[str, ...],
+    new: bool,  # noqa: FBT001 - click's way
+) -> object:
+    """Save every plain cell, and restore it where nothing has changed.
+
+    SECONDS (2, 2s, 1m): save only cells that took longer. dry: run every cell, and say whether
+    it would have been restored to the same. off: run cells as ever.
+    """
+    said = auto.switch(shell, words, new=new)
+    if kernel.watched(shell):
+        print(said)  # noqa: T201 - the answer
     return None
 
 

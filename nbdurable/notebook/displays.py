@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-_WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+WIDGET: Final = "application/vnd.jupyter.widget-view+json"
 
 
 _BAR: Final = 10
@@ -44,7 +44,7 @@ def capture_displays(shell: InteractiveShell) -> None:
             clear=functools.partial(_clear, shell),
             # Neither a terminal nor what captures a cell's output takes back text.
             can_clear=lambda: hasattr(shell.display_pub, "pub_socket"),
-            settle=_settled,
+            settle=settled,
             raw=lambda: watched(shell),
             diverted=lambda: isinstance(shell.display_pub, CapturingDisplayPublisher),
             direct=functools.partial(_is_direct, shell),
@@ -102,7 +102,7 @@ def cover_displays(shell: InteractiveShell) -> None:
     def covered_publish(
         data: dict[str, Any], metadata: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        bundle = {"data": _as_text(data), "metadata": metadata or {}}
+        bundle = {"data": as_text(data), "metadata": metadata or {}}
         bundle |= {key: options[key] for key in ("transient", "update") if options.get(key)}
         output.capture_display(bundle, functools.partial(publish, data, metadata, **options))
 
@@ -144,7 +144,7 @@ def _clear(shell: InteractiveShell, wait: bool) -> None:  # noqa: FBT001 - IPyth
 def _widget_of(bundle: dict[str, Any]) -> Any:
     """Return the widget that a display shows, as far as it is known here."""
     known = getattr(sys.modules.get("ipywidgets.widgets.widget"), "_instances", {})
-    return known.get(bundle["data"].get(_WIDGET, {}).get("model_id"))
+    return known.get(bundle["data"].get(WIDGET, {}).get("model_id"))
 
 
 def _is_ended(bundle: dict[str, Any]) -> bool | None:
@@ -195,10 +195,10 @@ def _boxed(bundles: list[dict[str, Any]], widgets: list[Any]) -> dict[str, Any]:
     )
     _BOXES.append(box)
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
-    return {_WIDGET: view, "text/plain": "\n".join(texts)}
+    return {WIDGET: view, "text/plain": "\n".join(texts)}
 
 
-def _settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
+def settled(bundle: dict[str, Any]) -> dict[str, Any] | None:
     """Return a widget's display with the text of its last state; None if it was closed."""
     module: Any = sys.modules.get("ipywidgets.widgets.widget")
     if getattr(module, "_instances", None) is None:
@@ -224,7 +224,7 @@ def _text_of(widget: Any) -> str:
     return repr(widget)
 
 
-def _as_text(data: dict[str, Any]) -> dict[str, Any]:
+def as_text(data: dict[str, Any]) -> dict[str, Any]:
     """Write a bundle's bytes as base64, as the kernel does before it sends them."""
     return {
         kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value

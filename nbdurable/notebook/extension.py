@@ -28,7 +28,7 @@ from nbdurable.inspection import queries as questions
 from nbdurable.labels import harmless
 from nbdurable.view.notice import Notice
 
-from . import displays, finding, header, short_lived
+from . import auto, displays, finding, header, running_cells, short_lived, step_cell
 from . import shell as kernel
 from . import source as cell
 from .tracebacks import SENTENCES, one_line
@@ -66,7 +66,7 @@ class _Wrapper(ast.NodeTransformer):
             return tree
         try:
             return cell.wrap(
-                tree,
+                step_cell.guarded(tree),
                 autoawait=self._shell.autoawait,
                 interactivity=self._shell.ast_node_interactivity,
             )
@@ -118,6 +118,25 @@ def durable_cell(line: str, body: str) -> object:
     return eval(shell.compile(ast.Expression(value), name, "eval"), shell.user_ns)  # noqa: S307
 
 
+@no_var_expand
+def step_magic(line: str, body: str) -> None:
+    """Save the cell when it has run, and restore it as long as nothing it uses has changed.
+
+    ::
+
+        %%step NAME
+
+    A plain cell, as it is. What it leaves (variables, output, random state, settings) is saved
+    under NAME. When the cell runs again, after a restart or a crash, and its code, what it
+    reads and its files are as they were, that is restored, and nothing of it runs but its
+    imports and definitions. NAME takes {expressions}. ``%durable auto`` does the same with
+    every plain cell.
+    """
+    # What is typed never comes here: the input transformer has first hand on it.
+    del body
+    step_cell.refuse_inside(line)
+
+
 # --- %durable -------------------------------------------------------------------
 
 
@@ -154,6 +173,8 @@ def load(shell: InteractiveShell) -> None:
     untyped: Any = shell
     untyped.register_magic_function(durable_line, "line", "durable")
     untyped.register_magic_function(durable_cell, "cell", "durable")
+    untyped.register_magic_function(step_magic, "cell", "step")
+    running_cells.cover(shell)
     untyped.set_hook("complete_command", _complete, str_key="%durable")
     displays.capture_displays(shell)
     configuration.set_notebook(finding.notebook(shell))
@@ -258,8 +279,10 @@ def unload(shell: InteractiveShell) -> None:
     cleanup, trees = shell.input_transformers_cleanup, shell.ast_transformers
     cleanup[:] = [t for t in cleanup if getattr(t, "__module__", "") != __name__]
     trees[:] = [t for t in trees if type(t).__module__ != __name__]
-    for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("durable", None)
+    for kind, name in (("line", "durable"), ("cell", "durable"), ("cell", "step")):
+        shell.magics_manager.magics[kind].pop(name, None)
+    auto.forget(shell)
+    running_cells.uncover(shell)
     if (completers := shell.strdispatchers.get("complete_command")) is not None:
         completers.strs.pop("%durable", None)
     displays.release_displays(shell)

@@ -41,6 +41,9 @@ _NAME = re.compile(r"[^\W_](?:[\w .:/-]*[\w.:/-])?\Z")
 
 _NAME_LENGTH: Final = 120
 
+AUTO: Final = "auto"
+"""The name of the run of plain cells."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellOptions:
@@ -96,9 +99,45 @@ def parse_header(line: str, suggestion: str = "my-workflow") -> CellOptions:
             f"%%durable takes one name and got {len(names)}: "
             f'try `%%durable {"-".join(names)}`, or `%%durable "{joined}"`'
         )
+    if names[0] == AUTO:
+        raise UsageError(
+            f"%%durable {AUTO}: that is the run of `%durable auto`; give the cell another name"
+        )
     if "{" not in names[0]:
         check_name(names[0])
     return CellOptions(names[0], **found)  # type: ignore[arg-type]
+
+
+def parse_step(line: str, suggestion: str) -> str:
+    """Read what follows ``%%step``: a name, which may hold ``{expressions}``.
+
+    Args:
+        line: The rest of line 1.
+        suggestion: A name for the cell, for the message when there is none.
+
+    Raises:
+        UsageError: One line that says what is wrong and what to write.
+    """
+    words = list(split(line))
+    options = [word for word in words if word.startswith("--")]
+    if options:
+        raise UsageError(f"%%step has no option {options[0]}: write `%%step NAME`")
+    if not words:
+        raise UsageError(
+            f"%%step needs a name, under which the cell is found again: try `%%step {suggestion}`"
+        )
+    if len(words) > 1:
+        raise UsageError(
+            f"%%step takes one name and got {len(words)}: try `%%step {'-'.join(words)}`, or "
+            f'`%%step "{" ".join(words)}"`'
+        )
+    if words[0] == AUTO:
+        raise UsageError(
+            f"%%step {AUTO}: that is the run of `%durable auto`; give the cell another name"
+        )
+    if "{" not in words[0]:
+        check_name(words[0], "%%step")
+    return words[0]
 
 
 def parse_age(text: str, option: str = "--max-age") -> float:
@@ -117,7 +156,7 @@ def parse_age(text: str, option: str = "--max-age") -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in _AGE.findall(text))
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, magic: str = "%%durable") -> str:
     """Return ``name`` back if it may name a run.
 
     Raises:
@@ -126,20 +165,20 @@ def check_name(name: str) -> str:
     if len(name) > _NAME_LENGTH or not _NAME.match(name):
         shown = name if len(name) <= _NAME_LENGTH else name[:40] + "..."
         raise UsageError(
-            f"%%durable {shown!r}: a name starts with a letter or a digit and goes on with "
+            f"{magic} {shown!r}: a name starts with a letter or a digit and goes on with "
             f"letters, digits, - _ . : / and, in quotes, spaces: {_NAME_LENGTH} characters at most"
         )
     return name
 
 
-def expand_name(template: str, namespace: Mapping[str, object]) -> str:
+def expand_name(template: str, namespace: Mapping[str, object], magic: str = "%%durable") -> str:
     """Evaluate the ``{expressions}`` of a NAME, as an f-string does.
 
     Raises:
         UsageError: An expression fails, or what comes out is no name.
     """
     if "{" not in template and "}" not in template:
-        return check_name(template)
+        return check_name(template, magic)
     quote = '"""' if "'" in template else "'''"
     try:
         code = compile(f"f{quote}{template}{quote}", "<name>", "eval")
@@ -147,9 +186,9 @@ def expand_name(template: str, namespace: Mapping[str, object]) -> str:
     except Exception as error:  # noqa: BLE001 - the user's expression raises what it likes
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise UsageError(
-            f"%%durable {template}: the name could not be made: {type(error).__name__}: {reason}"
+            f"{magic} {template}: the name could not be made: {type(error).__name__}: {reason}"
         ) from None
-    return check_name(name)
+    return check_name(name, magic)
 
 
 def suggest_name(body: Sequence[ast.stmt]) -> str:

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAGIC: Final = "%%durable"
+STEP: Final = "%%step"
 
 
-_HEADER = re.compile(r"%%durable(?:[ \t]+(?P<line>\S.*?))?\s*\Z")
+_HEADER = re.compile(r"(?P<magic>%%durable|%%step)(?:[ \t]+(?P<line>\S.*?))?\s*\Z")
 _INNER_MAGIC = re.compile(r"%%(?P<name>[^\s?]+)(?:[ \t]+(?P<line>.*?))?\s*\Z")
 _ASKED = re.compile(r"\A(\s*%durable[ \t]+[a-z]+)[ \t]*\?{1,2}(?=\s*\Z)")
 
@@ -47,7 +48,7 @@ _ASKED = re.compile(r"\A(\s*%durable[ \t]+[a-z]+)[ \t]*\?{1,2}(?=\s*\Z)")
 
 
 def mark(lines: list[str]) -> list[str]:
-    """Turn a ``%%durable`` line into a literal that `wrap` recognises.
+    """Turn a ``%%durable`` or ``%%step`` line into a literal that is recognised in the tree.
 
     Blank lines and comments may come before it. A cell magic on the first line
     of the body (``%%time``) gets the rest, as if it stood in a cell of its own.
@@ -61,7 +62,7 @@ def mark(lines: list[str]) -> list[str]:
         _refuse_later(lines, at or 0)
         return lines
     # The prefix u, which nobody writes, tells the literal from a docstring.
-    literal = f"u{(MAGIC + ' ' + (header['line'] or '')).rstrip()!r}\n"
+    literal = f"u{(header['magic'] + ' ' + (header['line'] or '')).rstrip()!r}\n"
     return [*lines[:at], literal, *_inner_magic(lines[at + 1 :])]
 
 
@@ -70,11 +71,12 @@ def _refuse_later(lines: list[str], first: int) -> None:
     if lines[first : first + 1] and lines[first].startswith("%%"):
         return
     for at, line in enumerate(lines):
-        if line.startswith(MAGIC) and (found := _HEADER.match(line)) is not None:
+        if line.startswith((MAGIC, STEP)) and (found := _HEADER.match(line)) is not None:
             before = "".join("pass\n" if one[:1] in {"%", "!"} else one for one in lines[:at])
             if _is_whole(before):
+                magic = f"{found['magic']} {found['line'] or 'NAME'}"
                 raise UsageError(
-                    f"{MAGIC} {found['line'] or 'NAME'} has to be the first line of its cell: put "
+                    f"{magic} has to be the first line of its cell: put "
                     f"what stands before it into a cell of its own; an .ipy file is one cell: use "
                     f"a notebook, or `with nbdurable.workflow(...):`"
                 )

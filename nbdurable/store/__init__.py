@@ -49,6 +49,15 @@ from .paths import (
 
 if TYPE_CHECKING:
     from .adopt import hand_over
+    from .calls import (
+        add_evidence,
+        add_outcome,
+        calls_of,
+        evidence_of,
+        last_number,
+        outcomes_of_call,
+        parts_since,
+    )
     from .collect import Garbage, compact, garbage, remove, remove_files, spare_files
     from .database import Store, forked_sentence
     from .history import Past, outcome_of, past_of
@@ -103,8 +112,11 @@ __all__ = [
     "Store",
     "Survey",
     "add_amendment",
+    "add_evidence",
+    "add_outcome",
     "amendment_message",
     "begin_execution",
+    "calls_of",
     "check",
     "checkpoint_message",
     "codes_of_step",
@@ -115,6 +127,7 @@ __all__ = [
     "describe",
     "drop_decisions",
     "drop_saves",
+    "evidence_of",
     "file_stem",
     "folder_for",
     "forked_sentence",
@@ -122,13 +135,16 @@ __all__ = [
     "hand_over",
     "is_listed",
     "key_path",
+    "last_number",
     "load_index",
     "mentions",
     "outcome_of",
+    "outcomes_of_call",
     "owner_of",
     "pack",
     "pack_used",
     "parts_of_codes",
+    "parts_since",
     "past_of",
     "place_of",
     "plan_redo",
@@ -163,7 +179,10 @@ __all__ = [
     "write_status",
 ]
 
-_LAZY = {"codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run": "renaming",
+_LAZY = {"add_evidence": "calls", "add_outcome": "calls", "calls_of": "calls",
+         "evidence_of": "calls",
+         "last_number": "calls", "outcomes_of_call": "calls", "parts_since": "calls",
+         "codes_of_step": "renaming", "parts_of_codes": "renaming", "rename_run": "renaming",
          "rename_step": "renaming", "renamed_to": "renaming", "runs_of_step": "renaming",
          "Redo": "retaken", "plan_redo": "retaken", "redo": "retaken",
          "Garbage": "collect", "compact": "collect", "garbage": "collect", "remove": "collect",

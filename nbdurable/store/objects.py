@@ -75,6 +75,7 @@ class Objects:
         self._ready = False
         self._preparing = threading.Lock()
         self._known: dict[bytes, Piece] = {}
+        self._compared: dict[tuple[bytes, int], tuple[int, ...]] = {}  # pieces, by their files then
         self._named: dict[bytes, int] = {}  # how many values name a file that was written here
         self._naming = threading.Lock()
 
@@ -204,7 +205,7 @@ class Objects:
         Its file joins those that the value names, and stays as long as it does.
         """
         piece = self._known.get(digest)
-        if piece is None or piece.length != length or self._other_content(piece):
+        if piece is None or piece.length != length or not self._is_whole(piece):
             return None
         with self._naming:
             if self._known.get(digest) != piece:
@@ -213,6 +214,25 @@ class Objects:
                 self._named[piece.file] += 1
         files.add(piece.file)
         return piece
+
+    def knows_one_of(self, length: int) -> bool:
+        """Tell whether some buffer of this length is there, so that it is worth hashing one."""
+        return any(piece.length == length for piece in list(self._known.values()))
+
+    def _is_whole(self, piece: Piece) -> bool:
+        """Tell whether a piece has its content: its file is as when that was last compared."""
+        try:
+            with self._opened(piece.file, piece.offset + piece.length) as (descriptor, _):
+                now = _stamp(os.fstat(descriptor))
+        except _Fault:
+            return False
+        place = piece.file, piece.offset
+        if self._compared.get(place) == now:
+            return True
+        if self._other_content(piece):
+            return False
+        self._compared[place] = now
+        return True
 
     def give_up(self, pieces: bytes) -> None:
         """Remove the files of a value that no row names any more, and no other value.
@@ -310,6 +330,8 @@ class Objects:
             # One of that name may be there; this one is known to be whole.
             os.rename(draft.name, file.hex(), src_dir_fd=folder, dst_dir_fd=folder)
             self._known.update(kept)
+            now = _stamp(self.path(file).stat())
+            self._compared.update({(file, piece.offset): now for piece in kept.values()})
         sync_folder(draft.parent)
         return kept
 
@@ -371,6 +393,25 @@ class ObjectWriter:
         with _store_errors("written", self._draft.parent):
             for first in range(0, data.nbytes, _CHUNK):
                 self._write(data[first : first + _CHUNK])
+
+    def put(self, data: memoryview, *, leads: bool = False) -> None:
+        """Add a whole buffer; one that a file of the store holds is hashed and not written.
+
+        With `leads` it is compared whenever it is used, as by `end`.
+
+        Raises:
+            StoreFullError: The disk is full.
+            StoreError: It can't be written.
+        """
+        if self._objects.knows_one_of(data.nbytes):
+            digest = blake3(data).digest()
+            piece = self._new.get(digest)
+            piece = piece or self._objects.reused(digest, data.nbytes, self._files)
+            if piece is not None:
+                self._pieces.append(piece._replace(leads=leads))
+                return
+        self.write(data)
+        self.end(leads=leads)
 
     def _write(self, chunk: memoryview) -> None:
         self._content.update(chunk)
@@ -544,6 +585,11 @@ def _read_from(file: bytes, descriptor: int, first: int, length: int) -> memoryv
 def _refuse_other(piece: Piece, content: memoryview) -> None:
     if blake3(content).digest() != piece.digest:
         raise _Fault(f"object file {_short(piece.file)} has another content")
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    """Return what is another after a file was written to or exchanged."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _is_mine(found: os.stat_result) -> bool:

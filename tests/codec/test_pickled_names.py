@@ -10,10 +10,14 @@ import pytest
 import nbdurable
 from nbdurable import StepTimeoutError, gather, pickled, select, step
 from nbdurable.codec import outcomes, values
+from nbdurable.plain import ambient
 
 FROZEN = {
-    "class_of", "error", "fill_error", "fill_function", "fill_own_error", "function_of", "future",
-    "notebook_class", "parametrised", "step", "tensor", "view",
+    "ambient_changes", "ambient_edit", "array_over", "block", "block_users", "class_of", "code",
+    "defined", "dict_view", "entropy", "error", "fill_error", "fill_function", "fill_objects",
+    "fill_own_error", "function_named", "function_of", "future", "kept", "lru", "memoryview_over",
+    "notebook_class", "objects", "parametrised", "read_only", "region", "set_attributes", "step",
+    "tensor", "view",
 }  # fmt: skip
 """Stores hold these names. Add to them; never take one out."""
 
@@ -72,6 +76,8 @@ def finished():
 
 
 VALUES = [
+    ambient.entropy(),
+    ambient.Changes({"sys.path": (None, ambient.Edit((), (), ("/x",)))}),
     *inner(),
     quote,
     quote.with_options(name="other"),

@@ -109,6 +109,34 @@ def test_a_buffer_that_another_value_has_is_stored_once(folder):
     assert got(kept.restore(put(kept, b"a" * 5000))) == [b"a" * 5000]
 
 
+def test_an_unchanged_array_is_hashed_and_not_written(folder, monkeypatch):
+    """Saved again, in this process or the next, it costs no write."""
+    kept = Objects(folder)
+    first = encode({"a": ARRAY, "n": 1}, kept)
+    written = []
+    monkeypatch.setattr(objects, "write_hook", written.append)
+    assert encode({"a": ARRAY, "n": 2}, kept).pieces == first.pieces
+    later = Objects(folder)
+    later.remember(first.pieces)
+    assert encode({"a": ARRAY, "n": 3}, later).pieces == first.pieces
+    assert written == []
+    encode({"a": ARRAY + 1, "n": 3}, later)
+    assert max(written) == ARRAY.nbytes
+
+
+def test_a_file_that_was_written_to_is_compared_again(folder):
+    """Even if its length and its time are as before."""
+    kept = Objects(folder)
+    encode([ARRAY], kept)
+    (path,) = folder.iterdir()
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    payload = encode([ARRAY], kept)
+    assert (decode(payload.data, payload.pieces, kept)[0] == ARRAY).all()
+
+
 @pytest.mark.parametrize("cut", [1, 31, 32, 33])
 def test_a_file_that_lost_its_end_is_not_used_again(folder, cut):
     """What is written anew is whole, even where the buffer's own bytes were all there."""

@@ -1,0 +1,124 @@
+"""Functions and classes of the notebook, and what they keep beside their code.
+
+Invariant: a definition is known by the name that leads to it in the notebook's namespace. It is
+executed again in each kernel, so only what was put on it since is state.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from nbdurable.fingerprint import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda _: "<missing>"})()
+
+_CODE = (
+    classmethod, staticmethod, property, types.MemberDescriptorType, types.GetSetDescriptorType,
+    types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
+    types.BuiltinFunctionType,
+)  # fmt: skip
+_MACHINERY = frozenset(
+    {"_abc_impl", "_fields", "_field_defaults", "_member_map_", "_member_names_",
+     "_value2member_map_", "_member_type_", "_generate_next_value_", "_new_member_", "_use_args_",
+     "_unhashable_values_",
+     "_value_repr_", "_hashable_values_", "_unhashable_values_map_", "_flag_mask_", "_all_bits_",
+     "_boundary_", "_singles_mask_", "_inverted_", "_is_protocol", "_is_runtime_protocol"}
+)  # fmt: skip
+
+
+_projects = Places()
+
+
+def is_module(value: Any) -> bool:
+    """Tell whether a value is a module of the project: an installed one keeps no state of cells."""
+    return (
+        type(value) is types.ModuleType
+        and value.__name__ != "__main__"
+        and sys.modules.get(value.__name__) is value
+        and _projects.module(value)
+    )
+
+
+def module_state(module: types.ModuleType) -> dict[str, Any]:
+    """Return the data that a module holds: neither its code, nor what it has imported."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not (name.startswith("__") and name.endswith("__"))
+        and not isinstance(value, types.ModuleType | types.FunctionType | type)
+        and not isinstance(value, types.BuiltinFunctionType)
+        and type(value).__module__ != "typing"
+    }
+
+
+def led_to(namespace: Mapping[str, Any], qualname: object) -> Any:
+    """Return what a qualified name leads to in a namespace, or MISSING."""
+    if not isinstance(qualname, str) or "<" in qualname:
+        return MISSING
+    first, *rest = qualname.split(".")
+    found = namespace.get(first, MISSING)
+    for part in rest:
+        if not isinstance(found, type):
+            return MISSING
+        found = vars(found).get(part, MISSING)
+    return found
+
+
+def is_own(namespace: Mapping[str, Any], value: Any) -> bool:
+    """Tell whether a class or function is the notebook's, and its name leads to it."""
+    if isinstance(value, type):
+        return (
+            vars(type)["__module__"].__get__(value) == namespace.get("__name__", "__main__")
+            and led_to(namespace, value.__qualname__) is value
+        )
+    return (
+        type(value) is types.FunctionType
+        and value.__globals__ is namespace
+        and value.__code__.co_qualname == value.__qualname__
+        and led_to(namespace, value.__qualname__) is value
+    )
+
+
+def class_state(cls: type) -> dict[str, Any]:
+    """Return the data that a class holds itself, and the functions that were put on it later."""
+    if isinstance(cls, enum.EnumMeta):
+        return {}
+    own = f"{cls.__qualname__}."
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _MACHINERY
+        and not (name.startswith("__") and name.endswith("__"))
+        and not isinstance(value, _CODE)
+        and not _is_member(value, own)
+        and not hasattr(type(value), "__set_name__")
+        and not hasattr(type(value), "__set__")
+    }
+
+
+def _is_member(value: Any, own: str) -> bool:
+    """Tell whether a function or class was written in the class, or made by a decorator there."""
+    if not isinstance(value, types.FunctionType | type):
+        return False
+    return value.__qualname__.startswith(own) or "<locals>" in value.__qualname__
+
+
+def function_state(function: types.FunctionType) -> tuple[Any, ...]:
+    """Return what a function keeps: defaults, defaults of keywords, attributes."""
+    return function.__defaults__, function.__kwdefaults__, vars(function)
+
+
+def has_state(value: Any) -> bool:
+    """Tell whether a definition keeps anything that can change by being used."""
+    if isinstance(value, types.ModuleType):
+        return bool(module_state(value))
+    if isinstance(value, type):
+        return bool(class_state(value))
+    defaults, keywords, attributes = function_state(value)
+    return bool(defaults or keywords or attributes or value.__closure__)

@@ -1,0 +1,143 @@
+"""Statements whose only effect may be in a library, where it can't be seen or set again.
+
+Invariant: a call whose value is dropped, or an assignment into something that is neither a name
+nor a value of the notebook, is either on a list of what is known, or a reason to run.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_KNOWN: Final = frozenset(
+    {"time", "random", "numpy", "matplotlib", "seaborn", "pandas", "os", "shutil", "pathlib",
+     "warnings", "logging", "gc", "json", "pickle", "csv", "joblib", "scipy", "sklearn",
+     "statsmodels", "networkx", "math", "sys", "torch", "IPython", "asyncio", "subprocess",
+     "polars", "pyarrow", "PIL", "imageio", "skimage", "heapq", "bisect", "copy", "itertools",
+     "functools", "collections", "re", "string", "textwrap", "pprint", "zipfile", "tarfile",
+     "urllib", "requests", "httpx", "plotly", "bokeh", "altair", "tempfile", "io", "mpl_toolkits",
+     "plotnine", "locale", "decimal", "builtins", "nbdurable", "sympy", "xarray", "dask"}
+)  # fmt: skip
+"""Libraries whose calls change what they are given, files, or what is around and is set again."""
+
+_SETTING: Final = frozenset(
+    {"register", "unregister", "install", "enable", "disable", "patch", "set_config", "activate",
+     "use", "pandas", "init", "init_printing", "set_backend", "set_executable", "set_start_method",
+     "add_dll_directory", "excepthook", "settrace", "setprofile", "set_trace", "setswitchinterval",
+     "register_matplotlib_converters", "set_num_threads", "set_default_tensor_type", "signal",
+     "alarm", "umask", "addaudithook", "load_dotenv"}
+)  # fmt: skip
+"""Names of calls that set something for later, whatever library they are of."""
+
+_HARMLESS: Final = frozenset({"matplotlib.style.use", "matplotlib.pyplot.style.use"})
+_SET_AGAIN: Final = frozenset({"rcParams", "environ", "options", "path"})
+"""Attributes of modules whose items, or whose own attributes, are part of what is around."""
+
+_BUILTINS: Final = frozenset({"setattr", "delattr", "__import__"})
+
+
+def unseen(trees: Iterable[ast.AST], namespace: Mapping[str, Any]) -> str:
+    """Say which statement may have an effect that nobody sees; nothing if none may.
+
+    Args:
+        trees: The cell's statements, and the functions that they reach.
+        namespace: Where their names are.
+    """
+    found = list(trees)
+    imported = dict(_imports(found))
+    for tree in found:
+        for node in ast.walk(tree):
+            if reason := _unseen(node, namespace, imported):
+                return reason
+    return ""
+
+
+def _unseen(node: ast.AST, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
+    match node:
+        case (
+            ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
+        ):
+            return _call(call, namespace, imported)
+        case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+            return next(filter(None, (_target(one, namespace, imported) for one in targets)), "")
+        case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
+            return _target(target, namespace, imported)
+        case _:
+            return ""
+
+
+def _call(call: ast.Call, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
+    chain = _chain(call.func)
+    if chain is None:
+        return ""
+    root, path = chain
+    if not path and root in _BUILTINS and root not in namespace:
+        return f"it calls `{root}`, whose effect can't be seen"
+    owner = _library(root, namespace, imported)
+    if not owner:
+        return ""
+    full = ".".join([owner, *path])
+    last = path[-1] if path else owner.rpartition(".")[2]
+    if full in _HARMLESS or full.endswith("style.use"):
+        return ""
+    known = owner.partition(".")[0] in _KNOWN
+    if known and last not in _SETTING and not last.startswith("register_"):
+        return ""
+    return f"it calls `{ast.unparse(call.func)}()`, whose effect can't be seen"
+
+
+def _target(target: ast.expr, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
+    if isinstance(target, ast.Tuple | ast.List):
+        return next(filter(None, (_target(one, namespace, imported) for one in target.elts)), "")
+    place = target
+    while isinstance(place, ast.Subscript):
+        place = place.value
+    if not isinstance(place, ast.Attribute) or (chain := _chain(place)) is None:
+        return ""
+    root, path = chain
+    if not _library(root, namespace, imported) or _SET_AGAIN & set(path):
+        return ""
+    return f"it changes `{ast.unparse(place)}`, which is not the notebook's"
+
+
+def _library(root: str, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
+    """Return the module that a name is, or that its class or function is of; nothing for data."""
+    if root in imported:
+        return imported[root]
+    if root not in namespace:
+        return "builtins" if hasattr(builtins, root) else ""
+    value = namespace[root]
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        module = value.__module__
+        is_own = module == namespace.get("__name__", "__main__")
+        return "" if is_own or not isinstance(module, str) else module
+    return ""
+
+
+def _imports(trees: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Yield the names that imports bind, each with its module."""
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for one in node.names:
+                    top = one.name.partition(".")[0]
+                    yield one.asname or top, one.name if one.asname else top
+            elif isinstance(node, ast.ImportFrom):
+                for one in node.names:
+                    yield one.asname or one.name, f"{node.module}.{one.name}"
+
+
+def _chain(node: ast.expr) -> tuple[str, list[str]] | None:
+    """Return the name that a chain of attributes begins with, and the attributes."""
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.append(node.attr)
+        node = node.value
+    return (node.id, path[::-1]) if isinstance(node, ast.Name) else None

@@ -1,0 +1,108 @@
+"""What a cell did beside its values: processes, connections, live threads and tasks, files.
+
+Invariant: what is seen here is a reason not to save; nothing is stopped or changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from nbdurable.evidence import may_name_file
+from nbdurable.fingerprint import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from nbdurable.evidence import Recorder
+
+    from .cell_text import CellText
+    from .reads import Reached
+
+_PLACES: Final = Places()
+_MOST_TEXTS: Final = 500
+_OURS: Final = __name__.partition(".")[0]
+
+
+def live_threads() -> frozenset[threading.Thread]:
+    """Return the threads that are alive now."""
+    return frozenset(threading.enumerate())
+
+
+def unkept(recorder: Recorder, before: frozenset[threading.Thread]) -> str:
+    """Say what a cell that has ended did that no record can hold; nothing if it did nothing such.
+
+    Args:
+        recorder: What it was seen to do.
+        before: The threads that were there before any cell.
+    """
+    if recorder.spawned:
+        return f"it started a process ({recorder.spawned})"
+    for one in threading.enumerate():
+        if one not in before and _is_users(one):
+            return f"the thread {one.name} is still running"
+    if task := _live_task():
+        return f"the task {task} is still running"
+    return ""
+
+
+def _is_users(thread: threading.Thread) -> bool:
+    if not thread.is_alive() or thread is threading.current_thread():
+        return False
+    if thread.name.startswith(_OURS):
+        return False
+    target = getattr(thread, "_target", None)
+    runs = target if target is not None else type(thread).run
+    code = getattr(getattr(runs, "__func__", runs), "__code__", None)
+    if code is None:
+        return True
+    if _PLACES.file(code.co_filename):
+        return True
+    # A pool's thread runs what it is given: as long as that goes on, somebody waits for it.
+    return code.co_name == "_worker" and _is_busy(thread)
+
+
+def _is_busy(thread: threading.Thread) -> bool:
+    """Tell whether a pool's thread runs code of the user's."""
+    frame: Any = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way
+    while frame is not None:
+        if _PLACES.file(frame.f_code.co_filename):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _live_task() -> str:
+    """Return the name of a task of the user's that the running loop still has to run."""
+    try:
+        tasks, current = asyncio.all_tasks(), asyncio.current_task()
+    except RuntimeError:
+        return ""  # no loop runs here
+    for one in tasks:
+        code = getattr(one.get_coro(), "cr_code", None)
+        if one is not current and code is not None and _PLACES.file(code.co_filename):
+            return one.get_name()
+    return ""
+
+
+def file_names(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> list[str]:
+    """Return what may name files in a cell's text, and in the values that it reads by name."""
+    found = [one for one in _texts(text, reached, namespace) if may_name_file(one)]
+    return [one for one in dict.fromkeys(found) if os.path.isfile(one)][:_MOST_TEXTS]  # noqa: PTH113
+
+
+def _texts(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> Iterator[str]:
+    for statement in text.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    for name in reached.names:
+        value = namespace.get(name)
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, os.PathLike):
+            yield os.fsdecode(value)
