@@ -1,7 +1,7 @@
 """CONTRACT section 3, edits of calls and cells: what matters runs again, nothing else does.
 
 Each row is run, run unchanged, edited, run again, and run on a fresh store, each time in
-a new process, with another hash seed than the one that filled the store. Every second
+a new process, with another hash seed than the one that filled the store. Every eighth
 row is looked at; with ``NBDURABLE_EDITS=all``, every one.
 """
 
