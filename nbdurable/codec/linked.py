@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _AGAIN = "the cell that makes it runs again"
+_RAW = "?biufcmMSUV"  # kinds of elements; strings of any length, for one, lie elsewhere
 _ROOT = 64  # arrays that are views of each other, at most
 
 
@@ -398,7 +399,7 @@ def _of_numpy(numpy: Any, value: Any) -> Any:
     if not isinstance(value, numpy.ndarray):
         return None
     _refuse_mapped(numpy, value)
-    if type(value) is not numpy.ndarray or value.dtype.hasobject or not value.nbytes:
+    if type(value) is not numpy.ndarray or not is_raw(value.dtype) or not value.nbytes:
         return None if value.flags.writeable else (read_only, (value.copy(order="K"),))
     if value.flags.forc:
         if value.flags.writeable:
@@ -410,6 +411,11 @@ def _of_numpy(numpy: Any, value: Any) -> Any:
     if high - low <= value.nbytes:
         return _over(value, View(Region(low, high, (value,)), low))
     return None if value.flags.writeable else (read_only, (value.copy(order="K"),))
+
+
+def is_raw(dtype: Any) -> bool:
+    """Tell whether elements are no more than the bytes that they are made of."""
+    return dtype.kind in _RAW and not dtype.hasobject
 
 
 @frozen("read_only")
@@ -491,6 +497,20 @@ def lru_of(maxsize: int | None, typed: bool, function: Any) -> Any:  # noqa: FBT
     return functools.lru_cache(maxsize, typed)(function)
 
 
+def _of_proxy(proxy: Any) -> Any:
+    """Pickle a read-only view of a dictionary with the dictionary, which cloudpickle copies."""
+    held = next((one for one in gc.get_referents(proxy) if isinstance(one, dict)), None)
+    if held is None:
+        raise EncodeError("a read-only view of a mapping of its own can't be kept", _AGAIN)
+    return proxy_of, (held,)
+
+
+@frozen("proxy")
+def proxy_of(held: dict[Any, Any]) -> Any:
+    """Return a read-only view of a dictionary."""
+    return types.MappingProxyType(held)
+
+
 def _of_dict_view(view: Any) -> Any:
     held = next(one for one in gc.get_referents(view) if isinstance(one, dict))
     return dict_view, (held, type(view).__name__.partition("_")[2])
@@ -507,6 +527,7 @@ _SPECIAL: dict[type, Callable[[Any], Any]] = {
     Region: _of_region,
     Objects: _of_objects,
     types.CodeType: _of_code,
+    types.MappingProxyType: _of_proxy,
     type(functools.lru_cache(print)): _of_lru,
     type(_EMPTY.keys()): _of_dict_view,
     type(_EMPTY.values()): _of_dict_view,
