@@ -76,18 +76,22 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     for together in links.memory.shared():
         views |= _views_of(together, owners)
     definitions = [space[name] for name in names if is_definition(space, space[name])]
-    classes = tuple(one.__qualname__ for one in definitions if isinstance(one, type))
-    values = {
-        name: Defined(space[name]) if space[name] in _Identical(definitions) else space[name]
-        for name in names
+    made = {
+        id(one): Defined(one, frozenset(class_state(one)))
+        for one in definitions
+        if issubclass(type(one), type)
     }
-    states = [(one, _state_of(space, one)) for one in definitions if has_state(one)]
+    classes = tuple(one.kind.__qualname__ for one in made.values())
+    values = {name: made.get(id(space[name]), space[name]) for name in names}
+    states = [
+        (made.get(id(one), one), _state_of(space, one)) for one in definitions if has_state(one)
+    ]
 
     def own(value: Any) -> bool:
         return is_own(space, value)
 
     try:
-        data, buffers = dump_linked((values, states), space, views, own)
+        data, buffers = dump_linked((values, states), space, views, own, made)
         return Kept(data, names, classes, buffers, live=True)
     except CodecError as error:
         for name in names:
@@ -96,16 +100,6 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
             if reason is not None:
                 raise _named(name, value, space, own, reason) from error
         raise _said("`, `".join(names), None, error) from error
-
-
-class _Identical:
-    """Tells whether a class is one of some, by identity."""
-
-    def __init__(self, classes: Iterable[Any]) -> None:
-        self._ids = {id(one) for one in classes if isinstance(one, type)}
-
-    def __contains__(self, value: object) -> bool:
-        return id(value) in self._ids
 
 
 def decode(

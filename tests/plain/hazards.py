@@ -144,6 +144,12 @@ HAZARDS = {
         "Point | p",
         "assert p == Point([1], 2) and type(p) is Point and p.x == [1]",
     ),
+    "class with state made by a call": Hazard(
+        "K = type('K', (), {'seen': [], 'add': lambda self: K.seen.append(self)})\n"
+        "k = K(); k.add(); K.seen.append(K)",
+        "K k",
+        "assert K.seen == [k, K] and type(k) is K; k.add(); assert len(K.seen) == 3",
+    ),
     "class made in a function": Hazard(
         "K = make(); k = K(); k.v = [1]; v = k.v",
         "K k v",

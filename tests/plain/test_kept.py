@@ -175,6 +175,13 @@ def test_instances_come_back_as_the_live_class():
     assert again["P"] is not space["P"]
 
 
+def test_what_a_class_holds_is_saved_once():
+    """Not in its definition, too."""
+    space = begin("state", HAZARDS["registry on a class"])
+    space["R"].registry.append(bytes(100_000))
+    assert 100_000 < encode(space, {"R"}).size < 110_000
+
+
 def test_large_buffers_go_out_of_band_and_once(tmp_path):
     """An array that the store holds is not written again; the pickle beside it is small."""
     numpy = pytest.importorskip("numpy")
