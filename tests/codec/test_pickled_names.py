@@ -76,7 +76,7 @@ def finished():
 
 
 VALUES = [
-    ambient.entropy(),
+    ambient.Entropy(bytes(16), {"random": (3, (1, 2), None)}),
     ambient.Changes({"sys.path": (None, ambient.Edit((), (), ("/x",)))}),
     *inner(),
     quote,
