@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _SWITCH: Final = re.compile(r"^\s*%durable\s+auto\b", re.MULTILINE)
 _RESULTS: Final = ("it uses `_", "it uses `Out`")
+_WAIT_SECONDS: Final = 1.0
+"""A cell waits no longer for a store that another process holds: it runs as ever."""
+
 _WORTH_A_WORD: Final = 0.5
 """A cell is worth a line if it took at least so many seconds."""
 
@@ -82,7 +85,8 @@ class Auto:
         if self._cells is None and not self._broken:
             configuration.set_notebook(finding.notebook(self._shell, decide=True))
             try:
-                one = Pass(configuration.store_for(header.AUTO), header.AUTO, new=self._new)
+                place = configuration.store_for(header.AUTO)
+                one = Pass(place, header.AUTO, new=self._new, wait=_WAIT_SECONDS)
                 begin_alike(one, new=self._new)
             except DurableError as error:
                 self._broken = str(error)
@@ -174,10 +178,7 @@ class Auto:
 
     def close(self) -> None:
         """End the pass as the kernel ends, or as this is switched off."""
-        if configuration.notebook() is not None or self._last_raised:
-            status = RunStatus.FAILED if self._last_raised else RunStatus.INTERRUPTED
-        else:
-            status = RunStatus.FINISHED  # nobody knows of more cells
+        status = RunStatus.FAILED if self._last_raised else RunStatus.FINISHED
         self._finish(status)
 
 

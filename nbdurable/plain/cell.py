@@ -16,7 +16,7 @@ from nbdurable.records import Part, digest_of
 
 from . import ambient, groups, kept
 from .definitions import has_state, is_own
-from .reads import code_digest, own_code_digest, reached_by
+from .reads import OutsideError, code_digest, own_code_digest, reached_by
 from .record import ABSENT, ALIASES, AMBIENT, CLOCK, CODE, NAME, RESULT, Kept, joined
 from .uses import used_parts
 
@@ -90,6 +90,8 @@ def look(text: CellText, namespace: dict[str, Any], prints: Fingerprinter) -> Be
         before.code = code_digest(prints, text, reached, namespace, data)
     except groups.NotComparable as error:
         before.unkept = f"{error} can't be compared"
+    except OutsideError as error:
+        before.unkept = str(error)
     except (DurableError, SyntaxError) as error:
         before.unkept = f"its code can't be compared: {error}"
     return before

@@ -43,13 +43,21 @@ class Pass:
     the last that did. ``failed`` is the error of a commit that could not be made, or None.
     """
 
-    def __init__(self, place: str, name: str, *, new: bool = False) -> None:
+    def __init__(
+        self,
+        place: str,
+        name: str,
+        *,
+        new: bool = False,
+        wait: float = stores.LOCK_WAIT_SECONDS,
+    ) -> None:
         """Begin it.
 
         Args:
             place: The store's path.
             name: The run's name.
             new: A run that is there is left as it is, and a new one begins.
+            wait: How many seconds to wait for a store that another process holds.
 
         Raises:
             StoreError: The store can't be opened or written.
@@ -65,7 +73,8 @@ class Pass:
         self._written: dict[str, bytes] = {}
         folder = Path(place).parent
         self._base = str(folder.parent if folder.name == ".nbdurable" else folder)
-        found = acquire(place)
+        self._wait = wait
+        found = acquire(place, wait)
         try:
             if new:
                 stores.restart(found.store, name, time.time())
@@ -118,7 +127,7 @@ class Pass:
             release(self.place, found)
 
     def _acquired(self) -> Open:
-        found = acquire(self.place)
+        found = acquire(self.place, self._wait)
         try:
             with self._lock:
                 if found.store is not self._store or not found.store.heads.knows(self.run):
@@ -206,7 +215,7 @@ class Pass:
             StoreError: It could not be written.
         """
         payload = None if ran.kept is None else encode(ran.kept.laid_out(), store.objects)
-        entry = _Ended(self, ran, payload, acquire(self.place))
+        entry = _Ended(self, ran, payload, acquire(self.place, self._wait))
         store.journal.enqueue(entry, kick=not wait)
         if wait:
             store.journal.flush()

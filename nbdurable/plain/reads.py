@@ -11,11 +11,13 @@ import collections
 import functools
 import gc
 import linecache
+import sys
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nbdurable.fingerprint import Fingerprinter, syntax_of
 from nbdurable.fingerprint.following import MACHINERY
+from nbdurable.fingerprint.prints import WRITTEN
 from nbdurable.fingerprint.strings import names_in, run_by
 from nbdurable.records import digest_of
 
@@ -290,11 +292,33 @@ def code_digest(
 
     Raises:
         DurableError: It can't be digested.
+        OutsideError: It changes what a module of the project holds.
     """
     if not reached.code and not leads_to_code(prints, cell, reached.names, namespace):
         return b"none"
-    found = [prints.code(one, ignore=data).digest for one in reached.code]
-    return digest_of(own_code_digest(prints, cell, namespace, data), *sorted(set(found)))
+    found = {_digested(prints, one, namespace, data) for one in reached.code}
+    return digest_of(own_code_digest(prints, cell, namespace, data), *sorted(found))
+
+
+class OutsideError(Exception):
+    """Code changes what a module of the project holds, which no record can set again."""
+
+
+def _digested(
+    prints: Fingerprinter, code: Any, namespace: Mapping[str, Any], data: frozenset[str]
+) -> bytes:
+    """Return the digest of a function or class, with all that it reaches.
+
+    Raises:
+        OutsideError: It changes what a module of the project holds.
+    """
+    made = prints.code(code, ignore=data)
+    for note in made.notes:
+        root, dot, _ = note.where.partition(".")
+        own = not dot or isinstance(namespace.get(root), type)
+        if note.kind == WRITTEN and not own and root in sys.modules:
+            raise OutsideError(f"{note.what} changes `{note.where}`, which is not the notebook's")
+    return made.digest
 
 
 def own_code_digest(
@@ -303,7 +327,7 @@ def own_code_digest(
     """Return what stands for the code that a cell's own text reaches; as `code_digest`."""
     function = _as_function(cell, namespace)
     try:
-        return prints.code(function, ignore=data).digest
+        return _digested(prints, function, namespace, data)
     finally:
         linecache.cache.pop(function.__code__.co_filename, None)
 

@@ -9,7 +9,7 @@ import pytest
 
 from nbdurable.fingerprint import Fingerprinter
 from nbdurable.plain.cell_text import cell_text
-from nbdurable.plain.reads import code_digest, reached_by
+from nbdurable.plain.reads import OutsideError, code_digest, reached_by
 
 
 def text_of(source):
@@ -280,3 +280,15 @@ def test_code_of_an_instance_counts(space):
         reached = reached_by(text, there)
         digests.add(code_digest(Fingerprinter(), text, reached, there, frozenset({"c"})))
     assert len(digests) == 2
+
+
+def test_a_module_of_the_project_that_is_changed(space, tmp_path, monkeypatch):
+    """What a project's function keeps in its module can't be set again: the cell runs."""
+    (tmp_path / "mine_kept.py").write_text(
+        "KEPT = []\ndef add(x):\n    KEPT.append(x)\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    there = space("import mine_kept")
+    text = text_of("x = mine_kept.add(1)")
+    with pytest.raises(OutsideError, match=r"changes `mine_kept\.KEPT`"):
+        code_digest(Fingerprinter(), text, reached_by(text, there), there, frozenset())
