@@ -164,9 +164,9 @@ def test_a_cluster_that_is_lost(start, tmp_path):
             workflow("lost", store=store),
         ):
             program(client, lose)
+        Path(on).touch()  # what a worker is at work on it ends first
         wait_until(lambda: all(map(is_gone, workers)))
     assert left(path) == {"quick1": 1, "quick2": 1, "slow3": 1, "slow4": 1, "here": 1}
-    Path(on).touch()
     with local(tmp_path) as (client, _), workflow("lost", store=store):
         assert program(client, None) == ([1, 2], "here", [3, 4])
     assert left(path) == {"quick1": 1, "quick2": 1, "slow3": 2, "slow4": 2, "here": 1}
