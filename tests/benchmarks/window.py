@@ -56,6 +56,6 @@ def run(settings):
             "shown / quiet",
             "x",
             ratios(rates["shown"], rates["quiet"]),
-            at_least(0.9),
+            at_least(0.95),
         ),
     ]
