@@ -20,6 +20,7 @@ import os
 import pickle
 import sys
 import types
+from collections.abc import Mapping  # noqa: TC003 - a module's annotation is read at run time
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,9 +34,11 @@ from .definitions import Decoding, InNotebook
 from .values import LARGE, Pickler, Shared, dump, named_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 _AGAIN = "the cell that makes it runs again"
+_RAW = "?biufcmMSUV"  # kinds of elements; strings of any length, for one, lie elsewhere
+_NONE: Mapping[Any, Any] = {}
 _ROOT = 64  # arrays that are views of each other, at most
 
 
@@ -114,12 +117,16 @@ def kept_of(data: bytes, names: tuple[str, ...], classes: tuple[str, ...], *buff
 
 
 class Defined:
-    """A class of the notebook as a name's value: the live one if there is one, else made anew."""
+    """A class of the notebook as a name's value: the live one if there is one, else made anew.
 
-    __slots__ = ("kind",)
+    ``state`` are the names of what it holds that is kept beside it.
+    """
 
-    def __init__(self, kind: type) -> None:
+    __slots__ = ("kind", "state")
+
+    def __init__(self, kind: type, state: frozenset[str]) -> None:
         self.kind = kind
+        self.state = state
 
 
 def dump_linked(
@@ -127,6 +134,7 @@ def dump_linked(
     namespace: dict[str, Any],
     views: Mapping[int, View],
     is_own: Callable[[Any], bool],
+    classes: Mapping[int, Defined] = _NONE,
 ) -> tuple[bytes, tuple[memoryview, ...]]:
     """Return a pickle of a value, made in one pass, and its large buffers, not copied.
 
@@ -135,6 +143,7 @@ def dump_linked(
         namespace: The notebook's.
         views: By their ids: what lies in memory that it shares.
         is_own: Tells of a function whether the notebook defines it: it is pickled by name.
+        classes: By their ids: the notebook's that are pickled with their definitions.
 
     Raises:
         EncodeError: Something can't be pickled, or not with its links.
@@ -150,7 +159,7 @@ def dump_linked(
 
     stream, shared = io.BytesIO(), Shared()
     with InNotebook(namespace):
-        dump(_LinkedPickler(stream, shared, views, is_own, buffer_callback=stays), value)
+        dump(_LinkedPickler(stream, shared, views, is_own, classes, buffer_callback=stays), value)
     return stream.getvalue(), tuple(buffers)
 
 
@@ -189,14 +198,16 @@ class _LinkedPickler(Pickler):
         shared: Shared,
         views: Mapping[int, View],
         is_own: Callable[[Any], bool],
+        classes: Mapping[int, Defined] = _NONE,
         *,
         buffer_callback: Callable[[PickleBuffer], object] | None = None,
-        made: type | None = None,
+        made: Defined | None = None,
     ) -> None:
         super().__init__(file, shared, buffer_callback=buffer_callback)
         self._shared = shared
         self._views = views
         self._is_own = is_own
+        self._classes = classes
         self._made = made  # the class that this pickle defines
 
     def reducer_override(self, obj: Any) -> Any:
@@ -208,9 +219,12 @@ class _LinkedPickler(Pickler):
         if cls is types.FunctionType and self._is_own(obj):
             return function_named, (obj.__qualname__,)
         if cls is Defined:
-            return defined, (obj.kind.__qualname__, self._definition(obj.kind))
-        if obj is self._made:
-            return _made_anew(cloudpickle.Pickler.reducer_override(self, obj))
+            return defined, (obj.kind.__qualname__, self._definition(obj))
+        if issubclass(cls, type):
+            if self._made is not None and obj is self._made.kind:
+                return _made_anew(cloudpickle.Pickler.reducer_override(self, obj), self._made)
+            if (found := self._classes.get(id(obj))) is not None:
+                return itself, (found,)
         special = _SPECIAL.get(cls)
         if special is not None:
             return special(obj)
@@ -226,21 +240,31 @@ class _LinkedPickler(Pickler):
             return found
         return super().reducer_override(obj)
 
-    def _definition(self, kind: type) -> bytes:
+    def _definition(self, made: Defined) -> bytes:
         """Return a pickle that defines a class; nothing if there can be none."""
         stream = io.BytesIO()
         try:
-            dump(_LinkedPickler(stream, self._shared, {}, self._is_own, made=kind), kind)
+            dump(_LinkedPickler(stream, self._shared, {}, self._is_own, made=made), made.kind)
         except CodecError:
             return b""
         return stream.getvalue()
 
 
-def _made_anew(reduced: Any) -> Any:
-    """Return cloudpickle's reduction of a class without its token: that would fill the live one."""
-    make, arguments, *rest = reduced
+def _made_anew(reduced: Any, made: Defined) -> Any:
+    """Return cloudpickle's reduction of a class, without its state and without its token.
+
+    By the token it would fill the live class.
+    """
+    make, arguments, (held, slots), *rest = reduced
     *arguments, _, more = arguments
-    return (make, (*arguments, None, more), *rest)
+    held = {name: value for name, value in held.items() if name not in made.state}
+    return (make, (*arguments, None, more), (held, slots), *rest)
+
+
+@frozen("itself")
+def itself(value: Any) -> Any:
+    """Return what it is given: a class that is pickled elsewhere in the pickle."""
+    return value
 
 
 @frozen("defined")
@@ -398,7 +422,7 @@ def _of_numpy(numpy: Any, value: Any) -> Any:
     if not isinstance(value, numpy.ndarray):
         return None
     _refuse_mapped(numpy, value)
-    if type(value) is not numpy.ndarray or value.dtype.hasobject or not value.nbytes:
+    if type(value) is not numpy.ndarray or not is_raw(value.dtype) or not value.nbytes:
         return None if value.flags.writeable else (read_only, (value.copy(order="K"),))
     if value.flags.forc:
         if value.flags.writeable:
@@ -410,6 +434,11 @@ def _of_numpy(numpy: Any, value: Any) -> Any:
     if high - low <= value.nbytes:
         return _over(value, View(Region(low, high, (value,)), low))
     return None if value.flags.writeable else (read_only, (value.copy(order="K"),))
+
+
+def is_raw(dtype: Any) -> bool:
+    """Tell whether elements are no more than the bytes that they are made of."""
+    return dtype.kind in _RAW and not dtype.hasobject
 
 
 @frozen("read_only")
@@ -491,6 +520,20 @@ def lru_of(maxsize: int | None, typed: bool, function: Any) -> Any:  # noqa: FBT
     return functools.lru_cache(maxsize, typed)(function)
 
 
+def _of_proxy(proxy: Any) -> Any:
+    """Pickle a read-only view of a dictionary with the dictionary, which cloudpickle copies."""
+    held = next((one for one in gc.get_referents(proxy) if isinstance(one, dict)), None)
+    if held is None:
+        raise EncodeError("a read-only view of a mapping of its own can't be kept", _AGAIN)
+    return proxy_of, (held,)
+
+
+@frozen("proxy")
+def proxy_of(held: dict[Any, Any]) -> Any:
+    """Return a read-only view of a dictionary."""
+    return types.MappingProxyType(held)
+
+
 def _of_dict_view(view: Any) -> Any:
     held = next(one for one in gc.get_referents(view) if isinstance(one, dict))
     return dict_view, (held, type(view).__name__.partition("_")[2])
@@ -507,6 +550,7 @@ _SPECIAL: dict[type, Callable[[Any], Any]] = {
     Region: _of_region,
     Objects: _of_objects,
     types.CodeType: _of_code,
+    types.MappingProxyType: _of_proxy,
     type(functools.lru_cache(print)): _of_lru,
     type(_EMPTY.keys()): _of_dict_view,
     type(_EMPTY.values()): _of_dict_view,

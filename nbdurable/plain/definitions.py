@@ -85,6 +85,17 @@ def is_own(namespace: Mapping[str, Any], value: Any) -> bool:
     )
 
 
+def is_definition(namespace: Mapping[str, Any], value: Any) -> bool:
+    """Tell whether a name's value is made again by a definition or an import of the notebook.
+
+    Types are asked, for an object can say that it is of another class.
+    """
+    cls = type(value)
+    if cls is types.ModuleType:
+        return is_module(value)
+    return (cls is types.FunctionType or issubclass(cls, type)) and is_own(namespace, value)
+
+
 def class_state(cls: type) -> dict[str, Any]:
     """Return the data that a class holds itself, and the functions that were put on it later."""
     if isinstance(cls, enum.EnumMeta):

@@ -19,7 +19,14 @@ from nbdurable.fingerprint.prints import digest16
 from nbdurable.fingerprint.source import instructions
 from nbdurable.fingerprint.values import Walk, sealed, sequence, text_of
 
-from .definitions import class_state, has_state, is_module, is_own, module_state
+from .definitions import (
+    class_state,
+    has_state,
+    is_definition,
+    is_module,
+    is_own,
+    module_state,
+)
 from .figures import version_of
 from .libraries import figure_of
 from .links import Links
@@ -278,13 +285,12 @@ class _Content(Walk):
 
     def top_of(self, value: Any) -> bytes:
         """Return the encoding of the value itself: of a definition, with all that it keeps."""
-        if is_module(value):
+        if not is_definition(self._space, value):
+            return self.top(value)
+        if type(value) is types.ModuleType:
             return self._module(value)
-        if isinstance(value, type) and is_own(self._space, value):
-            return sealed(self._class(value), _LONGEST)
-        if isinstance(value, types.FunctionType) and is_own(self._space, value):
-            return sealed(self._function(value), _LONGEST)
-        return self.top(value)
+        text = self._class(value) if issubclass(type(value), type) else self._function(value)
+        return sealed(text, _LONGEST)
 
     def node(self, value: T, body: Callable[[Walk, T], bytes]) -> bytes:
         """Encode what other values may share, but for what is live or drawn."""

@@ -13,7 +13,16 @@ from array import array
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from nbdurable.codec.linked import Defined, Kept, Objects, Region, View, dump_linked, load_linked
+from nbdurable.codec.linked import (
+    Defined,
+    Kept,
+    Objects,
+    Region,
+    View,
+    dump_linked,
+    is_raw,
+    load_linked,
+)
 from nbdurable.errors import CodecError, EncodeError
 from nbdurable.fingerprint.prints import state_of
 
@@ -21,7 +30,7 @@ from .definitions import (
     class_state,
     function_state,
     has_state,
-    is_module,
+    is_definition,
     is_own,
     module_state,
 )
@@ -66,24 +75,23 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
     views: dict[int, View] = {}
     for together in links.memory.shared():
         views |= _views_of(together, owners)
-    definitions = [
-        space[name]
-        for name in names
-        if is_module(space[name])
-        or (isinstance(space[name], type | types.FunctionType) and is_own(space, space[name]))
-    ]
-    classes = tuple(one.__qualname__ for one in definitions if isinstance(one, type))
-    values = {
-        name: Defined(space[name]) if space[name] in _Identical(definitions) else space[name]
-        for name in names
+    definitions = [space[name] for name in names if is_definition(space, space[name])]
+    made = {
+        id(one): Defined(one, frozenset(class_state(one)))
+        for one in definitions
+        if issubclass(type(one), type)
     }
-    states = [(one, _state_of(space, one)) for one in definitions if has_state(one)]
+    classes = tuple(one.kind.__qualname__ for one in made.values())
+    values = {name: made.get(id(space[name]), space[name]) for name in names}
+    states = [
+        (made.get(id(one), one), _state_of(space, one)) for one in definitions if has_state(one)
+    ]
 
     def own(value: Any) -> bool:
         return is_own(space, value)
 
     try:
-        data, buffers = dump_linked((values, states), space, views, own)
+        data, buffers = dump_linked((values, states), space, views, own, made)
         return Kept(data, names, classes, buffers, live=True)
     except CodecError as error:
         for name in names:
@@ -92,16 +100,6 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
             if reason is not None:
                 raise _named(name, value, space, own, reason) from error
         raise _said("`, `".join(names), None, error) from error
-
-
-class _Identical:
-    """Tells whether a class is one of some, by identity."""
-
-    def __init__(self, classes: Iterable[Any]) -> None:
-        self._ids = {id(one) for one in classes if isinstance(one, type)}
-
-    def __contains__(self, value: object) -> bool:
-        return id(value) in self._ids
 
 
 def decode(
@@ -139,7 +137,7 @@ def fault(kept: Kept, namespace: Mapping[str, object]) -> str:
         for at, (definition, state) in enumerate(states):
             live[f"{_STATE} {at}"] = _state_of(namespace, definition)
             back[f"{_STATE} {at}"] = state
-        named = {n for n in live if n not in kept.classes and not is_module(live[n])}
+        named = {name for name in live if not is_definition(namespace, live[name])}
         before = mark({**namespace, **live}, named)
         after = mark({**namespace, **back}, named)
     except (CodecError, NotComparable) as error:
@@ -195,7 +193,7 @@ def _views_of(together: list[Extent], owners: list[str]) -> dict[int, View]:
     source: Any
     if exporters:
         source, low = exporters[0], bounds_of(exporters[0])[0]
-    elif any(_holds_objects(one) for one in viewing):
+    elif not all(_is_raw(one) for one in viewing):
         source = _objects(viewing, names)
     else:
         source = Region(low, max(one.high for one in together), viewing)
@@ -206,8 +204,8 @@ def _is_view(value: Any) -> bool:
     return isinstance(value, memoryview) or hasattr(value, "__array_interface__")
 
 
-def _holds_objects(value: Any) -> bool:
-    return bool(getattr(getattr(value, "dtype", None), "hasobject", False))
+def _is_raw(value: Any) -> bool:
+    return isinstance(value, memoryview) or is_raw(value.dtype)
 
 
 def _objects(viewing: list[Any], names: str) -> Objects:
@@ -216,7 +214,7 @@ def _objects(viewing: list[Any], names: str) -> Objects:
     while getattr(root, "base", None) is not None and hasattr(root.base, "dtype"):
         root = root.base
     plain = all(getattr(one, "dtype", None) == root.dtype for one in viewing)
-    if not plain or root.dtype.names is not None or not root.flags.forc:
+    if not plain or root.dtype != object or not root.flags.forc:
         raise NotKept(f"{names} are views of one array of objects and other things; keep copies")
     return Objects(root, root.__array_interface__["data"][0])
 
@@ -265,9 +263,13 @@ def _inside(value: Any) -> list[tuple[str, Any]]:
         ]
     if isinstance(value, type | types.ModuleType):
         return []
-    if type(value).__module__.partition(".")[0] in sys.stdlib_module_names:
+    if type(value).__module__.partition(".")[0] in sys.stdlib_module_names | {"numpy"}:
         return []  # a thread is named, and not the lock in it
-    return [(f".{name}", one) for name, one in list(state_of(value).items())[:_MOST]]
+    try:
+        state = state_of(value)
+    except Exception:  # noqa: BLE001 - a `__dict__` of the user's own making
+        return []
+    return [(f".{name}", one) for name, one in list(state.items())[:_MOST]]
 
 
 def _said(path: str, value: Any, reason: CodecError) -> NotKept:

@@ -24,7 +24,7 @@ from nbdurable.fingerprint.prints import state_of
 from nbdurable.fingerprint.values import shape
 
 from . import libraries
-from .definitions import class_state, function_state, is_module, is_own, module_state
+from .definitions import class_state, function_state, is_definition, is_own, module_state
 from .looking import STILL, attributes, inside, referents
 from .memory import Memory, Mode, bounds_of
 
@@ -65,7 +65,7 @@ class Links:
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
         passed: set[int] = set()
-        todo = self._definition(value) if _is_definition(self.space, value) else [value]
+        todo = self._definition(value) if is_definition(self.space, value) else [value]
         met = self.met
         while todo:
             one = todo.pop()
@@ -146,12 +146,6 @@ class Links:
             if one is not object and is_own(self.space, one):
                 self.use(one)
         return [] if is_own(self.space, cls) else [cls]
-
-
-def _is_definition(space: Mapping[str, Any], value: Any) -> bool:
-    if isinstance(value, types.ModuleType):
-        return is_module(value)
-    return isinstance(value, type | types.FunctionType) and is_own(space, value)
 
 
 Look = Callable[[Links, Any, int], Sequence[Any]]

@@ -52,13 +52,16 @@ def inside(items: Sequence[Any]) -> Sequence[Any]:
 
 def attributes(value: Any) -> list[Any]:
     """Return what an instance's attributes hold, in the order of their names."""
-    held = state_of(value)
+    try:
+        held = state_of(value)
+    except Exception:  # noqa: BLE001 - a `__dict__` of the user's own making
+        return referents(value)
     found = [held[name] for name in sorted(held, key=str)]
     for slot in _slots_of(type(value)):
         try:
             found.append(slot.__get__(value))
         except (AttributeError, TypeError):
-            continue
+            continue  # nothing was put there
     return found
 
 

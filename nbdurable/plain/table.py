@@ -10,6 +10,7 @@ import hashlib
 import re
 import sys
 import threading
+import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -242,7 +243,7 @@ def _written(value: Any) -> str:
         return f"({','.join(map(_written, value))})"
     if isinstance(value, re.Pattern):
         return f"re({value.pattern!r},{value.flags})"
-    if isinstance(value, type):
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, bytes) and len(value) > _LONG:
         return hashlib.blake2b(value, digest_size=16).hexdigest()

@@ -79,9 +79,10 @@ HAZARDS = {
         "assert list(p) == ['b', 'a'] and p is o",
     ),
     "mapping proxy and views": Hazard(
-        "d = {'a': 1}; k = d.keys(); v = d.values(); i = d.items()",
-        "d i k v",
-        "d['b'] = 2; assert list(k) == ['a', 'b'] and list(v) == [1, 2] and ('b', 2) in i",
+        "import types\nd = {'a': 1}; k = d.keys(); v = d.values(); i = d.items()\n"
+        "p = types.MappingProxyType(d)",
+        "d i k p v",
+        "d['b'] = 2; assert p['b'] == 2; assert list(k) == ['a', 'b'] and list(v) == [1, 2] and ('b', 2) in i",
     ),
     "subclass of list with attributes": Hazard(
         "x = L([1]); x.tag = ['t']; tag = x.tag",
@@ -143,6 +144,12 @@ HAZARDS = {
         "Point | p",
         "assert p == Point([1], 2) and type(p) is Point and p.x == [1]",
     ),
+    "class with state made by a call": Hazard(
+        "K = type('K', (), {'seen': [], 'add': lambda self: K.seen.append(self)})\n"
+        "k = K(); k.add(); K.seen.append(K)",
+        "K k",
+        "assert K.seen == [k, K] and type(k) is K; k.add(); assert len(K.seen) == 3",
+    ),
     "class made in a function": Hazard(
         "K = make(); k = K(); k.v = [1]; v = k.v",
         "K k v",
@@ -182,6 +189,12 @@ HAZARDS = {
         "acc",
         "assert acc(3) == [1, 2, 3] and acc.calls == 2",
         "def acc(x, into=[]):\n    into.append(x)\n    return into",
+    ),
+    "generator in a default": Hazard(
+        "roll(); g = roll.__defaults__[0]",
+        "g roll",
+        "x = random.Random(1); x.random(); assert g.random() == x.random() and roll() == x.random()",
+        "import random\ndef roll(r=random.Random(1)): return r.random()",
     ),
     "function in a list": Hazard(
         "fs = [f, f]", "fs", "assert fs[0] is f is fs[1]", "def f(): return 1"
@@ -293,6 +306,13 @@ HAZARDS = {
         "v.flags.writeable = False",
         "a | v",
         "assert not a.flags.writeable and not v.flags.writeable and a.sum() == 10",
+        library="numpy",
+    ),
+    "strings of any length": Hazard(
+        "s = np.array(['a', 'b' * 100], dtype=np.dtypes.StringDType()); t = s.copy()\n"
+        "t.flags.writeable = False",
+        "s | t",
+        "assert s[1] == 'b' * 100 == t[1] and not t.flags.writeable",
         library="numpy",
     ),
     "broadcast": Hazard(

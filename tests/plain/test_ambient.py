@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nbdurable.codec import values
-from nbdurable.plain import ambient
+from nbdurable.plain import ambient, table
 from nbdurable.plain.table import edit_of, edited
 
 CELLS = {
@@ -206,8 +206,9 @@ def test_generators_that_moved_are_dependencies():
     assert ambient.seen().digest("random") == after.digest("random")
 
 
-def test_others_register_a_part():
+def test_others_register_a_part(monkeypatch):
     """A part of somebody else's is read, compared and set again; without its library, left out."""
+    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
     state = {"level": 1}
     ambient.register(
         "somebody's", lambda: dict(state), lambda _, new: state.update(new), keyed=True
@@ -266,19 +267,23 @@ np.random.seed()
 drawn.append(np.random.rand())
 moved = ambient.seen().values["numpy seeds"]
 import os
+read, write = os.pipe()
 if not os.fork():
-    print(np.random.default_rng().random(), flush=True)
+    os.write(write, repr(np.random.default_rng().random()).encode())
     os._exit(0)
 os.wait()
-print(json.dumps([values.encode(kept).data.hex(), drawn, moved, np.random.default_rng().random()]))
+last = np.random.default_rng().random()
+out = [values.encode(kept).data.hex(), drawn, moved, last, float(os.read(read, 100))]
+print(json.dumps(out))
 """
 
 
 def test_a_later_kernel_draws_what_the_first_drew():
     """Without a seed, the same numbers again; each draw another; another notebook, others."""
-    kept, drawn, moved, last = python(DRAWS, "")
-    again = python(DRAWS, kept)
+    kept, drawn, moved, last, forked = python(DRAWS, "")
+    *again, forked_again = python(DRAWS, kept)
     assert again[1:] == [drawn, moved, last]
+    assert len({last, forked, forked_again}) == 3, "a forked process draws its own"
     assert len(set(drawn)) == len(drawn)
     assert moved == 5
     assert python(DRAWS, "")[1] != drawn
@@ -301,6 +306,7 @@ else:
     changes = ambient.changed(before, ambient.seen())
     given = values.encode(kept).data.hex(), values.encode(changes).data.hex()
 digest = ambient.seen().digest("numpy.random").hex()
+digest += ambient.digest_of([json.dumps, len, json.JSONDecoder]).hex()
 import numpy as np
 print(json.dumps([given, digest, np.random.default_rng().random(), np.random.rand()]))
 """

@@ -133,6 +133,33 @@ def test_what_is_live_is_not_compared(name):
     end(space)
 
 
+def test_odd_objects_are_looked_at_without_their_help():
+    """What lies about its class, compares by raising or hides its attributes stops nothing."""
+    space = space_of(
+        "l = [1]; a = Raises(l); b = [a, a]; c = Hidden(); d = Other()",
+        "class Raises:\n    def __init__(self, v): self.v = v\n"
+        "    def __eq__(self, other): raise RuntimeError\n    __hash__ = __eq__\n"
+        "    def __len__(self): raise RuntimeError\n"
+        "    def __getattr__(self, name): raise RuntimeError\n"
+        "class Hidden:\n    __dict__ = property(lambda self: 1 / 0)\n"
+        "class Other:\n    __class__ = property(lambda self: int)",
+    )
+    assert set(partition(space, "abcdl")) == {frozenset("abl"), frozenset("c"), frozenset("d")}
+    first = mark(space, "abl")
+    space["l"].append(2)
+    assert mark(space, "abl") != first
+    with pytest.raises(NotComparable, match=r"`c` \(__main__.Hidden\)"):
+        mark(space, "c")
+
+
+def test_deep_values_are_refused():
+    """What is nested too deeply for a digest has none; its groups are known."""
+    space = space_of("l = x = []\nfor n in range(5000):\n    x.append([])\n    x = x[0]")
+    assert partition(space, ["l", "x"]) == [{"l", "x"}]
+    with pytest.raises(NotComparable, match="nested too deeply"):
+        mark(space, ["l"])
+
+
 def test_marks_are_equal_in_every_process():
     """Whatever the hash seed: sets of instances and strings, classes, frames of strings."""
     text = (

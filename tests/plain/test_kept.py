@@ -70,6 +70,46 @@ def test_the_path_leads_into_containers():
         encode(space, {"d"})
 
 
+REFUSED = {
+    "views of strings of any length": (
+        "s = np.array(['a', 'b' * 100], dtype=np.dtypes.StringDType()); t = s[1:]",
+        "`s`, `t` are views of one array of objects and other things; keep copies",
+    ),
+    "views of fields with objects": (
+        "s = np.array([(1, [2])], dtype=[('x', int), ('o', object)]); t = s['x']",
+        "`s`, `t` are views of one array of objects and other things; keep copies",
+    ),
+    "strided memoryview": (
+        "s = bytearray(b'abcdef'); t = memoryview(s)[::2]",
+        "`s`, `t` can't be kept: a strided memoryview shares its memory; "
+        "keep the array that it is of",
+    ),
+    "memory-mapped file": (
+        "s = np.lib.format.open_memmap(FOLDER + '/a.npy', 'w+', 'f8', (3,)); t = s[1:]",
+        "`s` (numpy.memmap) can't be kept: a memory-mapped file can't be kept; "
+        "the cell that makes it runs again",
+    ),
+    "Arrow over an array": (
+        "import pyarrow as pa\ns = np.arange(100.0); t = pa.array(s)",
+        "`s`, `t` share memory that a pyarrow.lib.DoubleArray lies in; keep a copy instead",
+    ),
+}
+"""Links that can't be kept: a cell, and what is said."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_links_that_cannot_be_kept_are_refused(tmp_path, name):
+    """Nothing comes back without a link that it had."""
+    numpy = pytest.importorskip("numpy")
+    cell, said = REFUSED[name]
+    space = {"__name__": "__main__", "np": numpy, "FOLDER": str(tmp_path)}
+    run(cell, space, name)
+    assert partition(space, ["s", "t"]) == [{"s", "t"}]
+    with pytest.raises(NotKept) as refused:
+        encode(space, {"s", "t"})
+    assert str(refused.value) == said
+
+
 def test_an_array_in_the_memory_of_an_object_is_refused():
     """A tree of scikit-learn shows its own memory: written to, the tree is another."""
     pytest.importorskip("sklearn")
@@ -133,6 +173,13 @@ def test_instances_come_back_as_the_live_class():
     again = begin("live", hazard)
     assert type(decode(kept, again)["p"]) is again["P"]
     assert again["P"] is not space["P"]
+
+
+def test_what_a_class_holds_is_saved_once():
+    """Not in its definition, too."""
+    space = begin("state", HAZARDS["registry on a class"])
+    space["R"].registry.append(bytes(100_000))
+    assert 100_000 < encode(space, {"R"}).size < 110_000
 
 
 def test_large_buffers_go_out_of_band_and_once(tmp_path):
