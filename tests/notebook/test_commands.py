@@ -380,7 +380,7 @@ def test_the_list_is_whole():
     """Every subcommand is listed in a line that is not cut, with what it takes."""
     looks, changes = {"status", "runs", "steps", "why", "sql"}, {"restart", "adopt", "gc", "trust"}
     changes |= {"redo", "rename", "untrust"}
-    assert set(COMMANDS) == looks | changes | {"config"}
+    assert set(COMMANDS) == looks | changes | {"config", "auto"}
     for row in listed():
         assert len(str(row[""])) > 10
         assert not str(row[""]).endswith("...")
