@@ -514,6 +514,8 @@ def _values(command: click.Command, before: list[str], last: str) -> Iterable[st
             return [one for one in found if one.isprintable()]
         case "steps" | "why" | "restart" | "redo" | "rename" if not words:
             return _offered()
+        case "auto" if not words:
+            return ["dry", "off"]
         case "adopt" if not words:
             return maintenance.earlier_names()
         case "config":

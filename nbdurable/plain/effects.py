@@ -34,6 +34,9 @@ _SETTING: Final = frozenset(
 )  # fmt: skip
 """Names of calls that set something for later, whatever library they are of."""
 
+_SEEN: Final = frozenset({"numpy", "pandas", "matplotlib", "seaborn", "decimal", "locale"})
+"""Libraries whose settings are part of what is around."""
+
 _HARMLESS: Final = frozenset({"matplotlib.style.use", "matplotlib.pyplot.style.use"})
 _SET_AGAIN: Final = frozenset({"rcParams", "environ", "options", "path"})
 """Attributes of modules whose items, or whose own attributes, are part of what is around."""
@@ -85,8 +88,9 @@ def _call(call: ast.Call, namespace: Mapping[str, Any], imported: Mapping[str, s
     last = path[-1] if path else owner.rpartition(".")[2]
     if full in _HARMLESS or full.endswith("style.use"):
         return ""
-    known = owner.partition(".")[0] in _KNOWN
-    if known and last not in _SETTING and not last.startswith("register_"):
+    library = owner.partition(".")[0]
+    sets = last.startswith("register_") or (last.startswith("set_") and library not in _SEEN)
+    if library in _KNOWN and last not in _SETTING and not sets:
         return ""
     return f"it calls `{ast.unparse(call.func)}()`, whose effect can't be seen"
 

@@ -229,6 +229,7 @@ def test_absent_names(space):
         ("", "import fakelib\nfakelib.go()", "it calls `fakelib.go()`, whose effect"),
         ("import fakelib\ndef f(): fakelib.go()", "f()\nx = 1", "it calls `fakelib.go()`, whose"),
         ("", "setattr(x, 'a', 1)", "it calls `setattr`, whose effect"),
+        ("import gc", "gc.set_threshold(1)", "it calls `gc.set_threshold()`, whose effect"),
     ],
 )
 def test_effects_nobody_sees(space, monkeypatch, defined, source, why):

@@ -49,6 +49,7 @@ def serve(request):
     np.random.seed()  # noqa: NPY002 - as a kernel begins
     seen = io.StringIO()
     sys.stdout = sys.stderr = seen
+    InteractiveShell.enable_gui = lambda self, gui=None: None  # there is no front end
     shell = InteractiveShell.instance(colors="nocolor")
     sys.modules["__main__"] = shell.user_module
     outcomes = []
