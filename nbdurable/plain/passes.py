@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nbdurable import store as stores
+from nbdurable.api.configuration import clock
 from nbdurable.api.open_stores import acquire, release
 from nbdurable.codec.values import decode, encode
 from nbdurable.evidence import FILE_KINDS, WROTE, FileRules, Left, changed, same_content
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from nbdurable.store import Batch, Opened, Store
 
     from .record import Kept, Ran
+
+_WORTH_A_COMMIT: Final = 0.1
+"""What took so many seconds is committed at once."""
+
+_TOGETHER_SECONDS: Final = 0.1
+"""What took less is committed so much later, with what other cells saved meanwhile."""
 
 
 class Pass:
@@ -74,6 +81,7 @@ class Pass:
         folder = Path(place).parent
         self._base = str(folder.parent if folder.name == ".nbdurable" else folder)
         self._wait = wait
+        self._due = False
         found = acquire(place, wait)
         try:
             if new:
@@ -216,11 +224,27 @@ class Pass:
         """
         payload = None if ran.kept is None else encode(ran.kept.laid_out(), store.objects)
         entry = _Ended(self, ran, payload, acquire(self.place, self._wait))
-        store.journal.enqueue(entry, kick=not wait)
+        soon = not wait and ran.seconds >= _WORTH_A_COMMIT
+        store.journal.enqueue(entry, kick=soon)
+        if not wait and not soon:
+            self._commit_later(store)
         if wait:
             store.journal.flush()
             if self.failed is not None:
                 raise self.failed
+
+    def _commit_later(self, store: Store) -> None:
+        """Have what quick cells saved committed together: one commit each would slow them down."""
+        with self._lock:
+            if self._due:
+                return
+            self._due = True
+
+        def commit() -> None:
+            self._due = False
+            store.journal.kick()
+
+        clock().call_later(_TOGETHER_SECONDS, commit)
 
     def end(self, status: RunStatus, *, error: str = "") -> None:
         """Write how the pass ended."""
