@@ -236,7 +236,10 @@ class Heads:
             found: list[tuple[Any, ...]] = self._connection.execute(query, [run]).fetchall()
             return found
 
-        head = self._heads.setdefault(run, Head(self._store.id, run))
+        # A head made anew: where a store is trusted, it has another id than when it was opened.
+        before, head = self._heads.get(run), Head(self._store.id, run)
+        head.ordinal = 0 if before is None else before.ordinal
+        self._heads[run] = head
         found = Sum()
         found.add(signature for (signature,) in rows(_signatures(())))
         head.count, head.total = found.count, found.total

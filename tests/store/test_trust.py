@@ -319,6 +319,16 @@ def test_trust_makes_a_store_ones_own(path, other_user, armed):
         assert check(store) == []
 
 
+def test_to_trust_ones_own_store_changes_nothing(path):
+    """A store that was one's own before stays so, however often it is trusted."""
+    for _ in range(2):
+        trust_store(path)
+        with contextlib.closing(Store.open(path)) as store:
+            assert check(store) == []
+        assert execute(path) == ([2, 6, 2], 0)
+        open_stores.close_stores()
+
+
 def test_trust_signs_what_stands_beside_outcomes(path, monkeypatch, tmp_path):
     """Saves, redone calls, acceptances and new names: not one's own before, and after it is."""
 
