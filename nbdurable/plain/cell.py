@@ -244,7 +244,7 @@ def changes_of(
     after.parts += _dependencies(before, after)
     moved = after.changes.draws - unseeded
     names = before.reached.names.union(*after.groups)
-    used = used_parts(before.text, names, namespace, messages)
+    used = used_parts(before.text, names, namespace, messages, before.reached.libraries)
     for name in sorted(moved | used | (_RELATIVE & after.changes.parts.keys())):
         after.parts.append(Part(AMBIENT, name, _around(before.around, name)))
     if clocks and before.reached.clocks:

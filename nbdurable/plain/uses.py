@@ -40,6 +40,7 @@ def used_parts(
     names: Iterable[str],
     namespace: Mapping[str, Any],
     messages: tuple[Message, ...],
+    libraries: frozenset[str] = frozenset(),
 ) -> frozenset[str]:
     """Return the names of the parts that a cell may have used.
 
@@ -48,10 +49,10 @@ def used_parts(
         names: The names that it read or left.
         namespace: As it is after the cell.
         messages: What it showed.
+        libraries: Those that what it read holds instances of.
     """
-    libraries = {
-        library for name in names if name in namespace for library in _roots(namespace[name])
-    }
+    named = [namespace[name] for name in names if name in namespace]
+    libraries = libraries.union(*map(_roots, named))
     attributes = set(_attributes(text))
     found = {part for part, those in _BY_LIBRARY if libraries & those}
     if attributes & _PLOTS and "pandas" in libraries:
