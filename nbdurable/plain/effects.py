@@ -34,7 +34,14 @@ _SETTING: Final = frozenset(
 )  # fmt: skip
 """Names of calls that set something for later, whatever library they are of."""
 
-_SETTING_PREFIXES: Final = ("register_", "unregister_", "enable_", "disable_", "install_", "output_")
+_SETTING_PREFIXES: Final = (
+    "register_",
+    "unregister_",
+    "enable_",
+    "disable_",
+    "install_",
+    "output_",
+)
 
 _SEEN: Final = frozenset({"numpy", "pandas", "matplotlib", "seaborn", "decimal", "locale"})
 """Libraries whose settings are part of what is around."""

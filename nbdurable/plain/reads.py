@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 _ATOMS: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, range, type(...)}
 )
-_CONTAINERS: Final = (
+_EMPTY: Final[dict[Any, Any]] = {}
+_CONTAINERS: Final[tuple[type, ...]] = (
     list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType,
-    type({}.keys()), type({}.values()), type({}.items()),
+    type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items()),
 )  # fmt: skip
 _QUIET: Final = frozenset(
     {"pandas", "matplotlib", "polars", "pyarrow", "PIL", "datetime",
@@ -55,9 +56,9 @@ class Reached(NamedTuple):
 
     ``stores`` are names that functions bind by `global`; ``code`` the functions and classes that
     values lead to; ``variables`` what may be names of environment variables that are looked at;
-    ``clocks`` as in `CellText`, with those of the functions; ``libraries`` are those of the
-    instances that the values hold; ``unkept`` says why
-    the cell always runs.
+    ``clocks`` as in `CellText`, with those of the functions, whose syntax ``trees`` are;
+    ``libraries`` are those of the instances that the values hold; ``unkept`` says why the cell
+    always runs.
     """
 
     names: frozenset[str]
@@ -66,6 +67,7 @@ class Reached(NamedTuple):
     code: tuple[Any, ...]
     variables: frozenset[str]
     clocks: frozenset[str]
+    trees: tuple[ast.AST, ...]
     libraries: frozenset[str]
     unkept: str
 
@@ -85,6 +87,7 @@ def reached_by(cell: CellText, namespace: Mapping[str, Any]) -> Reached:
         tuple(walk.code),
         frozenset(walk.variables | walk.asked()),
         frozenset(walk.clocks) | cell.clocks,
+        tuple(walk.trees),
         frozenset(walk.libraries),
         unseen,
     )
@@ -257,6 +260,9 @@ class _Walk:
         for one in value.__mro__:
             if one.__module__ == "__main__" or self._is_project(one.__module__):
                 self.code.append(one)
+                if "__del__" in vars(one) and one.__module__ == "__main__":
+                    # What is restored in an object's place would let go of it another time.
+                    self.unkept = self.unkept or f"{one.__name__}.__del__() may be called"
                 self._todo += [
                     held
                     for name, held in vars(one).items()
@@ -294,15 +300,19 @@ class _Walk:
 def _elements(value: Any) -> list[Any]:
     """Return those elements of an array, or of a frame, that are the notebook's own objects."""
     if hasattr(value, "iloc") and hasattr(value, "columns"):
-        arrays = [value.iloc[:, at] for at, one in enumerate(value.dtypes) if one == object]
+        arrays = [value.iloc[:, at] for at, one in enumerate(value.dtypes) if _is_of_objects(one)]
     else:
-        arrays = [value] if getattr(value, "dtype", None) == object else []
+        arrays = [value] if _is_of_objects(getattr(value, "dtype", None)) else []
     found: list[Any] = []
     for array in arrays:
         items = array.ravel().tolist() if hasattr(array, "ravel") else array.tolist()
         own = {one for one in set(map(type, items)) if _is_own_kind(one)}
         found += [one for one in items if type(one) in own] if own else ()
     return found
+
+
+def _is_of_objects(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "") == "O" and bool(getattr(dtype, "hasobject", False))
 
 
 def _is_own_kind(kind: type) -> bool:

@@ -95,8 +95,25 @@ def file_names(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -
     return [one for one in dict.fromkeys(found) if os.path.isfile(one)][:_MOST_TEXTS]  # noqa: PTH113
 
 
+_TESTING: Final = frozenset(
+    {"exists", "lexists", "isfile", "isdir", "is_file", "is_dir", "access", "stat", "getmtime"}
+)
+
+
+def tested_names(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> list[str]:
+    """Return the files that aren't there, of those that a cell may look for."""
+    if not any(
+        getattr(node, "attr", None) in _TESTING or getattr(node, "id", None) in _TESTING
+        for tree in (*text.body, *reached.trees)
+        for node in ast.walk(tree)
+    ):
+        return []
+    found = [one for one in _texts(text, reached, namespace) if may_name_file(one)]
+    return [one for one in dict.fromkeys(found) if not os.path.lexists(one)][:_MOST_TEXTS]
+
+
 def _texts(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> Iterator[str]:
-    for statement in text.body:
+    for statement in (*text.body, *reached.trees):
         for node in ast.walk(statement):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
