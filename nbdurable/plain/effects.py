@@ -6,6 +6,7 @@ nor a value of the notebook, is either on a list of what is known, or a reason t
 
 from __future__ import annotations
 
+import abc
 import ast
 import builtins
 import types
@@ -111,6 +112,9 @@ def _setting(call: ast.Call, namespace: Mapping[str, Any], imported: Mapping[str
     """Say that a call sets something in a library; nothing if it doesn't, or if that is seen."""
     chain = _chain(call.func)
     owner = _library(chain[0], namespace, imported) if chain is not None else ""
+    if chain is not None and isinstance(namespace.get(chain[0]), abc.ABCMeta):
+        # Which classes are registered as subclasses of it is kept where nobody sees it.
+        return f"it calls `{ast.unparse(call.func)}()`" if chain[1][-1:] == ["register"] else ""
     if chain is None or not owner:
         return ""
     path = chain[1]

@@ -151,6 +151,8 @@ class _Walk:
                 self._todo.append(value)
                 if clock := clock_called(name, value):
                     self.clocks.add(clock)
+                if isinstance(value, types.ModuleType) and value.__name__ == "__main__":
+                    self.unkept = self.unkept or "it uses the notebook as a module, by `__main__`"
             else:
                 self.absent.add(name)
 
@@ -198,8 +200,6 @@ class _Walk:
         if kind in _ATOMS:
             return
         if isinstance(value, types.ModuleType):
-            if value.__name__ == "__main__":
-                self.unkept = self.unkept or "it uses the notebook as a module, by `__main__`"
             return
         if id(value) in self._seen:
             return

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DRAWING: Final = frozenset({"matplotlib", "seaborn", "mpl_toolkits", "plotnine"})
 _PLOTS: Final = frozenset({"plot", "hist", "boxplot", "scatter_matrix", "savefig", "show"})
+_DEEPEST: Final = 5
 _PLACES: Final = frozenset({"getcwd", "cwd", "abspath", "resolve", "realpath", "absolute"})
 
 # A part, and the libraries whose values or modules make a cell one that may use it.
@@ -69,15 +70,17 @@ def used_parts(
     return frozenset(found)
 
 
-def _roots(value: Any) -> Iterator[str]:
-    """Yield the libraries that a value, or what a small container of it holds, is of."""
+def _roots(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the libraries that a value, or what a container of it holds first, is of."""
     if isinstance(value, types.ModuleType):
         yield value.__name__.partition(".")[0]
         return
+    if depth > _DEEPEST:
+        return
     if isinstance(value, list | tuple | set) and value:
-        yield from _roots(next(iter(value)))
+        yield from _roots(next(iter(value)), depth + 1)
     elif isinstance(value, dict) and value:
-        yield from _roots(next(iter(value.values())))
+        yield from _roots(next(iter(value.values())), depth + 1)
     owner = value if isinstance(value, type | types.FunctionType) else type(value)
     module = owner.__module__
     if isinstance(module, str):

@@ -174,7 +174,7 @@ def test_code_that_a_copy_would_call(notebooks, tmp_path):
     assert "N.__new__() would be called" in first.unsaved(1)
     assert "D.__del__() may be called" in first.unsaved(3)
     assert "H.__hash__() would be called, which uses `calls`" in first.unsaved(6)
-    assert second.restored == [8]
+    assert second.restored == [2, 5, 8]
 
 
 SETTINGS = [
@@ -187,6 +187,32 @@ SETTINGS = [
     "import pandas as pd\noptions = pd.options\noptions.display.max_rows = 7",
     "with mock.patch('textwrap.dedent', lambda text: 'Q'):\n    c = textwrap.dedent('x')",
 ]
+CYCLES = ["t = {}\nt['self'] = t", "l = []\nl.append(l)", "t['x'] = l", "n = t['x'][0] is l"]
+
+
+def test_what_holds_itself_first(notebooks, tmp_path):
+    """A cycle by the first item of a container is one like others."""
+    first = notebooks.run(tmp_path, CYCLES)
+    second = notebooks.run(tmp_path, CYCLES)
+    assert second.restored == [0, 1, 2, 3]
+    assert same(first.left, second.left) == []
+
+
+ABSTRACT = [
+    "import abc\nclass I(abc.ABC): pass\nclass C: pass",
+    "I.register(C)",
+    "x = isinstance(C(), I)",
+]
+
+
+def test_classes_registered_with_an_abstract_one(notebooks, tmp_path):
+    """The registry of an abstract class can't be seen: it is filled again."""
+    notebooks.run(tmp_path, ABSTRACT)
+    second = notebooks.run(tmp_path, [*ABSTRACT, "y = issubclass(C, I)"])
+    assert (second.ran[0], second.errors) == (1, [""] * 4)
+    assert (second.left["values"]["x"], second.left["values"]["y"]) == ("bool:True", "bool:True")
+
+
 SET = [
     "[time.localtime(0).tm_hour, signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN,\n"
     " sys.get_int_max_str_digits(), textwrap.fill('x'),\n"
