@@ -248,6 +248,8 @@ class PlainCells:
             or watch.unkept(recorder, self._live)
             or ("it shows several results" if len(recording.results) > 1 else "")
         )
+        if not reason and not files:
+            reason = watch.blind_reader(before.text, before.reached, namespace)
         if reason:
             return _unsaved(ran, reason)
         shown = bool(recording.results)

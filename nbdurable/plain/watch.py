@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import os
+import re
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -118,8 +119,33 @@ def _texts(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> It
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
     for name in reached.names:
-        value = namespace.get(name)
+        value: Any = namespace.get(name)
         if isinstance(value, str):
             yield value
         elif isinstance(value, os.PathLike):
             yield os.fsdecode(value)
+        elif type(value).__name__ == "LazyFrame" and type(value).__module__.startswith("polars"):
+            for found in _SCANS.findall(value.explain(optimized=False)):
+                yield from found.split(", ")
+
+
+_SCANS: Final = re.compile(r"SCAN \[([^\]]+)\]")
+_BLIND: Final = frozenset({"polars", "pyarrow", "duckdb", "h5py"})
+
+
+def blind_reader(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> str:
+    """Say which call may read a file that nobody sees; none from Python 3.12 on."""
+    if sys.version_info >= (3, 12):
+        return ""
+    for tree in (*text.body, *reached.trees):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = namespace.get(getattr(node.func.value, "id", ""))
+            library = getattr(owner, "__name__", "").partition(".")[0]
+            if library in _BLIND and node.func.attr.startswith(("read_", "scan_", "dataset")):
+                return (
+                    f"which file {ast.unparse(node.func)}() reads can't be seen before Python "
+                    f"3.12: give its name as a text"
+                )
+    return ""

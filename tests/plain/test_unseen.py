@@ -130,6 +130,26 @@ def test_a_file_that_was_not_there(notebooks, tmp_path):
     assert second.ran == [2, 3, 4]
 
 
+POLARS = [
+    "import polars as pl\nd = 'data'",
+    "a = pl.read_csv(f'{d}.csv')['x'].sum()",
+    "lazy = pl.scan_csv('data.csv')",
+    "b = lazy.collect().height",
+    "c = pl.DataFrame({'x': [1]}).lazy().collect().height",
+]
+
+
+def test_files_that_polars_reads(notebooks, tmp_path):
+    """Whoever opens a file, and whenever, what was read of it counts."""
+    pytest.importorskip("polars")
+    write(tmp_path, {"data.csv": "x\n1\n2\n"})
+    notebooks.run(tmp_path, POLARS)
+    write(tmp_path, {"data.csv": "x\n1\n5\n7\n"})
+    second = notebooks.run(tmp_path, POLARS)
+    assert (second.left["values"]["a"], second.left["values"]["b"]) == ("int:13", "int:3")
+    assert 4 in second.restored
+
+
 CLOCKS = [
     "import time as tm, secrets as s, pandas as pd\nfrom time import time, perf_counter as pc\n"
     "from uuid import uuid4 as u4",
