@@ -13,6 +13,7 @@ from .files import (
     WROTE,
     FileRules,
     Left,
+    absent_parts,
     appended_parts,
     changed,
     file_parts,
@@ -21,7 +22,7 @@ from .files import (
     may_name_file,
     same_content,
 )
-from .recorder import Recorder, begin_cell, leave
+from .recorder import READ, Recorder, begin_cell, leave
 from .remote import merge_codes, merge_files
 from .seeing import Seeing, install
 from .settings import MOVED, SETTING_KINDS, is_setting_now, told_settings, unseeded
@@ -31,6 +32,7 @@ __all__ = [
     "FILE_KINDS",
     "MOVED",
     "NAMED",
+    "READ",
     "SETTING_KINDS",
     "WATCHED",
     "WROTE",
@@ -39,6 +41,7 @@ __all__ = [
     "Left",
     "Recorder",
     "Seeing",
+    "absent_parts",
     "appended_parts",
     "begin_cell",
     "changed",

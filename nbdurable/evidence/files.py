@@ -111,6 +111,16 @@ def appended_parts(recorder: Recorder, rules: FileRules) -> list[Part]:
     return found
 
 
+def absent_parts(recorder: Recorder, rules: FileRules) -> list[Part]:
+    """Return the files that a body looked for in vain."""
+    return [
+        Part(WATCHED, name, GONE.packed())
+        for name, met in recorder.files.copy().items()
+        if met.use & READ and met.first is None and not met.use & (WRITE | APPEND)
+        and stat_of(met.path) is None and rules.counts(met)
+    ]  # fmt: skip
+
+
 def _is_temporary(path: str) -> bool:
     return path.startswith(os.path.join(tempfile.gettempdir(), "tmp"))  # noqa: PTH118
 

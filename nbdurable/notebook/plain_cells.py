@@ -180,7 +180,7 @@ class PlainCells:
             if isinstance(error, _ChangedError):
                 return "the code that it uses changed"
             return f"what is saved of it can't be restored: {_told(error)}"
-        self._replace_results(cell.bind(saved, values, namespace))
+        self._replace_results(cell.bind(before.text, saved, values, namespace))
         show_again(self._shell, output.loads(found.checkpoint.output), values.get(RESULT))
         one = found.checkpoint
         self.one.restored.add((one.call, one.version))
@@ -214,6 +214,8 @@ class PlainCells:
     async def _run(self, request: Request, before: Before, why: str) -> Outcome:
         recorder = evidence.Recorder()
         recorder.name(watch.file_names(before.text, before.reached, self._shell.user_ns))
+        for one in watch.tested_names(before.text, before.reached, self._shell.user_ns):
+            recorder.meet(one, evidence.READ)
         recording = Recording(self._shell)
         started, clock = time.time(), time.perf_counter()
         with evidence.Seeing(recorder), recording:
@@ -239,12 +241,15 @@ class PlainCells:
         namespace = self._shell.user_ns
         files = evidence.file_parts(recorder, self.one.rules)
         files += evidence.appended_parts(recorder, self.one.rules)
+        files += evidence.absent_parts(recorder, self.one.rules)
         files = self.one.portable(files, recorder)
         reason = (
             recording.fault
             or watch.unkept(recorder, self._live)
             or ("it shows several results" if len(recording.results) > 1 else "")
         )
+        if not reason and not files:
+            reason = watch.blind_reader(before.text, before.reached, namespace)
         if reason:
             return _unsaved(ran, reason)
         shown = bool(recording.results)

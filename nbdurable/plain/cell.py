@@ -15,7 +15,7 @@ from nbdurable.errors import DurableError
 from nbdurable.records import Part, digest_of
 
 from . import ambient, groups, kept
-from .definitions import has_state, is_own
+from .definitions import has_state, is_around, is_own, replace_in_modules
 from .reads import OutsideError, code_digest, own_code_digest, reached_by
 from .record import ABSENT, ALIASES, AMBIENT, CLOCK, CODE, NAME, RESULT, Kept, joined
 from .uses import used_parts
@@ -244,7 +244,7 @@ def changes_of(
     after.parts += _dependencies(before, after)
     moved = after.changes.draws - unseeded
     names = before.reached.names.union(*after.groups)
-    used = used_parts(before.text, names, namespace, messages)
+    used = used_parts(before.text, names, namespace, messages, before.reached.libraries)
     for name in sorted(moved | used | (_RELATIVE & after.changes.parts.keys())):
         after.parts.append(Part(AMBIENT, name, _around(before.around, name)))
     if clocks and before.reached.clocks:
@@ -267,7 +267,11 @@ def _find_changed(before: Before, after: After, namespace: dict[str, Any], here:
         for name in (before.reached.names | touched) & here
         if name in touched or name not in before.modules
     )
+    for name in sorted(touched):
+        if is_around(namespace[name]):
+            raise groups.NotComparable(f"`{name}` (settings of the process)")
     closure = frozenset(groups.reach(namespace, known)) & here
+    closure = frozenset(name for name in closure if not is_around(namespace[name]))
     for group in groups.partition(namespace, closure):
         now = _mark(namespace, group)
         if not group & touched and before.marks.get(group) == now:
@@ -350,9 +354,9 @@ def decoded(saved: Kept, namespace: dict[str, Any]) -> dict[str, object]:
 
 
 def bind(
-    saved: Kept, values: dict[str, object], namespace: dict[str, Any]
+    text: CellText, saved: Kept, values: dict[str, object], namespace: dict[str, Any]
 ) -> list[tuple[object, object]]:
-    """Bind restored values, and take deleted names out.
+    """Bind restored values, also in the modules that they are of; take deleted names out.
 
     Returns:
         Pairs of objects: one that was changed in place, and what stands for it from now on.
@@ -362,6 +366,12 @@ def bind(
         for name in saved.same
         if name in namespace and name in values and namespace[name] is not values[name]
     ]
+    imported = text.definitions.imported - text.rebinds
+    replace_in_modules(
+        (name, namespace[name], values[name])
+        for name in {*saved.same, *imported}
+        if name in namespace and name in values and namespace[name] is not values[name]
+    )
     namespace.update(values)
     namespace.pop(RESULT, None)
     for name in saved.deleted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import types
 from typing import Final, NamedTuple
 
 from nbdurable.records import digest_of
@@ -33,6 +34,8 @@ _CLOCKS: Final = frozenset(
 """Names of functions that give something else at each call, though nothing has changed."""
 
 _TIME: Final = frozenset({"time", "_time"})
+_MOMENTS: Final = frozenset({"Timestamp", "to_datetime", "datetime64", "Period", "DatetimeIndex"})
+"""Names of what makes a moment of a text, which may be ``now``."""
 
 
 class CellText(NamedTuple):
@@ -172,6 +175,16 @@ def _refused_names(body: list[ast.stmt], names: set[str]) -> str:
     return ""
 
 
+def clock_called(name: str, value: object) -> str:
+    """Return the clock, or the source of chance, that a name stands for; nothing if none."""
+    module, own = getattr(value, "__module__", None), getattr(value, "__name__", "")
+    if module in {"time", "uuid", "secrets"} and (own in _CLOCKS or own == "time"):
+        return name
+    if isinstance(value, types.ModuleType) and own in {"time", "secrets"} and name != own:
+        return name
+    return ""
+
+
 def clocks_in(body: list[ast.stmt] | tuple[ast.stmt, ...]) -> frozenset[str]:
     """Return the names in code by which it may read a clock, or draw from the system."""
     found: set[str] = set()
@@ -188,6 +201,11 @@ def clocks_in(body: list[ast.stmt] | tuple[ast.stmt, ...]) -> frozenset[str]:
                     found.add(attribute)
                 case ast.Name(id=name) if name in _CLOCKS:
                     found.add(name)
+                case ast.Call(
+                    func=ast.Attribute(attr=name) | ast.Name(id=name),
+                    args=[ast.Constant(value="now" | "today" as text), *_],
+                ) if name in _MOMENTS:
+                    found.add(f"{name}({text!r})")
                 case _:
                     pass
     return frozenset(found)

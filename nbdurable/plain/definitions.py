@@ -7,6 +7,7 @@ executed again in each kernel, so only what was put on it since is state.
 from __future__ import annotations
 
 import enum
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nbdurable.fingerprint import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda _: "<missing>"})()
 
@@ -43,6 +44,52 @@ def is_module(value: Any) -> bool:
         and sys.modules.get(value.__name__) is value
         and _projects.module(value)
     )
+
+
+def _project_modules() -> list[types.ModuleType]:
+    """Return the loaded modules of the project; looked up again when others have been loaded."""
+    if _loaded.get("count") != len(sys.modules):
+        _loaded["count"] = len(sys.modules)
+        _loaded["found"] = [one for one in list(sys.modules.values()) if is_module(one)]
+    found: list[types.ModuleType] = _loaded["found"]
+    return found
+
+
+_loaded: dict[str, Any] = {}
+
+
+def replace_in_modules(pairs: Iterable[tuple[str, object, object]]) -> None:
+    """Let modules hold what stands for an object of theirs from now on.
+
+    Args:
+        pairs: Names of the notebook, what they stood for, and what they stand for now.
+    """
+    found = [one for one in pairs if type(one[1]) not in _ATOMS]
+    if not found:
+        return
+    instead = {id(old): (old, new) for _, old, new in found}
+    for module in _project_modules():
+        space = vars(module)
+        space.update({k: instead[id(v)][1] for k, v in list(space.items()) if id(v) in instead})
+    for module in list(sys.modules.values()):
+        space = getattr(module, "__dict__", {})
+        for name, old, new in found:
+            if space.get("__name__") != "__main__" and space.get(name, MISSING) is old:
+                space[name] = new
+
+
+def is_around(value: object) -> bool:
+    """Tell whether a value is itself a part of what is around, which is set again as such."""
+    matplotlib, pandas = sys.modules.get("matplotlib"), sys.modules.get("pandas")
+    return (
+        value is os.environ
+        or value is sys.path
+        or (matplotlib is not None and value is getattr(matplotlib, "rcParams", MISSING))
+        or (pandas is not None and value is getattr(pandas, "options", MISSING))
+    )
+
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, tuple})
 
 
 def module_state(module: types.ModuleType) -> dict[str, Any]:
@@ -118,6 +165,35 @@ def _is_member(value: Any, own: str) -> bool:
     if not isinstance(value, types.FunctionType | type):
         return False
     return value.__qualname__.startswith(own) or "<locals>" in value.__qualname__
+
+
+def copying_acts(namespace: Mapping[str, Any], cls: type) -> str:
+    """Say which code of the notebook's would act when an instance is saved, or made again.
+
+    Nothing if there is none: what only gives or takes an instance's own state does no harm.
+    """
+    for base in cls.__mro__:
+        for name, held in vars(base).items():
+            function = getattr(held, "__func__", held)
+            if name not in _COPYING or getattr(function, "__globals__", None) is not namespace:
+                continue
+            plain = name == "__new__" and issubclass(base, _IMMUTABLE)
+            if name in {"__del__", "__new__"} and not plain:
+                return f"{base.__name__}.{name}() would be called for a copy"
+            for one in function.__code__.co_names:
+                value = namespace.get(one, MISSING)
+                if value is not MISSING and not isinstance(value, _NO_DATA):
+                    return f"{base.__name__}.{name}() would be called, which uses `{one}`"
+    return ""
+
+
+_IMMUTABLE = (tuple, str, int, float, frozenset, bytes, complex)
+_NO_DATA = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, *_IMMUTABLE)
+_COPYING = frozenset(
+    {"__new__", "__del__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__",
+     "__getnewargs__", "__getnewargs_ex__", "__hash__", "__eq__", "__setattr__", "__getattribute__"}
+)  # fmt: skip
+"""Methods that are called when an instance is saved, made again, or let go of."""
 
 
 def function_state(function: types.FunctionType) -> tuple[Any, ...]:

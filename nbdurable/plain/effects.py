@@ -6,6 +6,7 @@ nor a value of the notebook, is either on a list of what is known, or a reason t
 
 from __future__ import annotations
 
+import abc
 import ast
 import builtins
 import types
@@ -30,14 +31,22 @@ _SETTING: Final = frozenset(
      "use", "pandas", "init", "init_printing", "set_backend", "set_executable", "set_start_method",
      "add_dll_directory", "excepthook", "settrace", "setprofile", "set_trace", "setswitchinterval",
      "register_matplotlib_converters", "set_num_threads", "set_default_tensor_type", "signal",
-     "alarm", "umask", "addaudithook", "load_dotenv"}
+     "alarm", "umask", "addaudithook", "load_dotenv", "tzset", "addfont", "invalidate_caches"}
 )  # fmt: skip
 """Names of calls that set something for later, whatever library they are of."""
+
+_SETTING_PREFIXES: Final = (
+    "register_",
+    "unregister_",
+    "enable_",
+    "disable_",
+    "install_",
+    "output_",
+)
 
 _SEEN: Final = frozenset({"numpy", "pandas", "matplotlib", "seaborn", "decimal", "locale"})
 """Libraries whose settings are part of what is around."""
 
-_HARMLESS: Final = frozenset({"matplotlib.style.use", "matplotlib.pyplot.style.use"})
 _SET_AGAIN: Final = frozenset({"rcParams", "environ", "options", "path"})
 """Attributes of modules whose items, or whose own attributes, are part of what is around."""
 
@@ -54,14 +63,23 @@ def unseen(trees: Iterable[ast.AST], namespace: Mapping[str, Any]) -> str:
     found = list(trees)
     imported = dict(_imports(found))
     for tree in found:
+        undone: set[int] = set()  # calls whose effect ends with the block that they begin
         for node in ast.walk(tree):
-            if reason := _unseen(node, namespace, imported):
+            if isinstance(node, ast.With | ast.AsyncWith):
+                undone |= {id(one.context_expr) for one in node.items}
+            elif id(node) not in undone and (reason := _unseen(node, namespace, imported)):
                 return reason
     return ""
 
 
 def _unseen(node: ast.AST, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
     match node:
+        case ast.Call() if sets := _setting(node, namespace, imported):
+            return sets
+        case ast.Attribute(attr="modules", value=ast.Name(id=root)) if (
+            _library(root, namespace, imported) == "sys"
+        ):
+            return "it uses `sys.modules`"
         case (
             ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
         ):
@@ -85,12 +103,29 @@ def _call(call: ast.Call, namespace: Mapping[str, Any], imported: Mapping[str, s
     if not owner:
         return ""
     full = ".".join([owner, *path])
-    last = path[-1] if path else owner.rpartition(".")[2]
-    if full in _HARMLESS or full.endswith("style.use"):
+    if full.endswith("style.use") or owner.partition(".")[0] in _KNOWN:
         return ""
+    return f"it calls `{ast.unparse(call.func)}()`, whose effect can't be seen"
+
+
+def _setting(call: ast.Call, namespace: Mapping[str, Any], imported: Mapping[str, str]) -> str:
+    """Say that a call sets something in a library; nothing if it doesn't, or if that is seen."""
+    chain = _chain(call.func)
+    owner = _library(chain[0], namespace, imported) if chain is not None else ""
+    if chain is not None and isinstance(namespace.get(chain[0]), abc.ABCMeta):
+        # Which classes are registered as subclasses of it is kept where nobody sees it.
+        return f"it calls `{ast.unparse(call.func)}()`" if chain[1][-1:] == ["register"] else ""
+    if chain is None or not owner:
+        return ""
+    path = chain[1]
+    if ".".join([owner, *path]).endswith("style.use"):
+        return ""
+    # The name under which a function was imported is not its own.
+    own = getattr(namespace.get(chain[0]), "__name__", "") or owner
+    last = path[-1] if path else own.rpartition(".")[2]
     library = owner.partition(".")[0]
-    sets = last.startswith("register_") or (last.startswith("set_") and library not in _SEEN)
-    if library in _KNOWN and last not in _SETTING and not sets:
+    sets = last.startswith("set_") and library not in _SEEN and library != "builtins"
+    if last not in _SETTING and not sets and not last.startswith(_SETTING_PREFIXES):
         return ""
     return f"it calls `{ast.unparse(call.func)}()`, whose effect can't be seen"
 

@@ -46,6 +46,9 @@ _FOREVER = (
     types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType,
 )  # fmt: skip
 _LONGEST = 64
+_PATCHES = frozenset({("unittest.mock", "_patch"), ("_pytest.monkeypatch", "MonkeyPatch")})
+"""Classes whose instances change libraries, and change them back."""
+
 _owner = Fingerprinter()
 
 
@@ -362,6 +365,8 @@ def text_alone(namespace: Mapping[str, Any], name: str, value: object) -> bytes 
 def is_live(value: object) -> bool:
     """Tell whether a value gives what it has only once: an iterator, a generator, a coroutine."""
     cls = type(value)
+    if (cls.__module__, cls.__name__) in _PATCHES:
+        return True
     if cls.__module__ in {"builtins", "itertools"}:
         return hasattr(cls, "__next__") or isinstance(value, _FOREVER)
     return False

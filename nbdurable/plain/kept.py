@@ -28,6 +28,7 @@ from nbdurable.fingerprint.prints import state_of
 
 from .definitions import (
     class_state,
+    copying_acts,
     function_state,
     has_state,
     is_definition,
@@ -72,6 +73,9 @@ def encode(namespace: Mapping[str, object], group: Iterable[str]) -> Kept:
                 f"`{owners[number]}` is an array in the memory of an object that is kept, too; "
                 f"keep a .copy()"
             )
+    for cls in links.classes:
+        if fault := copying_acts(space, cls):
+            raise NotKept(f"`{'`, `'.join(names[:3])}`: {fault}; the cell that makes it runs again")
     views: dict[int, View] = {}
     for together in links.memory.shared():
         views |= _views_of(together, owners)

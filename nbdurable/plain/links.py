@@ -42,7 +42,8 @@ class Links:
     that were met a second time, each as how many had been met and which; ``fresh`` are the
     keys of ``met`` in their order; ``uses`` are names of the notebook's own definitions that
     were met inside of something; ``details`` are what else tells two links apart; ``bases``
-    are the ids of objects of libraries whose memory an array gives to see, and its number.
+    are the ids of objects of libraries whose memory an array gives to see, and its number;
+    ``classes`` are the notebook's classes of the instances.
 
     Args:
         namespace: The notebook's.
@@ -61,6 +62,7 @@ class Links:
         self.held: list[Any] = []  # made while looking: kept, so that their ids stay their own
         self.details: list[tuple[int, str]] = []
         self.bases: list[tuple[int, int]] = []
+        self.classes: set[type] = set()
 
     def follow(self, value: Any) -> None:
         """Meet what the value of a name leads to; a definition is met with its state."""
@@ -142,6 +144,7 @@ class Links:
         """
         if cls.__module__ != self.space.get("__name__", "__main__"):
             return []
+        self.classes.add(cls)
         for one in cls.__mro__:
             if one is not object and is_own(self.space, one):
                 self.use(one)

@@ -11,6 +11,7 @@ import collections
 import functools
 import gc
 import linecache
+import re
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -23,7 +24,8 @@ from nbdurable.records import digest_of
 
 from . import effects
 from .binding import loaded_in
-from .cell_text import clocks_in
+from .cell_text import clock_called, clocks_in
+from .definitions import is_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,14 +35,16 @@ if TYPE_CHECKING:
 _ATOMS: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, range, type(...)}
 )
-_CONTAINERS: Final = (
+_EMPTY: Final[dict[Any, Any]] = {}
+_CONTAINERS: Final[tuple[type, ...]] = (
     list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType,
+    type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items()),
 )  # fmt: skip
 _QUIET: Final = frozenset(
-    {"numpy", "pandas", "matplotlib", "polars", "pyarrow", "torch", "scipy", "PIL", "datetime",
+    {"pandas", "matplotlib", "polars", "pyarrow", "PIL", "datetime",
      "decimal", "fractions", "pathlib", "re", "mpl_toolkits"}
 )  # fmt: skip
-"""Libraries whose instances hold a notebook's functions only as elements, which marks compare."""
+"""Libraries whose instances hold a notebook's objects only as elements."""
 
 _MOST_OBJECTS: Final = 300_000
 _RUNNING: Final = {"query": "query", "eval": "code", "sql": "sql", "execute": "sql"}
@@ -52,8 +56,9 @@ class Reached(NamedTuple):
 
     ``stores`` are names that functions bind by `global`; ``code`` the functions and classes that
     values lead to; ``variables`` what may be names of environment variables that are looked at;
-    ``clocks`` as in `CellText`, with those of the functions; ``unkept`` says why
-    the cell always runs.
+    ``clocks`` as in `CellText`, with those of the functions, whose syntax ``trees`` are;
+    ``libraries`` are those of the instances that the values hold; ``unkept`` says why the cell
+    always runs.
     """
 
     names: frozenset[str]
@@ -62,6 +67,8 @@ class Reached(NamedTuple):
     code: tuple[Any, ...]
     variables: frozenset[str]
     clocks: frozenset[str]
+    trees: tuple[ast.AST, ...]
+    libraries: frozenset[str]
     unkept: str
 
 
@@ -78,8 +85,10 @@ def reached_by(cell: CellText, namespace: Mapping[str, Any]) -> Reached:
         frozenset(walk.absent),
         frozenset(walk.stores),
         tuple(walk.code),
-        frozenset(walk.variables),
+        frozenset(walk.variables | walk.asked()),
         frozenset(walk.clocks) | cell.clocks,
+        tuple(walk.trees),
+        frozenset(walk.libraries),
         unseen,
     )
 
@@ -122,7 +131,10 @@ class _Walk:
         self.code: list[Any] = []
         self.trees: list[ast.AST] = []
         self.variables: set[str] = set()
+        self.libraries: set[str] = set()
         self.unkept = ""
+        self._asks = False
+        self._projects: dict[str | None, bool] = {}
         self._space = namespace
         self._todo: list[Any] = []
         self._seen: set[int] = set()
@@ -134,8 +146,13 @@ class _Walk:
             if name in self.present or name in self.absent or name in MACHINERY:
                 continue
             if name in self._space:
+                value = self._space[name]
                 self.present.add(name)
-                self._todo.append(self._space[name])
+                self._todo.append(value)
+                if clock := clock_called(name, value):
+                    self.clocks.add(clock)
+                if isinstance(value, types.ModuleType) and value.__name__ == "__main__":
+                    self.unkept = self.unkept or "it uses the notebook as a module, by `__main__`"
             else:
                 self.absent.add(name)
 
@@ -143,12 +160,10 @@ class _Walk:
         """Take in the names of data, and of variables, that strings in code name."""
         found: set[str] = set()
         if any(_asks_environment(node) for node in ast.walk(tree)):
-            self.variables |= {
-                node.value
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Constant) and isinstance(node.value, str)
-                and node.value.isidentifier()
-            }  # fmt: skip
+            self._asks = True
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    self.variables |= _variables_in(node.value)
         for node in ast.walk(tree):
             match node:
                 case ast.Constant(value=str(text)):
@@ -161,6 +176,16 @@ class _Walk:
                     pass
         self.names(name for name in found if name in self._space)
 
+    def asked(self) -> set[str]:
+        """Return the variables of the environment that values name, if code looks at any."""
+        found: set[str] = set()
+        for name in self.present if self._asks else ():
+            value = self._space[name]
+            for one in value if isinstance(value, list | tuple | set | dict) else [value]:
+                if isinstance(one, str) and len(found) < _MOST_VARIABLES:
+                    found |= _variables_in(one)
+        return found
+
     def run(self) -> None:
         """Follow all that was taken in."""
         while self._todo and not self.unkept:
@@ -172,7 +197,9 @@ class _Walk:
 
     def _follow(self, value: Any) -> None:
         kind = type(value)
-        if kind in _ATOMS or isinstance(value, types.ModuleType):
+        if kind in _ATOMS:
+            return
+        if isinstance(value, types.ModuleType):
             return
         if id(value) in self._seen:
             return
@@ -209,6 +236,8 @@ class _Walk:
             if known.tree is not None:
                 self.trees.append(known.tree)
                 self.strings(known.tree)
+        elif self._is_project(value.__module__):
+            self.code.append(value)
         elif not value.__closure__ and not value.__dict__:
             return  # a library's
         for cell in value.__closure__ or ():
@@ -219,10 +248,21 @@ class _Walk:
         self._todo += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         self._todo += [*vars(value).values()]
 
+    def _is_project(self, module: str | None) -> bool:
+        """Tell whether a module, by its name, is of the project, whose code may be edited."""
+        found = self._projects.get(module)
+        if found is None:
+            loaded = sys.modules.get(module or "")
+            found = self._projects[module] = loaded is not None and is_module(loaded)
+        return found
+
     def _class(self, value: type) -> None:
         for one in value.__mro__:
-            if one.__module__ == "__main__":
+            if one.__module__ == "__main__" or self._is_project(one.__module__):
                 self.code.append(one)
+                if "__del__" in vars(one) and one.__module__ == "__main__":
+                    # What is restored in an object's place would let go of it another time.
+                    self.unkept = self.unkept or f"{one.__name__}.__del__() may be called"
                 self._todo += [
                     held
                     for name, held in vars(one).items()
@@ -232,9 +272,13 @@ class _Walk:
 
     def _instance(self, value: Any, kind: type) -> None:
         module = kind.__module__ if isinstance(kind.__module__, str) else ""
-        if module == "__main__":
+        library = module.partition(".")[0]
+        if module == "__main__" or self._is_project(module):
             self._todo.append(kind)
-        elif module.partition(".")[0] in _QUIET:
+        self.libraries.add(library)
+        if library in {"numpy", "pandas"}:
+            self._todo += _elements(value)
+        if library in _QUIET:
             return
         wrapped = getattr(kind, "__wrapped__", None)
         try:
@@ -253,9 +297,41 @@ class _Walk:
                     continue
 
 
+def _elements(value: Any) -> list[Any]:
+    """Return those elements of an array, or of a frame, that are the notebook's own objects."""
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        arrays = [value.iloc[:, at] for at, one in enumerate(value.dtypes) if _is_of_objects(one)]
+    else:
+        arrays = [value] if _is_of_objects(getattr(value, "dtype", None)) else []
+    found: list[Any] = []
+    for array in arrays:
+        items = array.ravel().tolist() if hasattr(array, "ravel") else array.tolist()
+        own = {one for one in set(map(type, items)) if _is_own_kind(one)}
+        found += [one for one in items if type(one) in own] if own else ()
+    return found
+
+
+def _is_of_objects(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "") == "O" and bool(getattr(dtype, "hasobject", False))
+
+
+def _is_own_kind(kind: type) -> bool:
+    return kind.__module__ == "__main__" or issubclass(kind, types.FunctionType | types.MethodType)
+
+
+def _variables_in(text: str) -> set[str]:
+    """Return what may be names of variables of the environment in a text."""
+    found = {text} if text.isidentifier() else set(_DOLLAR.findall(text)) if "$" in text else set()
+    return found | {"HOME"} if text[:1] == "~" else found
+
+
+_DOLLAR: Final = re.compile(r"\$\{?(\w+)")
+_MOST_VARIABLES: Final = 500
+
+
 def _asks_environment(node: ast.AST) -> bool:
     name = getattr(node, "attr", None) or getattr(node, "id", None)
-    return name in {"environ", "getenv"}
+    return name in {"environ", "getenv", "environb", "expandvars", "expanduser"}
 
 
 _LRU: Final = type(functools.lru_cache(bool))

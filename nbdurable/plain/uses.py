@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DRAWING: Final = frozenset({"matplotlib", "seaborn", "mpl_toolkits", "plotnine"})
 _PLOTS: Final = frozenset({"plot", "hist", "boxplot", "scatter_matrix", "savefig", "show"})
+_DEEPEST: Final = 5
 _PLACES: Final = frozenset({"getcwd", "cwd", "abspath", "resolve", "realpath", "absolute"})
 
 # A part, and the libraries whose values or modules make a cell one that may use it.
@@ -40,6 +41,7 @@ def used_parts(
     names: Iterable[str],
     namespace: Mapping[str, Any],
     messages: tuple[Message, ...],
+    libraries: frozenset[str] = frozenset(),
 ) -> frozenset[str]:
     """Return the names of the parts that a cell may have used.
 
@@ -48,10 +50,10 @@ def used_parts(
         names: The names that it read or left.
         namespace: As it is after the cell.
         messages: What it showed.
+        libraries: Those that what it read holds instances of.
     """
-    libraries = {
-        library for name in names if name in namespace for library in _roots(namespace[name])
-    }
+    named = [namespace[name] for name in names if name in namespace]
+    libraries = libraries.union(*map(_roots, named))
     attributes = set(_attributes(text))
     found = {part for part, those in _BY_LIBRARY if libraries & those}
     if attributes & _PLOTS and "pandas" in libraries:
@@ -68,15 +70,17 @@ def used_parts(
     return frozenset(found)
 
 
-def _roots(value: Any) -> Iterator[str]:
-    """Yield the libraries that a value, or what a small container of it holds, is of."""
+def _roots(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the libraries that a value, or what a container of it holds first, is of."""
     if isinstance(value, types.ModuleType):
         yield value.__name__.partition(".")[0]
         return
+    if depth > _DEEPEST:
+        return
     if isinstance(value, list | tuple | set) and value:
-        yield from _roots(next(iter(value)))
+        yield from _roots(next(iter(value)), depth + 1)
     elif isinstance(value, dict) and value:
-        yield from _roots(next(iter(value.values())))
+        yield from _roots(next(iter(value.values())), depth + 1)
     owner = value if isinstance(value, type | types.FunctionType) else type(value)
     module = owner.__module__
     if isinstance(module, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import os
+import re
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -95,14 +96,56 @@ def file_names(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -
     return [one for one in dict.fromkeys(found) if os.path.isfile(one)][:_MOST_TEXTS]  # noqa: PTH113
 
 
+_TESTING: Final = frozenset(
+    {"exists", "lexists", "isfile", "isdir", "is_file", "is_dir", "access", "stat", "getmtime"}
+)
+
+
+def tested_names(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> list[str]:
+    """Return the files that aren't there, of those that a cell may look for."""
+    if not any(
+        getattr(node, "attr", None) in _TESTING or getattr(node, "id", None) in _TESTING
+        for tree in (*text.body, *reached.trees)
+        for node in ast.walk(tree)
+    ):
+        return []
+    found = [one for one in _texts(text, reached, namespace) if may_name_file(one)]
+    return [one for one in dict.fromkeys(found) if not os.path.lexists(one)][:_MOST_TEXTS]
+
+
 def _texts(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> Iterator[str]:
-    for statement in text.body:
+    for statement in (*text.body, *reached.trees):
         for node in ast.walk(statement):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
     for name in reached.names:
-        value = namespace.get(name)
+        value: Any = namespace.get(name)
         if isinstance(value, str):
             yield value
         elif isinstance(value, os.PathLike):
             yield os.fsdecode(value)
+        elif type(value).__name__ == "LazyFrame" and type(value).__module__.startswith("polars"):
+            for found in _SCANS.findall(value.explain(optimized=False)):
+                yield from found.split(", ")
+
+
+_SCANS: Final = re.compile(r"SCAN \[([^\]]+)\]")
+_BLIND: Final = frozenset({"polars", "pyarrow", "duckdb", "h5py"})
+
+
+def blind_reader(text: CellText, reached: Reached, namespace: Mapping[str, Any]) -> str:
+    """Say which call may read a file that nobody sees; none from Python 3.12 on."""
+    if sys.version_info >= (3, 12):
+        return ""
+    for tree in (*text.body, *reached.trees):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = namespace.get(getattr(node.func.value, "id", ""))
+            library = getattr(owner, "__name__", "").partition(".")[0]
+            if library in _BLIND and node.func.attr.startswith(("read_", "scan_", "dataset")):
+                return (
+                    f"which file {ast.unparse(node.func)}() reads can't be seen before Python "
+                    f"3.12: give its name as a text"
+                )
+    return ""

@@ -136,8 +136,9 @@ def test_fault_tells_a_group_that_comes_back_otherwise():
         "    def __getstate__(self): return {'v': [2]}\n"
         "    def __reduce__(self): return (Forgetful, ())\n"
         "class Sloppy:\n    def __init__(self, v=0): self.v = v\n"
-        "    def __reduce_ex__(self, _): return (Sloppy, (COUNT.append(1) or len(COUNT),))\n"
-        "COUNT = []\ns = Sloppy(); l = [1]; m = l",
+        "    def __reduce_ex__(self, _): return (Sloppy, (number(),))\n"
+        "def number(seen=[]):\n    seen.append(1)\n    return len(seen)\n"
+        "s = Sloppy(); l = [1]; m = l",
         space,
         "fault",
     )
