@@ -27,11 +27,11 @@ def deep(probe):
     failed = nested(gather, go(fails))
     group = nested(select, go(twin), success=True)
     both = nested(lambda handle: race(gather(handle)), go(len, "ab"))
-    found = [first.result(), first.index, first.winner.kind, len(first.label) < 400]
+    found = [first.result(), first.index, str(first.winner.kind), len(first.label) < 400]
     value, depth = values.result(), 0
     while isinstance(value, list):
         value, depth = value[0], depth + 1
-    found += [value, depth, str(failed.outcome().error), both.winner.kind]
+    found += [value, depth, str(failed.outcome().error), str(both.winner.kind)]
     error, depth = group.outcome().error, 0
     while isinstance(error, ExceptionGroup):
         error, depth = error.exceptions[0], depth + 1
