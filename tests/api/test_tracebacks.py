@@ -99,7 +99,7 @@ def test_an_error_that_ends_the_run_shows_no_frame_of_ours(tmp_path):
 
 def test_a_defect_of_ours_is_still_seen(tmp_path, monkeypatch):
     """An error that begins in our own code keeps our frames: hiding them would help nobody."""
-    monkeypatch.setattr("nbdurable.engine.run.Run._perform", None)
+    monkeypatch.setattr("nbdurable.engine.calls.Calls._perform", None)
     with pytest.raises(TypeError) as caught, workflow("w", store=tmp_path / "s.duckdb"):
         called()
     frames = traceback.extract_tb(caught.value.__traceback__)

@@ -262,7 +262,7 @@ def test_encoded_outside_the_journals_lock(store, monkeypatch):
     """While a large value is written, others commit."""
     free = []
     with workflow("w", store=store) as run:
-        lock = run._store.journal.lock
+        lock = run._state.store.journal.lock
 
         def try_to_commit(_):
             free.append(lock.acquire(timeout=5))

@@ -1182,7 +1182,7 @@ def test_the_next_execution_opens_the_store_anew(path):
         cell()
     with workflow("w", store=path) as run:
         assert [go(double, 1).result(), go(triple, 2).result()] == [2, 6]
-        assert run.opened.previous is RunStatus.DIED
+        assert run._state.opened.previous is RunStatus.DIED
     open_stores.close_stores()
     with ended(python(HOLD, path)) as other:
         assert other.stdout.readline() == "open\n"
