@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from nbdurable import step, workflow
 from nbdurable.api.open_stores import close_stores
 
-from .measure import expect, memory
+from .measure import any_body_ran, expect, memory
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -138,7 +138,7 @@ def replay(kind, folder, _):
         began = perf_counter()
         value = step(give, version="1")(kind)
         found = {"step": perf_counter() - began}
-        expect(run.ran(), False, "a body ran")
+        expect(any_body_ran(run), False, "a body ran")
         seen = usable(kind, value)
         found["seen"] = perf_counter() - began
     close_stores()

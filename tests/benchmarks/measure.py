@@ -122,6 +122,11 @@ def memory(name):
     return int(line.split()[1]) * 1024
 
 
+def any_body_ran(run):
+    """Return whether a run has started the body of any step."""
+    return any(one.life.ran for one in run.handles if hasattr(one, "life"))
+
+
 def in_new_process(program, *arguments, ending=0, **environment):
     """Run a module of this folder as a program, and give what it printed last, as JSON.
 
