@@ -43,6 +43,7 @@ class Recording:
         self._clear_due = False
         self._formatting = False
         self._publishing = False
+        self._showing_result = False
         self._undo: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
@@ -53,7 +54,10 @@ class Recording:
             publisher: Any = self._shell.display_pub
             self._cover(publisher, "publish", self._publisher)
             self._cover(publisher, "clear_output", self._clearer)
-            self._cover(self._shell.displayhook, "compute_format_data", self._formatter)
+            hook = self._shell.displayhook
+            self._cover(hook, "start_displayhook", self._marker(showing=True))
+            self._cover(hook, "compute_format_data", self._formatter)
+            self._cover(hook, "finish_displayhook", self._marker(showing=False))
         except (AttributeError, TypeError) as error:
             self.fault = f"its output can't be recorded here: {error}"
         except BaseException:  # an interrupt, too, leaves nothing covered
@@ -156,11 +160,19 @@ class Recording:
 
         return covered
 
+    def _marker(self, *, showing: bool) -> Callable[[Any], Any]:
+        def make(mark: Any) -> Any:
+            def covered() -> Any:
+                self._showing_result = showing
+                return mark()
+
+            return covered
+
+        return make
+
     def _is_prompt(self) -> bool:
         """Tell whether a terminal's shell writes a display: that is recorded as one."""
-        if self._publishing:
-            return True
-        return bool(getattr(self._shell.displayhook, "is_active", False)) and not self._formatting
+        return self._publishing or (self._showing_result and not self._formatting)
 
     # --- the record ---------------------------------------------------------------
 

@@ -1,5 +1,9 @@
 """``%%step NAME``: one plain cell saved and restored, in processes and in real kernels."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from kernel_harness import kernel
 from support.plain_notebooks import same
@@ -194,3 +198,28 @@ def test_two_cells_with_one_name(tmp_path):
         refused = running.run("%%step a\nx = 2", cell_id="three")
         assert refused.ename == "UsageError"
         assert "a is the name of another cell of this notebook" in refused.evalue
+
+
+IN_A_TERMINAL = """
+import os, sys
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
+for cell in ("%load_ext nbdurable", "%%step pair\\nprint('made')\\n(1, 2)"):
+    found = shell.run_cell(cell, store_history=True)
+print("result", found.result)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_a_shell_without_a_front_end_shows_a_result_once(tmp_path):
+    """What IPython itself writes of a result is not taken for the cell's text."""
+    given = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    for _ in range(2):
+        ended = subprocess.run(
+            [sys.executable, "-c", IN_A_TERMINAL],
+            cwd=tmp_path, env=given, capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        lines = [line for line in ended.stdout.splitlines() if "(1, 2)" in line or line == "made"]
+        assert lines == ["made", "Out[2]: (1, 2)", "result (1, 2)"]
