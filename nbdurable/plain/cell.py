@@ -37,6 +37,8 @@ _RELATIVE: Final = frozenset({"working folder"})
 """Parts of what is around that a change of theirs depends on."""
 
 _ENVIRONMENT: Final = "os.environ"
+_BY_BOTH: Final = frozenset({"_", "__", "___"})
+"""Names that the shell gives its results, until the user binds them."""
 
 
 @dataclass(slots=True)
@@ -230,6 +232,8 @@ def changes_of(
     """
     after = After()
     here = {name for name in namespace if groups.is_users(name)}
+    # `u, _ = f()`: from then on the shell keeps its own results out of `_`, and so it stays.
+    here |= _BY_BOTH & before.text.binds & namespace.keys()
     after.deleted = tuple(sorted(before.objects.keys() - here))
     after.changes = ambient.changed(before.around, ambient.seen())
     if refused := after.changes.refused:

@@ -65,6 +65,22 @@ def test_edits_are_noticed(notebooks, tmp_path):
     assert not any(second.errors)
 
 
+def test_an_underscore_of_the_users_own(notebooks, tmp_path):
+    """What a cell binds to `_` is there for later cells, which read no result of the shell's."""
+    cells = [
+        "u8, _ = divmod(7, 2)\nu8",
+        "y8 = _ + 1",
+        "for _ in range(3):\n    pass",
+        "z8 = _ * 10",
+    ]
+    notebooks.run(tmp_path, cells)
+    second = notebooks.run(tmp_path, cells)
+    plain = notebooks.run(tmp_path, cells, "plain")
+    assert same(plain.left, second.left, drawn=False) == []
+    assert [second.left["values"][name] for name in ("y8", "z8")] == ["int:2", "int:20"]
+    assert second.shown[0] == plain.shown[0]
+
+
 MODULES = {
     "inner.py": "def g(x): return x + 1\n",
     "outer.py": "import inner\ncfg = {'lr': 1}\nseen = []\n"
